@@ -1,0 +1,3 @@
+"""raycls: train image classifiers on Ray, to the bit."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,364 @@
+"""Every option of raycls: the one reference. `raycls config schema` prints it as JSON Schema.
+
+The models are strict (a number is not a text), frozen (nothing changes after loading) and closed (an
+unknown key is an error). A config never reads the machine it runs on: numbers that follow from it, such
+as steps per epoch, belong to the plan.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from raycls.config.duration import Duration
+
+__all__ = [
+    "AugmentConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "EarlyStopConfig",
+    "EvaluateConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Run",
+    "RunSection",
+    "ScaleConfig",
+    "ScheduleConfig",
+    "SourceConfig",
+    "SplitConfig",
+    "TrackConfig",
+    "TrainConfig",
+]
+
+Tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Operation = str | dict[str, dict[str, Any]]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class RunSection(Section):
+    """Which run this is and where it is kept."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = "run"
+    """Name of the run folder. Default: the name of the config file. The same name resumes the run."""
+    storage: Annotated[str, Field(min_length=1)] = "runs"
+    """Folder or URI (`s3://...`) that holds run folders."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the initial weights, the order of samples, augmentation and dropout."""
+
+
+class SourceConfig(Section):
+    """Where the samples are."""
+
+    name: Annotated[str, Field(min_length=1)] = "folder"
+    """`folder`, `manifest`, `cifar`, `arrays`, `digits`, an entry point, or `package.module:attribute`."""
+    path: str | None = None
+    """File or folder of the data, relative to the working directory."""
+    args: dict[str, Any] = {}
+    """Further arguments of the source."""
+
+
+class SplitConfig(Section):
+    """How samples are split where the data has no split of its own: stratified by class, seeded."""
+
+    train: Fraction = 0.7
+    """Part of the samples that is trained on."""
+    val: Fraction = 0.2
+    """Part for validation. Data with a train but no val split gives val/(train+val) of its train split."""
+    test: Fraction = 0.1
+    """Part for the final test."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the split; its own, so that runs with several `run.seed` share one split."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitConfig:
+        if abs(self.train + self.val + self.test - 1) > 1e-9:
+            raise ValueError(f"train + val + test must be 1, they are {self.train + self.val + self.test:g}")
+        if self.train == 0:
+            raise ValueError("train must be greater than 0")
+        return self
+
+
+class DataConfig(Section):
+    """Samples, batches, and who reads them."""
+
+    source: SourceConfig = SourceConfig()
+    """Where the samples are."""
+    split: SplitConfig = SplitConfig()
+    """Splits by fraction, for data without its own."""
+    batch_size: Count = 64
+    """Images per optimizer step over all workers together (the global batch)."""
+    image_size: Count = 224
+    """Height and width in pixels that the default augmentations produce."""
+    executor: Literal["auto", "ray", "processes", "inline"] = "auto"
+    """Who decodes: Ray Data (`ray`), processes beside each worker, or the worker itself (`inline`).
+    All three give the same bytes. `auto` is `ray`, or `inline` where `scale.workers` is 0."""
+    processes: Count = 2
+    """Decoding processes of one worker, for the executor `processes`."""
+    prefetch: Count = 4
+    """Slices (one worker's part of one step) that are decoded ahead of the training."""
+    formats: Annotated[tuple[Literal["jpeg", "png", "webp", "bmp", "tiff", "gif"], ...], Tuple] = (
+        "jpeg",
+        "png",
+        "webp",
+        "bmp",
+        "tiff",
+        "gif",
+    )
+    """Image formats that are decoded; another one is an error."""
+    max_pixels: Count = 50_000_000
+    """Largest image in pixels, checked before it is decoded."""
+
+
+class AugmentConfig(Section):
+    """What happens to an image between decoding and the model.
+
+    A list holds names or `{name: {argument: value}}`: `resize`, `center_crop`, `random_crop`,
+    `random_resized_crop`, `horizontal_flip`, `vertical_flip`, `rotation`, `color_jitter`, an entry point,
+    or `package.module:attribute`.
+    """
+
+    train: Annotated[tuple[Operation, ...], Tuple] | None = None
+    """For training. Default: `random_resized_crop` to `data.image_size`, `horizontal_flip`."""
+    eval: Annotated[tuple[Operation, ...], Tuple] | None = None
+    """For evaluation. Default: `resize` to 8/7 of `data.image_size`, `center_crop` to `data.image_size`."""
+    mean: Annotated[tuple[float, float, float], Tuple] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel, in 0..1. Default: ImageNet's."""
+    std: Annotated[tuple[Positive, Positive, Positive], Tuple] = (0.229, 0.224, 0.225)
+    """Each channel is divided by it. Default: ImageNet's."""
+
+
+class ModelConfig(Section):
+    """The network. The number of classes comes from the data."""
+
+    name: Annotated[str, Field(min_length=1)] = "resnet18"
+    """A torchvision classification model, `tiny_cnn`, `resnet18_cifar`, an entry point, or
+    `package.module:attribute` (called with `num_classes` and `args`, returns a `torch.nn.Module`)."""
+    args: dict[str, Any] = {}
+    """Further arguments of the model."""
+    weights: str | None = None
+    """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a local file
+    (`.safetensors`, or a state dict saved by torch)."""
+    init: Literal["default", "xavier_uniform", "kaiming"] = "default"
+    """How convolutions and linear layers start; not applied to loaded weights."""
+
+
+class LossConfig(Section):
+    """What is minimised."""
+
+    task: Literal["classification"] = "classification"
+    """Cross entropy over one label per image."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Weight given to the uniform distribution (Szegedy et al. 2016, section 7)."""
+
+
+class OptimConfig(Section):
+    """The optimizer."""
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    """The algorithm, torch's."""
+    lr: Positive = 0.1
+    """Highest learning rate; it is never scaled by the number of workers."""
+    weight_decay: NotNegative = 0.0
+    """L2 for sgd, adam and rmsprop; decoupled for adamw."""
+    weight_decay_on: Literal["all", "weights"] = "all"
+    """`weights` leaves biases and normalisation parameters (those with one dimension) undecayed."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """For sgd and rmsprop."""
+    nesterov: bool = False
+    """For sgd."""
+    betas: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Tuple] = (
+        0.9,
+        0.999,
+    )
+    """For adam and adamw."""
+    eps: Positive = 1e-8
+    """For adam, adamw and rmsprop."""
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Smoothing constant of rmsprop."""
+    clip_norm: Positive | Literal["off"] = "off"
+    """Largest L2 norm of the whole gradient; a longer one is scaled down."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | Literal["off"] = "off"
+    """Decay per step of an exponential moving average of the weights, which is then evaluated and kept."""
+
+
+class ScheduleConfig(Section):
+    """The learning rate over time, as a factor of `optim.lr`."""
+
+    name: Literal["constant", "step", "multistep", "exponential", "cosine", "cosine_restarts", "plateau"] = "constant"
+    """Its shape after the warm-up."""
+    warmup: Duration = Duration(0, "st")
+    """Linear from 0 to `optim.lr` over this time."""
+    every: Duration = Duration(30, "ep")
+    """For step: between two multiplications by gamma. For cosine_restarts: the first period."""
+    milestones: Annotated[tuple[Duration, ...], Tuple] = ()
+    """For multistep: when to multiply by gamma."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """For step, multistep and plateau; for exponential the factor per epoch."""
+    period_factor: Annotated[float, Field(ge=1)] = 1.0
+    """For cosine_restarts: each period is this much longer than the one before."""
+    min_factor: Fraction = 0.0
+    """For cosine, cosine_restarts and plateau: the lowest factor of `optim.lr`."""
+    patience: Count = 3
+    """For plateau: evaluations without improvement before the rate drops."""
+
+
+class EarlyStopConfig(Section):
+    """When to give up."""
+
+    patience: Count | Literal["off"] = "off"
+    """Evaluations without improvement of `evaluate.metric` before the run ends."""
+    min_delta: NotNegative = 0.0
+    """Smallest change that is an improvement."""
+
+
+class TrainConfig(Section):
+    """The loop."""
+
+    duration: Duration = Duration(10, "ep")
+    """How long to train, in epochs or steps."""
+    micro_batches: Count | Literal["auto"] = "auto"
+    """Parts of a global batch that are computed one by one and added up: the most workers a run can have.
+    `auto` is `scale.workers` at the first start; it stays what it was when the run is resumed."""
+    reduction: Literal["auto", "exact", "fast"] = "auto"
+    """How gradients are added over workers. `exact`: the same bits for any number of workers.
+    `fast`: DistributedDataParallel. `auto`: exact on CPU, fast on GPU."""
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    """Mixed precision. `auto`: bf16 where the device has it natively, else off."""
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    """Layout of images and weights in memory."""
+    ledger: Literal["off", "ids", "pixels"] = "off"
+    """Write down which sample was trained when; with `pixels` the sha256 of its augmented pixels too."""
+    non_finite: Literal["error", "skip"] = "error"
+    """What a gradient with NaN or infinity does: end the run, or skip the step (10 in a row end it)."""
+    early_stop: EarlyStopConfig = EarlyStopConfig()
+    """When to give up."""
+    budget: Duration | Literal["off"] = "off"
+    """Wall-clock time after which the run checkpoints and ends, counted over all its starts."""
+
+    @model_validator(mode="after")
+    def _units(self) -> TrainConfig:
+        if self.duration.unit not in ("ep", "st") or self.duration.value <= 0:
+            raise ValueError(f"duration is in epochs or steps and greater than 0: {self.duration} is not")
+        if isinstance(self.budget, Duration) and not self.budget.seconds:
+            raise ValueError(f"budget is a time such as 2h: {self.budget} is not")
+        return self
+
+
+class EvaluateConfig(Section):
+    """Evaluation during training, and what `best` means."""
+
+    every: Duration | Literal["off"] = Duration(1, "ep")
+    """How often, in epochs, steps or per cent of the run; always at the end too."""
+    split: Literal["val", "test", "train"] = "val"
+    """The split that is evaluated during training."""
+    batch_size: Count | Literal["auto"] = "auto"
+    """Images of one forward. `auto`: `data.batch_size`, at most 256."""
+    metric: Literal["top1", "top5", "loss", "f1_macro", "f1_weighted"] = "top1"
+    """What the best checkpoint, early stopping and the plateau schedule look at."""
+
+    @model_validator(mode="after")
+    def _units(self) -> EvaluateConfig:
+        if isinstance(self.every, Duration) and (self.every.seconds is not None or self.every.value <= 0):
+            raise ValueError(f"every is in epochs, steps or per cent and greater than 0: {self.every} is not")
+        return self
+
+
+class CheckpointConfig(Section):
+    """What a crash cannot take."""
+
+    every: Duration = Duration(1, "ep")
+    """How often: epochs, steps, per cent of the run, or time. Always at the end too."""
+    keep: Count = 2
+    """How many of the newest checkpoints are kept, besides the best one."""
+
+    @model_validator(mode="after")
+    def _units(self) -> CheckpointConfig:
+        if self.every.value <= 0:
+            raise ValueError(f"every must be greater than 0: {self.every} is not")
+        return self
+
+
+class ScaleConfig(Section):
+    """Who computes."""
+
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Training processes. 0 trains in this process, without Ray: for development, under a debugger."""
+    threads: Count = 1
+    """CPU threads of one worker. They decide the bits of a run on CPUs, so they are never guessed."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: one GPU per worker where there are GPUs, else CPU."""
+    cpus_per_worker: Annotated[float, Field(ge=0.001)] = 0.01
+    """CPUs that Ray sets aside for one worker; few, so that data tasks always find room."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How many times lost workers are replaced before the run fails."""
+
+
+class TrackConfig(Section):
+    """What is written down and shown while a run goes on."""
+
+    log_every: Duration = Duration(50, "st")
+    """How often loss, accuracy, learning rate and speed are logged: epochs, steps or per cent."""
+    print_every: Duration = Duration(30, "s")
+    """Without a terminal: the least time between two progress lines."""
+
+    @model_validator(mode="after")
+    def _units(self) -> TrackConfig:
+        if self.log_every.seconds is not None or self.log_every.value <= 0:
+            raise ValueError(f"log_every is in epochs, steps or per cent and greater than 0: {self.log_every} is not")
+        if self.print_every.seconds is None:
+            raise ValueError(f"print_every is a time such as 30s: {self.print_every} is not")
+        return self
+
+
+class Run(Section):
+    """One run, whole."""
+
+    run: RunSection = RunSection()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    scale: ScaleConfig = ScaleConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    track: TrackConfig = TrackConfig()
+
+    @model_validator(mode="after")
+    def _across(self) -> Run:
+        if self.data.executor == "ray" and self.scale.workers == 0:
+            raise ValueError(
+                "data.executor: ray needs scale.workers of 1 or more; "
+                "with scale.workers: 0 use data.executor: inline or processes"
+            )
+        if isinstance(self.train.micro_batches, int):
+            if self.scale.workers > self.train.micro_batches:
+                raise ValueError(
+                    f"scale.workers ({self.scale.workers}) must not exceed train.micro_batches "
+                    f"({self.train.micro_batches}): a worker without a micro-batch has nothing to do"
+                )
+            if self.train.micro_batches > self.data.batch_size:
+                raise ValueError(
+                    f"train.micro_batches ({self.train.micro_batches}) must not exceed "
+                    f"data.batch_size ({self.data.batch_size})"
+                )
+        if self.schedule.name == "multistep" and not self.schedule.milestones:
+            raise ValueError("schedule.name: multistep needs schedule.milestones, for example [30ep, 60ep]")
+        if self.schedule.name == "plateau" and self.evaluate.every == "off":
+            raise ValueError("schedule.name: plateau needs evaluate.every, it is off")
+        if self.train.early_stop.patience != "off" and self.evaluate.every == "off":
+            raise ValueError("train.early_stop.patience needs evaluate.every, it is off")
+        return self

@@ -1,0 +1,111 @@
+"""Which sample is trained when: arithmetic on the seed and the position, and nothing else.
+
+Three levels. An epoch is a permutation of the samples, a global batch the next `batch_size` positions of
+it, and a micro-batch a contiguous part of the batch. A worker computes a contiguous range of micro-batches.
+No level knows how many workers there are, which of them failed, or where a run was interrupted.
+
+The hash is SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014),
+written out here because the streams of numpy's and torch's generators may change between their releases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+__all__ = ["Order", "key", "part", "permutation"]
+
+_MASK = 2**64 - 1
+_GAMMA = 0x9E3779B97F4A7C15
+_MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def key(*numbers: int) -> int:
+    """A 64-bit hash of a sequence of integers: the seed of whatever they name. Length and order count."""
+    state = _mix(len(numbers) + _GAMMA)
+    for number in numbers:
+        state = _mix((state ^ (number & _MASK)) + _GAMMA)
+    return state
+
+
+def permutation(count: int, *numbers: int) -> np.ndarray:
+    """The permutation of `0..count-1` that `numbers` name, `[count] int64`.
+
+    Every position gets a hash and the hashes are sorted, so the result is the same with every release of
+    numpy and on every machine.
+    """
+    with np.errstate(over="ignore"):
+        state = np.arange(count, dtype=np.uint64) * np.uint64(_GAMMA) + np.uint64(key(*numbers))
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(_MIX_1)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(_MIX_2)
+        state ^= state >> np.uint64(31)
+    return np.argsort(state, kind="stable").astype(np.int64, copy=False)
+
+
+def part(count: int, index: int, parts: int) -> range:
+    """Part `index` of `0..count-1` cut into `parts` contiguous parts whose sizes differ by at most one."""
+    return range(index * count // parts, (index + 1) * count // parts)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of `count` training samples. Steps are 0-based and run on over the epochs."""
+
+    seed: int
+    count: int
+    batch_size: int
+    micro_batches: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches of one epoch; the last one may be short and is trained too."""
+        return -(-self.count // self.batch_size)
+
+    def epoch(self, step: int) -> int:
+        """The epoch that `step` belongs to."""
+        return step // self.steps_per_epoch
+
+    def batch(self, step: int) -> np.ndarray:
+        """Sample ids of the global batch of `step`, `[<= batch_size] int64`."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        start = index * self.batch_size
+        return _epoch(self.seed, epoch, self.count)[start : start + self.batch_size]
+
+    def rows(self, step: int) -> int:
+        """Samples in the global batch of `step`."""
+        return min(self.batch_size, self.count - step % self.steps_per_epoch * self.batch_size)
+
+    def micro(self, step: int, micro: int) -> np.ndarray:
+        """Sample ids of one micro-batch; empty where the short last batch has fewer rows than parts."""
+        rows = part(self.rows(step), micro, self.micro_batches)
+        return self.batch(step)[rows.start : rows.stop]
+
+    def owned(self, rank: int, world: int) -> range:
+        """The micro-batches that `rank` of `world` workers computes. `world` may not exceed their number."""
+        return part(self.micro_batches, rank, world)
+
+    def slice_ids(self, step: int, rank: int, world: int) -> np.ndarray:
+        """Sample ids of everything that `rank` computes in `step`, its micro-batches one after another."""
+        owned, rows = self.owned(rank, world), self.rows(step)
+        start, stop = (index * rows // self.micro_batches for index in (owned.start, owned.stop))
+        return self.batch(step)[start:stop]
+
+    def first_filled(self, step: int) -> int:
+        """The first micro-batch of `step` that has a sample."""
+        return next(m for m in range(self.micro_batches) if part(self.rows(step), m, self.micro_batches))
+
+
+@lru_cache(maxsize=4)
+def _epoch(seed: int, epoch: int, count: int) -> np.ndarray:
+    order = permutation(count, seed, epoch)
+    order.flags.writeable = False  # the cache hands the same array to everyone
+    return order
+
+
+def _mix(value: int) -> int:
+    value &= _MASK
+    value = ((value ^ (value >> 30)) * _MIX_1) & _MASK
+    value = ((value ^ (value >> 27)) * _MIX_2) & _MASK
+    return value ^ (value >> 31)
