@@ -1,0 +1,109 @@
+"""torchvision's classification models: their names, and the arguments that a config may give them.
+
+A torchvision builder takes `**kwargs`, so a misspelt argument shows only when the network is built. The
+arguments are read from the class behind the builder instead, with a short list of exceptions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torchvision.models
+from torch import nn
+from torchvision.models import WeightsEnum
+
+__all__ = ["builtins", "construct", "declared", "weights_of"]
+
+# Set by the builders themselves, or without a meaning here: auxiliary heads would change what the model returns.
+_FIXED: Mapping[str, frozenset[str]] = {
+    "DenseNet": frozenset({"growth_rate", "block_config", "num_init_features"}),
+    "EfficientNet": frozenset({"last_channel"}),
+    "GoogLeNet": frozenset({"aux_logits", "dropout_aux"}),
+    "Inception3": frozenset({"aux_logits"}),
+    "SqueezeNet": frozenset({"version"}),
+    "SwinTransformer": frozenset({"stochastic_depth_prob"}),
+}
+# Taken by the builder before the class sees them.
+_ADDED: Mapping[str, tuple[str, ...]] = {
+    "EfficientNet": ("dropout",),
+    "MaxVit": ("input_size",),
+    "MobileNetV3": ("width_mult", "reduced_tail", "dilated"),
+    "VisionTransformer": ("image_size",),
+}
+# Classes and functions, which a config file cannot hold.
+_OBJECTS = frozenset(
+    {
+        "activation",
+        "activation_layer",
+        "block",
+        "block_type",
+        "blocks",
+        "conv_stem_configs",
+        "downsample_layer",
+        "inception_blocks",
+        "inverted_residual",
+        "inverted_residual_setting",
+        "norm_layer",
+        "stem_type",
+    }
+)
+
+
+def builtins() -> dict[str, Callable[..., nn.Module]]:
+    """Every classification model of the installed torchvision, by name."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    return {name: torchvision.models.get_model_builder(name) for name in names}
+
+
+def weights_of(builder: Callable[..., nn.Module]) -> type[WeightsEnum]:
+    """The enum of the weights that torchvision offers for the model."""
+    return torchvision.models.get_model_weights(builder)
+
+
+def declared(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """A stand-in for `builder` whose signature names the arguments a config may give. It is never called."""
+    cls = _class(builder)
+    own = [
+        parameter.name
+        for parameter in inspect.signature(cls).parameters.values()
+        if parameter.default is not parameter.empty
+    ]
+    left_out = _FIXED.get(cls.__name__, frozenset()) | _OBJECTS | {"num_classes"}
+    names = [name for name in own if name not in left_out]
+    names += [name for name in _ADDED.get(cls.__name__, ()) if name not in names]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("num_classes", keyword)]
+    parameters += [inspect.Parameter(name, keyword, default=None) for name in names]
+
+    def stand_in(**arguments: Any) -> nn.Module:
+        return builder(**arguments)
+
+    stand_in.__name__ = stand_in.__qualname__ = builder.__name__
+    stand_in.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return stand_in
+
+
+def construct(
+    builder: Callable[..., nn.Module], num_classes: int, args: Mapping[str, Any], weights: WeightsEnum | None
+) -> nn.Module:
+    """The network with its own initial weights, made for `weights` but without reading them.
+
+    Networks that come with an input size or an input transform for their weights get it, unless `args`
+    says otherwise. GoogLeNet and Inception are built without auxiliary heads, so they return plain logits.
+    """
+    arguments = {"num_classes": num_classes, **args}
+    name = _class(builder).__name__
+    if name in ("GoogLeNet", "Inception3"):
+        arguments["aux_logits"] = False
+        arguments.setdefault("init_weights", True)
+        arguments.setdefault("transform_input", weights is not None)
+    if weights is not None and name == "VisionTransformer":
+        arguments.setdefault("image_size", weights.meta["min_size"][0])
+    return builder(**arguments)
+
+
+def _class(builder: Callable[..., nn.Module]) -> type[nn.Module]:
+    """The class that a builder declares to return."""
+    return inspect.signature(builder).return_annotation

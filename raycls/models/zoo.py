@@ -1,0 +1,164 @@
+"""From the `model` section of a config to a network with its first weights."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torchvision.models import WeightsEnum
+
+from raycls.config.schema import ModelConfig
+from raycls.errors import ModelError, RayclsError
+from raycls.models import library, weights
+from raycls.models.surgery import initialise
+from raycls.plugins import bind, resolve
+
+__all__ = ["build", "check", "probe"]
+
+_OWN: Mapping[str, str] = {
+    "resnet18_cifar": "raycls.models.resnet_cifar:resnet18_cifar",
+    "tiny_cnn": "raycls.models.tiny:tiny_cnn",
+}
+
+
+def check(config: ModelConfig) -> None:
+    """Check the model's name, arguments and weights without building it.
+
+    Raises ConfigError for a name, an argument or a weights name that does not exist, and ModelError for a
+    weights file that is not there.
+    """
+    _find(config)
+
+
+def build(config: ModelConfig, num_classes: int, seed: int, *, load: bool = True) -> nn.Module:
+    """The network on the CPU, with its first weights: `[B, 3, H, W]` floats in, logits `[B, num_classes]` out.
+
+    The weights depend on the arguments alone; torch's, numpy's and Python's global generators are left as
+    they were found. With `load=False` the weights that the config names are not read, for a network that
+    gets others anyway (a resumed run, an evaluation); its architecture is the same.
+
+    Raises ConfigError as `check` does, and ModelError when the network cannot be built or its weights cannot
+    be had or do not fit.
+    """
+    factory, source = _find(config)
+    with _scope(seed):
+        model = _construct(config, factory, num_classes, source if isinstance(source, WeightsEnum) else None)
+        initialise(model, config.init)
+    if load and source is not None:
+        weights.load_into(model, source, num_classes)
+    return model
+
+
+def probe(model: nn.Module, num_classes: int, height: int, width: int) -> None:
+    """Run two black images of `height` x `width` pixels through `model`, in evaluation mode, on its device.
+
+    Raises ModelError when the network cannot take images of that size, or returns anything but logits
+    `[2, num_classes]`. Weights, buffers, training flags and generators stay as they are.
+    """
+    flags = {module: module.training for module in model.modules()}
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    model.eval()
+    try:
+        with torch.no_grad(), _scope(0):
+            output = model(torch.zeros(2, 3, height, width, device=device))
+    except RayclsError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the model cannot process images of {height}x{width} pixels",
+            found=_reason(error),
+            fix="change data.image_size, or the model's arguments (model.args)",
+        ) from error
+    finally:
+        for module, training in flags.items():
+            module.training = training
+    found = f"shape {list(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+    if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
+        raise ModelError(
+            "the model does not return one row of logits per image",
+            where="model.name",
+            found=f"{found} for 2 images and {num_classes} classes",
+            valid=f"a tensor of shape [2, {num_classes}]",
+        )
+
+
+def _find(config: ModelConfig) -> tuple[Callable[..., nn.Module], WeightsEnum | Path | None]:
+    """The function that builds the network, and where its weights are."""
+    known = library.builtins()
+    factory = resolve("model", config.name, {**_OWN, **known})
+    of_library = config.name in known
+    bind(library.declared(factory) if of_library else factory, config.args, given=("num_classes",), where="model.args")
+    if config.weights is None:
+        return factory, None
+    return factory, weights.locate(config.weights, library.weights_of(factory) if of_library else None)
+
+
+def _construct(
+    config: ModelConfig, factory: Callable[..., Any], num_classes: int, source: WeightsEnum | None
+) -> nn.Module:
+    try:
+        if config.name in library.builtins():
+            model = library.construct(factory, num_classes, config.args, source)
+        else:
+            model = factory(num_classes=num_classes, **config.args)
+    except RayclsError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the model {config.name} cannot be built",
+            where="model.args",
+            found=_reason(error),
+            fix="correct model.args" if config.args else None,
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{config.name} did not return a network",
+            where="model.name",
+            found=type(model).__name__,
+            valid="a function or class that returns a torch.nn.Module",
+        )
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise ModelError(
+            f"{config.name} has parameters whose shape is not known yet",
+            where="model.name",
+            found=", ".join(lazy[:5]),
+            fix="give all layers their sizes instead of using lazy modules",
+        )
+    return model
+
+
+@contextmanager
+def _scope(seed: int) -> Iterator[None]:
+    """Seeded CPU generators and one thread inside, and both put back afterwards.
+
+    One thread, because an initialisation that adds up (an orthogonal one) would depend on their number.
+    """
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line, with the place in the code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} ({frames[-1].filename}:{frames[-1].lineno})"
