@@ -1,0 +1,235 @@
+"""From plain values to a `Run`, with every mistake in our own words and at its place."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from raycls.config import words
+from raycls.config.mistakes import Mistake, Path, Place, dotted
+from raycls.config.schema import Run, Section
+from raycls.config.suggest import suggest
+from raycls.config.write import flow
+
+__all__ = ["known", "validate"]
+
+_ROUNDS = 40
+_OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
+_LENGTH = {"too_short", "too_long", "missing"}
+_NO = ("no", "none", "never", "false")
+_TEXT = {"string_pattern_mismatch", "string_too_short", "string_too_long"}
+
+
+def known(
+    values: Mapping[str, Any], places: Mapping[Path, Place], home: Place, model: type[Section] = Run, path: Path = ()
+) -> tuple[dict[str, Any], list[Mistake]]:
+    """The part of `values` whose keys the schema knows, and a mistake for each of the others.
+
+    A section that is null holds nothing and is left out; one that is not a mapping is a mistake.
+    `home` is the place of what `places` does not have.
+    """
+    result: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
+    for key, value in values.items():
+        here = (*path, key)
+        place = places.get(here, home)
+        if key not in model.model_fields:
+            mistakes.append(_unknown(str(key), value, place, model, path))
+            continue
+        section = words.child(model, key)
+        if section is None:
+            if value is not None or not words.is_free(model, key):
+                result[key] = value
+        elif isinstance(value, Mapping):
+            result[key], more = known(value, places, home, section, here)
+            mistakes += more
+        elif value is not None:
+            valid = words.allowed(_keys(here))[0]
+            mistakes.append(Mistake(place, dotted(here), "this is a section, not a value", words.shown(value), valid))
+    return result, mistakes
+
+
+def validate(
+    values: Mapping[str, Any],
+    places: Mapping[Path, Place],
+    home: Place,
+    mistakes: Sequence[Mistake] = (),
+    *,
+    rules: bool = True,
+) -> tuple[Run | None, list[Mistake]]:
+    """The `Run` of `values` whose keys are all known, or None, and every mistake in the values.
+
+    pydantic checks a rule over several options only where each of them is valid. So what is wrong is
+    taken out and the rest checked again; a rule that looks at an option which was taken out (or is among
+    the `mistakes` found before) says nothing about what the user wrote, and is left unsaid. So are all
+    of them without `rules`, for values that are not all there.
+    """
+    rest = copy.deepcopy(dict(values))
+    gone = {mistake.path for mistake in mistakes}
+    found: list[Mistake] = []
+    for _ in range(_ROUNDS):
+        try:
+            run = Run.model_validate(rest)
+        except ValidationError as error:
+            bad, broken = _sorted(error.errors(include_url=False), rest)
+            found += [_value_mistake(path, errors, rest, places, home) for path, errors in bad.items()]
+            for path in bad:
+                gone.add(dotted(_keys(path)))
+            removed = [_remove(rest, _keys(path)) for path in bad]
+            for path, message in broken:
+                named = _named(path, message)
+                if rules and not gone & {dotted(name) for name in named}:
+                    found.append(_rule_mistake(path, message, named, rest, places, home))
+                gone |= {dotted(name) for name in named}
+                removed += [_remove(rest, name) for name in named or [path]]
+            if not any(removed):
+                return None, found
+        else:
+            return (None if found else run), found
+    return None, found
+
+
+def _unknown(key: str, value: Any, place: Place, model: type[Section], path: Path) -> Mistake:
+    here = dotted((*path, key))
+    prefix = dotted(path) + "." if path else ""
+    other = words.meant(key, model, prefix)
+    fix = None if other is None else f"did you mean {other}?"
+    if other == key and "." in key:
+        *sections, last = key.split(".")
+        fix = "keys are nested in a file: " + ": {".join([*sections, last]) + ": ..." + "}" * len(sections)
+    shown = None if isinstance(value, Mapping) else words.shown(value)
+    what = "there is no such option" if path else "there is no such section"
+    return Mistake(place, here, what, shown, ", ".join(model.model_fields), fix)
+
+
+def _sorted(
+    errors: Sequence[ErrorDetails], values: Mapping[str, Any]
+) -> tuple[dict[Path, list[ErrorDetails]], list[tuple[Path, str]]]:
+    """pydantic's errors by option (and list item), and the rules over several options that are broken."""
+    bad: dict[Path, list[ErrorDetails]] = {}
+    rules: list[tuple[Path, str]] = []
+    for error in errors:
+        path, option = _option(error["loc"], values)
+        if option:
+            bad.setdefault(path, []).append(error)
+        else:
+            rules.append((path, str(error.get("ctx", {}).get("error", error["msg"]))))
+    return bad, rules
+
+
+def _option(location: Path, values: Mapping[str, Any]) -> tuple[Path, bool]:
+    """(path, whether it is an option and not a section) of pydantic's location.
+
+    After the option come the names of union members, which are not ours, and perhaps an index.
+    """
+    model: type[Section] = Run
+    path: list[str | int] = []
+    for depth, part in enumerate(location):
+        path.append(part)
+        section = words.child(model, str(part))
+        if section is None:
+            index = next((step for step in location[depth + 1 :] if isinstance(step, int)), None)
+            if index is not None and isinstance(_at(values, tuple(path)), (list, tuple)):
+                path.append(index)
+            return tuple(path), True
+        model = section
+    return tuple(path), False
+
+
+def _value_mistake(
+    path: Path, errors: list[ErrorDetails], values: Mapping[str, Any], places: Mapping[Path, Place], home: Place
+) -> Mistake:
+    keys = _keys(path)
+    kinds = {error["type"] for error in errors}
+    if kinds <= _LENGTH:  # the list as a whole is wrong, not the item that is not there
+        path = keys
+    index = path[-1] if isinstance(path[-1], int) else None
+    valid, choices = words.allowed(keys, index)
+    value = _at(values, path)
+    own = [str(context["error"]) for context in (error.get("ctx", {}) for error in errors) if "error" in context]
+    if kinds & _OUT_OF_RANGE:
+        what = "out of range"
+    elif own and isinstance(value, str) and not choices:
+        what = own[0]
+    elif isinstance(value, str) and choices:
+        what = "this value is not one of the choices"
+    elif kinds & _LENGTH:
+        what = "the wrong number of values"
+    else:
+        what = "this text is not allowed" if kinds & _TEXT else "the wrong kind of value"
+    place = places.get(path, places.get(keys, home))
+    return Mistake(place, dotted(path), what, words.shown(value), valid, _remedy(value, kinds, choices, valid))
+
+
+def _remedy(value: Any, kinds: set[str], choices: Sequence[str], valid: str) -> str | None:
+    """What to write instead, where that can be told from what was written."""
+    if value is None:
+        return "leave the key out to have the default"
+    if isinstance(value, bool) and "off" in choices:
+        return "write off" if value is False else None
+    if isinstance(value, str):
+        if "bool_type" in kinds and value.lower() in ("yes", "no", "on", "off", "true", "false"):
+            return f"write {'true' if value.lower() in ('yes', 'on', 'true') else 'false'} without quotes"
+        near = "off" if "off" in choices and value.lower() in _NO else suggest(value, choices)
+        if near is not None:
+            return f"did you mean {near}?"
+        if "number" in valid and re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", value):
+            return "write the number without quotes"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and "a duration" in valid:
+        return f"write the unit: {value:g}ep, {value:g}st"
+    if isinstance(value, float) and value.is_integer() and "a whole number" in valid and "int_type" in kinds:
+        return f"write {value:.0f}"
+    if valid.startswith("a list, each") and not isinstance(value, (list, tuple, dict)):
+        return f"write [{flow(value)}]"
+    return None
+
+
+def _named(path: Path, message: str) -> list[Path]:
+    """The options that a rule of the section at `path` speaks of, in the order it names them."""
+    tokens = re.findall(r"[A-Za-z_][\w.]*\w", message)
+    if not path:
+        everything = set(words.options())
+        return list(dict.fromkeys(tuple(token.split(".")) for token in tokens if token in everything))
+    model: type[Section] = Run
+    for part in path:
+        model = words.child(model, str(part)) or model
+    return list(dict.fromkeys((*path, token) for token in tokens if token in model.model_fields))
+
+
+def _rule_mistake(
+    path: Path, message: str, named: list[Path], values: Mapping[str, Any], places: Mapping[Path, Place], home: Place
+) -> Mistake:
+    written = [name for name in named if _at(values, name) is not None]
+    place = next((places[name] for name in written if name in places), places.get(path, home))
+    subject = named[0] if len(named) == 1 or (not path and named) else path
+    found = ", ".join(f"{dotted(name)}: {flow(_at(values, name))}" for name in written)
+    return Mistake(place, dotted(subject), message, found or None)
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    return tuple(part for part in path if isinstance(part, str))
+
+
+def _at(values: Any, path: Path) -> Any:
+    for part in path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
+
+def _remove(values: dict[str, Any], path: Path) -> bool:
+    """Take the value at `path` out; whether there was one."""
+    inner: Any = values
+    for part in path[:-1]:
+        inner = inner.get(part) if isinstance(inner, dict) else None
+    if not path or not isinstance(inner, dict) or path[-1] not in inner:
+        return False
+    del inner[path[-1]]
+    return True

@@ -1,0 +1,61 @@
+"""What differs between two configs, and which differences a resumed run may have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raycls.config.mistakes import Path, dotted
+from raycls.config.schema import Run, TrackConfig
+from raycls.config.write import flow, leaves, to_dict
+
+__all__ = ["HARMLESS", "NOT_SET", "Difference", "difference"]
+
+NOT_SET = "(not set)"
+
+HARMLESS: Mapping[str, str] = {
+    "run.name": "says where the run is kept, not what it is",
+    "run.storage": "says where the run is kept, not what it is",
+    "data.executor": "all executors give the same bytes",
+    "data.processes": "how many processes decode, not what they decode",
+    "data.prefetch": "how far decoding runs ahead, not what it decodes",
+    "train.budget": "when the run pauses; the steps stay the same",
+    "scale.workers": "the global batch and its micro-batches do not depend on who computes them",
+    "scale.cpus_per_worker": "what Ray sets aside, not what is computed",
+    "scale.max_failures": "how often lost workers are replaced",
+    "checkpoint.every": "how much a crash can cost",
+    "checkpoint.keep": "how many checkpoints stay",
+    **{f"track.{name}": "what is written down and shown" for name in TrackConfig.model_fields},
+}
+"""Options a run may change when it is resumed, and why that does not make it another run."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One option that differs. `old` and `new` are YAML in one line, or `(not set)` for a missing argument."""
+
+    path: str
+    old: str
+    new: str
+    harmless: bool
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.old} -> {self.new}"
+
+
+def difference(old: Run, new: Run) -> list[Difference]:
+    """The options whose values differ, in the schema's order. Numbers of another type differ: 1 is not 1.0."""
+    before = {path: flow(value) for path, value in leaves(to_dict(old))}
+    after = {path: flow(value) for path, value in leaves(to_dict(new))}
+    result: list[Difference] = []
+    for path in dict.fromkeys((*before, *after)):
+        was, now = before.get(path), after.get(path)
+        if was == now or (was is None and _below(path, before)) or (now is None and _below(path, after)):
+            continue
+        result.append(Difference(dotted(path), was or NOT_SET, now or NOT_SET, dotted(path) in HARMLESS))
+    return result
+
+
+def _below(path: Path, values: Mapping[Path, str]) -> bool:
+    """Whether there are values inside `path`: then an empty mapping on the other side is told by them."""
+    return any(other[: len(path)] == path for other in values)

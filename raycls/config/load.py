@@ -1,0 +1,215 @@
+"""A config from a file and the command line.
+
+Defaults, then the file named by `extends`, then the file, then each `path=value`, the later over the
+earlier. Sections, and mappings such as `model.args`, are merged key by key; an empty mapping (`args: {}`)
+drops what an earlier layer put there; a list or any other value takes the place of the earlier one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from raycls.config.check import known, validate
+from raycls.config.difference import HARMLESS, Difference, difference
+from raycls.config.document import MAX_BYTES, Document, parse
+from raycls.config.mistakes import COMMAND_LINE, ConfigMistakes, Mistake, Path, Place, dotted
+from raycls.config.overrides import read_overrides
+from raycls.config.schema import Run, Section
+from raycls.config.suggest import suggest
+from raycls.config.words import child
+from raycls.config.write import leaves, render, schema_json, to_dict, to_yaml
+
+__all__ = [
+    "HARMLESS",
+    "ConfigMistakes",
+    "Difference",
+    "Loaded",
+    "Mistake",
+    "difference",
+    "from_dict",
+    "load",
+    "load_text",
+    "schema_json",
+    "show",
+    "to_dict",
+    "to_yaml",
+]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A config and, for the dotted path of every value in it, where it was set.
+
+    An origin is `digits.yaml:4`, `command line`, or `default`.
+    """
+
+    run: Run
+    origins: dict[str, str]
+
+
+def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Loaded:
+    """Read a config file and `path=value` overrides.
+
+    The run is named after the file where nothing sets `run.name`. Raises `ConfigMistakes`, a ConfigError
+    with every mistake of the files and the overrides in `mistakes`.
+    """
+    path = FilePath(file)
+    text, mistake = _text(path, str(file), Place(str(file)))
+    if mistake is not None:
+        raise ConfigMistakes(str(file), [mistake])
+    documents = [parse(text, str(file))]
+    base = _base(documents[0], path)
+    if base is not None:
+        documents.insert(0, base)
+    return _resolve(str(file), documents, read_overrides(overrides), path.stem)
+
+
+def load_text(text: str, name: str = "config.yaml", overrides: Sequence[str] = ()) -> Loaded:
+    """Read a config from text, for example one kept in an object store. It cannot extend a file."""
+    document = parse(text, name)
+    if "extends" in document.values:
+        place = document.places[("extends",)]
+        document.mistakes.append(Mistake(place, "extends", "a config that is not read from a file cannot extend one"))
+        del document.values["extends"]
+    return _resolve(name, [document], read_overrides(overrides), FilePath(name).stem)
+
+
+def from_dict(data: Mapping[str, Any]) -> Run:
+    """The config that `to_dict` wrote. Raises `ConfigMistakes`."""
+    home = Place("config")
+    values, mistakes = known(data, {}, home)
+    run, more = validate(values, {}, home, mistakes)
+    if run is None or mistakes:
+        raise ConfigMistakes("config", mistakes + more)
+    return run
+
+
+def show(loaded: Loaded) -> str:
+    """The whole config as YAML, each value followed by a comment that says where it was set."""
+    return render(to_dict(loaded.run), loaded.origins)
+
+
+def _resolve(title: str, files: Sequence[Document], overrides: Sequence[Document], stem: str) -> Loaded:
+    home = Place(title)
+    mistakes: list[Mistake] = []
+    values: dict[str, Any] = {}
+    places: dict[Path, Place] = {}
+    for document in (*files, *overrides):
+        mine, unknown = known(document.values, document.places, home)
+        mistakes += [*document.mistakes, *unknown]
+        _merge(values, places, mine, document.places)
+    values.setdefault("run", {}).setdefault("name", _name(stem))
+    complete = all(document.complete for document in files)
+    run, wrong = validate(values, places, home, mistakes, rules=complete)
+    mistakes += wrong
+    if run is None or mistakes:
+        raise ConfigMistakes(title, _in_order(mistakes, title))
+    return Loaded(run, _origins(run, places))
+
+
+def _text(path: FilePath, shown: str, place: Place, key: str = "") -> tuple[str, Mistake | None]:
+    """The text of a config file, or the mistake that kept it from being read."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        near = suggest(path.name, sorted(other.name for other in path.parent.glob("*.y*ml")))
+        fix = None if near is None else f"did you mean {path.parent / near}?"
+        return "", Mistake(place, key, f"there is no file {shown}", fix=fix)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return "", Mistake(place, key, f"the file {shown} cannot be read: {reason}")
+    if len(data) > MAX_BYTES:
+        what = f"{shown} is no config: it is larger than {MAX_BYTES // 1024} KiB"
+        return "", Mistake(place, key, what)
+    try:
+        return data.decode("utf-8-sig"), None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"the byte 0x{data[error.start]:02x} is not UTF-8"
+        return "", Mistake(Place(shown, line), key, what, fix="save the file as UTF-8 text")
+
+
+def _base(document: Document, path: FilePath) -> Document | None:
+    """The file that `document` (read from `path`) extends; what is wrong with that is noted in one of the two."""
+    if "extends" not in document.values:
+        return None
+    name, place = document.values.pop("extends"), document.places[("extends",)]
+    if not isinstance(name, str) or not name:
+        what = "the name of one other config file is expected"
+        document.mistakes.append(Mistake(place, "extends", what, found=str(name)))
+        document.complete = False
+        return None
+    file = path.parent / name
+    text, mistake = _text(file, str(file), place, "extends")
+    if mistake is not None:
+        document.mistakes.append(mistake)
+        document.complete = False
+        return None
+    base = parse(text, str(file))
+    if "extends" in base.values:
+        what = "a file that is extended cannot extend another one"
+        found = str(base.values.pop("extends"))
+        fix = "name one file that holds all shared values"
+        base.mistakes.append(Mistake(base.places[("extends",)], "extends", what, found, fix=fix))
+        base.complete = False
+    return base
+
+
+def _merge(
+    below: dict[str, Any],
+    places: dict[Path, Place],
+    above: Mapping[str, Any],
+    above_places: Mapping[Path, Place],
+    path: Path = (),
+) -> None:
+    """Lay `above` over `below`, in place."""
+    for key, value in above.items():
+        here = (*path, key)
+        old = below.get(key)
+        if isinstance(value, dict) and isinstance(old, dict) and (value or _is_section(here)):
+            if here in above_places:
+                places[here] = above_places[here]
+            _merge(old, places, value, above_places, here)
+            continue
+        for gone in [place for place in places if place[: len(here)] == here]:
+            del places[gone]
+        places.update({at: place for at, place in above_places.items() if at[: len(here)] == here})
+        below[key] = value
+
+
+def _is_section(path: Path) -> bool:
+    model: type[Section] | None = Run
+    for key in path:
+        if model is None or key not in model.model_fields:
+            return False
+        model = child(model, str(key))
+    return model is not None
+
+
+def _name(stem: str) -> str:
+    """A file's name as a run's name, which is narrower: `my run` becomes `my-run`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:128] or "run"
+
+
+def _in_order(mistakes: Sequence[Mistake], title: str) -> list[Mistake]:
+    """In the order one would mend them: the file, what it extends, the command line; each from its top."""
+    files = {title: 0, COMMAND_LINE: 2}
+    unique = dict.fromkeys(mistakes)
+    return sorted(unique, key=lambda mistake: (files.get(mistake.place.file, 1), mistake.place.line or 0))
+
+
+def _origins(run: Run, places: Mapping[Path, Place]) -> dict[str, str]:
+    files = {place.file for place in places.values()}
+    names = {file: file if file == COMMAND_LINE else FilePath(file).name for file in files}
+    if len(set(names.values())) < len(names):  # two folders hold a file of one name
+        names = {file: file for file in files}
+    origins: dict[str, str] = {}
+    for path, _ in leaves(to_dict(run)):
+        place = places.get(path)
+        origins[dotted(path)] = "default" if place is None else str(Place(names[place.file], place.line))
+    return origins

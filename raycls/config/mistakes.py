@@ -1,0 +1,81 @@
+"""Mistakes in a config: each with its place, all of them in one error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raycls.errors import ConfigError
+
+__all__ = ["COMMAND_LINE", "ConfigMistakes", "Mistake", "Path", "Place", "dotted"]
+
+COMMAND_LINE = "command line"
+
+Path = tuple[str | int, ...]
+"""Keys and list indices from the top of a config down to a value."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value was written: a file and its line (from 1), or the command line."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing that is wrong. `path` is dotted and empty where the mistake has none (bad YAML syntax)."""
+
+    place: Place
+    path: str
+    what: str
+    found: str | None = None
+    valid: str | None = None
+    fix: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The place as text: `digits.yaml:4`, `command line`."""
+        return str(self.place)
+
+    @property
+    def headline(self) -> str:
+        """What is wrong, with the dotted path where there is one."""
+        return self.what if self.what.startswith(self.path) else f"{self.path}: {self.what}"
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}  {self.headline}"]
+        for label, value in (("found", self.found), ("valid", self.valid), ("fix", self.fix)):
+            if value is not None:
+                lines.append(f"  {label + ':':<7}{value}")
+        return "\n".join(lines)
+
+
+class ConfigMistakes(ConfigError):
+    """Every mistake of a config in one error. `mistakes` lists them in the order of the text."""
+
+    def __init__(self, title: str, mistakes: Sequence[Mistake]) -> None:
+        self.title = title
+        self.mistakes = tuple(mistakes)
+        if len(self.mistakes) == 1:
+            only = self.mistakes[0]
+            super().__init__(only.headline, where=only.where, found=only.found, valid=only.valid, fix=only.fix)
+            return
+        blocks = [f"{title}: {len(self.mistakes)} mistakes"]
+        blocks += ["  " + str(mistake).replace("\n", "\n  ") for mistake in self.mistakes]
+        super().__init__("\n".join(blocks))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (ConfigMistakes, (self.title, self.mistakes))
+
+
+def dotted(path: Path) -> str:
+    """A path as people write it: `data.source.args`, `augment.train[2]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text

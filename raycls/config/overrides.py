@@ -1,0 +1,80 @@
+"""`path=value` on the command line: one more layer over the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from raycls.config import words
+from raycls.config.document import Document, parse_value
+from raycls.config.mistakes import COMMAND_LINE, Mistake, Path, Place, dotted
+from raycls.config.schema import Run, Section
+
+__all__ = ["read_override", "read_overrides"]
+
+_PATH = re.compile(r"[^\s.=\[\]]+(?:\.[^\s.=\[\]]+)*")
+_PLACE = Place(COMMAND_LINE)
+
+
+def read_overrides(overrides: Sequence[str]) -> list[Document]:
+    """Each override as a document of its own; of two for one path the later one holds."""
+    return [read_override(text) for text in overrides]
+
+
+def read_override(text: str) -> Document:
+    """`optim.lr=3e-4` as nested values. The value is YAML: a scalar, `[a, list]` or `{a: mapping}`."""
+    name, equals, value = text.partition("=")
+    name = name.strip()
+    if not equals or not _PATH.fullmatch(name):
+        what = "an override is path=value"
+        return _refused(Mistake(_PLACE, "", what, repr(text), fix="for example optim.lr=3e-4 scale.workers=4"))
+    path = tuple(name.split("."))
+    mistake = _misplaced(path)
+    if mistake is not None:
+        return _refused(mistake)
+    try:
+        parsed = parse_value(value)
+    except ValueError as error:
+        return _refused(Mistake(_PLACE, name, str(error), value, fix=f"""quotes inside quotes: '{name}="..."'"""))
+    nested: Any = parsed
+    for key in reversed(path):
+        nested = {key: nested}
+    document = Document(values=nested)
+    for depth in range(1, len(path) + 1):
+        document.places[path[:depth]] = _PLACE
+    _mark(parsed, path, document)
+    return document
+
+
+def _misplaced(path: tuple[str, ...]) -> Mistake | None:
+    """A mistake where the path goes on below a value, or names what only a file can say."""
+    if path[0] == "extends":
+        return Mistake(_PLACE, "extends", "only a file can extend another one", fix="put extends into the file")
+    model: type[Section] = Run
+    for depth, key in enumerate(path):
+        if key not in model.model_fields:
+            return None  # an unknown key, which the check of all keys reports with what is near
+        section = words.child(model, key)
+        if section is not None:
+            model = section
+            continue
+        rest = path[depth + 1 :]
+        if rest and not words.is_free(model, key):
+            option = dotted(path[: depth + 1])
+            valid = words.allowed(path[: depth + 1])[0]
+            what = f"{option} is one value and has no {rest[0]!r}"
+            return Mistake(_PLACE, dotted(path), what, valid=valid, fix=f"set it whole: {option}=...")
+        return None
+    return None
+
+
+def _mark(value: Any, path: Path, document: Document) -> None:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        document.places[(*path, key)] = _PLACE
+        _mark(item, (*path, key), document)
+
+
+def _refused(mistake: Mistake) -> Document:
+    return Document(mistakes=[mistake])
