@@ -1,0 +1,407 @@
+"""The pipeline: slices of the order, decoded and augmented, in order, by one of three executors.
+
+A slice is what one rank needs for one step: its samples of the global batch, or one evaluation batch.
+Which slices there are, and in which order, is arithmetic (`Timeline`); what is in one is a pure function of
+its position (`Maker`). The executors only differ in who computes that function: this process (`inline`),
+processes beside it (`processes`), or Ray Data on any CPU of the cluster (`ray`). So they give the same bytes.
+
+Evaluation batches are part of the same timeline, so one execution runs through all epochs and evaluations:
+nothing is drained at a boundary, and the first batch after one has been decoded before it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from raycls.config.schema import DataConfig
+from raycls.data.augment import Augment, collate
+from raycls.data.order import Order, part
+from raycls.data.source import Split
+from raycls.errors import DataError, RayclsError, from_json, to_json
+
+__all__ = ["Maker", "Position", "Slice", "Stream", "Timeline", "open_stream"]
+
+TRAIN, EVALUATE = "train", "evaluate"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a slice belongs. `step` is 0-based in training; an evaluation names the steps done before it.
+
+    `index` counts the evaluation batches of one evaluation and is 0 in training.
+    """
+
+    kind: str
+    epoch: int
+    step: int
+    index: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Decoded samples: `ids` and `labels` `[B] int64`, `pixels` `[B, H, W, C] uint8`.
+
+    `error` is set instead where a sample could not be read: every rank has to hear of it before one raises.
+    """
+
+    position: Position
+    ids: np.ndarray
+    labels: np.ndarray
+    pixels: np.ndarray
+    error: RayclsError | None = None
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All slices of a run in order, for `world` ranks, from `start` steps done to `stop`.
+
+    `evaluate_every` is in steps (0: never; always after the last step too), `evaluate_rows` the size of the
+    evaluated split, cut into batches of `evaluate_batch` rows whatever `world` is.
+    """
+
+    order: Order
+    world: int
+    start: int
+    stop: int
+    evaluate_every: int
+    evaluate_rows: int
+    evaluate_batch: int
+
+    def evaluated_after(self, step: int) -> bool:
+        """Whether an evaluation follows once `step` steps are done."""
+        return self.evaluate_every > 0 and (step % self.evaluate_every == 0 or step == self.stop)
+
+    @property
+    def evaluate_batches(self) -> int:
+        return -(-self.evaluate_rows // self.evaluate_batch)
+
+    def rounds(self) -> Iterator[tuple[Position, ...]]:
+        """One tuple at a time with a position for every rank."""
+        if self.start == self.stop == 0:  # an evaluation alone
+            yield from self._evaluation(0)
+        for step in range(self.start, self.stop):
+            epoch = self.order.epoch(step)
+            yield tuple(Position(TRAIN, epoch, step, 0, rank) for rank in range(self.world))
+            if self.evaluated_after(step + 1):
+                yield from self._evaluation(step + 1)
+
+    def of(self, rank: int) -> Iterator[Position]:
+        """The positions of one rank."""
+        return (positions[rank] for positions in self.rounds())
+
+    def _evaluation(self, step: int) -> Iterator[tuple[Position, ...]]:
+        # The last round names batches beyond the end for some ranks: they are empty, so that every rank gets
+        # equally many slices and none is padded with rows.
+        for first in range(0, self.evaluate_batches, self.world):
+            yield tuple(Position(EVALUATE, 0, step, first + rank, rank) for rank in range(self.world))
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the slice of a position: the same bytes in every process."""
+
+    order: Order
+    world: int
+    train: Split
+    evaluated: Split | None
+    evaluate_batch: int
+    train_augment: Augment
+    evaluate_augment: Augment
+
+    def __call__(self, position: Position) -> Slice:
+        try:
+            return self._make(position)
+        except RayclsError as error:
+            empty = np.zeros(0, np.int64)
+            return Slice(position, empty, empty, np.zeros((0, 0, 0, 3), np.uint8), error)
+
+    def _make(self, position: Position) -> Slice:
+        if position.kind == TRAIN:
+            split, augment = self.train, self.train_augment
+            ids = self.order.slice_ids(position.step, position.rank, self.world)
+        else:
+            if self.evaluated is None:
+                raise DataError("there is no split to evaluate")
+            split, augment = self.evaluated, self.evaluate_augment
+            start = position.index * self.evaluate_batch
+            ids = np.arange(min(start, len(split)), min(start + self.evaluate_batch, len(split)), dtype=np.int64)
+        # The seed of an evaluated sample has no epoch: every evaluation sees the same pixels.
+        epoch = position.epoch if position.kind == TRAIN else -1
+        images = [augment(split.image(index), (self.order.seed, epoch, index)) for index in ids.tolist()]
+        if not images:
+            return Slice(position, ids, np.zeros(0, np.int64), np.zeros((0, 0, 0, 3), np.uint8))
+        pixels = collate(images, [split.key(index) for index in ids.tolist()])
+        return Slice(position, ids, split.labels[ids], pixels)
+
+
+@dataclass
+class Stream:
+    """The slices of one rank. Refuses a slice that is not the next one of the timeline."""
+
+    slices: Iterator[Slice]
+    expected: Iterator[Position]
+    close: Callable[[], None] = lambda: None
+    waited: float = field(default=0.0)
+    """Seconds that `next` has waited for data so far."""
+
+    def next(self, kind: str, step: int) -> Slice:
+        """The next slice, which must be of `kind` and `step`."""
+        began = time.perf_counter()
+        found = next(self.slices, None)
+        self.waited += time.perf_counter() - began
+        wanted = next(self.expected, None)
+        asked = wanted is not None and (wanted.kind, wanted.step) == (kind, step)
+        if found is None or wanted is None or found.position != wanted or not asked:
+            raise DataError(
+                "the data stream is out of step: a slice that is not the next one was refused",
+                found=str(found and found.position),
+                valid=f"{wanted} (asked for: {kind}, step {step})",
+                fix="run the same command again: it goes on from the newest checkpoint; if it recurs, report it",
+            )
+        return found
+
+    def evaluation(self, step: int, batches: int, world: int) -> Iterator[Slice]:
+        """The slices of one evaluation, empty ones included: one per round."""
+        for _ in range(-(-batches // world)):
+            yield self.next(EVALUATE, step)
+
+
+def open_stream(
+    config: DataConfig,
+    executor: str,
+    timeline: Timeline,
+    maker: Maker,
+    rank: int,
+    *,
+    share: Callable[[Any], Any] = lambda value: value,
+) -> Stream:
+    """Start `executor` and return the stream of `rank`.
+
+    `share` hands what rank 0 passes in to every rank (a collective call); only the executor `ray` needs it.
+    """
+    if executor == "inline":
+        return Stream((maker(position) for position in timeline.of(rank)), timeline.of(rank))
+    if executor == "processes":
+        return _open_processes(config, timeline, maker, rank)
+    return _open_ray(config, timeline, maker, rank, share)
+
+
+def micro_rows(order: Order, step: int, rank: int, world: int) -> list[tuple[int, int, int]]:
+    """`(micro-batch, start, stop)` of each micro-batch of `rank`; rows count from the start of its slice."""
+    owned = [part(order.rows(step), micro, order.micro_batches) for micro in order.owned(rank, world)]
+    first = owned[0].start
+    return [
+        (micro, rows.start - first, rows.stop - first)
+        for micro, rows in zip(order.owned(rank, world), owned, strict=True)
+    ]
+
+
+# --- processes ---------------------------------------------------------------------------------------------
+
+
+class _Slices:
+    """A map-style data set whose items are whole slices."""
+
+    def __init__(self, maker: Maker) -> None:
+        self.maker = maker
+
+    def __getitem__(self, position: Position) -> tuple[Position, Any, Any, Any, RayclsError | None]:
+        import torch
+
+        made = self.maker(position)
+        # Tensors travel through shared memory, arrays would be copied through a pipe.
+        tensors = (torch.from_numpy(array) for array in (made.ids, made.labels, made.pixels))
+        return (position, *tensors, made.error)
+
+
+class _Positions:
+    def __init__(self, timeline: Timeline, rank: int) -> None:
+        self.timeline, self.rank = timeline, rank
+
+    def __iter__(self) -> Iterator[Position]:
+        return self.timeline.of(self.rank)
+
+
+def _same(item: Any) -> Any:
+    return item
+
+
+def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: int) -> Stream:
+    import multiprocessing
+
+    import torch.utils.data
+
+    # The server is a fresh process: forking one that has threads (Ray's, gloo's) can deadlock. It imports
+    # torch once for all its children.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["raycls.data.stream", "raycls.data.augment"])
+    loader = torch.utils.data.DataLoader(
+        _Slices(maker),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=_Positions(timeline, rank),  # type: ignore[arg-type]
+        num_workers=config.processes,
+        prefetch_factor=max(1, config.prefetch // config.processes),
+        collate_fn=_same,
+        multiprocessing_context=context,
+    )
+    items = iter(loader)
+
+    def slices() -> Iterator[Slice]:
+        for position, ids, labels, pixels, error in items:
+            yield Slice(position, ids.numpy(), labels.numpy(), pixels.numpy(), error)
+
+    def close() -> None:
+        stop = getattr(items, "_shutdown_workers", None)  # what its destructor calls; we do not wait for that
+        if stop is not None:
+            stop()
+
+    return Stream(slices(), timeline.of(rank), close)
+
+
+# --- ray ---------------------------------------------------------------------------------------------------
+
+
+def _open_ray(config: DataConfig, timeline: Timeline, maker: Maker, rank: int, share: Callable[[Any], Any]) -> Stream:
+    iterators = share(_splits(timeline, maker) if rank == 0 else None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batches = iterators[rank].iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=config.prefetch
+        )
+        rows = iter(batches)
+
+    def slices() -> Iterator[Slice]:
+        for table in rows:
+            for index in range(table.num_rows):
+                yield _from_row(table, index)
+
+    def close() -> None:
+        stop = getattr(rows, "close", None)
+        if stop is not None:
+            stop()
+
+    return Stream(slices(), timeline.of(rank), close)
+
+
+def _splits(timeline: Timeline, maker: Maker) -> list[Any]:
+    """One Ray Data iterator per rank over a single execution.
+
+    Every row is a whole slice and a block of its own, blocks keep their order, and the splitter deals them
+    round by round. That is how Ray behaves, not what it promises: `Stream` checks every slice.
+    """
+    import ray
+    import ray.data
+
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = 1
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    previous = ray.data.DataContext.get_current()
+    ray.data.DataContext._set_current(context)
+    try:
+        source = ray.data.read_datasource(
+            _timeline_source(timeline), override_num_blocks=1, concurrency=1, num_cpus=0.01
+        )
+        decoded = source.map_batches(
+            _Decode(ray.put(maker)),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0.9,  # the share of a CPU that the training workers' reservations leave on every node
+        )
+        return decoded.streaming_split(timeline.world, equal=True)
+    finally:
+        ray.data.DataContext._set_current(previous)
+
+
+def _timeline_source(timeline: Timeline) -> Any:
+    import pyarrow as pa
+    from ray.data import Datasource
+    from ray.data.block import BlockMetadata
+    from ray.data.datasource import ReadTask
+
+    class TimelineSource(Datasource):
+        """Yields one block per slice: its position and nothing else."""
+
+        def get_read_tasks(
+            self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+        ) -> list[ReadTask]:
+            def read() -> Iterator[pa.Table]:
+                for positions in timeline.rounds():
+                    for position in positions:
+                        yield pa.table({"position": [json.dumps(position.__dict__)]})
+
+            schema = pa.schema({"position": pa.string()})
+            metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+            return [ReadTask(read, metadata, schema=schema)]
+
+        def estimate_inmemory_data_size(self) -> int | None:
+            return None
+
+    return TimelineSource()
+
+
+_makers: dict[str, Maker] = {}
+
+
+class _Decode:
+    """Position rows in, slice rows out. The maker is fetched once per process."""
+
+    def __init__(self, maker: Any) -> None:
+        self.maker = maker
+
+    def __call__(self, table: Any) -> Any:
+        import ray
+
+        name = self.maker.hex()
+        if name not in _makers:
+            _makers.clear()
+            _makers[name] = ray.get(self.maker)
+        import pyarrow as pa
+
+        positions = [Position(**json.loads(text)) for text in table.column("position").to_pylist()]
+        return pa.concat_tables([_to_row(_makers[name](position)) for position in positions])
+
+
+def _to_row(made: Slice) -> Any:
+    """A slice as an Arrow row. The images are one binary value over the array's own memory: no copy here,
+    and none when it is read back."""
+    import pyarrow as pa
+
+    def binary(array: np.ndarray) -> pa.Array:
+        buffer = pa.py_buffer(np.ascontiguousarray(array))
+        return pa.Array.from_buffers(pa.large_binary(), 1, [None, _offsets(buffer.size), buffer])
+
+    def _offsets(size: int) -> pa.Buffer:
+        return pa.py_buffer(np.array([0, size], np.int64))
+
+    return pa.table(
+        {
+            "position": pa.array([json.dumps(made.position.__dict__)], pa.string()),
+            "ids": binary(made.ids),
+            "labels": binary(made.labels),
+            "shape": pa.array([list(made.pixels.shape)], pa.list_(pa.int64())),
+            "pixels": binary(made.pixels),
+            "error": pa.array([json.dumps(to_json(made.error)) if made.error else None], pa.string()),
+        }
+    )
+
+
+def _from_row(table: Any, index: int) -> Slice:
+    error = table.column("error")[index].as_py()
+    shape = table.column("shape")[index].as_py()
+    ids, labels, pixels = (table.column(name)[index].as_buffer() for name in ("ids", "labels", "pixels"))
+    return Slice(
+        Position(**json.loads(table.column("position")[index].as_py())),
+        np.frombuffer(ids, np.int64),
+        np.frombuffer(labels, np.int64),
+        np.frombuffer(pixels, np.uint8).reshape(shape),
+        from_json(json.loads(error)) if error else None,
+    )

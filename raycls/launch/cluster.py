@@ -1,0 +1,208 @@
+"""Ray itself: join the cluster that `RAY_ADDRESS` names, or start a private one for this run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raycls.errors import LaunchError
+
+__all__ = ["Cluster", "prepare_environment", "running_cluster"]
+
+_QUIET = {
+    # Without this Ray uploads the working directory and builds a new environment under `uv run`.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # How soon the end, and the death, of a worker is noticed, in seconds.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_PREFIX = "raycls-"
+_STARTUP_SECONDS = "120"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray that this process is connected to."""
+
+    private: bool
+    address: str
+    resources: dict[str, float]
+    logs: str
+    """Folder of Ray's own logs: on this machine where the cluster is private."""
+
+    @property
+    def gpus(self) -> int:
+        return int(self.resources.get("GPU", 0))
+
+    @property
+    def cpus(self) -> float:
+        return self.resources.get("CPU", 0.0)
+
+
+def prepare_environment() -> None:
+    """Set what Ray reads when it is imported, unless the user has set it. Call it before `import ray`."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    _let_bytecode_be_kept()
+
+
+@contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """Connect to Ray for the length of the block.
+
+    With `RAY_ADDRESS` that cluster is joined and left again. Otherwise a private one is started, whatever
+    else runs on this machine, and is gone afterwards: by `ray.shutdown`, or through Ray's own reaper where
+    this process is killed. Raises LaunchError where Ray cannot be reached or started.
+    """
+    prepare_environment()
+    address = os.environ.get("RAY_ADDRESS", "")
+    with _joined(address) if address and address != "local" else _private() as cluster:
+        yield cluster
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[Cluster]:
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if mode is None:
+        os.environ["RAY_AUTH_MODE"] = "token" if _has_token() else "disabled"
+    import ray
+
+    options = _options()
+    try:
+        ray.init(address=address, **options)
+    except Exception as error:
+        raise LaunchError(
+            "the Ray cluster that RAY_ADDRESS names cannot be joined",
+            found=f"{address}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}",
+            fix="check the address; a cluster with token authentication needs its token in RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH; without RAY_ADDRESS a private Ray is started",
+        ) from error
+    try:
+        yield Cluster(False, address, dict(ray.cluster_resources()), "the logs of the cluster")
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _private() -> Iterator[Cluster]:
+    before = {
+        name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_raylet_start_wait_time_s")
+    }
+    # A token of its own: nothing is written to the home directory, and nobody else can connect.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", _STARTUP_SECONDS)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody preempts a private Ray
+    import ray
+
+    _sweep()
+    # Short, because sockets lie below it and their paths may have 107 characters.
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    failed = True
+    try:
+        try:
+            ray.init(
+                "local",
+                num_cpus=max(
+                    1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                ),
+                include_dashboard=False,
+                _temp_dir=folder,
+                **_options(),
+            )
+        except Exception as error:
+            raise LaunchError(
+                "Ray could not be started on this machine",
+                found=str(error).strip() or type(error).__name__,
+                fix=f"see the logs in {folder}; scale.workers=0 trains without Ray",
+            ) from error
+        yield Cluster(True, "local", dict(ray.cluster_resources()), os.path.join(folder, "session_latest", "logs"))
+        failed = False
+    finally:
+        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _forget_token()
+        if not failed:
+            _remove(folder)
+
+
+def _options() -> dict[str, Any]:
+    import logging
+
+    import ray
+
+    return {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "logging_config": ray.LoggingConfig(log_level="ERROR"),
+        "namespace": "raycls",
+    }
+
+
+def _has_token() -> bool:
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    return (Path.home() / ".ray" / "auth_token").exists()
+
+
+def _forget_token() -> None:
+    """Ray caches mode and token of a process; the next cluster has others."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    AuthenticationTokenLoader.instance().reset_cache()
+    Config.initialize("")
+
+
+def _let_bytecode_be_kept() -> None:
+    """Let the processes that Ray starts reuse each other's byte code.
+
+    With PYTHONDONTWRITEBYTECODE (some containers set it) every process compiles torch and Ray again, which
+    doubles the start of a run. Where the installation carries no byte code, a cache of the user's takes it.
+    """
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        return
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.cached is None or os.path.exists(spec.cached):
+        return
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", os.path.join(cache, "raycls", "bytecode"))
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"]
+    sys.dont_write_bytecode = False
+
+
+def _sweep() -> None:
+    """Remove what runs that were killed left in the temporary folder."""
+    for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
+        match = re.fullmatch(rf"{_PREFIX}(\d+)-\w+", folder.name)
+        if match and not os.path.exists(f"/proc/{match[1]}") and folder.stat().st_uid == os.getuid():
+            _remove(str(folder))
+
+
+def _remove(folder: str) -> None:
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.1)  # a process of Ray's that is just ending still writes there

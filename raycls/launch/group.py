@@ -1,0 +1,173 @@
+"""A group of Ray Train workers around one session, and the driver that waits for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from raycls.config.schema import Run
+from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_json
+from raycls.launch.cluster import Cluster
+from raycls.launch.mailbox import make_mailbox
+from raycls.launch.session import Job, World
+from raycls.train.worker import ABORTED
+
+__all__ = ["run_group"]
+
+_CONTROLLER_RETRIES = 10
+"""How often Ray Train may try to place a group of workers before the run fails."""
+_WAIT = 0.5
+
+
+def run_group(
+    function: Callable[[Job, World], dict[str, Any]],
+    job: Job,
+    run: Run,
+    cluster: Cluster,
+    stop_asked: Callable[[], str],
+    post: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Run `function` on `run.scale.workers` workers through `TorchTrainer`; returns rank 0's result.
+
+    `fit` runs in a thread, so that signals come to this one and Ray does not handle them. Workers that die
+    are replaced up to `scale.max_failures` times; errors of ours end the run at once, as they were raised.
+    """
+    mailbox = make_mailbox()
+    trainer = _trainer(function, job, run, mailbox)
+    failures: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 - it is raised again below, in the thread that waits
+            failures.append(error)
+
+    thread = threading.Thread(target=fit, name="raycls-fit", daemon=True)
+    thread.start()
+    outcome: dict[str, Any] | None = None
+    told = False
+    while True:
+        ended = not thread.is_alive()
+        if stop_asked() and not told:
+            told = True
+            mailbox.stop.remote(stop_asked())
+        records = ray.get(mailbox.take.remote(0.0 if ended else _WAIT))
+        for record in records:
+            if record["kind"] == "result":
+                outcome = record
+            elif record["kind"] == "error":
+                outcome = outcome or record
+            else:
+                post(record)
+        if ended and not records:
+            break
+    if outcome is not None and outcome["kind"] == "error":
+        raise from_json(outcome["error"])
+    if outcome is None:
+        raise _lost(run, cluster, failures)
+    return outcome["result"]
+
+
+def _trainer(
+    function: Callable[[Job, World], dict[str, Any]], job: Job, run: Run, mailbox: Any
+) -> ray.train.torch.TorchTrainer:
+    gpu = job.device == "cuda"
+    resources = {"CPU": run.scale.cpus_per_worker, **({"GPU": 1.0} if gpu else {})}
+    return ray.train.torch.TorchTrainer(
+        _worker_main,
+        # An object reference: the list of a million files is sent once, not with every message.
+        train_loop_config={"function": function, "job": [ray.put(job)], "mailbox": mailbox},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=run.scale.workers,
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            # CPU workers reserve next to nothing: packed, all of them would share one node.
+            placement_strategy="PACK" if gpu else "SPREAD",
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=job.folder,
+            failure_config=ray.train.FailureConfig(
+                max_failures=run.scale.max_failures, controller_failure_limit=_CONTROLLER_RETRIES
+            ),
+        ),
+        torch_config=ray.train.torch.TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
+    )
+
+
+def _worker_main(settings: dict[str, Any]) -> None:
+    """What every worker runs. Errors of ours are posted, not raised: Ray would start the group again."""
+    import ray.train.collective
+
+    job: Job = ray.get(settings["job"][0])
+    mailbox = settings["mailbox"]
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    device = torch.device("cpu") if job.device == "cpu" else ray.train.torch.get_device()
+    stop = _StopWatch(mailbox) if rank == 0 else None
+    world = World(
+        rank=rank,
+        size=context.get_world_size(),
+        device=device,
+        share=ray.train.collective.broadcast_from_rank_zero,
+        post=lambda record: mailbox.post.remote(record) and None,
+        stop_requested=stop.asked if stop else lambda: "",
+    )
+    try:
+        result = settings["function"](job, world)
+        message = {"kind": "result", "result": result}
+    except RayclsError as error:
+        if isinstance(error, TrainError) and error.what == ABORTED:
+            return  # the rank that has the error posts it
+        message = {"kind": "error", "error": to_json(error)}
+        ray.get(mailbox.post.remote(message))
+        return
+    finally:
+        if stop:
+            stop.close()
+    if rank == 0:
+        ray.get(mailbox.post.remote(message))
+
+
+class _StopWatch:
+    """Waits on rank 0, in a thread of its own, for the driver's request to stop."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._reason = ""
+        self._closed = False
+        threading.Thread(target=self._watch, name="raycls-stop", daemon=True).start()
+
+    def asked(self) -> str:
+        return self._reason
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _watch(self) -> None:
+        while not self._closed and not self._reason:
+            try:
+                self._reason = ray.get(self._mailbox.stopped.remote(_WAIT * 4))
+            except ray.exceptions.RayError:
+                return  # the driver is gone, and this process follows
+
+
+def _lost(run: Run, cluster: Cluster, failures: list[BaseException]) -> LaunchError:
+    found = _last_line(failures[0]) if failures else "the workers ended without a result"
+    return LaunchError(
+        f"the run failed: its workers were lost or raised, and {run.scale.max_failures} restarts did not help",
+        found=found,
+        fix=f"the logs are in {cluster.logs}; the same command goes on from the newest checkpoint; "
+        "scale.workers=0 runs the same training in one process, under a debugger",
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    text = str(error.__cause__ or error).strip() or type(error).__name__
+    return text.splitlines()[-1].strip()

@@ -1,0 +1,59 @@
+"""Two lines between the driver and rank 0: records to the driver, a request to stop to the workers.
+
+An actor without CPUs that lives as long as the driver. Neither side polls: both wait in calls that the actor
+answers when there is something to say. Training does not depend on it: a record that is lost is in the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+
+__all__ = ["Mailbox", "make_mailbox"]
+
+
+class Mailbox:
+    """The actor's class; its methods run in one event loop."""
+
+    def __init__(self) -> None:
+        self._records: list[dict[str, Any]] = []
+        self._stop = ""
+        self._news = asyncio.Condition()
+
+    async def post(self, record: dict[str, Any]) -> None:
+        """A record for the driver."""
+        async with self._news:
+            self._records.append(record)
+            self._news.notify_all()
+
+    async def take(self, timeout: float) -> list[dict[str, Any]]:
+        """The records since the last call; waits up to `timeout` seconds for the first one."""
+        async with self._news:
+            try:
+                await asyncio.wait_for(self._news.wait_for(lambda: bool(self._records)), timeout)
+            except TimeoutError:
+                return []
+            records, self._records = self._records, []
+            return records
+
+    async def stop(self, reason: str) -> None:
+        """Ask the workers to finish their step, checkpoint and end: `sigint` or `sigterm`."""
+        async with self._news:
+            self._stop = reason
+            self._news.notify_all()
+
+    async def stopped(self, timeout: float) -> str:
+        """The reason to stop, or empty after `timeout` seconds."""
+        async with self._news:
+            try:
+                await asyncio.wait_for(self._news.wait_for(lambda: bool(self._stop)), timeout)
+            except TimeoutError:
+                return ""
+            return self._stop
+
+
+def make_mailbox() -> Any:
+    """A handle of a new mailbox. Callers never wait for one another."""
+    return ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000, max_restarts=0).remote()

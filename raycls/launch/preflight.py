@@ -1,0 +1,220 @@
+"""What is checked, and derived, before anything starts: names, data, model, the run folder, what fits."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raycls import __version__
+from raycls.config import load as config
+from raycls.config.difference import difference
+from raycls.config.schema import Run
+from raycls.data import augment
+from raycls.data.source import Dataset, check_source, open_dataset
+from raycls.errors import ConfigError, DataError, LaunchError
+from raycls.models import zoo
+from raycls.run.folder import RunFolder
+from raycls.train.optim import check_schedule
+from raycls.train.plan import Plan, make_plan
+
+__all__ = ["Prepared", "check_fit", "executor_of", "prepare", "reduction_of"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may start."""
+
+    run: Run
+    dataset: Dataset
+    plan: Plan
+    folder: RunFolder
+    parameters: int
+    result: dict[str, Any] | None
+    """What an earlier start left, where it ended for good."""
+
+
+def executor_of(run: Run) -> str:
+    """The executor that `data.executor: auto` means."""
+    if run.data.executor != "auto":
+        return run.data.executor
+    return "ray" if run.scale.workers else "inline"
+
+
+def reduction_of(run: Run, device: str) -> str:
+    """The reduction that `train.reduction: auto` means on `device`."""
+    if run.train.reduction != "auto":
+        return run.train.reduction
+    return "exact" if device == "cpu" else "fast"
+
+
+def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str], None]) -> Prepared:
+    """Check everything that can be checked here, open the run folder, and make or find the plan."""
+    check_source(run.data)
+    augment.build(run.augment.train, train=True, image_size=run.data.image_size)
+    augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
+    zoo.check(run.model)
+    dataset = open_dataset(run.data)
+    evaluated = dataset.splits.get(run.evaluate.split)
+    if evaluated is None and run.evaluate.every != "off":
+        raise DataError(
+            f"the data has no {run.evaluate.split} split to evaluate on",
+            where="evaluate.split",
+            found=", ".join(f"{name} ({len(split)})" for name, split in dataset.splits.items()),
+            fix="set evaluate.split to one of these, give data.split a part for it, or set evaluate.every: off",
+        )
+    folder = RunFolder.at(run.run.storage, run.run.name)
+    if new:
+        moved = folder.set_aside()
+        if moved:
+            say(f"the earlier run is now {moved}")
+    plan = _plan(run, dataset, folder, 0 if evaluated is None else len(evaluated))
+    check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+    model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=not folder.exists())
+    zoo.probe(model, len(dataset.classes), run.data.image_size, run.data.image_size)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if folder.exists():
+        _check_same(run, dataset, folder)
+    else:
+        _write_first(run, dataset, folder, command)
+    return Prepared(run, dataset, plan, folder, parameters, _finished(folder))
+
+
+def check_fit(run: Run, resources: dict[str, float], device: str, executor: str) -> None:
+    """Refuse at once what could never start. `resources` are the cluster's, as Ray counts them."""
+    workers = run.scale.workers
+    have = resources.get("CPU", 0.0)
+    data = 1.0 if executor == "ray" else 0.0
+    need = workers * run.scale.cpus_per_worker + data
+    if need > have + 1e-9:
+        raise LaunchError(
+            "the run does not fit the cluster: it would wait for ever",
+            found=f"{have:g} CPUs; needed: {workers} workers x {run.scale.cpus_per_worker:g} + {data:g} for decoding "
+            f"= {need:g}",
+            fix="lower scale.workers or scale.cpus_per_worker, or add CPUs",
+        )
+    if device == "cuda" and workers > resources.get("GPU", 0.0):
+        raise LaunchError(
+            "the run does not fit the cluster: it would wait for ever",
+            found=f"{resources.get('GPU', 0.0):g} GPUs for {workers} workers with one each",
+            fix="lower scale.workers, set scale.device=cpu, or add GPUs",
+        )
+
+
+def _plan(run: Run, dataset: Dataset, folder: RunFolder, evaluate_rows: int) -> Plan:
+    plan = make_plan(
+        seed=run.run.seed,
+        samples=len(dataset.splits["train"]),
+        classes=len(dataset.classes),
+        evaluate_rows=evaluate_rows,
+        batch_size=run.data.batch_size,
+        workers=run.scale.workers,
+        train=run.train,
+        evaluate=run.evaluate,
+        checkpoint=run.checkpoint,
+        track=run.track,
+    )
+    written = folder.read_json(RunFolder.PLAN)
+    if written is None:
+        return plan
+    # What decides the bits stays what it was at the first start; how often to save and log may change.
+    earlier = Plan.from_dict(written)
+    if run.scale.workers > earlier.micro_batches:
+        raise ConfigError(
+            "more workers than this run has micro-batches",
+            where="scale.workers",
+            found=str(run.scale.workers),
+            valid=f"0 to {earlier.micro_batches}, fixed when the run was started",
+            fix="lower scale.workers, or start anew with --new and a larger train.micro_batches",
+        )
+    values = {**plan.to_dict(), "micro_batches": earlier.micro_batches}
+    return Plan.from_dict(values)
+
+
+def _check_same(run: Run, dataset: Dataset, folder: RunFolder) -> None:
+    """Refuse to go on with another config, other classes or other data than the run was started with."""
+    written = folder.store.read_bytes(RunFolder.CONFIG).decode()
+    before = config.load_text(written, folder.store.describe(RunFolder.CONFIG)).run
+    changed = [item for item in difference(before, run) if not item.harmless]
+    if changed:
+        raise ConfigError(
+            "this run was started with another config",
+            where=folder.store.describe(RunFolder.CONFIG),
+            found="\n         ".join(str(item) for item in changed),
+            fix="use another run.name, undo the change, or start anew with --new (the old run is kept beside it)",
+        )
+    data = (folder.read_json(RunFolder.ENV) or {}).get("data", {})
+    classes = tuple(data.get("classes", dataset.classes))
+    if classes != dataset.classes:
+        raise DataError(
+            "the classes of the data are not those that this run was started with",
+            found=_listed(dataset.classes, classes),
+            valid=f"{len(classes)} classes: {', '.join(classes[:8])}{' ...' if len(classes) > 8 else ''}",
+            fix="restore the data, or start anew with --new",
+        )
+    if data.get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
+        raise DataError(
+            "the data is not the data that this run was started with: files were added, removed or relabelled",
+            where=str(run.data.source.path or run.data.source.name),
+            fix="restore the data, or start anew with --new",
+        )
+
+
+def _listed(found: Sequence[str], before: Sequence[str]) -> str:
+    more = sorted(set(found) - set(before))
+    less = sorted(set(before) - set(found))
+    words = [f"{len(found)} classes"]
+    words += [f"new: {', '.join(more[:5])}"] if more else []
+    words += [f"missing: {', '.join(less[:5])}"] if less else []
+    return "; ".join(words)
+
+
+def _write_first(run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str]) -> None:
+    folder.write_json(RunFolder.ENV, _environment(run, dataset, command))
+    folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
+
+
+def _environment(run: Run, dataset: Dataset, command: Sequence[str]) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    names = ("torch", "torchvision", "ray", "numpy", "pillow", "pyarrow")
+    return {
+        "raycls": __version__,
+        "python": sys.version.split()[0],
+        "versions": {name: version(name) for name in names},
+        "platform": platform.platform(),
+        "command": list(command),
+        "git": _git_commit(),
+        "seed": run.run.seed,
+        "time": time.time(),
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "splits": {name: len(split) for name, split in dataset.splits.items()},
+        },
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the working directory, with `+` where files differ from it."""
+    git = shutil.which("git")
+    if git is None or not os.path.isdir(".git"):
+        return None
+    commands = ([git, "rev-parse", "HEAD"], [git, "status", "--porcelain", "--untracked-files=no"])
+    outputs = [subprocess.run(command, capture_output=True, text=True, check=False) for command in commands]
+    if outputs[0].returncode:
+        return None
+    return outputs[0].stdout.strip() + ("+" if outputs[1].stdout.strip() else "")
+
+
+def _finished(folder: RunFolder) -> dict[str, Any] | None:
+    result = folder.read_json(RunFolder.RESULT)
+    if result and result["state"] in ("done", "early") and folder.store.exists(RunFolder.WEIGHTS):
+        return result
+    return None

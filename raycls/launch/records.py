@@ -1,0 +1,193 @@
+"""What one worker writes down while it trains: history, ledger, checkpoints, and the end of the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from raycls.config.schema import Run
+from raycls.data.source import Dataset
+from raycls.data.stream import Slice
+from raycls.errors import RayclsError
+from raycls.report.curves import draw
+from raycls.run.folder import RunFolder
+from raycls.run.history import History, read, write_csv
+from raycls.run.ledger import Ledger
+from raycls.run.tree import snapshot
+from raycls.run.weights import write_model
+from raycls.run.writer import Writer
+from raycls.train.metrics import flat
+from raycls.train.optim import mode_of
+from raycls.train.plan import Plan
+from raycls.train.state import TrainState
+from raycls.train.task import digests
+from raycls.train.worker import Worker
+
+__all__ = ["Recorder"]
+
+_REASONS = {"sigint": "stopped", "sigterm": "stopped"}
+
+
+class Recorder:
+    """History and checkpoints on rank 0, a ledger on every rank. A context manager: leaving it closes all."""
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        folder: RunFolder,
+        worker: Worker,
+        attempt: int,
+        post: Callable[[dict[str, Any]], None],
+        dataset: Dataset,
+        precision: str,
+    ) -> None:
+        self.run, self.plan, self.folder, self.worker = run, plan, folder, worker
+        self.attempt, self.post, self.dataset, self.precision = attempt, post, dataset, precision
+        first = worker.rank == 0
+        self.history = History(folder, attempt) if first else None
+        self.writer = Writer(folder, run.checkpoint.keep) if first else None
+        kept = run.train.ledger
+        self.ledger = None if kept == "off" else Ledger(folder, attempt, worker.rank, pixels=kept == "pixels")
+        self._best_to_keep: dict[str, Any] | None = None
+        self._mark = time.monotonic()
+        self._waited = 0.0
+        self._logged_step = -1
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self.ledger is not None:
+                self.ledger.close()
+            if self.history is not None:
+                self.history.close()
+        finally:
+            if self.writer is not None:
+                self.writer.close()
+
+    def pending_error(self) -> RayclsError | None:
+        """A checkpoint that could not be written."""
+        return self.writer.error if self.writer is not None else None
+
+    def seen(self, step: int, batch: Slice, parts: list[tuple[int, int, int]]) -> None:
+        """Write a trained slice to the ledger, one line per micro-batch."""
+        if self.ledger is None:
+            return
+        pixels = self.run.train.ledger == "pixels"
+        for micro, start, stop in parts:
+            shas = digests(batch.pixels[start:stop]) if pixels else None
+            self.ledger.write(batch.position.epoch, step, micro, batch.ids[start:stop].tolist(), shas)
+
+    def log(self, state: TrainState, norm: float, waited: float) -> None:
+        """A line of training: means since the last one."""
+        images = state.meter.count
+        now = time.monotonic()
+        seconds = max(1e-9, now - self._mark)
+        record = {
+            **self._where("train", state),
+            **state.meter.take(),
+            "lr": state.optimizer.param_groups[0]["lr"],
+            "grad_norm": norm,
+            "images_per_second": images / seconds,
+            "data_wait": min(1.0, (waited - self._waited) / seconds),
+        }
+        if state.scaler.is_enabled():
+            record["loss_scale"] = state.scaler.get_scale()
+        self._mark, self._waited = now, waited
+        self._write(record)
+
+    def evaluated(self, state: TrainState, summary: dict[str, Any]) -> bool:
+        """Note an evaluation and what follows from it; True if the state is the best one so far."""
+        metric, mode = self.run.evaluate.metric, mode_of(self.run.evaluate.metric)
+        scalars = flat(summary)
+        value = float(scalars[metric])
+        best = None if state.best is None else float(state.best["value"])
+        improved = best is None or (value < best if mode == "min" else value > best)
+        where = self._where("evaluate", state)
+        state.last = {"step": state.step, "epoch": where["epoch"], "split": self.run.evaluate.split, **scalars}
+        if improved:
+            state.best = {"step": state.step, "epoch": where["epoch"], "metric": metric, "value": value}
+            self._best_to_keep = state.best
+        if self.run.schedule.name == "plateau":
+            state.plateau.update(value, mode)
+        if state.early_stop.update(value):
+            state.finished = "early"
+        self._write({**where, "split": self.run.evaluate.split, **scalars, "best": improved})
+        self._mark = time.monotonic()  # the time of an evaluation is not training time
+        return improved
+
+    def save(self, state: TrainState) -> None:
+        """Take a copy of the state and let a thread write it; the ledger up to here is on disk before."""
+        if self.ledger is not None:
+            self.ledger.flush()
+            self.worker.check()  # rank 0 must not be ahead of the others' ledgers
+        if self.writer is not None and self.history is not None:
+            self.history.flush()
+            self.writer.submit(snapshot(state.step, state.trees()), best=self._best_to_keep)
+        self._best_to_keep = None
+
+    def finish(self, state: TrainState, reason: str) -> dict[str, Any]:
+        """Wait for the checkpoints and, unless a signal ended the run, write the model and the summary."""
+        error = None
+        try:
+            if self.writer is not None:
+                self.writer.wait()
+        except RayclsError as failed:
+            error = failed
+        self.worker.check(error)
+        result = {
+            "state": _REASONS.get(reason, reason),
+            "reason": reason,
+            "step": state.step,
+            "epochs": self.plan.epochs(state.step),
+            "best": state.best,
+            "final": state.last,
+            "seconds": self.worker.elapsed,
+        }
+        if self.worker.rank == 0 and result["state"] != "stopped":
+            self._write_model(state)
+        if self.worker.rank == 0:
+            if self.history is not None:
+                self.history.close()
+            write_csv(self.folder)
+            path = self.folder.path(RunFolder.CURVES)
+            if path is not None:
+                draw(read(self.folder), path)
+            self.folder.write_json(RunFolder.RESULT, result)
+        return result
+
+    def _write_model(self, state: TrainState) -> None:
+        run = self.run
+        write_model(
+            self.folder,
+            state.evaluated_model.state_dict(),
+            classes=self.dataset.classes,
+            preprocessing={
+                "image_size": run.data.image_size,
+                "eval": None if run.augment.eval is None else list(run.augment.eval),
+                "mean": list(run.augment.mean),
+                "std": list(run.augment.std),
+            },
+            config=run.model.model_dump(mode="json"),
+        )
+
+    def _where(self, kind: str, state: TrainState) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "attempt": self.attempt,
+            "step": state.step,
+            "epoch": self.plan.epochs(state.step),
+            "time": time.time(),
+        }
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.history is not None:
+            self.history.write(record)
+            self.post(record)

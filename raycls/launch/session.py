@@ -1,0 +1,307 @@
+"""One worker's side of a run: from a plain description of the job to the loop, with or without Ray.
+
+Nothing here knows Ray: the world (rank, size, how to share an object, whom to tell) is handed in, by
+`trainer` for a worker of a cluster and for this process alike.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from raycls.config import load as config
+from raycls.config.schema import Run
+from raycls.data import augment
+from raycls.data.source import Dataset
+from raycls.data.stream import Maker, Stream, Timeline, open_stream
+from raycls.errors import RayclsError, from_json, to_json
+from raycls.launch.records import Recorder
+from raycls.models import zoo
+from raycls.run import checkpoint
+from raycls.run.folder import RunFolder
+from raycls.run.lock import Lock
+from raycls.run.weights import read_model
+from raycls.train.evaluate import evaluate as evaluate_model
+from raycls.train.loop import train as train_loop
+from raycls.train.optim import EarlyStop, Plateau, build_optimizer, lr_factor
+from raycls.train.plan import Plan
+from raycls.train.precision import arithmetic, precision_dtype, resolve_precision
+from raycls.train.reduction import make_reduction
+from raycls.train.state import TrainState, moving_average
+from raycls.train.task import Classification
+from raycls.train.worker import Worker
+
+__all__ = ["Job", "World", "evaluate", "train"]
+
+_LOCK_SECONDS = 60.0
+"""How long a new group waits for the process that wrote before it: a killed one is gone within seconds."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done, as plain values that travel to every worker."""
+
+    config: dict[str, Any]
+    folder: str
+    plan: dict[str, Any]
+    dataset: Dataset
+    device: str
+    """`cpu` or `cuda`."""
+    reduction: str
+    executor: str
+    workdir: str
+    """Where plug-ins may come from: the working directory of the command."""
+    split: str = ""
+    """For an evaluation: the split."""
+
+
+@dataclass
+class World:
+    """This worker's place among the others, and its lines to them and to the driver."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+    share: Callable[[Any], Any] = lambda value: value
+    """Hands every rank what rank 0 passes in; a collective call."""
+    post: Callable[[dict[str, Any]], None] = lambda record: None
+    """Tells the driver something for its display."""
+    stop_requested: Callable[[], str] = lambda: ""
+
+
+def train(job: Job, world: World) -> dict[str, Any]:
+    """Train until the plan, the budget, a signal or an error ends it. Returns what `Recorder.result` says."""
+    run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
+    folder = RunFolder(job.folder)
+    os.environ["RAYCLS_WORKDIR"] = job.workdir
+    worker = Worker(
+        world.rank,
+        world.size,
+        world.device,
+        stop_requested=world.stop_requested,
+        budget_seconds=plan.budget_seconds,
+        save_seconds=plan.checkpoint_seconds,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(arithmetic(threads=run.scale.threads, deterministic=job.reduction == "exact"))
+        stack.enter_context(_generators_put_back())
+        if world.rank == 0:
+            stack.enter_context(Lock(folder, "train", timeout=_LOCK_SECONDS))
+        start = _agree_on_start(run, job, plan, folder, world)
+        stream = _open(run, job, plan, start["step"], world)
+        stack.callback(stream.close)
+        made = _together(worker, partial(_build, run, job, plan, folder, start, world))
+        state, task = made
+        worker.elapsed_before = state.elapsed
+        recorder = stack.enter_context(
+            Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, start["precision"])
+        )
+        worker.pending_error = recorder.pending_error
+        reduction = make_reduction(
+            job.reduction,
+            state.model,
+            plan.order,
+            rank=world.rank,
+            world=world.size,
+            device=world.device,
+            image=_together(worker, partial(_image_size, run, plan, job.dataset)),
+        )
+        evaluate = partial(_evaluate_now, run, plan, job.dataset, stream, task, worker, recorder)
+        reason = train_loop(
+            state,
+            plan,
+            task,
+            stream,
+            worker,
+            reduction,
+            lr=_learning_rate(run, plan),
+            clip_norm=float("inf") if isinstance(run.optim.clip_norm, str) else run.optim.clip_norm,
+            skip_non_finite=run.train.non_finite == "skip",
+            seen=recorder.seen,
+            log=recorder.log,
+            evaluate=evaluate,
+            save=recorder.save,
+        )
+        return recorder.finish(state, reason)
+
+
+def evaluate(job: Job, world: World) -> dict[str, Any]:
+    """Evaluate the final weights of a run on `job.split`; returns `metrics.summarise`'s dictionary."""
+    run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
+    os.environ["RAYCLS_WORKDIR"] = job.workdir
+    worker = Worker(world.rank, world.size, world.device)
+    rows = len(job.dataset.splits[job.split])
+    batches = -(-rows // plan.evaluate_batch)
+    with ExitStack() as stack:
+        stack.enter_context(arithmetic(threads=run.scale.threads, deterministic=job.reduction == "exact"))
+        stack.enter_context(_generators_put_back())
+        timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch)
+        maker = _maker(run, plan, job.dataset, world.size, job.split)
+        stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
+        stack.callback(stream.close)
+        model, task = _together(worker, partial(_build_final, run, job, world))
+        slices = stream.evaluation(0, batches, world.size)
+        return evaluate_model(model, slices, task, worker, batches=batches, classes=job.dataset.classes)
+
+
+def _together(worker: Worker, build: Callable[[], Any]) -> Any:
+    """Run `build` on every rank; where one rank fails, all raise."""
+    made, error = None, None
+    try:
+        made = build()
+    except RayclsError as failed:
+        error = failed
+    worker.check(error)
+    return made
+
+
+def _agree_on_start(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> dict[str, Any]:
+    """Rank 0 looks for the newest good checkpoint and opens an attempt; every rank hears of it."""
+    begun: dict[str, Any] | None = None
+    if world.rank == 0:
+        try:
+            begun = _begin(run, job, plan, folder, world)
+        except RayclsError as error:
+            begun = {"error": to_json(error)}
+    begun = world.share(begun) or {}
+    if "error" in begun:
+        raise from_json(begun["error"])
+    return begun
+
+
+def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> dict[str, Any]:
+    warn = lambda text: world.post({"kind": "event", "text": f"warning: {text}"})  # noqa: E731
+    state = checkpoint.newest(folder, on_bad=warn)
+    step = state.step if state else 0
+    written = folder.read_json(RunFolder.PLAN) or {}
+    precision = written.get("precision") or resolve_precision(run.train.amp, world.device)
+    if not written:
+        kept = {**plan.to_dict(), "reduction": job.reduction, "device": job.device, "precision": precision}
+        folder.write_json(RunFolder.PLAN, kept)
+    attempt = folder.begin_attempt(
+        step,
+        world.size,
+        run.scale.threads,
+        executor=job.executor,
+        device=job.device,
+        cpu=torch.backends.cpu.get_cpu_capability(),
+    )
+    world.post({"kind": "start", "step": step, "attempt": attempt, "precision": precision})
+    return {"step": step, "attempt": attempt, "precision": precision}
+
+
+def _build(
+    run: Run, job: Job, plan: Plan, folder: RunFolder, start: dict[str, Any], world: World
+) -> tuple[TrainState, Classification]:
+    """Model, optimizer and what goes with them, at the step of the checkpoint."""
+    resumed = start["step"] > 0
+    model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed)
+    task = _task(run, start["precision"], world.device)
+    model.to(world.device, memory_format=task.layout)
+    scaler = torch.amp.GradScaler(world.device.type, enabled=start["precision"] == "fp16")  # type: ignore[attr-defined]
+    state = TrainState(
+        model=model,
+        optimizer=build_optimizer(run.optim, model),
+        ema=moving_average(model, run.optim.ema),
+        scaler=scaler,
+        plateau=Plateau.of(run.schedule),
+        early_stop=EarlyStop.of(run.train.early_stop, run.evaluate.metric),
+    )
+    if resumed:
+        state.load(checkpoint.load(folder, start["step"]).trees)
+    return state, task
+
+
+def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Classification]:
+    folder = RunFolder(job.folder)
+    tensors, _ = read_model(folder)
+    plan = folder.read_json(RunFolder.PLAN) or {}
+    task = _task(run, plan.get("precision", "off"), world.device)
+    model = zoo.build(run.model, len(job.dataset.classes), run.run.seed, load=False)
+    model.load_state_dict(tensors)
+    return model.to(world.device, memory_format=task.layout), task  # type: ignore[call-overload]
+
+
+def _task(run: Run, precision: str, device: torch.device) -> Classification:
+    return Classification(
+        seed=run.run.seed,
+        mean=run.augment.mean,
+        std=run.augment.std,
+        label_smoothing=run.loss.label_smoothing,
+        amp=precision_dtype(precision),
+        channels_last=run.train.memory_format == "channels_last",
+        device=device,
+    )
+
+
+def _open(run: Run, job: Job, plan: Plan, step: int, world: World) -> Stream:
+    timeline = Timeline(
+        plan.order, world.size, step, plan.total_steps, plan.evaluate_every, plan.evaluate_rows, plan.evaluate_batch
+    )
+    maker = _maker(run, plan, job.dataset, world.size, run.evaluate.split)
+    return open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
+
+
+def _maker(run: Run, plan: Plan, dataset: Dataset, world: int, split: str) -> Maker:
+    size = run.data.image_size
+    return Maker(
+        order=plan.order,
+        world=world,
+        train=dataset.splits["train"],
+        evaluated=dataset.splits.get(split),
+        evaluate_batch=plan.evaluate_batch,
+        train_augment=augment.build(run.augment.train, train=True, image_size=size),
+        evaluate_augment=augment.build(run.augment.eval, train=False, image_size=size),
+    )
+
+
+def _image_size(run: Run, plan: Plan, dataset: Dataset) -> tuple[int, int]:
+    """Height and width of the training images, found by making the first one."""
+    transform = augment.build(run.augment.train, train=True, image_size=run.data.image_size)
+    first = int(plan.order.batch(0)[0])
+    height, width, _ = transform(dataset.splits["train"].image(first), (plan.seed, 0, first)).shape
+    return height, width
+
+
+def _learning_rate(run: Run, plan: Plan) -> Callable[[int], float]:
+    def rate(step: int) -> float:
+        factor = lr_factor(run.schedule, step, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+        return run.optim.lr * factor
+
+    return rate
+
+
+def _evaluate_now(
+    run: Run,
+    plan: Plan,
+    dataset: Dataset,
+    stream: Stream,
+    task: Classification,
+    worker: Worker,
+    recorder: Recorder,
+    state: TrainState,
+) -> bool:
+    batches = -(-plan.evaluate_rows // plan.evaluate_batch)
+    slices = stream.evaluation(state.step, batches, worker.world)
+    summary = evaluate_model(state.evaluated_model, slices, task, worker, batches=batches, classes=dataset.classes)
+    return recorder.evaluated(state, summary)
+
+
+class _generators_put_back:  # noqa: N801 - used like a function
+    """The loop seeds torch's generator for every forward pass; a process that trains itself gets its own back."""
+
+    def __enter__(self) -> None:
+        self.before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_rng_state(self.before[0])
+        np.random.set_state(self.before[1])
+        random.setstate(self.before[2])

@@ -1,0 +1,238 @@
+"""From a config to Ray's TorchTrainer, or to this process: the words are the same, the bits are too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+
+from raycls.config import load as config
+from raycls.config.schema import Run
+from raycls.data.source import open_dataset
+from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, DataError
+from raycls.launch import session
+from raycls.launch.cluster import running_cluster
+from raycls.launch.display import Display
+from raycls.launch.preflight import Prepared, check_fit, executor_of, prepare, reduction_of
+from raycls.launch.session import Job, World
+from raycls.run.folder import RunFolder
+from raycls.train.plan import Plan
+
+__all__ = ["Outcome", "evaluate", "train"]
+
+_SIGNALS = {"sigint": 130, "sigterm": 143}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `done`, `early`, `budget`, `stopped`, or `already` where there was nothing left to do."""
+
+    state: str
+    folder: str
+    step: int
+    epochs: float
+    best: dict[str, Any] | None
+    final: dict[str, Any] | None
+    exit_code: int
+    seconds: float
+
+
+def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: Display) -> Outcome:
+    """Train `run`, or go on with it, and wait for its end. Blocks; SIGINT and SIGTERM end it after a checkpoint."""
+    began = time.monotonic()
+    with _StopRequest() as stop:
+        prepared = prepare(run, new=new, command=command, say=lambda text: display.record(_event(text)))
+        if prepared.result is not None:
+            return _outcome({**prepared.result, "state": "already"}, prepared.folder, began)
+        if run.scale.workers == 0:
+            result = _train_here(prepared, stop, display)
+        else:
+            result = _train_on_ray(prepared, stop, display)
+    outcome = _outcome(result, prepared.folder, began)
+    display.finish(outcome)
+    return outcome
+
+
+def evaluate(
+    folder: str, *, split: str | None = None, overrides: Sequence[str] = (), display: Display
+) -> dict[str, Any]:
+    """Evaluate the final weights of the run in `folder`; returns `metrics.summarise`'s dictionary.
+
+    `overrides` are `path=value` texts on the run's config, for example `scale.workers=0`.
+    """
+    store = RunFolder(folder)
+    if not store.store.exists(RunFolder.WEIGHTS):
+        raise ConfigError(
+            "there are no trained weights to evaluate",
+            where=store.store.describe(RunFolder.WEIGHTS),
+            fix="let the training end first: the same raycls train command goes on with it",
+        )
+    text = store.store.read_bytes(RunFolder.CONFIG).decode()
+    run = config.load_text(text, store.store.describe(RunFolder.CONFIG), overrides).run
+    dataset = open_dataset(run.data)
+    wanted = split or ("test" if "test" in dataset.splits else run.evaluate.split)
+    if wanted not in dataset.splits:
+        raise DataError(
+            f"the data has no {wanted} split",
+            found=", ".join(dataset.splits),
+            fix="choose one of these with --split",
+        )
+    known = (store.read_json(RunFolder.ENV) or {}).get("data", {}).get("classes")
+    if known is not None and tuple(known) != dataset.classes:
+        raise DataError(
+            "the classes of the data are not those that the model was trained on",
+            found=f"{len(dataset.classes)} classes",
+            valid=f"{len(known)} classes, as in {store.store.describe(RunFolder.ENV)}",
+            fix="evaluate on data with the same classes",
+        )
+    plan = Plan.from_dict(store.read_json(RunFolder.PLAN))
+    with _StopRequest() as stop:
+        if run.scale.workers == 0:
+            device = _device(run, torch.cuda.device_count())
+            job = _job(run, store, plan, dataset, device, wanted)
+            return session.evaluate(job, World(device=torch.device(device)))
+        with running_cluster() as cluster:
+            from raycls.launch.group import run_group
+
+            device = _device(run, cluster.gpus)
+            job = _job(run, store, plan, dataset, device, wanted)
+            check_fit(run, cluster.resources, device, job.executor)
+            return run_group(session.evaluate, job, run, cluster, stop.asked, lambda record: None)
+
+
+def _train_here(prepared: Prepared, stop: _StopRequest, display: Display) -> dict[str, Any]:
+    run = prepared.run
+    device = _device(run, torch.cuda.device_count())
+    job = _job(run, prepared.folder, prepared.plan, prepared.dataset, device)
+    world = World(
+        device=torch.device(device),
+        post=_Poster(prepared, job, display),
+        stop_requested=stop.asked,
+    )
+    return session.train(job, world)
+
+
+def _train_on_ray(prepared: Prepared, stop: _StopRequest, display: Display) -> dict[str, Any]:
+    run = prepared.run
+    with running_cluster() as cluster:
+        from raycls.launch.group import run_group
+
+        device = _device(run, cluster.gpus)
+        job = _job(run, prepared.folder, prepared.plan, prepared.dataset, device)
+        check_fit(run, cluster.resources, device, job.executor)
+        return run_group(session.train, job, run, cluster, stop.asked, _Poster(prepared, job, display))
+
+
+def _job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str, split: str = "") -> Job:
+    written = folder.read_json(RunFolder.PLAN) or {}
+    return Job(
+        config=config.to_dict(run),
+        folder=folder.uri,
+        plan=plan.to_dict(),
+        dataset=dataset,
+        device=device,
+        reduction=written.get("reduction") or reduction_of(run, device),
+        executor=executor_of(run),
+        workdir=os.getcwd(),
+        split=split,
+    )
+
+
+def _device(run: Run, gpus: int) -> str:
+    if run.scale.device != "auto":
+        return run.scale.device
+    return "cuda" if gpus else "cpu"
+
+
+class _Poster:
+    """Hands records to the display; the first one of a group is the header."""
+
+    def __init__(self, prepared: Prepared, job: Job, display: Display) -> None:
+        self.prepared, self.job, self.display = prepared, job, display
+        self.started = False
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if record.get("kind") != "start":
+            self.display.record(record)
+        elif self.started:
+            self.display.record(_event(f"workers were lost; going on from step {record['step']}"))
+        else:
+            self.started = True
+            self.display.start(self._header(record))
+
+    def _header(self, record: dict[str, Any]) -> dict[str, Any]:
+        run, plan, dataset = self.prepared.run, self.prepared.plan, self.prepared.dataset
+        source = run.data.source
+        return {
+            "folder": self.prepared.folder.store.describe(),
+            "source": f"{source.name} {source.path}" if source.path else source.name,
+            "classes": len(dataset.classes),
+            "splits": {name: len(split) for name, split in dataset.splits.items()},
+            "model": run.model.name,
+            "parameters": self.prepared.parameters,
+            "workers": run.scale.workers,
+            "threads": run.scale.threads,
+            "executor": self.job.executor,
+            "device": self.job.device,
+            "precision": record["precision"],
+            "reduction": self.job.reduction,
+            "batch_size": plan.batch_size,
+            "micro_batches": plan.micro_batches,
+            "steps_per_epoch": plan.steps_per_epoch,
+            "total_steps": plan.total_steps,
+            "start_step": record["step"],
+            "attempt": record["attempt"],
+        }
+
+
+class _StopRequest:
+    """SIGINT and SIGTERM as a request: the first is remembered, the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._signalled)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def asked(self) -> str:
+        """Empty, `sigint` or `sigterm`."""
+        return self._reason
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        if self._reason:
+            os._exit(128 + number)  # Ray's reaper ends a private Ray; a cluster ends this job's processes
+        self._reason = "sigint" if number == signal.SIGINT else "sigterm"
+
+
+def _event(text: str) -> dict[str, Any]:
+    return {"kind": "event", "text": text}
+
+
+def _outcome(result: dict[str, Any], folder: RunFolder, began: float) -> Outcome:
+    state = result["state"]
+    exit_code = _SIGNALS.get(str(result.get("reason")), EXIT_STOPPED) if state in ("stopped", "budget") else EXIT_DONE
+    return Outcome(
+        state=state,
+        folder=folder.store.describe(),
+        step=result["step"],
+        epochs=result["epochs"],
+        best=result["best"],
+        final=result["final"],
+        exit_code=exit_code,
+        seconds=time.monotonic() - began,
+    )

@@ -1,0 +1,64 @@
+"""Exact evaluation: every row is counted once, and the numbers do not depend on how many ranks counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from raycls.data.stream import Slice
+from raycls.train.metrics import summarise
+from raycls.train.task import Classification
+from raycls.train.worker import Worker
+
+__all__ = ["evaluate"]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    slices: Iterable[Slice],
+    task: Classification,
+    worker: Worker,
+    *,
+    batches: int,
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Evaluate `model` on this rank's `slices` and add up over ranks; returns `metrics.summarise`'s dictionary.
+
+    A batch is computed whole by one rank, so its bits do not depend on the world size. Counts are integers. Each
+    batch's loss is a float64 sum that only its rank contributes; the batches are added up in their order.
+    """
+    size = len(classes)
+    losses = torch.zeros(max(1, batches), dtype=torch.float64)
+    counts = torch.zeros(size * size + 1, dtype=torch.int64)  # the confusion matrix, then top-5
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    error = None
+    try:
+        for made in slices:
+            error = error or made.error
+            if error is not None or not len(made.labels):
+                continue
+            labels = torch.from_numpy(made.labels.copy()).to(task.device)
+            with task.autocast():
+                logits = model(task.images(made.pixels))
+            logits = logits.double()
+            losses[made.position.index] = F.cross_entropy(logits, labels, reduction="sum").item()
+            best = logits.topk(min(5, size), dim=1).indices
+            cells = (labels * size + best[:, 0]).cpu()
+            counts[:-1] += torch.bincount(cells, minlength=size * size)
+            counts[-1] += (best == labels[:, None]).any(1).sum().cpu()
+    finally:
+        for module, training in modes:
+            module.training = training
+    worker.check(error)
+    worker.sum(losses)
+    worker.sum(counts)
+    confusion: np.ndarray = counts[:-1].view(size, size).numpy()
+    return summarise(confusion, math.fsum(losses.tolist()), int(counts[-1]), classes)

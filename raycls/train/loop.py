@@ -1,0 +1,126 @@
+"""The training loop, on one page. It takes its world as arguments and knows neither Ray nor the config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from raycls.data.order import Order
+from raycls.data.stream import Slice, Stream, micro_rows
+from raycls.errors import TrainError
+from raycls.train.plan import Plan, due
+from raycls.train.reduction import Reduction
+from raycls.train.state import TrainState
+from raycls.train.task import Classification
+from raycls.train.worker import Worker
+
+__all__ = ["train"]
+
+_MOST_SKIPPED = 10
+"""Steps in a row without a finite gradient after which a run is given up, whatever it was told."""
+
+
+def train(
+    state: TrainState,
+    plan: Plan,
+    task: Classification,
+    batches: Stream,
+    worker: Worker,
+    reduction: Reduction,
+    *,
+    lr: Callable[[int], float],
+    clip_norm: float,
+    skip_non_finite: bool,
+    seen: Callable[[int, Slice, list[tuple[int, int, int]]], None],
+    log: Callable[[TrainState, float, float], None],
+    evaluate: Callable[[TrainState], bool],
+    save: Callable[[TrainState], None],
+) -> str:
+    """Train from `state.step` to the end of `plan`; say why it ended: `done`, `early`, `budget`, `sigint`, `sigterm`.
+
+    `lr(step)` is the learning rate of a step (0-based); `clip_norm` may be infinite. Called on the way: `seen`
+    with each trained slice, `log`, `evaluate` (which updates best, plateau and early stop, and says whether this is
+    the best state so far) and `save`.
+    """
+    order, parameters = plan.order, [p for p in state.model.parameters() if p.requires_grad]
+    saved = state.step if state.step else -1
+    while state.step < plan.total_steps and not state.finished:
+        step = state.step
+        batch = batches.next("train", step)
+        agreed = worker.agree(batch.error)
+        if agreed.stop:
+            if saved != step:
+                save(state)
+            return agreed.stop
+
+        # One global batch: the gradient of its mean loss, whoever computes which part of it.
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr(step) * state.plateau.factor
+        rows, parts = order.rows(step), micro_rows(order, step, worker.rank, worker.world)
+        state.model.train()
+        reduction.begin(step)
+        for micro in task.micro_batches(batch.pixels, batch.labels, parts):
+            loss = correct = None
+            with reduction.micro_batch(micro.index, len(micro)):
+                if len(micro):
+                    task.seed_forward(step, micro.index)
+                    loss, correct = task.loss(reduction.model, micro)
+                    state.scaler.scale(loss * (reduction.factor / rows)).backward()
+            reduction.add(micro.index, loss, correct)
+        loss_sum, correct_sum = reduction.finish().tolist()
+        seen(step, batch, parts)
+
+        # One update, unless the gradient is not finite.
+        state.scaler.unscale_(state.optimizer)
+        norm = gradient_norm(parameters, clip_norm)
+        finite = math.isfinite(norm) and math.isfinite(loss_sum)
+        reduction.keep_buffers(finite)
+        if finite:
+            state.scaler.step(state.optimizer)
+            state.meter.add(loss_sum, int(correct_sum), rows)
+            state.skipped_in_a_row = 0
+            if state.ema is not None:
+                state.ema.update_parameters(state.model)
+        else:
+            state.meter.skipped += 1
+            state.skipped_in_a_row += not searching(state.scaler)
+            refused = not (skip_non_finite or state.scaler.is_enabled())
+            if refused or state.skipped_in_a_row >= _MOST_SKIPPED:
+                raise not_finite(order, step, loss_sum / rows, norm)
+        state.scaler.update()
+
+        state.step += 1
+        state.elapsed = worker.elapsed
+        if plan.logs_after(state.step):
+            log(state, norm, batches.waited)
+        improved = plan.evaluates_after(state.step) and evaluate(state)
+        ended = state.step == plan.total_steps or bool(state.finished)
+        if agreed.save or improved or ended or due(state.step, plan.checkpoint_every):
+            save(state)
+            saved = state.step
+    return state.finished or "done"
+
+
+def gradient_norm(parameters: list[nn.Parameter], most: float) -> float:
+    """The L2 norm of the whole gradient, which is scaled down to `most` where it is longer."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    value = float(norm)
+    if most < value < math.inf:
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm, foreach=True)
+    return value
+
+
+def searching(scaler: torch.amp.GradScaler) -> bool:
+    """Whether loss scaling (fp16) still has room to fall: steps that overflow until then are its way of working."""
+    return scaler.is_enabled() and scaler.get_scale() > 1
+
+
+def not_finite(order: Order, step: int, loss: float, norm: float) -> TrainError:
+    return TrainError(
+        f"step {step} has a gradient that is not finite (loss {loss:g}, norm {norm:g})",
+        found=f"epoch {order.epoch(step)}, samples {order.batch(step)[:8].tolist()} ...",
+        fix="lower optim.lr, set optim.clip_norm or schedule.warmup, or train.non_finite=skip",
+    )

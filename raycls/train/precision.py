@@ -1,0 +1,68 @@
+"""Which arithmetic a run uses: mixed precision, threads, deterministic kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from raycls.errors import TrainError
+
+__all__ = ["arithmetic", "precision_dtype", "resolve_precision"]
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 itself: CUDA from sm80 on, CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def resolve_precision(choice: str, device: torch.device) -> str:
+    """`bf16`, `fp16` or `off`; `auto` is decided by the device. TrainError where the device cannot do it."""
+    if choice == "auto":
+        if native_bf16(device):
+            return "bf16"
+        return "fp16" if device.type == "cuda" else "off"
+    if choice == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise TrainError(
+            "this GPU has no bf16",
+            where="train.amp",
+            found=torch.cuda.get_device_name(device),
+            fix="set train.amp to fp16 or off",
+        )
+    return choice
+
+
+def precision_dtype(precision: str) -> torch.dtype | None:
+    """The dtype that autocast uses, None where it is off."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+
+
+@contextmanager
+def arithmetic(*, threads: int, deterministic: bool) -> Iterator[None]:
+    """Set the CPU threads and the choice of kernels, and put both back: a debugger's process lives on."""
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+    )
+    torch.set_num_threads(threads)
+    # cuBLAS sums in a fixed order only with a workspace of fixed size; read when it is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = before[2]  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = before[3]
+        torch.backends.cudnn.deterministic = before[4]

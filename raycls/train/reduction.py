@@ -1,0 +1,362 @@
+"""How the gradients of micro-batches become the gradient of the global batch.
+
+`Exact` gives the same bits for any number of workers. Each micro-batch's gradient is a leaf of a binary tree
+over the micro-batch index, and the additions are those of the tree whoever makes them: a rank adds up the
+sub-trees whose leaves it owns, the ranks exchange their partial sums in shards (all-to-all), each finishes the
+tree for its shard, and an all-gather puts the shards together: the bytes of a ring all-reduce. The aim is that of
+EasyScale (Li et al., SC '23), accuracy that does not depend on the number of workers.
+
+`Fast` is DistributedDataParallel: the same world size gives the same bits.
+
+Buffers (batch-norm statistics) follow the same rule under `Exact`: each micro-batch starts from the step's
+buffers, and what it changes is a leaf; the step's new buffers are the old ones plus the mean change. Integer
+buffers count steps, not micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from raycls.data.order import Order
+
+__all__ = ["Exact", "Fast", "Reduction", "Totals", "make_reduction"]
+
+Node = tuple[int, int]
+"""(level, index): the sub-tree over micro-batches `index * 2**level` up to `(index + 1) * 2**level`."""
+
+Totals = Tensor
+"""`[2]`: the summed loss and the number of correct predictions of the global batch."""
+
+
+class Reduction(Protocol):
+    """What the loop asks of a reduction. `model` is what the forward pass calls."""
+
+    model: nn.Module
+    factor: float
+    """The loss of a micro-batch is multiplied by this before its backward pass."""
+
+    def begin(self, step: int) -> None: ...
+    def micro_batch(self, index: int, rows: int) -> AbstractContextManager[None]: ...
+    def add(self, index: int, loss: Tensor | None, correct: Tensor | None) -> None: ...
+    def finish(self) -> Totals: ...
+    def keep_buffers(self, keep: bool) -> None: ...
+
+
+def make_reduction(
+    name: str,
+    model: nn.Module,
+    order: Order,
+    *,
+    rank: int,
+    world: int,
+    device: torch.device,
+    image: tuple[int, int],
+) -> Reduction:
+    """`exact` or `fast`, for this rank. `image` is the height and width of the training images."""
+    if name == "exact":
+        return Exact(model, order, rank, world, device)
+    return Fast(model, order, rank, world, device, image)
+
+
+def subtrees(owned: range, leaves: int) -> list[Node]:
+    """The largest sub-trees whose leaves (of `0..leaves-1`) all lie in `owned`, from left to right."""
+    nodes: list[Node] = []
+    at = owned.start
+    while at < owned.stop:
+        level = 0
+        while at % (2 << level) == 0 and min(at + (2 << level), leaves) <= owned.stop and at + (1 << level) < leaves:
+            level += 1
+        nodes.append((level, at >> level))
+        at = min(at + (1 << level), leaves)
+    return nodes
+
+
+def tree_sum(node: Node, leaves: int, find: Callable[[Node], Tensor | None]) -> Tensor | None:
+    """Add up the tree below `node`, in place into its leftmost part; None where it has no leaves."""
+    level, index = node
+    if index << level >= leaves:
+        return None
+    found = find(node)
+    if found is not None:
+        return found
+    if level == 0:
+        raise RuntimeError(f"micro-batch {index} is missing from the reduction")
+    left = tree_sum((level - 1, 2 * index), leaves, find)
+    right = tree_sum((level - 1, 2 * index + 1), leaves, find)
+    return left if left is None or right is None else left.add_(right)
+
+
+class _Flat:
+    """One contiguous vector for gradients, float buffers and the two totals, with views shaped like each.
+
+    The views have the parameters' strides, so that copying into them is a copy of memory.
+    """
+
+    def __init__(self, like: list[Tensor], padded: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.data = torch.zeros(padded, dtype=dtype, device=device)
+        self.views: list[Tensor] = []
+        start = 0
+        for tensor in like:
+            part = self.data[start : start + tensor.numel()]
+            self.views.append(part.as_strided(tensor.size(), _dense_strides(tensor), part.storage_offset()))
+            start += tensor.numel()
+        self.totals = self.data[start : start + 2]
+
+
+class Exact:
+    """The tree reduction. See the module's docstring."""
+
+    factor = 1.0
+
+    def __init__(self, model: nn.Module, order: Order, rank: int, world: int, device: torch.device) -> None:
+        self.model = model
+        self._order, self._rank, self._world, self._device = order, rank, world, device
+        self._leaves = order.micro_batches
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        buffers = list(model.buffers())
+        self._floats = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self._counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
+        self._like = [*self._parameters, *self._floats]
+        size = sum(tensor.numel() for tensor in self._like) + 2
+        self._dtype = torch.float32
+        for tensor in self._like:
+            self._dtype = torch.promote_types(self._dtype, tensor.dtype)
+        self._nodes = [subtrees(order.owned(other, world), self._leaves) for other in range(world)]
+        self._shard = -(-size // world)
+        self._stack: list[tuple[Node, _Flat]] = []
+        self._spare: list[_Flat] = []
+        self._step = 0
+        self._float_start: list[Tensor] = []
+        self._counter_start: list[Tensor] = []
+        self._counter_after: list[Tensor] | None = None
+        self._totals = torch.zeros(2)
+
+    @property
+    def _alone(self) -> bool:
+        """One micro-batch is its own sum: nothing is copied."""
+        return self._leaves == 1
+
+    def begin(self, step: int) -> None:
+        self._step = step
+        self._counter_after = None
+        self._float_start = [buffer.clone() for buffer in self._floats]
+        self._counter_start = [buffer.clone() for buffer in self._counters]
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    @contextmanager
+    def micro_batch(self, index: int, rows: int) -> Iterator[None]:
+        if not self._alone:
+            _copy(self._floats, self._float_start)
+            _copy(self._counters, self._counter_start)
+        yield
+        if self._counter_after is None and rows:
+            self._counter_after = [buffer.clone() for buffer in self._counters]
+
+    @torch.no_grad()
+    def add(self, index: int, loss: Tensor | None, correct: Tensor | None) -> None:
+        if self._alone:
+            self._totals = _totals(loss, correct, self._dtype, self._device)
+            return
+        flat = self._spare.pop() if self._spare else self._new()
+        if loss is None:
+            flat.data.zero_()
+        else:
+            self._fill(flat)
+            flat.totals.copy_(_totals(loss, correct, self._dtype, self._device))
+        node: Node = (0, index)
+        while self._stack and node[1] % 2 and self._stack[-1][0] == (node[0], node[1] - 1):
+            left = self._stack.pop()[1]
+            left.data.add_(flat.data)
+            self._spare.append(flat)
+            flat, node = left, (node[0] + 1, node[1] // 2)
+        self._stack.append((node, flat))
+
+    @torch.no_grad()
+    def finish(self) -> Totals:
+        if self._alone:
+            return self._totals
+        held = {node: flat for node, flat in self._stack}
+        parts = [
+            tree_sum(node, self._leaves, lambda node: held[node].data if node in held else None)
+            for node in self._nodes[self._rank]
+        ]
+        result = self._stack[0][1]
+        if self._world > 1:
+            self._exchange([part for part in parts if part is not None], result.data)
+        for parameter, view in zip(self._parameters, result.views, strict=False):
+            parameter.grad = view
+        filled = min(self._leaves, self._order.rows(self._step))
+        changes = result.views[len(self._parameters) :]
+        for buffer, start, change in zip(self._floats, self._float_start, changes, strict=True):
+            buffer.copy_(start).add_(change / filled)
+        self._settle_counters()
+        # The views of `result` are the gradients until the next `begin` takes them away again.
+        self._spare += [flat for _, flat in self._stack]
+        self._stack.clear()
+        return result.totals
+
+    def keep_buffers(self, keep: bool) -> None:
+        if not keep:
+            _copy(self._floats, self._float_start)
+            _copy(self._counters, self._counter_start)
+
+    def _new(self) -> _Flat:
+        return _Flat(self._like, self._shard * self._world, self._dtype, self._device)
+
+    def _fill(self, flat: _Flat) -> None:
+        views, grads = [], []
+        for parameter, view in zip(self._parameters, flat.views, strict=False):
+            if parameter.grad is None:
+                view.zero_()
+            else:
+                views.append(view)
+                grads.append(parameter.grad)
+                parameter.grad = None
+        _copy(views, grads)
+        changes = flat.views[len(self._parameters) :]
+        for buffer, start, change in zip(self._floats, self._float_start, changes, strict=True):
+            # A buffer that is constant changes by exactly 0, also where it holds infinities.
+            torch.sub(buffer, start, out=change).masked_fill_(buffer == start, 0)
+
+    def _exchange(self, parts: list[Tensor], into: Tensor) -> None:
+        """All-to-all of shards, the tree over each shard, all-gather of the sums into `into`."""
+        world, shard = self._world, self._shard
+        mine = [part.view(world, shard) for part in parts]
+        send = mine[0].reshape(-1) if len(mine) == 1 else torch.stack(mine, 1).reshape(-1)
+        counts = [len(nodes) for nodes in self._nodes]
+        received = torch.empty(sum(counts) * shard, dtype=self._dtype, device=self._device)
+        dist.all_to_all_single(received, send, [count * shard for count in counts], [len(mine) * shard] * world)
+        nodes = [node for nodes in self._nodes for node in nodes]
+        held = dict(zip(nodes, received.view(-1, shard).unbind(), strict=True))
+        root = ((self._leaves - 1).bit_length(), 0)
+        total = tree_sum(root, self._leaves, held.get)
+        if total is None:
+            raise RuntimeError("the reduction has no micro-batches")
+        dist.all_gather_into_tensor(into, total)
+
+    def _settle_counters(self) -> None:
+        _copy(self._counters, self._counter_after or self._counter_start)
+        everyone_has_rows = self._order.rows(self._step) >= self._leaves
+        if self._world > 1 and not everyone_has_rows:
+            _share(self._counters, _first_rank(self._order, self._step, self._world))
+
+
+class Fast:
+    """DistributedDataParallel, with `no_sync` for all but the last micro-batch of a step.
+
+    After a step every rank takes the buffers of the rank with the first sample: what DDP does before the next
+    forward pass, done where a checkpoint and an evaluation can see it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        order: Order,
+        rank: int,
+        world: int,
+        device: torch.device,
+        image: tuple[int, int],
+    ) -> None:
+        self.model: nn.Module = model
+        # The loss is a sum divided by the global count, and DDP divides by the number of ranks.
+        self.factor = float(world)
+        self._module = model
+        self._order, self._world, self._device = order, world, device
+        self._last = order.owned(rank, world).stop - 1
+        self._buffers = list(model.buffers())
+        self._start: list[Tensor] = []
+        self._totals = torch.zeros(2, dtype=torch.float64, device=device)
+        self._step = 0
+        self._image = torch.zeros(1, 3, *image, device=device)
+        if world > 1:
+            self.model = nn.parallel.DistributedDataParallel(
+                model,
+                device_ids=[device] if device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+            # DDP packs its buckets anew after its first backward pass, in the order in which gradients came;
+            # with three or more ranks that changes the order of additions. Two passes before the first step
+            # pin it, so that a resumed run adds as an uninterrupted one does.
+            self._pass_without_samples()
+            self._pass_without_samples()
+
+    def begin(self, step: int) -> None:
+        self._step = step
+        self._start = [buffer.clone() for buffer in self._buffers]
+        self._totals.zero_()
+        self.model.zero_grad(set_to_none=True)
+
+    @contextmanager
+    def micro_batch(self, index: int, rows: int) -> Iterator[None]:
+        quiet = self._world > 1 and index != self._last
+        with self.model.no_sync() if quiet else nullcontext():  # type: ignore[operator]
+            yield
+
+    def add(self, index: int, loss: Tensor | None, correct: Tensor | None) -> None:
+        if loss is not None:
+            self._totals += _totals(loss, correct, torch.float64, self._device)
+        elif index == self._last and self._world > 1:
+            self._pass_without_samples()
+
+    def finish(self) -> Totals:
+        if self._world > 1:
+            dist.all_reduce(self._totals)
+            _share(self._buffers, _first_rank(self._order, self._step, self._world))
+        return self._totals
+
+    def keep_buffers(self, keep: bool) -> None:
+        if not keep:
+            _copy(self._buffers, self._start)
+
+    def _pass_without_samples(self) -> None:
+        """A backward pass that adds zeros: a rank without rows must still take part in DDP's all-reduce."""
+        modes = [(module, module.training) for module in self._module.modules()]
+        self._module.eval()  # leaves batch-norm statistics alone and draws no random numbers
+        try:
+            (self.model(self._image).sum() * 0).backward()
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def _dense_strides(tensor: Tensor) -> tuple[int, ...]:
+    """The strides of `tensor` where it fills its memory without gaps (channels_last too), else contiguous ones."""
+    return torch.empty_like(tensor, device="meta").stride()
+
+
+@torch.no_grad()
+def _copy(to: list[Tensor], source: list[Tensor]) -> None:
+    if to:
+        torch._foreach_copy_(to, source)
+
+
+def _totals(loss: Tensor | None, correct: Tensor | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if loss is None or correct is None:
+        return torch.zeros(2, dtype=dtype, device=device)
+    return torch.stack([loss.detach().to(dtype), correct.detach().to(dtype)])
+
+
+def _first_rank(order: Order, step: int, world: int) -> int:
+    first = order.first_filled(step)
+    return next(rank for rank in range(world) if first in order.owned(rank, world))
+
+
+@torch.no_grad()
+def _share(tensors: list[Tensor], source: int) -> None:
+    """Broadcast from rank `source`, one message per dtype."""
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    for group in groups.values():
+        flat = torch.cat([tensor.reshape(-1) for tensor in group])
+        dist.broadcast(flat, source)
+        parts = flat.split([tensor.numel() for tensor in group])
+        _copy(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])

@@ -1,0 +1,111 @@
+"""What survives a crash: everything a resumed run needs, and nothing that can be computed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from raycls.train.optim import EarlyStop, Plateau
+
+__all__ = ["Meter", "TrainState"]
+
+
+@dataclass
+class Meter:
+    """Sums since the last log line. It is part of the state, so that a resumed run logs the same line."""
+
+    loss: float = 0.0
+    correct: int = 0
+    count: int = 0
+    skipped: int = 0
+    """Steps that were skipped because their gradient was not finite."""
+
+    def add(self, loss: float, correct: int, count: int) -> None:
+        self.loss += loss
+        self.correct += correct
+        self.count += count
+
+    def take(self) -> dict[str, float]:
+        """Mean loss and accuracy since the last call, and start anew."""
+        count = max(1, self.count)
+        means: dict[str, float] = {"loss": self.loss / count, "top1": self.correct / count}
+        if self.skipped:
+            means["skipped_steps"] = self.skipped
+        self.loss, self.correct, self.count, self.skipped = 0.0, 0, 0, 0
+        return means
+
+
+@dataclass
+class TrainState:
+    """The state after `step` optimizer steps. No generator is in it: seeds follow from the position."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: AveragedModel | None
+    scaler: torch.amp.GradScaler  # type: ignore[name-defined]
+    plateau: Plateau
+    early_stop: EarlyStop
+    step: int = 0
+    elapsed: float = 0.0
+    """Seconds of training up to here, over all starts."""
+    best: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+    """Scalars of the newest evaluation."""
+    skipped_in_a_row: int = 0
+    finished: str = ""
+    """Why the run ended early, where it did: a resumed run must not go on."""
+    meter: Meter = field(default_factory=Meter)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The weights that are evaluated and kept: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def trees(self) -> dict[str, Any]:
+        """Nested dictionaries of tensors and plain values, as a checkpoint stores them."""
+        trees: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "train": {
+                "step": self.step,
+                "elapsed": self.elapsed,
+                "best": self.best,
+                "last": self.last,
+                "skipped_in_a_row": self.skipped_in_a_row,
+                "finished": self.finished,
+                "meter": vars(self.meter),
+                "plateau": self.plateau.state_dict(),
+                "early_stop": self.early_stop.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            },
+        }
+        if self.ema is not None:
+            trees["ema"] = self.ema.state_dict()
+        return trees
+
+    def load(self, trees: dict[str, Any]) -> None:
+        """Take over what `trees` returned."""
+        self.model.load_state_dict(trees["model"])
+        self.optimizer.load_state_dict(trees["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(trees["ema"])
+        values = trees["train"]
+        self.step, self.elapsed = values["step"], values["elapsed"]
+        self.best, self.last = values["best"], values["last"]
+        self.skipped_in_a_row, self.finished = values["skipped_in_a_row"], values["finished"]
+        self.meter = Meter(**values["meter"])
+        self.plateau.load_state_dict(values["plateau"])
+        self.early_stop.load_state_dict(values["early_stop"])
+        if values["scaler"]:
+            self.scaler.load_state_dict(values["scaler"])
+
+
+def moving_average(model: nn.Module, decay: float | str) -> AveragedModel | None:
+    """An exponential moving average of weights and buffers, or None where `decay` is `off`."""
+    if isinstance(decay, str):
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,0 +1,100 @@
+"""What is optimised: from the bytes of a slice to a loss that is a sum over samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raycls.data.order import key
+
+__all__ = ["Classification", "MicroBatch", "digests"]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """A part of the global batch: `images` `[B, 3, H, W] float32`, `labels` `[B] int64`, on the device."""
+
+    index: int
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Classification:
+    """Cross entropy over one label per image.
+
+    Everything it returns is a sum over samples: who divides, and by what, is decided once per global batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        label_smoothing: float,
+        amp: torch.dtype | None,
+        channels_last: bool,
+        device: torch.device,
+    ) -> None:
+        self.seed = seed
+        self.label_smoothing = label_smoothing
+        self.amp = amp
+        self.device = device
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        # (x / 255 - mean) / std as one multiplication and one addition
+        self._scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().to(device).view(1, 3, 1, 1)
+        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+        self._shift = shift.float().to(device).view(1, 3, 1, 1)
+
+    def images(self, pixels: np.ndarray) -> Tensor:
+        """`[B, H, W, 3] uint8` to normalised `[B, 3, H, W] float32` on the device, in the chosen layout."""
+        moved = _tensor(pixels).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        images = moved.to(torch.float32, memory_format=self.layout)
+        return images.mul_(self._scale).add_(self._shift)
+
+    def micro_batches(
+        self, pixels: np.ndarray, labels: np.ndarray, parts: list[tuple[int, int, int]]
+    ) -> Iterator[MicroBatch]:
+        """The `(micro-batch, start, stop)` parts of a slice, one at a time."""
+        targets = _tensor(labels).to(self.device, non_blocking=True)
+        for index, start, stop in parts:
+            if start == stop:
+                yield MicroBatch(index, torch.empty(0, 3, 0, 0), targets[:0])
+            else:
+                yield MicroBatch(index, self.images(pixels[start:stop]), targets[start:stop])
+
+    def seed_forward(self, step: int, micro: int) -> None:
+        """Seed what dropout and its like draw from: a function of the position, never carried along."""
+        torch.manual_seed(key(self.seed, step, micro) >> 1)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, dtype=self.amp or torch.bfloat16, enabled=self.amp is not None)
+
+    def loss(self, model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Summed loss (differentiable) and the number of correct top-1 predictions of a micro-batch."""
+        with self.autocast():
+            logits = model(batch.images)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=self.label_smoothing)
+        correct = (logits.detach().argmax(1) == batch.labels).sum()
+        return loss, correct
+
+
+def digests(pixels: np.ndarray) -> list[str]:
+    """sha256 of each image of `[B, H, W, C] uint8`, over its bytes in that order."""
+    return [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in pixels]
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    # Slices may lie in shared memory that must not be written to; torch has no read-only tensors.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,0 +1,98 @@
+"""Who else is running: the rank, the world, and the few things ranks must agree on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+
+from raycls.errors import RayclsError, TrainError
+
+__all__ = ["ABORTED", "Agreement", "Worker"]
+
+GO, BUDGET, SIGINT, SIGTERM, ERROR = 0, 1, 2, 3, 4
+_REASONS = {GO: "", BUDGET: "budget", SIGINT: "sigint", SIGTERM: "sigterm"}
+
+ABORTED = "another worker reported an error"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all ranks do next. `stop` is empty, `budget`, `sigint` or `sigterm`."""
+
+    stop: str
+    save: bool
+
+
+@dataclass
+class Worker:
+    """One training process among `world`. Without a process group `world` is 1."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    stop_requested: Callable[[], str] = lambda: ""
+    """Asked on rank 0: empty, `sigint` or `sigterm`."""
+    pending_error: Callable[[], RayclsError | None] = lambda: None
+    """An error that happened beside the loop, such as in the thread that writes checkpoints."""
+    budget_seconds: float = 0.0
+    save_seconds: float = 0.0
+    elapsed_before: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
+    _saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training over all starts."""
+        return self.elapsed_before + time.monotonic() - self._began
+
+    def agree(self, error: RayclsError | None = None) -> Agreement:
+        """Before every step: whether to go on, decided by all ranks together.
+
+        A rank that has an error says so here, so that no other rank waits for it in a collective for ever.
+        Raises that error, or on the other ranks a TrainError that says `ABORTED`.
+        """
+        error = error or self.pending_error()
+        save = self.rank == 0 and self.save_seconds > 0 and time.monotonic() - self._saved >= self.save_seconds
+        code, saves = self._most(ERROR if error else self._wish(), int(save))
+        if error is not None:
+            raise error
+        if code == ERROR:
+            raise TrainError(ABORTED)
+        if saves:
+            self._saved = time.monotonic()
+        return Agreement(_REASONS[code], bool(saves))
+
+    def check(self, error: RayclsError | None = None) -> None:
+        """Raise on every rank where one rank has an error; a barrier otherwise."""
+        (code,) = self._most(ERROR if error else GO)
+        if error is not None:
+            raise error
+        if code == ERROR:
+            raise TrainError(ABORTED)
+
+    def _most(self, *values: int) -> tuple[int, ...]:
+        if self.world == 1:
+            return values
+        flags = torch.tensor(values, dtype=torch.int32)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return tuple(flags.tolist())
+
+    def _wish(self) -> int:
+        if self.rank != 0:
+            return GO
+        asked = self.stop_requested()
+        if asked:
+            return SIGTERM if asked == "sigterm" else SIGINT
+        if self.budget_seconds and self.elapsed >= self.budget_seconds:
+            return BUDGET
+        return GO
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add a CPU tensor up over all ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
