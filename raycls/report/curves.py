@@ -1,0 +1,82 @@
+"""`curves.svg`: train loss, train accuracy and validation accuracy over the epochs."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+__all__ = ["draw", "svg"]
+
+# Without a fixed salt the ids in the file, without text as text its size, would differ from run to run.
+_STYLE: dict[Any, Any] = {"svg.hashsalt": "raycls", "svg.fonttype": "none"}
+_COLORS = {"train": "#1f77b4", "val": "#d95f02", "test": "#1b9e77"}
+_NAMES = {"train": "train", "val": "validation", "test": "test"}
+
+
+def draw(records: Sequence[Mapping[str, Any]], path_svg: str | Path) -> None:
+    """Draw the records of a history into the local file `path_svg`, which is replaced atomically."""
+    path = Path(path_svg)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(svg(records))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def svg(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """The curves as an SVG file. Equal records give equal bytes; one record is enough."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        FigureCanvasSVG(figure)
+        loss, accuracy = figure.subplots(1, 2)
+        train = [record for record in records if record.get("kind") == "train"]
+        evaluations = [record for record in records if record.get("kind") == "evaluate"]
+        _line(loss, train, "loss", "train")
+        _line(accuracy, train, "top1", "train")
+        for split in ("val", "test", "train"):
+            chosen = [record for record in evaluations if record.get("split") == split]
+            _line(accuracy, chosen, "top1", split, marker="o", evaluated=True)
+        _finish(loss, "loss")
+        _finish(accuracy, "accuracy")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
+
+
+def _line(
+    axes: Axes,
+    records: Iterable[Mapping[str, Any]],
+    name: str,
+    split: str,
+    *,
+    marker: str | None = None,
+    evaluated: bool = False,
+) -> None:
+    points = [(record["epoch"], record[name]) for record in records if "epoch" in record and name in record]
+    points = [(float(x), float(y)) for x, y in points if math.isfinite(float(x)) and math.isfinite(float(y))]
+    if not points:
+        return
+    label = f"{_NAMES[split]} (evaluated)" if evaluated and split == "train" else _NAMES[split]
+    shown = "o" if len(points) == 1 else marker  # a line of one point would be invisible
+    style = "--" if evaluated and split == "train" else "-"
+    axes.plot(*zip(*points, strict=True), style, color=_COLORS[split], marker=shown, markersize=4, label=label)
+
+
+def _finish(axes: Axes, title: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(title)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(frameon=False)
+    else:
+        axes.text(0.5, 0.5, "nothing was measured", ha="center", va="center", transform=axes.transAxes)

@@ -1,0 +1,138 @@
+"""What a run measured: one JSON line per record, the same numbers for TensorBoard, and a CSV at the end.
+
+`history.jsonl` is written at once and never rewritten. `read` leaves out what a crash tore and what a later
+attempt did again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raycls.run import strict_json
+from raycls.run.folder import RunFolder, read_json_lines, survives, survivors
+
+__all__ = ["History", "read", "write_csv"]
+
+_TEXTS = ("kind", "split", "text")
+_NOT_DRAWN = ("attempt", "step", "time", "count", *_TEXTS)
+_NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+
+
+class History:
+    """The records of one attempt.
+
+    A record is flat: `{"kind": "train" | "evaluate" | ..., "step": steps done, "epoch": ..., numbers and texts}`;
+    an evaluation also has its `split`. `attempt` and `time` (Unix, seconds) are added where they are missing.
+    """
+
+    def __init__(self, folder: RunFolder, attempt: int) -> None:
+        self._folder = folder
+        self._attempt = attempt
+        start = next((item.step for item in folder.attempts() if item.attempt == attempt), 0)
+        self._events: _Events | None = _Events(folder, attempt, purge_from=start + 1)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append the record. NaN and infinities are kept as the texts "nan", "inf" and "-inf"."""
+        line = {"attempt": self._attempt, "time": time.time(), **record}
+        self._folder.store.append_line(self._folder.HISTORY, strict_json.dumps(line))
+        if self._events is not None:
+            self._events.write(line)
+
+    def close(self) -> None:
+        """Bring everything to the store. May be called twice."""
+        self._folder.store.flush()
+        if self._events is not None:
+            events, self._events = self._events, None
+            events.close()
+
+
+def read(folder: RunFolder) -> list[dict[str, Any]]:
+    """The records that led to the newest state, in their order; numbers that are not finite are floats again.
+
+    An evaluation that was done at the step where a later attempt began counts, and of two records of the same
+    kind, split and step the later one.
+    """
+    spans = survivors(folder.attempts())
+    with_start = {attempt: (first - 1, last) for attempt, (first, last) in spans.items()}
+    unique: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for index, line in enumerate(read_json_lines(folder.store, folder.HISTORY)):
+        if not survives(line, with_start if line.get("kind") == "evaluate" else spans):
+            continue
+        key = (line.get("kind"), line.get("split"), line.get("step")) if "step" in line else (index,)
+        unique.pop(key, None)
+        unique[key] = {name: _number(name, value) for name, value in line.items()}
+    return list(unique.values())
+
+
+def write_csv(folder: RunFolder) -> None:
+    """Write `history.csv`: one row per surviving record, the union of their names as columns."""
+    records = read(folder)
+    first = ["kind", "epoch", "step"]
+    columns = first + sorted({name for record in records for name in record} - set(first))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    folder.store.write_bytes(folder.HISTORY_CSV, text.getvalue().encode())
+
+
+def _number(name: str, value: Any) -> Any:
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) and name not in _TEXTS else value
+
+
+class _Events:
+    """One TensorBoard event file, written in the caller's thread: no queue that a kill would empty."""
+
+    def __init__(self, folder: RunFolder, attempt: int, *, purge_from: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        self._folder = folder
+        self._messages: Any = event_pb2  # their names are made when they are imported
+        self._summaries: Any = summary_pb2
+        local = folder.path(folder.EVENTS)
+        self._temporary = Path(tempfile.mkdtemp(prefix="raycls-events-")) if local is None else None
+        place = local or self._temporary
+        with folder.store.explaining("written", folder.EVENTS):
+            if place is not None:
+                place.mkdir(parents=True, exist_ok=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._writer = EventsWriter(f"{place}/events", f".attempt-{attempt:04d}")
+            if purge_from > 1:  # TensorBoard drops what earlier attempts wrote from this step on
+                session = self._messages.SessionLog(status=self._messages.SessionLog.START)
+                self._add(self._messages.Event(wall_time=time.time(), step=purge_from, session_log=session))
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        step = line.get("step")
+        if not isinstance(step, int):
+            return
+        group = line.get("split") or line.get("kind") or "run"
+        for name, value in line.items():
+            if name in _NOT_DRAWN or isinstance(value, bool | str) or value is None:
+                continue
+            point = self._summaries.Summary.Value(tag=f"{group}/{name}", simple_value=float(value))
+            summary = self._summaries.Summary(value=[point])
+            self._add(self._messages.Event(wall_time=float(line["time"]), step=step, summary=summary))
+        with self._folder.store.explaining("written", self._folder.EVENTS):
+            self._writer.flush()
+
+    def close(self) -> None:
+        with self._folder.store.explaining("written", self._folder.EVENTS):
+            self._writer.close()
+        if self._temporary is not None:
+            for file in sorted(self._temporary.iterdir()):
+                self._folder.store.upload_file(file, f"{self._folder.EVENTS}/{file.name}")
+            shutil.rmtree(self._temporary)
+
+    def _add(self, event: Any) -> None:
+        with self._folder.store.explaining("written", self._folder.EVENTS):
+            self._writer.write_event(event)

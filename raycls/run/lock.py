@@ -1,0 +1,152 @@
+"""One writer per run folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from raycls.errors import LaunchError
+from raycls.run.store import Store
+
+__all__ = ["Lock"]
+
+_POLL = 0.1
+_UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+_logger = logging.getLogger("raycls")
+
+
+class _HasStore(Protocol):
+    @property
+    def store(self) -> Store: ...
+
+
+class Lock:
+    """Held by the process that writes to a run folder; the kernel frees it when that process ends, however.
+
+    `with Lock(folder, "train"): ...`. Waits up to `timeout` seconds for another holder, then raises LaunchError
+    that names it. A store that is not local has no lock: object stores offer none.
+    """
+
+    def __init__(self, folder: _HasStore, purpose: str, *, timeout: float = 0.0) -> None:
+        self.path: Path | None = folder.store.local_path("lock")
+        self._store = folder.store
+        self._purpose = purpose
+        self._timeout = timeout
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Take the lock. Makes the run folder where it is missing."""
+        if self.path is None or self._descriptor is not None:
+            return
+        deadline = time.monotonic() + self._timeout
+        while not self._try(self.path):
+            if time.monotonic() >= deadline:
+                raise self._refusal(self.path)
+            time.sleep(_POLL)
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens where it is not held."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        _held.discard(self)
+        try:
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+    def _try(self, path: Path) -> bool:
+        self._store.make_folder()
+        with self._store.explaining("opened", "lock"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        taken = False
+        try:
+            taken = _flock(descriptor, path) and _is_at(descriptor, path)
+            if taken:
+                self._sign(descriptor)
+        finally:
+            if not taken:
+                os.close(descriptor)
+        if taken:
+            self._descriptor = descriptor
+            _held.add(self)
+        return taken
+
+    def _sign(self, descriptor: int) -> None:
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "purpose": self._purpose}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
+
+    def _refusal(self, path: Path) -> LaunchError:
+        holder = _holder(path)
+        return LaunchError(
+            "another process is using this run folder",
+            where=str(path.parent),
+            found=holder,
+            valid="one process at a time",
+            fix="wait for it to end or stop it, or set run.name to another name",
+        )
+
+
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _drop_in_child() -> None:
+    # A forked child shares the open file, and with it the lock: it would hold it after its parent's death.
+    for lock in list(_held):
+        if lock._descriptor is not None:
+            os.close(lock._descriptor)
+            lock._descriptor = None
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_drop_in_child)
+
+
+def _flock(descriptor: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        _logger.warning("%s: this file system has no locks; do not start the same run twice", path.parent)
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether `path` still names the open file: the folder may have been set aside while we waited."""
+    try:
+        named = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(descriptor))
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder: dict[str, Any] = json.loads(path.read_text())
+        minutes = max(0.0, time.time() - float(holder["time"])) / 60
+        who = f"process {holder['pid']} on {holder['host']}"
+        return f"{who}, for {minutes:.0f} minutes, to {holder['purpose']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a process that did not leave its name"  # it took the lock a moment ago

@@ -1,0 +1,245 @@
+"""Where a run folder lives: a local folder, or any place `pyarrow.fs` reaches (`s3://`, `gs://`, `abfs://`)."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from raycls.errors import CheckpointError, ConfigError
+from raycls.run.local import LocalFiles
+
+if TYPE_CHECKING:
+    from raycls.run.remote import RemoteFiles
+
+__all__ = ["Store"]
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
+_FLUSH_EVERY = 30.0
+"""Seconds that appended lines may wait in memory before a remote file is rewritten with them."""
+
+
+class Store:
+    """Files under one base, by names relative to it, separated by `/`; "" is the base itself.
+
+    Every method raises CheckpointError that names the file and the remedy. `uri` opens the same store in
+    another process, whatever its working directory is. Opening a store creates nothing.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        text = str(uri)
+        if _SCHEME.match(text) and not text.startswith("file://"):
+            self.uri = text.rstrip("/")
+            self._files: LocalFiles | RemoteFiles = _open_remote(text)
+        else:
+            plain = unquote(urlsplit(text).path) if text.startswith("file://") else text
+            root = Path(os.path.abspath(os.path.expanduser(plain)))
+            self.uri = str(root)
+            self._files = LocalFiles(root)
+        self._flushed = time.monotonic()
+
+    @classmethod
+    def from_filesystem(cls, filesystem: Any, base: str) -> Store:
+        """A store on a `pyarrow.fs.FileSystem` under the path `base`. Its `uri` is for messages only."""
+        from raycls.run.remote import RemoteFiles
+
+        store = cls.__new__(cls)
+        store.uri = f"{filesystem.type_name}:{base}"
+        store._files = RemoteFiles(filesystem, base)
+        store._flushed = time.monotonic()
+        return store
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self._files, LocalFiles)
+
+    def sub(self, name: str) -> Store:
+        """The store one or more folders below this one."""
+        name = _checked(name)
+        if isinstance(self._files, LocalFiles):
+            return Store(self._files.path(name))
+        store = Store.from_filesystem(self._files.filesystem, self._files.path(name))
+        address, mark, options = self.uri.partition("?")
+        store.uri = f"{address.rstrip('/')}/{name}{mark}{options}"
+        return store
+
+    def sibling(self, name: str) -> Store:
+        """The store `name` beside this one."""
+        if isinstance(self._files, LocalFiles):
+            return Store(self._files.root.with_name(name))
+        parent, _, _ = self._files.base.rpartition("/")
+        store = Store.from_filesystem(self._files.filesystem, f"{parent}/{name}")
+        address, mark, options = self.uri.partition("?")
+        store.uri = f"{address.rpartition('/')[0]}/{name}{mark}{options}"
+        return store
+
+    def local_path(self, name: str = "") -> Path | None:
+        """The absolute path of `name`, or None where the store is not local."""
+        return self._files.path(_checked(name)) if isinstance(self._files, LocalFiles) else None
+
+    def describe(self, name: str = "") -> str:
+        """`name` as a message shows it."""
+        if isinstance(self._files, LocalFiles):
+            return str(self._files.path(name))
+        address = self.uri.partition("?")[0]
+        return f"{address}/{name}" if name else address
+
+    def exists(self, name: str = "") -> bool:
+        with self.explaining("looked at", name):
+            return self._files.exists(_checked(name))
+
+    def is_folder(self, name: str = "") -> bool:
+        with self.explaining("looked at", name):
+            return self._files.is_folder(_checked(name))
+
+    def list(self, name: str = "") -> builtins.list[str]:
+        """Names of the files and folders directly in the folder `name`, sorted; none where it is missing."""
+        with self.explaining("listed", name):
+            return self._files.list(_checked(name))
+
+    def read_bytes(self, name: str) -> bytes:
+        with self.explaining("read", name):
+            return self._files.read(_checked(name))
+
+    def find_bytes(self, name: str) -> bytes | None:
+        """What the file holds, or None where there is no such file."""
+        try:
+            return self.read_bytes(name)
+        except CheckpointError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
+    def read_lines(self, name: str) -> builtins.list[str]:
+        """The lines of a text file without their ends; none where there is no such file."""
+        data = self.find_bytes(name)
+        return [] if data is None else data.decode("utf-8", "replace").split("\n")
+
+    def write_bytes(self, name: str, data: bytes, *, atomic: bool = True) -> None:
+        """Write the file. A reader, and a start after a crash, sees the old or the new content, nothing else.
+
+        `atomic=False` is for new files in a folder that is itself moved into place when it is complete.
+        """
+        with self.explaining("written", name):
+            self._files.write(_checked(name), data, atomic)
+
+    def upload_file(self, source: str | Path, name: str) -> None:
+        """Copy the local file `source` to `name`, atomically."""
+        with self.explaining("written", name):
+            self._files.upload(Path(source), _checked(name))
+
+    def append_line(self, name: str, text: str, *, sync: bool = False) -> None:
+        """Add one line to a file. With `sync` it is on the disk, or in the remote store, on return."""
+        self.append_lines(name, [text], sync=sync)
+
+    def append_lines(self, name: str, lines: Sequence[str], *, sync: bool = False) -> None:
+        """Add lines to a file in one write. What a crash left of a last line stays a line of its own.
+
+        Where the store is not local, lines wait in memory for `sync`, for `flush`, or for half a minute.
+        """
+        if any("\n" in line for line in lines):
+            raise ValueError("a line must not hold a line end")
+        with self.explaining("written", name):
+            self._files.append(_checked(name), "".join(f"{line}\n" for line in lines).encode(), sync)
+        if not self.is_local and time.monotonic() - self._flushed > _FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring appended lines to a remote store; a local one has them already."""
+        if isinstance(self._files, LocalFiles):
+            return
+        with self.explaining("written", ""):
+            self._files.flush()
+        self._flushed = time.monotonic()
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a file or folder. The target must not exist. Remote: copied, then deleted."""
+        with self.explaining("moved", source):
+            self._files.move(_checked(source), _checked(target))
+
+    def rename(self, name: str) -> Store:
+        """Rename the base itself; returns the store at its new place, `sibling(name)`."""
+        with self.explaining("moved", ""):
+            if isinstance(self._files, LocalFiles):
+                LocalFiles(self._files.root.parent).move(self._files.root.name, name)
+            else:
+                self._files.flush()
+                parent, _, old = self._files.base.rpartition("/")
+                type(self._files)(self._files.filesystem, parent).move(old, name)
+        return self.sibling(name)
+
+    def delete(self, name: str) -> None:
+        """Delete the file if it is there."""
+        with self.explaining("deleted", name):
+            self._files.delete(_checked(name))
+
+    def delete_tree(self, name: str) -> None:
+        """Delete the folder and all in it, or the file, if it is there."""
+        with self.explaining("deleted", name):
+            self._files.delete_tree(_checked(name))
+
+    def make_folder(self, name: str = "") -> None:
+        with self.explaining("made", name):
+            self._files.make_folder(_checked(name))
+
+    @contextmanager
+    def explaining(self, action: str, name: str) -> Iterator[None]:
+        """OSError inside the block becomes CheckpointError: the file `name` could not be `action`."""
+        try:
+            yield
+        except OSError as error:
+            raise _explain(error, action, self.describe(name)) from error
+
+
+def _checked(name: str) -> str:
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"{name!r} is no name inside a store")
+    return name.strip("/")
+
+
+def _open_remote(uri: str) -> RemoteFiles:
+    import pyarrow
+    from pyarrow import fs as arrow
+
+    from raycls.run.remote import RemoteFiles
+
+    try:
+        filesystem, base = arrow.FileSystem.from_uri(uri)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(
+            "this storage cannot be opened",
+            where="run.storage",
+            found=f"{uri} ({error})",
+            valid="a local folder, or s3://, gs://, abfs:// or hdfs:// and what belongs after it",
+            fix="check the address, and that this machine has the credentials for it",
+        ) from error
+    return RemoteFiles(filesystem, base)
+
+
+_REMEDIES: dict[int | None, str] = {
+    errno.ENOSPC: "free some space, or set run.storage to a larger disk; then run the same command again",
+    errno.EDQUOT: "your quota is used up: free some space, or set run.storage elsewhere",
+    errno.EFBIG: "the file is larger than this disk or its limits admit (see `ulimit -f`): set run.storage elsewhere",
+    errno.EACCES: "ask for permission, or set run.storage to a folder of yours",
+    errno.EPERM: "ask for permission, or set run.storage to a folder of yours",
+    errno.EROFS: "the disk is read-only: set run.storage elsewhere",
+    errno.ENOTDIR: "a file has the name of a folder of the run: move it away, or set run.name to another name",
+    errno.EISDIR: "a folder has the name of a file of the run: move it away",
+    errno.EEXIST: "something has this name already: move it away",
+    errno.ENOTEMPTY: "something has this name already: move it away",
+    errno.ENOENT: "check the name of the run and run.storage",
+    errno.EIO: "the disk reports a fault: check it, and set run.storage to another one",
+}
+
+
+def _explain(error: OSError, action: str, where: str) -> CheckpointError:
+    remedy = _REMEDIES.get(error.errno, "check that the storage can be reached, then run the same command again")
+    found = error.strerror or str(error) or type(error).__name__
+    return CheckpointError(f"a file of the run could not be {action}", where=where, found=found, fix=remedy)
