@@ -1,0 +1,249 @@
+"""Bytes of an image file -> 8-bit RGB, by rules that hold for every format.
+
+What a file is follows from its content, never from its name. Its header is checked against the allowed
+formats and the largest size before any pixel is decoded. A file that cannot be decoded whole is an error:
+a damaged image is never filled up with grey.
+
+How other images become RGB:
+
+- Grey and 1-bit images repeat their value. 16 bits of grey are divided by 257 and rounded; 12 bits are scaled by
+  255/4095. Of 16 bits per colour channel the high byte is kept.
+- Transparency (alpha, palette or one transparent colour) is laid over white.
+- CMYK, YCbCr and LAB are converted by Pillow. ICC profiles are ignored.
+- The EXIF orientation is applied. One that cannot be read counts as none.
+- Of an animation or a file of several pages, the first image is taken.
+- Floating-point images have no defined white and are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.Image import Image, Transpose, fromarray, new
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from raycls.errors import DataError
+
+__all__ = ["decode"]
+
+
+def _silence() -> None:
+    """Pillow reports odd metadata as warnings, which say nothing about the pixels: they are never shown.
+
+    A filter is set, because `warnings.catch_warnings` is not safe in threads.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+_silence()
+
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "jpeg": JpegImageFile,
+    "png": PngImageFile,
+    "webp": WebPImageFile,
+    "bmp": BmpImageFile,
+    "tiff": TiffImageFile,
+    "gif": GifImageFile,
+}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
+_OTHERS = (
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"8BPS", "a Photoshop document"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"version https://git-lfs", "a Git LFS pointer instead of the file it stands for"),
+)
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int) -> Image:
+    """The image in `data` as a Pillow image of mode RGB, 8 bits per channel.
+
+    `name` is what an error calls it, `formats` the allowed ones (of jpeg, png, webp, bmp, tiff, gif) and
+    `max_pixels` the largest width times height. DataError names the file and the reason.
+    """
+    kind = _kind(data)
+    if kind is None:
+        raise _refuse(name, f"this is {_describe(data)}", "not an image", formats)
+    if kind not in formats:
+        raise _refuse(name, f"this is {kind}", "an image format that is not allowed", formats)
+    if kind == "webp":  # Pillow's reader may reserve memory for the canvas before its size can be asked for
+        _check_size(name, _webp_size(data), max_pixels)
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have asked Pillow for grey instead of errors
+    try:
+        try:
+            return _pixels(data, name, kind, max_pixels)
+        except Warning:  # whoever set filters after us wants warnings as errors; metadata must not decide about pixels
+            _silence()
+            return _pixels(data, name, kind, max_pixels)
+    except DataError:
+        raise
+    except _Unusable as error:
+        raise _refuse(name, str(error), "an image without a defined conversion to RGB", formats) from error
+    except Exception as error:  # on damaged files Pillow raises nearly every kind there is
+        raise _refuse(name, f"{_reason(error)} (as {kind})", "a damaged image", formats) from error
+
+
+def _pixels(data: bytes, name: str, kind: str, max_pixels: int) -> Image:
+    image: Image = _READERS[kind](io.BytesIO(data), name)
+    _check_size(name, image.size, max_pixels)
+    image.load()
+    return _to_rgb(_upright(image))
+
+
+class _Unusable(Exception):
+    """The image is whole, but its values have no defined meaning in 8 bits."""
+
+
+def _kind(data: bytes) -> str | None:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "webp"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if data.startswith(_TIFF):
+        return "tiff"
+    return "bmp" if data.startswith(b"BM") else None
+
+
+def _describe(data: bytes) -> str:
+    if not data:
+        return "an empty file (0 bytes)"
+    for signature, text in _OTHERS:
+        if data.startswith(signature):
+            return text
+    if data[4:8] == b"ftyp":
+        return "an AVIF or HEIC image, or a film"
+    head = data[:512]
+    if head.strip(b"\0") == b"":
+        return "a file of zero bytes, such as an unfinished download leaves"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    if start.startswith((b"<?xml", b"<svg")):
+        return "an XML or SVG text"
+    if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in head):
+        return f"text, it begins {head[:24].decode('utf-8', 'replace')!r}"
+    return f"of an unknown kind, it begins with the bytes {head[:8].hex(' ')}"
+
+
+def _refuse(name: str, found: str, what: str, formats: Sequence[str]) -> DataError:
+    return DataError(
+        f"A sample is {what}.",
+        where=name,
+        found=found,
+        valid=f"whole images in one of: {', '.join(formats)}",
+        fix="replace the file, or remove it from the data",
+    )
+
+
+def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise DataError(
+            "An image is larger than allowed; it was not decoded.",
+            where=name,
+            found=f"{width} x {height} = {width * height / 1e6:.1f} million pixels",
+            valid=f"at most {max_pixels / 1e6:g} million pixels",
+            fix="make the image smaller, or raise data.max_pixels if you trust where it comes from",
+        )
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the first chunk (RFC 9649, sections 2.5 to 2.7); (0, 0) leaves the error to Pillow."""
+    chunk, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return 0, 0
+    if chunk == b"VP8X":
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if chunk == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8 ":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    return 0, 0
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return f"the file ends too early: {text}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _upright(image: Image) -> Image:
+    """Apply the EXIF orientation. Pillow has done so already for TIFF, and says so by removing the tag."""
+    info = image.info
+    if not ("exif" in info or "xmp" in info or "Raw profile type exif" in info or "XML:com.adobe.xmp" in info):
+        return image
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block says nothing about the pixels; the module's rules count it as none
+        return image
+    return image if turn is None else _keep_info(image.transpose(turn), info)
+
+
+def _keep_info(image: Image, info: dict) -> Image:
+    if "transparency" in info:
+        image.info["transparency"] = info["transparency"]
+    return image
+
+
+def _to_rgb(image: Image) -> Image:
+    mode = image.mode
+    if mode == "RGB" and "transparency" not in image.info:
+        return image
+    if mode == "I" or mode.startswith("I;"):
+        return _grey_to_rgb(image)
+    if mode == "F":
+        raise _Unusable("the pixels are floating-point numbers")
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return _over_white(image)
+    return image.convert("RGB")
+
+
+def _over_white(image: Image) -> Image:
+    if image.mode == "La":  # Pillow leads from premultiplied grey to grey with alpha only
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    canvas = new("RGB", image.size, (255, 255, 255))
+    canvas.paste(image, mask=image.getchannel("A"))
+    return canvas
+
+
+def _grey_to_rgb(image: Image) -> Image:
+    """Grey of more than 8 bits. The value 65535 (or 4095 of a 12-bit TIFF) is white."""
+    values = np.asarray(image).astype(np.int64)
+    if values.size and not (values.min() >= 0 and values.max() <= 65535):
+        raise _Unusable(f"grey values from {values.min()} to {values.max()}, outside the 16-bit range 0..65535")
+    tags = getattr(image, "tag_v2", {})
+    white = 4095 if tags.get(258) == (12,) else 65535  # 258 is BitsPerSample
+    grey = (values * 255 + white // 2) // white
+    if tags.get(262) == 0:  # PhotometricInterpretation: white is zero, which Pillow leaves alone for 16 bits
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return fromarray(grey.astype(np.uint8)).convert("RGB")

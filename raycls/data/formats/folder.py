@@ -1,0 +1,220 @@
+"""Source `folder`: one directory per class, optionally below one directory per split.
+
+photos/cat/1.jpg                  photos/train/cat/1.jpg
+photos/dog/deep/down/2.png        photos/test/dog/2.png
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from raycls.data.samples import SPLIT_NAMES, Files, Keys, Samples
+from raycls.errors import DataError
+
+__all__ = ["folder"]
+
+_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
+)
+_LITTER = frozenset(("thumbs.db", "desktop.ini"))
+
+
+def folder(path: str | Path, ignore: Sequence[str] = ()) -> Samples:
+    """Images in one directory per class. Below a class, images may be at any depth.
+
+    Where the directories directly in `path` are all among train, val, valid, validation and test (in any
+    case), they are splits. Hidden files and directories, `Thumbs.db` and `desktop.ini` are left out, and so
+    is what matches a pattern of `ignore` (`*.txt`, `drafts`, `train/cat/old`; a name or a path below
+    `path`). Links are followed; a link back to a directory above it adds nothing. Any other file is a
+    DataError: a data set with files nobody meant is not the one that was meant.
+    """
+    root = os.path.abspath(path)
+    if isinstance(ignore, str):
+        ignore = (ignore,)
+    scan = _Scan(root, tuple(ignore))
+    top = scan.directories("", "a class or split folder")
+    names = [name for name, _ in top]
+    if not names:
+        raise DataError(
+            "The data folder holds no class folders.",
+            where=root,
+            valid="one folder of images per class, or train/, val/ and test/ with one folder per class each",
+        )
+    splits = _split_folders(root, names)
+    if splits is None:
+        groups = [("", None, top)]
+    else:
+        groups = [(name, splits[name], scan.directories(name, "a class folder")) for name in names]
+    keys: list[str] = []
+    counts: list[tuple[str | None, str, int]] = []
+    for _, split, classes in groups:
+        for label, relative in classes:
+            files = sorted(scan.images(relative))
+            if not files:
+                scan.empty.append(relative)
+            keys.extend(files)
+            counts.append((split, label, len(files)))
+    scan.complain()
+    return _samples(root, keys, counts, own_splits=splits is not None)
+
+
+def _samples(root: str, keys: list[str], counts: list[tuple[str | None, str, int]], *, own_splits: bool) -> Samples:
+    classes = sorted({label for _, label, _ in counts})
+    number = {label: index for index, label in enumerate(classes)}
+    labels = np.repeat(
+        np.array([number[label] for _, label, _ in counts], dtype=np.int64), [count for _, _, count in counts]
+    )
+    splits: dict[str, list[np.ndarray]] = {}
+    start = 0
+    for split, _, count in counts:
+        if split is not None:
+            splits.setdefault(split, []).append(np.arange(start, start + count))
+        start += count
+    packed = Keys(keys)
+    return Samples(
+        classes=classes,
+        labels=labels,
+        keys=packed,
+        reader=Files(root, packed),
+        splits={name: np.concatenate(rows) for name, rows in splits.items()} if own_splits else None,
+    )
+
+
+def _split_folders(root: str, names: list[str]) -> dict[str, str] | None:
+    """Which split each top folder is, or None where the top folders are classes."""
+    splits = {name: SPLIT_NAMES[name.casefold()] for name in names if name.casefold() in SPLIT_NAMES}
+    if len(splits) < len(names):
+        others = [name for name in names if name not in splits]
+        if "train" in splits.values() and len(set(splits.values())) > 1:
+            raise DataError(
+                "The data folder mixes split folders with others.",
+                where=root,
+                found=f"{', '.join(splits)} beside {_some(others)}",
+                valid="either only splits (train, val, test) or only classes",
+                fix=f'move the others away, or leave them out with data.source.args.ignore=["{others[0]}"]',
+            )
+        return None
+    if len(set(splits.values())) < len(splits):
+        raise DataError(
+            "Two folders stand for one split.",
+            where=root,
+            found=", ".join(names),
+            valid="one folder for each of train, val (or valid, validation) and test",
+        )
+    return splits
+
+
+@dataclass
+class _Scan:
+    """A walk over the folder that collects everything that is wrong before it says so."""
+
+    root: str
+    ignore: tuple[str, ...]
+    strangers: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    loose: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+
+    def directories(self, relative: str, meant: str) -> list[tuple[str, str]]:
+        """Name and relative path of the directories directly in `relative`, sorted; files there are loose."""
+        found: list[tuple[str, str]] = []
+        for entry, path in self._entries(relative):
+            if entry.is_dir():
+                found.append((entry.name, path))
+            else:
+                self.loose.append(path)
+        if relative and not found:
+            raise DataError(
+                "A split folder holds no class folders.", where=os.path.join(self.root, relative), valid=meant
+            )
+        return sorted(found)
+
+    def images(self, relative: str) -> Iterator[str]:
+        """Relative paths of the images below a directory, in no particular order."""
+        pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(relative, ())]
+        while pending:
+            directory, above = pending.pop()
+            status = os.stat(os.path.join(self.root, directory))
+            if (identity := (status.st_dev, status.st_ino)) in above:
+                continue  # a link back up: what it leads to has been seen
+            above = (*above, identity)
+            for entry, path in self._entries(directory):
+                if entry.is_dir():
+                    pending.append((path, above))
+                elif os.path.splitext(entry.name)[1].lower() not in _SUFFIXES:
+                    self.strangers.append(path)
+                elif entry.is_file():
+                    yield path
+                else:  # a link to nothing, or a pipe that would be waited on for ever
+                    self.broken.append(path)
+
+    def _entries(self, relative: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+        directory = os.path.join(self.root, relative) if relative else self.root
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    path = f"{relative}/{entry.name}" if relative else entry.name
+                    if not self._ignored(entry.name, path):
+                        yield entry, path
+        except OSError as error:
+            raise DataError(
+                "The data folder cannot be read.",
+                where=directory,
+                found=error.strerror or str(error),
+                valid="an existing folder that this user may list",
+                fix="check data.source.path" if not relative else None,
+            ) from error
+
+    def _ignored(self, name: str, path: str) -> bool:
+        if name.startswith(".") or name.lower() in _LITTER:
+            return True
+        return any(fnmatchcase(name, pattern) or fnmatchcase(path, pattern) for pattern in self.ignore)
+
+    def complain(self) -> None:
+        """DataError where the walk met anything that is no part of a data set."""
+        if self.loose:
+            raise self._error(
+                "There are files beside the class folders.",
+                self.loose,
+                valid="each image inside the folder of its class",
+            )
+        if self.strangers:
+            raise self._error(
+                "There are files among the images that are none.",
+                self.strangers,
+                valid=f"files named {' '.join(sorted(_SUFFIXES))}",
+            )
+        if self.broken:
+            raise self._error(
+                "Some entries are named like images but are no files.",
+                self.broken,
+                valid="files, or links to files that exist",
+            )
+        if self.empty:
+            raise self._error(
+                "Some class folders hold no image.", self.empty, valid="at least one image per class folder"
+            )
+
+    def _error(self, what: str, paths: list[str], *, valid: str) -> DataError:
+        paths = sorted(paths)
+        name = os.path.basename(paths[0])
+        suffix = os.path.splitext(name)[1]
+        pattern = f"*{suffix}" if suffix and suffix.lower() not in _SUFFIXES else name
+        return DataError(
+            what,
+            where=self.root,
+            found=_some(paths),
+            valid=valid,
+            fix=f'move or remove them, or leave them out with data.source.args.ignore=["{pattern}"]',
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + rest

@@ -1,0 +1,135 @@
+"""What a data source hands over: which samples there are, and how the bytes of one are read.
+
+A source plug-in is a callable `(path, **args) -> Samples`; it looks at names and labels only. Pixels are
+read later, one sample at a time, in whichever process needs them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Protocol, overload
+
+import numpy as np
+
+from raycls.errors import DataError
+
+__all__ = ["SPLIT_NAMES", "Files", "Keys", "Reader", "Samples"]
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What data sets call their splits, and what raycls calls them."""
+
+
+class Reader(Protocol):
+    """Reads samples by their position in `Samples`. It is pickled to other processes, so it holds no pixels.
+
+    Two methods are optional. `take(rows)` returns a reader of these samples alone, and makes the splits of
+    a large data set smaller on the wire. `locate(index)` returns the place that an error message names.
+    """
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        """One sample: an encoded image file, or pixels `[H, W, 3]` or `[H, W]` uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All samples of a source, before raycls splits them."""
+
+    classes: Sequence[str]
+    """Class names. raycls sorts them; the labels follow."""
+    labels: Sequence[int] | np.ndarray
+    """The class of each sample as an index into `classes`, `[N]`."""
+    keys: Sequence[str]
+    """A name for each sample that stays the same when the data moves to another machine, `[N]`."""
+    reader: Reader
+    """Where the pixels come from."""
+    splits: Mapping[str, Sequence[int] | np.ndarray] | None = None
+    """The data's own splits among `train`, `val` and `test`, as positions; None where it has none."""
+
+
+class Keys(Sequence[str]):
+    """Many texts in one block of bytes: a million paths pickle in a moment and take no object each.
+
+    Texts are kept as UTF-8; file names that are not valid UTF-8 come back as Python read them.
+    """
+
+    __slots__ = ("_blob", "_offsets")
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._store([text.encode("utf-8", "surrogateescape") for text in texts])
+
+    def _store(self, parts: Sequence[bytes]) -> None:
+        self._blob = b"".join(parts)
+        self._offsets = np.fromiter(accumulate(map(len, parts), initial=0), np.dtype("<i8"), len(parts) + 1)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Keys: ...
+    def __getitem__(self, index: int | slice) -> str | Keys:
+        if isinstance(index, slice):
+            return self.take(np.arange(*index.indices(len(self))))
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is outside 0..{len(self) - 1}")
+        return self._blob[self._offsets[index] : self._offsets[index + 1]].decode("utf-8", "surrogateescape")
+
+    def take(self, rows: np.ndarray) -> Keys:
+        """The texts at `rows`, `[n] int64`, in that order."""
+        bounds = self._offsets.tolist()
+        taken = Keys(())
+        taken._store([self._blob[bounds[row] : bounds[row + 1]] for row in rows.tolist()])
+        return taken
+
+    def digest_parts(self) -> tuple[bytes, bytes]:
+        """Two blocks of bytes that name the texts and their boundaries, for a fingerprint."""
+        return self._blob, self._offsets.tobytes()
+
+    def __iter__(self):
+        for start, stop in pairwise(self._offsets.tolist()):
+            yield self._blob[start:stop].decode("utf-8", "surrogateescape")
+
+    def __getstate__(self) -> tuple[bytes, np.ndarray]:
+        return self._blob, self._offsets
+
+    def __setstate__(self, state: tuple[bytes, np.ndarray]) -> None:
+        self._blob, self._offsets = state
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files under one folder."""
+
+    root: str
+    """Absolute path of the folder."""
+    names: Keys
+    """Path of each file relative to `root`; an absolute one stands for itself."""
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one file; DataError where it cannot be read."""
+        path = self.locate(index)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.readall()
+        except OSError as error:
+            raise DataError(
+                "An image file cannot be read.",
+                where=path,
+                found=error.strerror or str(error),
+                fix="restore the file, or remove it from the data and start a new run",
+            ) from error
+
+    def locate(self, index: int) -> str:
+        """The path of one file."""
+        return os.path.join(self.root, self.names[index])
+
+    def take(self, rows: np.ndarray) -> Files:
+        """A reader of the files at `rows` alone."""
+        return Files(self.root, self.names.take(rows))

@@ -1,0 +1,206 @@
+"""Opens a data set: names the samples, sorts the classes, makes the splits. Pixels are read later, one by one."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from raycls.config.schema import DataConfig, SourceConfig
+from raycls.data.decode import decode
+from raycls.data.samples import Files, Keys, Reader, Samples
+from raycls.data.split import divide
+from raycls.errors import ConfigError, DataError
+from raycls.plugins import bind, resolve
+
+__all__ = ["SOURCES", "Dataset", "Files", "Keys", "Reader", "Samples", "Split", "check_source", "open_dataset"]
+
+SOURCES = {
+    "folder": "raycls.data.formats.folder:folder",
+    "manifest": "raycls.data.formats.manifest:manifest",
+    "cifar": "raycls.data.formats.cifar:cifar",
+    "arrays": "raycls.data.formats.arrays:arrays",
+    "digits": "raycls.data.formats.digits:digits",
+}
+"""The built-in sources, imported when they are asked for."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples of one split. It crosses processes without pixels: names, labels, and where to read."""
+
+    name: str
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    """Class of each sample, `[N] int64`."""
+    keys: Keys
+    reader: Reader
+    formats: tuple[str, ...]
+    max_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def key(self, index: int) -> str:
+        """A name of the sample that does not depend on the machine, such as its path below the data folder."""
+        return self.keys[index]
+
+    def image(self, index: int) -> Image.Image:
+        """The sample decoded to 8-bit RGB. DataError names the file, the reason and the remedy."""
+        data = self.reader.read(index)
+        if isinstance(data, bytes):
+            return decode(data, self.locate(index), formats=self.formats, max_pixels=self.max_pixels)
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or not _is_image(data.shape):
+            raise DataError(
+                "A source returned no image.",
+                where=self.locate(index),
+                found=f"{data.dtype} of shape {list(data.shape)}" if isinstance(data, np.ndarray) else repr(type(data)),
+                valid="bytes of an image file, or uint8 of shape [H, W, 3] or [H, W]",
+            )
+        image = Image.fromarray(np.ascontiguousarray(data))
+        return image if image.mode == "RGB" else image.convert("RGB")
+
+    def locate(self, index: int) -> str:
+        """Where the sample is, in the words of an error message: the path of a file, or the key."""
+        locate = getattr(self.reader, "locate", None)
+        return self.key(index) if locate is None else locate(index)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: its classes, its splits, and a fingerprint of both."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    """Among `train`, `val` and `test`; one without samples is not there."""
+    fingerprint: str
+    """sha256 over the classes and the keys and labels of each split, in hexadecimal. Pixels do not count."""
+
+
+def check_source(config: DataConfig) -> None:
+    """Find the source and bind its arguments, without looking at any data. ConfigError where that fails."""
+    _source(config.source)
+
+
+def open_dataset(config: DataConfig) -> Dataset:
+    """Look at the data that `config.source` names. DataError where it cannot be trained on as it is."""
+    source = _source(config.source)
+    path = config.source.path
+    path = os.path.expanduser(path) if path is not None else None
+    samples: Any = source(path, **config.source.args)
+    if not isinstance(samples, Samples):
+        raise DataError(
+            "The source did not return samples.",
+            where=f"data.source.name: {config.source.name}",
+            found=repr(type(samples)),
+            valid="raycls.data.samples.Samples",
+        )
+    classes, labels = _sorted_classes(samples)
+    keys = samples.keys if isinstance(samples.keys, Keys) else Keys(samples.keys)
+    if len(keys) != len(labels):
+        raise DataError("The source has not one key for each label.", found=f"{len(keys)} keys, {len(labels)} labels")
+    splits: dict[str, Split] = {}
+    for name, rows in divide(labels, samples.splits, config.split).items():
+        reader = _reader(samples.reader, rows, len(labels))
+        splits[name] = Split(
+            name, classes, labels[rows], keys.take(rows), reader, tuple(config.formats), config.max_pixels
+        )
+    _check_trained(splits, classes)
+    return Dataset(classes, splits, _fingerprint(classes, splits))
+
+
+def _source(config: SourceConfig) -> Callable[..., Any]:
+    source = resolve("source", config.name, SOURCES)
+    bind(source, config.args, given=("path",), where="data.source.args")
+    if config.path is None and config.name in SOURCES and _needs_path(source):
+        raise ConfigError(
+            f"The source {config.name} needs a path.",
+            where="data.source.path",
+            found="none",
+            valid="a file or folder, relative to the working directory",
+            fix="raycls train CONFIG data.source.path=...",
+        )
+    return source
+
+
+def _needs_path(source: Callable[..., Any]) -> bool:
+    return inspect.signature(source).parameters["path"].default is inspect.Parameter.empty
+
+
+def _is_image(shape: tuple[int, ...]) -> bool:
+    return (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) and 0 not in shape
+
+
+def _sorted_classes(samples: Samples) -> tuple[tuple[str, ...], np.ndarray]:
+    """Class names sorted as texts, and the labels that follow them, `[N] int64`."""
+    names, labels = list(samples.classes), np.asarray(samples.labels)
+    if len(set(names)) < len(names) or not all(isinstance(name, str) and name for name in names):
+        raise DataError("Class names must be texts that differ.", found=", ".join(map(repr, names[:10])))
+    if len(names) < 2:
+        raise DataError(
+            "There are fewer than two classes, so there is nothing to tell apart.",
+            found=", ".join(names) or "none",
+            fix="if the class folders are one level further down, let data.source.path name that level",
+        )
+    if labels.ndim != 1 or (len(labels) and labels.dtype.kind not in "iu"):
+        raise DataError("The source's labels are no list of integers.", found=f"{labels.dtype} {list(labels.shape)}")
+    labels = labels.astype(np.int64)
+    if len(labels) and not (labels.min() >= 0 and labels.max() < len(names)):
+        raise DataError("The source has a label outside its classes.", valid=f"0 to {len(names) - 1}")
+    order = sorted(range(len(names)), key=names.__getitem__)
+    position = np.empty(len(names), dtype=np.int64)
+    position[order] = np.arange(len(names))
+    return tuple(names[index] for index in order), position[labels]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some samples of a reader that cannot be cut."""
+
+    reader: Reader
+    rows: np.ndarray
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        return self.reader.read(int(self.rows[index]))
+
+    def locate(self, index: int) -> str:
+        locate = getattr(self.reader, "locate", None)
+        return f"sample {int(self.rows[index])}" if locate is None else locate(int(self.rows[index]))
+
+
+def _reader(reader: Reader, rows: np.ndarray, count: int) -> Reader:
+    if len(rows) == count:
+        return reader  # rows ascend, so these are all samples in their own order
+    take = getattr(reader, "take", None)
+    return _Rows(reader, rows) if take is None else take(rows)
+
+
+def _check_trained(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
+    trained = np.bincount(splits["train"].labels, minlength=len(classes)) > 0
+    for name, split in splits.items():
+        unknown = [classes[label] for label in np.unique(split.labels) if not trained[label]]
+        if unknown:
+            raise DataError(
+                f"The split {name} has classes that the train split has not.",
+                found=", ".join(unknown[:5]) + (f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""),
+                valid="in val and test, only classes that are trained",
+                fix="check the names for a difference in spelling, or add images to the train split",
+            )
+
+
+def _fingerprint(classes: tuple[str, ...], splits: dict[str, Split]) -> str:
+    digest = hashlib.sha256()
+    for part in (*Keys(classes).digest_parts(), *(part for split in splits.values() for part in _identity(split))):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _identity(split: Split) -> tuple[bytes, ...]:
+    return (split.name.encode(), *split.keys.digest_parts(), split.labels.astype("<i8").tobytes())
