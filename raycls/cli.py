@@ -1,0 +1,246 @@
+"""The command line: each sub-command parses its words, calls one function, and turns errors into one block.
+
+Nothing here imports torch, ray or matplotlib before a command needs them, so `--help` and `config` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raycls import __version__
+from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
+
+if TYPE_CHECKING:
+    from raycls.config.schema import TrackConfig
+    from raycls.launch.display import Display
+
+__all__ = ["app", "main"]
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PATH=VALUE]...", help="Options that replace those of the file, such as optim.lr=3e-4."),
+]
+RunFolderArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one under runs/.")]
+
+app = typer.Typer(
+    name="raycls",
+    help="Train image classifiers on Ray: the same weights, to the bit, on any number of workers.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code; an unexpected error leaves a file with its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail_on_text(stream)
+    try:
+        typer.main.get_command(app)()
+    except RayclsError as error:
+        _say(f"raycls: {error}")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except Exception as error:
+        _say(f"raycls: unexpected {type(error).__name__}: {error}\n  trace: {_write_traceback(error)}")
+        code = EXIT_FAILED
+    else:
+        code = EXIT_DONE
+    sys.exit(_flushed(code))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"raycls {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, see configs/.")],
+    overrides: Overrides = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start again: a run folder that is there is renamed, never deleted.")
+    ] = False,
+) -> None:
+    """Train what CONFIG describes. The same command again resumes the run."""
+    from raycls.config.load import load
+
+    loaded = load(config, overrides or ())
+    from raycls.launch import trainer  # after the config: its mistakes need no torch to be told
+
+    with _display(loaded.run.track) as display:
+        outcome = trainer.train(loaded.run, new=new, command=_command(), display=display)
+        if outcome.state == "already":
+            display.finish(outcome)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command("eval")
+def evaluate(
+    run: RunFolderArgument,
+    overrides: Overrides = None,
+    split: Annotated[str | None, typer.Option(help="train, val or test. Default: test where the data has it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Evaluate the model of a run. Every image counts once, on any number of workers."""
+    folder = _run_folder(run)
+    from raycls.config.schema import TrackConfig
+    from raycls.launch import trainer
+    from raycls.launch.wording import summary_lines
+
+    with _display(TrackConfig(), sys.stderr) as display:
+        summary = trainer.evaluate(folder, split=split, overrides=overrides or (), display=display)
+    typer.echo(json.dumps(summary) if as_json else "\n".join(summary_lines(summary, split)))
+
+
+@app.command()
+def ledger(run: RunFolderArgument) -> None:
+    """Say whether the steps behind the final weights saw every training sample exactly once per epoch."""
+    folder = _run_folder(run)
+    from raycls.launch.wording import ledger_lines
+    from raycls.run import ledger as ledgers
+    from raycls.run.folder import RunFolder
+    from raycls.run.store import Store
+
+    report = ledgers.check(RunFolder(Store(folder)))
+    typer.echo("\n".join(ledger_lines(report)))
+    raise typer.Exit(EXIT_DONE if report.ok else EXIT_FAILED)
+
+
+@app.command("config")
+def show_config(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or the word schema for the JSON Schema.")],
+    overrides: Overrides = None,
+) -> None:
+    """Print the resolved config, each value with where it was set."""
+    from raycls.config import load as loading
+
+    if file == "schema":
+        if overrides:
+            raise ConfigError("raycls config schema takes no options", found=" ".join(overrides))
+        typer.echo(loading.schema_json())
+    else:
+        typer.echo(loading.show(loading.load(file, overrides or ())).rstrip("\n"))
+
+
+@app.command()
+def init(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A folder of images, one folder per class.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="Where the config goes.")] = "raycls.yaml",
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Files that are no images, such as '*.txt'.")
+    ] = None,
+) -> None:
+    """Look at a folder of images and write a config that trains on it."""
+    if Path(out).exists() and not force:
+        raise ConfigError(f"{out} is there already", fix="choose another --out FILE, or --force to replace it")
+    from raycls.launch import starter
+
+    survey = starter.survey(directory, ignore=tuple(ignore or ()))
+    text = starter.compose(survey, name=Path(out).stem)
+    typer.echo("\n".join(starter.describe(survey)))
+    starter.write(text, Path(out))
+    typer.echo(f"wrote {out}\nnext: raycls train {out}")
+
+
+@app.command()
+def demo() -> None:
+    """Train a small network on 1,797 handwritten digits, then test it: no network, no GPU."""
+    from raycls.launch import demo as demonstration
+
+    settings = demonstration.settings()
+    with _display(settings.track) as display:
+        result = demonstration.run(settings, command=_command(), display=display)
+    typer.echo("\n".join(demonstration.lines(result)))
+    raise typer.Exit(result.exit_code)
+
+
+def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
+    """A live display belongs on the terminal (stderr); plain lines are what the command prints (stdout)."""
+    from raycls.launch.display import make
+
+    if stream is None:
+        stream = sys.stderr if sys.stdout.isatty() and sys.stderr.isatty() else sys.stdout
+    return make(track, stream)
+
+
+def _run_folder(run: str) -> str:
+    """The folder or URI that RUN names; ConfigError with the runs that are there."""
+    if "://" in run or Path(run).is_dir():
+        return run
+    storage = Path("runs")
+    if (storage / run).is_dir():
+        return str(storage / run)
+    known = sorted(path.parent.name for path in storage.glob("*/config.yaml"))
+    from raycls.config.suggest import suggest
+
+    near = suggest(run, known)
+    raise ConfigError(
+        f"there is no run {run}",
+        where=str(Path.cwd()),
+        valid=", ".join(known[:20]) or "no run in the folder runs yet",
+        fix=f"did you mean {near}?" if near else "give the path of the run folder",
+    )
+
+
+def _command() -> list[str]:
+    """The words that were typed, for the run folder and for the line that says how to resume."""
+    program = Path(sys.argv[0]).name
+    start = ["python", "-m", "raycls"] if program == "__main__.py" else [program]
+    return [*start, *sys.argv[1:]]
+
+
+def _write_traceback(error: Exception) -> str:
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="raycls-", suffix=".traceback.txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError as problem:  # no room for the file: the traceback itself is the last resort
+        return f"no file could be written ({problem}):\n{text}"
+    return file.name
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        return  # nobody reads any more; the exit code still tells
+
+
+def _never_fail_on_text(stream: Any) -> None:
+    """A class name that the terminal's encoding lacks is shown escaped instead of ending the command."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+def _flushed(code: int) -> int:
+    """Flush what is left; where the reader went away early, as `head` does, leave without a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+if __name__ == "__main__":
+    main()

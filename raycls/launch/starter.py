@@ -1,0 +1,246 @@
+"""`raycls init`: look at a folder of images and write a config that trains on it.
+
+The rules are few and written into the config as comments, so that a reader sees why a value is what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from raycls.config.schema import DataConfig, SourceConfig
+from raycls.data.source import Dataset, Split, open_dataset
+from raycls.errors import ConfigError, DataError
+
+__all__ = ["Survey", "compose", "describe", "survey", "write"]
+
+_LOOKED_AT = 48
+_SMALL = 64
+_SIZES = (96, 128, 160, 192, 224)
+_LISTED = 20
+_IMBALANCE = 3.0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found: images per split and class, and the width and height in pixels of a sample of them."""
+
+    path: str
+    ignore: tuple[str, ...]
+    classes: tuple[str, ...]
+    counts: dict[str, tuple[int, ...]]
+    """Split -> images per class, in the order of `classes`."""
+    own_splits: bool
+    """Whether the folder came with its splits; otherwise they are the default fractions of raycls."""
+    sizes: tuple[tuple[int, int], ...]
+    unreadable: tuple[str, ...] = ()
+    """Why images of the sample could not be decoded."""
+
+    @property
+    def total(self) -> int:
+        return sum(sum(counts) for counts in self.counts.values())
+
+    @property
+    def train(self) -> int:
+        return sum(self.counts["train"])
+
+    @property
+    def short_side(self) -> int:
+        """Median of the shorter sides in pixels."""
+        return int(median(min(size) for size in self.sizes))
+
+    @property
+    def one_size(self) -> bool:
+        return len(set(self.sizes)) == 1
+
+    @property
+    def imbalance(self) -> float:
+        """Images of the largest class per image of the smallest one, in the training split."""
+        counts = self.counts["train"]
+        return max(counts) / max(1, min(counts))
+
+    @property
+    def elongated(self) -> bool:
+        """Whether a square cut out of the middle would lose more than half of a typical image."""
+        return median(max(size) / min(size) for size in self.sizes) > 2
+
+    @property
+    def characters(self) -> bool:
+        """Whether the classes are named like digits or letters, which mean another thing when mirrored."""
+        return all(len(name) == 1 for name in self.classes)
+
+
+def survey(path: str, *, ignore: tuple[str, ...] = ()) -> Survey:
+    """Look at the folder `path`: every file's name, and the pixels of at most 48 images.
+
+    DataError where it cannot be trained on: fewer than two classes, files that are no images, nothing readable.
+    """
+    args = {"ignore": list(ignore)} if ignore else {}
+    dataset = open_dataset(DataConfig(source=SourceConfig(name="folder", path=path, args=args)))
+    if len(dataset.classes) < 2:
+        raise DataError(
+            "a classifier needs at least two classes",
+            where=path,
+            found=", ".join(dataset.classes) or "no class",
+            fix="put the images of each class into a folder of its own: DIR/cat/1.jpg, DIR/dog/2.jpg",
+        )
+    sizes, unreadable = _look(dataset.splits["train"])
+    if not sizes:
+        raise DataError("none of the images that were looked at can be decoded", where=path, found=unreadable[0])
+    counts = {
+        name: tuple(np.bincount(split.labels, minlength=len(dataset.classes)).tolist())
+        for name, split in dataset.splits.items()
+    }
+    return Survey(
+        path=path,
+        ignore=ignore,
+        classes=dataset.classes,
+        counts=counts,
+        own_splits=_has_own_splits(dataset),
+        sizes=tuple(sizes),
+        unreadable=tuple(unreadable),
+    )
+
+
+def describe(found: Survey) -> list[str]:
+    """Classes, counts, sizes and imbalance, in lines for a reader."""
+    per_class = np.sum([np.asarray(counts) for counts in found.counts.values()], axis=0).tolist()
+    order = sorted(range(len(found.classes)), key=lambda index: (-per_class[index], found.classes[index]))
+    lines = [f"{found.total} images of {len(found.classes)} classes in {found.path}"]
+    lines += [f"  {per_class[index]:>8}  {found.classes[index]}" for index in order[:_LISTED]]
+    if len(order) > _LISTED:
+        least = order[-1]
+        lines.append(f"  and {len(order) - _LISTED} more, down to {per_class[least]} of {found.classes[least]}")
+    splits = ", ".join(f"{sum(counts)} {name}" for name, counts in found.counts.items())
+    lines.append(f"splits: {splits} ({'the folder has them' if found.own_splits else 'cut by fraction, stratified'})")
+    widths, heights = zip(*found.sizes, strict=True)
+    if found.one_size:
+        size = f"all {widths[0]}x{heights[0]}"
+    else:
+        size = (
+            f"{min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}, "
+            f"median {median(widths):g}x{median(heights):g}"
+        )
+    lines.append(f"pixels: {size} (width x height, {len(found.sizes)} images looked at)")
+    lines.append(f"imbalance: the largest class has {found.imbalance:.3g} times the images of the smallest")
+    lines += [f"not readable, training will stop at it: {reason}" for reason in found.unreadable]
+    return lines
+
+
+def compose(found: Survey, *, name: str) -> str:
+    """The text of a config that trains on `found`; `name` is what the header calls the file (without suffix)."""
+    small = found.short_side <= _SMALL
+    size = _image_size(found)
+    batch = _batch_size(found.train, small)
+    steps = -(-found.train // batch)
+    epochs = min(60, max(10, -(-1500 // steps)))
+    evaluated = next(split for split in ("val", "test", "train") if split in found.counts)
+    metric = "f1_macro" if found.imbalance > _IMBALANCE else "top1"
+    ignore = f"    args: {{ignore: {_text(list(found.ignore))}}}\n" if found.ignore else ""
+    why_metric = "   # the classes are of unequal size: every class counts the same" if metric == "f1_macro" else ""
+    return (
+        f"# {len(found.classes)} classes, {found.train} training images. Written by `raycls init`.\n"
+        f"# Command:  raycls train {name}.yaml\n"
+        f"# Expected: not measured yet.\n\n"
+        f"data:\n"
+        f"  source:\n    name: folder\n"
+        f"    path: {_text(found.path)}   # relative to where the command is typed\n{ignore}"
+        f"  batch_size: {batch}   # over all workers together; {steps} steps per epoch\n"
+        f"  image_size: {size}   # half of the images looked at have a shorter side of {found.short_side} or less\n\n"
+        + _augment(found, size, small)
+        + _model(small)
+        + f"train:\n  duration: {epochs}ep\n\n"
+        f"evaluate:\n  split: {evaluated}\n  metric: {metric}{why_metric}\n\n"
+        f"scale:\n  workers: 1   # 0: in this process, without Ray, for a debugger\n"
+    )
+
+
+def write(text: str, path: Path) -> None:
+    """Write `text` to `path` in one step: another process sees the old file or the new one, never half of it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}", found=str(error), fix="choose another --out FILE") from error
+
+
+def _look(split: Split) -> tuple[list[tuple[int, int]], list[str]]:
+    """Sizes (width, height) of images spread evenly over the split, and the reasons of those that failed."""
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), _LOOKED_AT)).round().astype(int)).tolist()
+    sizes: list[tuple[int, int]] = []
+    unreadable: list[str] = []
+    for index in chosen:
+        try:
+            sizes.append(split.image(index).size)
+        except DataError as error:
+            unreadable.append(" ".join(part for part in (error.what, error.where, error.found) if part))
+    return sizes, unreadable
+
+
+def _image_size(found: Survey) -> int:
+    if found.short_side <= _SMALL:
+        return max(8, -(-found.short_side // 4) * 4)
+    return max((size for size in _SIZES if size <= found.short_side), default=_SMALL)
+
+
+def _batch_size(train: int, small: bool) -> int:
+    """A power of two that leaves about 20 steps per epoch, as far as 128 (small images) or 64 go."""
+    wanted = max(4, train // 20)
+    return min(128 if small else 64, 1 << (wanted.bit_length() - 1))
+
+
+def _augment(found: Survey, size: int, small: bool) -> str:
+    whole = f"resize: {{size: [{size}, {size}]}}"
+    same = found.one_size and found.sizes[0] == (size, size)
+    flip = [] if found.characters else ["horizontal_flip"]
+    if small or found.elongated:
+        train = [] if same else [whole]
+        train += [f"random_crop: {{size: {size}, padding: {max(1, size // 8)}}}", *flip]
+        evaluate = [whole]
+    else:
+        train = [f"random_resized_crop: {{size: {size}, scale: [0.35, 1.0]}}", *flip]
+        evaluate = [f"resize: {{size: {round(size * 8 / 7)}}}", f"center_crop: {{size: {size}}}"]
+    why = "   # no mirror images: the classes look like characters" if found.characters else ""
+    lines = [f"augment:{why}", "  train:", *(f"    - {line}" for line in train)]
+    lines += ["  eval:", *(f"    - {line}" for line in evaluate)]
+    return "\n".join(lines) + "\n\n"
+
+
+def _model(small: bool) -> str:
+    if small:
+        model = "model:\n  name: tiny_cnn   # resnet18_cifar is larger and more accurate\n  args: {width: 64}\n\n"
+        rate = "2e-3"
+    else:
+        model = (
+            "model:\n  name: resnet18\n"
+            "  # weights: IMAGENET1K_V1   # start from ImageNet (downloaded once): better with few images;\n"
+            "  #                            then lower optim.lr to 2e-4\n\n"
+        )
+        rate = "1e-3"
+    optim = f"optim:\n  name: adamw\n  lr: {rate}\n  weight_decay: 0.05\n  weight_decay_on: weights\n\n"
+    return model + optim + "schedule:\n  name: cosine\n  warmup: 1ep\n\n"
+
+
+def _has_own_splits(dataset: Dataset) -> bool:
+    """Read from the keys, which are relative paths: `train/cat/1.jpg` is an image of a split the folder has."""
+    split = dataset.splits["train"]
+    return split.key(0).split("/")[0] == "train" and "train" not in dataset.classes
+
+
+def _text(value: object) -> str:
+    """A JSON text is a YAML text, whatever a path holds."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,236 @@
+"""The words and numbers of a progress line: what a record, a header and an ending look like in print."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+__all__ = [
+    "Audit",
+    "Ending",
+    "Record",
+    "clock_text",
+    "ending_lines",
+    "epoch_text",
+    "evaluation_text",
+    "header_lines",
+    "join",
+    "ledger_lines",
+    "number_text",
+    "place",
+    "speed_text",
+    "summary_lines",
+    "train_text",
+    "value_text",
+]
+
+Record = Mapping[str, Any]
+
+_SHARES = frozenset({"top1", "top5"})
+_CLASSES_SHOWN = 30
+
+
+class Ending(Protocol):
+    """What `finish` reads of the outcome of a run."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def folder(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def epochs(self) -> float: ...
+    @property
+    def best(self) -> dict[str, Any] | None: ...
+    @property
+    def final(self) -> dict[str, Any] | None: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+class Audit(Protocol):
+    """What `ledger_lines` reads of the report on a ledger."""
+
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def attempts(self) -> Sequence[str]: ...
+    @property
+    def problems(self) -> Sequence[str]: ...
+
+
+def header_lines(info: Record) -> list[str]:
+    """What the run is, in at most seven lines."""
+    lines = [f"run        {info['folder']}"] if "folder" in info else []
+    splits = info.get("splits") or {}
+    data = [str(info["source"])] if "source" in info else []
+    data += [f"{info['classes']} classes"] if "classes" in info else []
+    data += [f"{count} {name}" for name, count in splits.items()]
+    model = [str(info["model"])] if "model" in info else []
+    model += [f"{number_text(info['parameters'])} parameters"] if "parameters" in info else []
+    lines += [f"data       {', '.join(data)}"] if data else []
+    lines += [f"model      {', '.join(model)}"] if model else []
+    lines += [f"workers    {_workers(info)}"] if "workers" in info else []
+    arithmetic = [f"{name} {info[name]}" for name in ("precision", "reduction") if name in info]
+    if "batch_size" in info:
+        parts = info.get("micro_batches")
+        arithmetic.append(f"batch {info['batch_size']}" + (f" in {parts} micro-batches" if parts else ""))
+    lines += [f"arithmetic {', '.join(arithmetic)}"] if arithmetic else []
+    if "total_steps" in info:
+        steps = f"{info['total_steps']}"
+        if info.get("steps_per_epoch"):
+            steps += f", {info['steps_per_epoch']} per epoch"
+        if info.get("start_step"):
+            steps += f"; resumed at step {info['start_step']}"
+        lines.append(f"steps      {steps}")
+    return lines
+
+
+def ending_lines(outcome: Ending, info: Record) -> list[str]:
+    """How the run ended and what to type next, in at most seven lines."""
+    words = {
+        "done": "done",
+        "stopped": "stopped after a checkpoint",
+        "early": "stopped early: no more improvement",
+        "budget": "stopped: train.budget is used up",
+        "already": "already done, nothing was trained",
+    }.get(outcome.state, outcome.state)
+    lines = [f"{words}: {outcome.epochs:g} epochs, {outcome.step} steps, {clock_text(outcome.seconds)} in this start"]
+    if outcome.best:
+        best = outcome.best
+        metric, value = str(best.get("metric", "metric")), best.get("value")
+        shown = value_text(metric, value) if isinstance(value, (int, float)) else str(value)
+        split = f"{best['split']} " if best.get("split") else ""
+        lines.append(f"best       {split}{metric} {shown} at step {best.get('step')}")
+    if outcome.final:
+        lines.append(f"last       {evaluation_text(outcome.final).removeprefix('| ')}")
+    lines.append(f"run folder {outcome.folder}")
+    folder = shlex.quote(outcome.folder)
+    command = shlex.join(info["command"]) if info.get("command") else f"raycls train {folder}/config.yaml"
+    if outcome.state == "stopped":
+        lines.append(f"next       {command}    # goes on from step {outcome.step}")
+    elif outcome.state == "budget":
+        lines.append(f"next       {command} train.budget=off    # or a larger one; goes on from step {outcome.step}")
+    else:
+        lines.append(f"next       raycls eval {folder} --split test")
+        lines.append(f"           raycls train {folder}/config.yaml run.name=NAME optim.lr=LR    # a variation")
+    return lines
+
+
+def summary_lines(summary: Record, split: str | None = None) -> list[str]:
+    """The numbers of `metrics.summarise` for a reader: the averages, and each class where there are few."""
+    lines = [
+        f"{'split ' + split + ', ' if split else ''}{summary['count']} images",
+        f"loss       {summary['loss']:.6f}",
+        f"top1       {summary['top1']:.4f}",
+        f"top5       {summary['top5']:.4f}",
+    ]
+    scores = ("precision", "recall", "f1")
+    lines.append(f"{'':<24}" + "".join(f"{name:>12}" for name in scores))
+    rows = {average: {name: summary[name][average] for name in scores} for average in ("macro", "weighted")}
+    classes = list(summary["f1"]["per_class"])
+    if len(classes) <= _CLASSES_SHOWN:
+        rows |= {label: {name: summary[name]["per_class"][label] for name in scores} for label in classes}
+    lines += [f"{label:<24}" + "".join(f"{row[name]:>12.4f}" for name in scores) for label, row in rows.items()]
+    if len(classes) > _CLASSES_SHOWN:
+        lines.append(f"{len(classes)} classes: --json has each of them, and the confusion matrix")
+    return lines
+
+
+def ledger_lines(report: Audit) -> list[str]:
+    """The verdict first, then the attempts, then what is wrong."""
+    seen = f"{report.steps} steps, {report.epochs} whole epochs of {report.samples} samples"
+    verdict = (
+        f"exact: {seen}, each sample exactly once per epoch" if report.ok else f"not exact: {seen}, with these problems"
+    )
+    return [verdict, *(f"  {line}" for line in report.attempts), *(f"  problem: {line}" for line in report.problems)]
+
+
+def place(record: Record, info: Record) -> str:
+    """Where in the run a record is: `epoch 3.5/10  step 70/200`."""
+    total = info.get("total_steps")
+    step = f"step {record.get('step', 0)}" + (f"/{total}" if total else "")
+    return f"epoch {epoch_text(record, info)}  {step}"
+
+
+def epoch_text(record: Record, info: Record) -> str:
+    """`3.5/10`, or `3.5` where the length of the run is not known."""
+    total, per_epoch = info.get("total_steps"), info.get("steps_per_epoch")
+    epoch = f"{float(record.get('epoch', 0)):.4g}"
+    return f"{epoch}/{total / per_epoch:.4g}" if total and per_epoch else epoch
+
+
+def train_text(record: Record) -> str:
+    """Loss and accuracy of the training, and the learning rate."""
+    return join(
+        f"train loss {number(record['loss'])}" if "loss" in record else "",
+        f"top1 {value_text('top1', record['top1'])}" if "top1" in record else "",
+        f"lr {number(record['lr'])}" if "lr" in record else "",
+    )
+
+
+def evaluation_text(record: Record) -> str:
+    """Loss and accuracy of an evaluation, set off from the training's."""
+    return "| " + join(
+        f"{record.get('split', 'val')} loss {number(record['loss'])}" if "loss" in record else "",
+        f"top1 {value_text('top1', record['top1'])}" if "top1" in record else "",
+        "(best)" if record.get("best") is True else "",
+    )
+
+
+def speed_text(record: Record) -> str:
+    """Images per second over all workers, and the part of the time that was spent waiting for data."""
+    return join(
+        f"| {float(record['images_per_second']):.0f} images/s" if "images_per_second" in record else "",
+        f"data-wait {float(record['data_wait']):.0%}" if "data_wait" in record else "",
+    )
+
+
+def value_text(metric: str, value: Any) -> str:
+    """A metric with the digits it deserves: shares with four decimals, losses with four digits."""
+    return f"{float(value):.4f}" if metric in _SHARES or metric.startswith("f1") else number(value)
+
+
+def number(value: Any) -> str:
+    """Four significant digits; history writes what is not finite as a text, which is shown as it is."""
+    return value if isinstance(value, str) else f"{float(value):.4g}"
+
+
+def number_text(count: int) -> str:
+    """`11.7 M`, `412 k`, `900`."""
+    for limit, unit in ((1_000_000, "M"), (1_000, "k")):
+        if count >= limit:
+            return f"{count / limit:.3g} {unit}"
+    return str(count)
+
+
+def clock_text(seconds: float | None) -> str:
+    """`0:01:05`, with days where there are any."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (f"{days}d " if days else "") + f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _workers(info: Record) -> str:
+    count, threads = int(info["workers"]), int(info.get("threads", 1))
+    who = "in this process, no Ray" if count == 0 else f"{count} on Ray"
+    words = [f"{who}, {threads} thread{'s' if threads != 1 else ''} each" if count else f"{who}, {threads} threads"]
+    words += [str(info[key]) for key in ("device",) if key in info]
+    words += [f"executor {info['executor']}"] if "executor" in info else []
+    return ", ".join(words)
+
+
+def join(*parts: str) -> str:
+    """The parts that are not empty, two spaces apart."""
+    return "  ".join(part for part in parts if part and part != "| ")
