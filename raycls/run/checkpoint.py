@@ -136,6 +136,8 @@ def commit(folder: RunFolder, state: Snapshot, *, keep: int, best: Mapping[str, 
     `best` (`{"step", "metric", "value"}`) makes this checkpoint the best one. Raises CheckpointError; the
     checkpoints that were there before are still there then.
     """
+    if best is not None and best["step"] != state.step:
+        raise ValueError(f"the best checkpoint is that of step {best['step']}, this one is of step {state.step}")
     standing = best if best is not None else folder.read_json(folder.BEST)
     if folder.store.is_local:
         _commit_local(folder, state, standing)

@@ -46,9 +46,13 @@ class History:
         if self._events is not None:
             self._events.write(line)
 
+    def flush(self) -> None:
+        """Bring every line to the disk, or to the remote store, before returning."""
+        self._folder.store.append_lines(self._folder.HISTORY, [], sync=True)
+
     def close(self) -> None:
-        """Bring everything to the store. May be called twice."""
-        self._folder.store.flush()
+        """`flush`, and end the event file. May be called twice."""
+        self.flush()
         if self._events is not None:
             events, self._events = self._events, None
             events.close()

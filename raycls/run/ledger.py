@@ -74,7 +74,7 @@ class Ledger:
             self._part += 1
             self._written = 0
         name = f"{self._base}.jsonl" if self._part == 1 else f"{self._base}.{self._part}.jsonl"
-        if self._lines or sync and self._written:
+        if self._lines or (sync and self._written):
             self._store.append_lines(name, self._lines, sync=sync)
         self._written += self._held
         self._lines, self._held = [], 0

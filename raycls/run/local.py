@@ -98,7 +98,7 @@ class LocalFiles:
         _make_folder(end.parent)
         if start.is_dir():
             _sync_folder(start)
-        os.rename(start, end)
+        start.rename(end)
         _sync_folder(end.parent)
         if start.parent != end.parent:
             _sync_folder(start.parent)
@@ -135,7 +135,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_serial)}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -136,7 +136,7 @@ def _flock(descriptor: int, path: Path) -> bool:
 def _is_at(descriptor: int, path: Path) -> bool:
     """Whether `path` still names the open file: the folder may have been set aside while we waited."""
     try:
-        named = os.stat(path)
+        named = path.stat()
     except FileNotFoundError:
         return False
     return os.path.samestat(named, os.fstat(descriptor))
