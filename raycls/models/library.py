@@ -20,17 +20,17 @@ __all__ = ["builtins", "construct", "declared", "weights_of"]
 _FIXED: Mapping[str, frozenset[str]] = {
     "DenseNet": frozenset({"growth_rate", "block_config", "num_init_features"}),
     "EfficientNet": frozenset({"last_channel"}),
-    "GoogLeNet": frozenset({"aux_logits", "dropout_aux"}),
-    "Inception3": frozenset({"aux_logits"}),
+    "GoogLeNet": frozenset({"aux_logits", "dropout_aux", "init_weights"}),
+    "Inception3": frozenset({"aux_logits", "init_weights"}),
     "SqueezeNet": frozenset({"version"}),
     "SwinTransformer": frozenset({"stochastic_depth_prob"}),
 }
-# Taken by the builder before the class sees them.
-_ADDED: Mapping[str, tuple[str, ...]] = {
-    "EfficientNet": ("dropout",),
-    "MaxVit": ("input_size",),
-    "MobileNetV3": ("width_mult", "reduced_tail", "dilated"),
-    "VisionTransformer": ("image_size",),
+# Taken by the builder before the class sees them, with the builder's defaults.
+_ADDED: Mapping[str, Mapping[str, Any]] = {
+    "EfficientNet": {"dropout": None},  # each size has its own
+    "MaxVit": {"input_size": (224, 224)},
+    "MobileNetV3": {"width_mult": 1.0, "reduced_tail": False, "dilated": False},
+    "VisionTransformer": {"image_size": 224},
 }
 # Classes and functions, which a config file cannot hold.
 _OBJECTS = frozenset(
@@ -65,17 +65,13 @@ def weights_of(builder: Callable[..., nn.Module]) -> type[WeightsEnum]:
 def declared(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """A stand-in for `builder` whose signature names the arguments a config may give. It is never called."""
     cls = _class(builder)
-    own = [
-        parameter.name
-        for parameter in inspect.signature(cls).parameters.values()
-        if parameter.default is not parameter.empty
-    ]
     left_out = _FIXED.get(cls.__name__, frozenset()) | _OBJECTS | {"num_classes"}
-    names = [name for name in own if name not in left_out]
-    names += [name for name in _ADDED.get(cls.__name__, ()) if name not in names]
+    own = inspect.signature(cls).parameters.values()
+    defaults = {p.name: p.default for p in own if p.default is not p.empty and p.name not in left_out}
+    defaults |= _ADDED.get(cls.__name__, {})
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("num_classes", keyword)]
-    parameters += [inspect.Parameter(name, keyword, default=None) for name in names]
+    parameters += [inspect.Parameter(name, keyword, default=value) for name, value in defaults.items()]
 
     def stand_in(**arguments: Any) -> nn.Module:
         return builder(**arguments)
@@ -97,7 +93,7 @@ def construct(
     name = _class(builder).__name__
     if name in ("GoogLeNet", "Inception3"):
         arguments["aux_logits"] = False
-        arguments.setdefault("init_weights", True)
+        arguments["init_weights"] = True  # the default, which warns where it is not said
         arguments.setdefault("transform_input", weights is not None)
     if weights is not None and name == "VisionTransformer":
         arguments.setdefault("image_size", weights.meta["min_size"][0])

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
-import tempfile
 import urllib.request
 from collections import OrderedDict
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
+from uuid import uuid4
 
 import safetensors.torch
 import torch
@@ -47,7 +47,7 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    if len(path.parts) > 1 or path.suffix.lower() in _SUFFIXES:
+    if "/" in name or os.sep in name or path.suffix.lower() in _SUFFIXES:
         raise ModelError(
             "the file of the weights is not there" if not path.is_dir() else "the weights are a folder, not a file",
             where="model.weights",
@@ -155,20 +155,19 @@ def fetch(url: str) -> Path:
         _log.info("downloading %s to %s", name, folder)
         try:
             _download(url, path)
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise ModelError(
-                f"the weights {name} cannot be downloaded", where="model.weights", found=str(reason), fix=remedy
+                f"the weights {name} cannot be downloaded",
+                where="model.weights",
+                found=str(reason) or type(error).__name__,
+                fix=remedy,
             ) from error
-    expected = re.search(r"-([0-9a-f]{8,})\.", name)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if expected and not digest.startswith(expected[1]):
+    if problem := _damage(path, name):
         raise ModelError(
             f"the weights {name} are damaged",
             where=str(path),
-            found=f"sha256 {digest[:16]}...",
-            valid=f"sha256 {expected[1]}...",
+            found=problem,
             fix=f"delete the file and start again; without a network, {remedy}",
         )
     return path
@@ -176,15 +175,27 @@ def fetch(url: str) -> Path:
 
 def _download(url: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer:
+        # torchvision wrote the address; no config can.
+        with temporary.open("xb") as file, urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
             while block := answer.read(1 << 20):
                 file.write(block)
+        if problem := _damage(temporary, path.name):
+            raise OSError(f"what arrived is damaged or incomplete: {problem}")
         os.replace(temporary, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def _damage(path: Path, name: str) -> str | None:
+    """How the content differs from the digest in `name`, or None where it does not."""
+    expected = re.search(r"-([0-9a-f]{8,})\.", name)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is None or digest.startswith(expected[1]):
+        return None
+    return f"sha256 {digest[:16]}... instead of {expected[1]}..."
 
 
 def _without_prefixes(content: Mapping[str, Any]) -> OrderedDict[str, Any]:
