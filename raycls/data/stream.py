@@ -12,19 +12,22 @@ nothing is drained at a boundary, and the first batch after one has been decoded
 from __future__ import annotations
 
 import json
+import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raycls.config.schema import DataConfig
-from raycls.data.augment import Augment, collate
 from raycls.data.order import Order, part
-from raycls.data.source import Split
 from raycls.errors import DataError, RayclsError, from_json, to_json
+
+if TYPE_CHECKING:  # the processes that only route slices need not import torch
+    from raycls.data.augment import Augment
+    from raycls.data.source import Split
 
 __all__ = ["Maker", "Position", "Slice", "Stream", "Timeline", "open_stream"]
 
@@ -124,6 +127,8 @@ class Maker:
             return Slice(position, empty, empty, np.zeros((0, 0, 0, 3), np.uint8), error)
 
     def _make(self, position: Position) -> Slice:
+        from raycls.data.augment import collate
+
         if position.kind == TRAIN:
             split, augment = self.train, self.train_augment
             ids = self.order.slice_ids(position.step, position.rank, self.world)
@@ -271,24 +276,33 @@ def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: 
 
 def _open_ray(config: DataConfig, timeline: Timeline, maker: Maker, rank: int, share: Callable[[Any], Any]) -> Stream:
     iterators = share(_splits(timeline, maker) if rank == 0 else None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        batches = iterators[rank].iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=config.prefetch
-        )
-        rows = iter(batches)
+    tables = iter(
+        iterators[rank].iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=config.prefetch)
+    )
+    # The pipeline starts when its first batch is asked for: that is now, while this worker builds its model.
+    first: Future[Any] = Future()
+    threading.Thread(target=_fetch, args=(tables, first), name="raycls-first-batch", daemon=True).start()
 
     def slices() -> Iterator[Slice]:
-        for table in rows:
+        table = first.result()
+        while table is not None:
             for index in range(table.num_rows):
                 yield _from_row(table, index)
+            table = next(tables, None)
 
     def close() -> None:
-        stop = getattr(rows, "close", None)
-        if stop is not None:
+        stop = getattr(tables, "close", None)
+        if stop is not None and first.done():
             stop()
 
     return Stream(slices(), timeline.of(rank), close)
+
+
+def _fetch(tables: Iterator[Any], into: Future[Any]) -> None:
+    try:
+        into.set_result(next(tables, None))
+    except BaseException as error:  # noqa: BLE001 - raised again where the batch is asked for
+        into.set_exception(error)
 
 
 def _splits(timeline: Timeline, maker: Maker) -> list[Any]:

@@ -35,6 +35,7 @@ _QUIET = {
 }
 _PREFIX = "raycls-"
 _STARTUP_SECONDS = "120"
+_TEMPORARY = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()  # noqa: S108 - mkdtemp makes a private folder
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _private() -> Iterator[Cluster]:
 
     _sweep()
     # Short, because sockets lie below it and their paths may have 107 characters.
-    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TEMPORARY)
     failed = True
     try:
         try:
@@ -145,6 +146,13 @@ def _private() -> Iterator[Cluster]:
         _forget_token()
         if not failed:
             _remove(folder)
+
+
+def _cpus() -> int:
+    """The CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
 
 
 def _options() -> dict[str, Any]:
@@ -194,7 +202,7 @@ def _let_bytecode_be_kept() -> None:
 
 def _sweep() -> None:
     """Remove what runs that were killed left in the temporary folder."""
-    for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
+    for folder in Path(_TEMPORARY).glob(f"{_PREFIX}*-*"):
         match = re.fullmatch(rf"{_PREFIX}(\d+)-\w+", folder.name)
         if match and not os.path.exists(f"/proc/{match[1]}") and folder.stat().st_uid == os.getuid():
             _remove(str(folder))

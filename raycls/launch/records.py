@@ -12,12 +12,12 @@ from raycls.data.source import Dataset
 from raycls.data.stream import Slice
 from raycls.errors import RayclsError
 from raycls.report.curves import draw
+from raycls.run.checkpoint import Writer
 from raycls.run.folder import RunFolder
 from raycls.run.history import History, read, write_csv
 from raycls.run.ledger import Ledger
 from raycls.run.tree import snapshot
 from raycls.run.weights import write_model
-from raycls.run.writer import Writer
 from raycls.train.metrics import flat
 from raycls.train.optim import mode_of
 from raycls.train.plan import Plan
@@ -129,7 +129,7 @@ class Recorder:
             self.ledger.flush()
             self.worker.check()  # rank 0 must not be ahead of the others' ledgers
         if self.writer is not None and self.history is not None:
-            self.history.flush()
+            self.folder.store.flush()  # a remote store must not lack the lines before its checkpoint
             self.writer.submit(snapshot(state.step, state.trees()), best=self._best_to_keep)
         self._best_to_keep = None
 

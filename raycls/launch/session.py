@@ -10,7 +10,7 @@ import os
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -69,7 +69,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     share: Callable[[Any], Any] = lambda value: value
     """Hands every rank what rank 0 passes in; a collective call."""
     post: Callable[[dict[str, Any]], None] = lambda record: None

@@ -182,7 +182,7 @@ class Exact:
     def finish(self) -> Totals:
         if self._alone:
             return self._totals
-        held = {node: flat for node, flat in self._stack}
+        held = dict(self._stack)
         parts = [
             tree_sum(node, self._leaves, lambda node: held[node].data if node in held else None)
             for node in self._nodes[self._rank]
