@@ -17,7 +17,14 @@ import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+)
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +40,7 @@ GROUP = "raycls.plugins"
 
 _WORD = r"[A-Za-z_][A-Za-z0-9_]*"
 _FORM = re.compile(rf"({_WORD}(?:\.{_WORD})*):({_WORD}(?:\.{_WORD})*)")
+_KINDS = ((ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceFileLoader, SOURCE_SUFFIXES))  # in Python's order
 _FORM_WORDS = "package.module:attribute, for code under the working directory"
 
 
@@ -91,9 +99,11 @@ def bind(function: Callable[..., Any], args: Mapping[str, Any], *, given: Sequen
             problems.append(f"there is no argument {key}")
             near = suggest(key, choices)
             hints += [] if near is None else [f"did you mean {where}.{near}?"]
-    for parameter in parameters:
-        if parameter.default is parameter.empty and not _met(parameter, args, given):
-            problems.append(f"the argument {parameter.name} is missing")
+    problems += [
+        f"the argument {parameter.name} is missing"
+        for parameter in parameters
+        if parameter.default is parameter.empty and not _met(parameter, args, given)
+    ]
     if not takes_any:
         problems += [f"it must take the argument {key}, which raycls passes" for key in given if key not in named]
     if problems:
@@ -181,26 +191,24 @@ class _Local:
     def _locate(self, module: str) -> list[ModuleSpec]:
         """The specs of the module and of the packages around it, from files under the root; imports nothing."""
         specs: list[ModuleSpec] = []
-        search = [str(self._root)]
         parts = module.split(".")
-        PathFinder.invalidate_caches()
+        folder: str | None = str(self._root)
         for depth in range(1, len(parts) + 1):
-            spec = PathFinder.find_spec(".".join(parts[:depth]), search)
+            spec = None if folder is None else FileFinder(folder, *_KINDS).find_spec(".".join(parts[:depth]))
             if spec is None or (spec.origin is None and depth == len(parts)):
-                raise self._not_there(parts, search)
+                raise self._not_there(parts, folder)
             self._inside(spec)
             specs.append(spec)
-            search = list(spec.submodule_search_locations or [])
+            folder = next(iter(spec.submodule_search_locations or []), None)
         return specs
 
-    def _not_there(self, parts: list[str], search: list[str]) -> ConfigError:
+    def _not_there(self, parts: list[str], folder: str | None) -> ConfigError:
         if parts[0] in sys.stdlib_module_names:
             return self._refused(f"{parts[0]} is a module of Python, not a file under {self._root}")
         if parts[-1] == "py":
             fix = f"leave the .py out: {'.'.join(parts[:-1])}:{self._name.partition(':')[2]}"
             return self._refused("a module is named without its suffix", fix=fix)
-        files = sorted({path.stem for folder in search for path in Path(folder).glob("*.py")})
-        near = suggest(parts[-1], files)
+        near = None if folder is None else suggest(parts[-1], sorted(path.stem for path in Path(folder).glob("*.py")))
         path = self._root.joinpath(*parts)
         fix = "write the module, or start raycls in the folder that holds it"
         return self._refused(f"there is no {path}.py", fix=fix if near is None else f"did you mean the file {near}.py?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -46,7 +46,8 @@ def known(
             if value is not None or not words.is_free(model, key):
                 result[key] = value
         elif isinstance(value, Mapping):
-            result[key], more = known(value, places, home, section, here)
+            inner = cast("Mapping[str, Any]", value)
+            result[key], more = known(inner, places, home, section, here)
             mistakes += more
         elif value is not None:
             valid = words.allowed(_keys(here))[0]
@@ -97,9 +98,9 @@ def validate(
 def _unknown(key: str, value: Any, place: Place, model: type[Section], path: Path) -> Mistake:
     here = dotted((*path, key))
     prefix = dotted(path) + "." if path else ""
-    other = words.meant(key, model, prefix)
-    fix = None if other is None else f"did you mean {other}?"
-    if other == key and "." in key:
+    others = words.meant(key, model, prefix)
+    fix = f"did you mean {' or '.join(others)}?" if others else None
+    if others == (key,) and "." in key:
         *sections, last = key.split(".")
         fix = "keys are nested in a file: " + ": {".join([*sections, last]) + ": ..." + "}" * len(sections)
     shown = None if isinstance(value, Mapping) else words.shown(value)
@@ -182,6 +183,8 @@ def _remedy(value: Any, kinds: set[str], choices: Sequence[str], valid: str) -> 
             return "write the number without quotes"
     if isinstance(value, (int, float)) and not isinstance(value, bool) and "a duration" in valid:
         return f"write the unit: {value:g}ep, {value:g}st"
+    if isinstance(value, (int, float)) and "string_type" in kinds:
+        return f'write "{value}", quotes included'
     if isinstance(value, float) and value.is_integer() and "a whole number" in valid and "int_type" in kinds:
         return f"write {value:.0f}"
     if valid.startswith("a list, each") and not isinstance(value, (list, tuple, dict)):
@@ -226,9 +229,7 @@ def _at(values: Any, path: Path) -> Any:
 
 def _remove(values: dict[str, Any], path: Path) -> bool:
     """Take the value at `path` out; whether there was one."""
-    inner: Any = values
-    for part in path[:-1]:
-        inner = inner.get(part) if isinstance(inner, dict) else None
+    inner = _at(values, path[:-1])
     if not path or not isinstance(inner, dict) or path[-1] not in inner:
         return False
     del inner[path[-1]]

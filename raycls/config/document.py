@@ -5,6 +5,9 @@ text, `017` is seventeen and `0o17` fifteen. Nothing but text, numbers, booleans
 with text keys comes out; a tag cannot name a Python object.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (PyYAML has no types of its own, and its stubs leave many out)
+
 from __future__ import annotations
 
 import re
@@ -54,9 +57,9 @@ class Document:
     `complete` is False where the text could not be read to its end.
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
-    places: dict[Path, Place] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    places: dict[Path, Place] = field(default_factory=dict[Path, Place])
+    mistakes: list[Mistake] = field(default_factory=list[Mistake])
     complete: bool = True
 
 
@@ -70,7 +73,7 @@ def parse(text: str, file: str) -> Document:
         document.mistakes.append(Mistake(Place(file, line), "", what, fix=fix))
         document.complete = False
         return document
-    if node is None:
+    if node is None or node.tag == f"{_TAG}null":
         return document
     if not isinstance(node, MappingNode):
         found = "a list" if isinstance(node, SequenceNode) else "a single value"
@@ -82,7 +85,7 @@ def parse(text: str, file: str) -> Document:
         return document
     try:
         document.values = _Reading(file, document).mapping(node, ())
-    except _TooMuch as error:
+    except _TooMuchError as error:
         document.mistakes.append(Mistake(error.place, "", error.what, fix="write the values out, with fewer aliases"))
         document.values, document.complete = {}, False
     return document
@@ -105,7 +108,7 @@ def parse_value(text: str) -> Any:
     document = Document()
     try:
         value = _Reading("", document).value(node, ())
-    except _TooMuch as error:
+    except _TooMuchError as error:
         raise ValueError(error.what) from error
     if document.mistakes:
         raise ValueError(document.mistakes[0].headline)
@@ -151,7 +154,7 @@ def _compose(text: str) -> Node | None:
         loader.dispose()
 
 
-class _TooMuch(Exception):
+class _TooMuchError(Exception):
     def __init__(self, what: str, place: Place) -> None:
         super().__init__(what)
         self.what, self.place = what, place
@@ -198,11 +201,11 @@ class _Reading:
     def value(self, node: Node, path: Path) -> Any:
         self._count += 1
         if self._count > MAX_VALUES:
-            raise _TooMuch(f"the text stands for more than {MAX_VALUES} values", self._place(node))
+            raise _TooMuchError(f"the text stands for more than {MAX_VALUES} values", self._place(node))
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if id(node) in self._open:
-            raise _TooMuch("an alias stands inside the value it names, so the value has no end", self._place(node))
+            raise _TooMuchError("an alias stands inside the value it names, so the value has no end", self._place(node))
         kind = "map" if isinstance(node, MappingNode) else "seq"
         if node.tag != f"{_TAG}{kind}":
             return self._tagged(node, path)

@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, cast
 
 from raycls.config.check import known, validate
 from raycls.config.difference import HARMLESS, Difference, difference
 from raycls.config.document import MAX_BYTES, Document, parse
-from raycls.config.mistakes import COMMAND_LINE, ConfigMistakes, Mistake, Path, Place, dotted
+from raycls.config.mistakes import COMMAND_LINE, ConfigMistakesError, Mistake, Path, Place, dotted
 from raycls.config.overrides import read_overrides
 from raycls.config.schema import Run, Section
 from raycls.config.suggest import suggest
@@ -25,7 +25,7 @@ from raycls.config.write import leaves, render, schema_json, to_dict, to_yaml
 
 __all__ = [
     "HARMLESS",
-    "ConfigMistakes",
+    "ConfigMistakesError",
     "Difference",
     "Loaded",
     "Mistake",
@@ -38,6 +38,8 @@ __all__ = [
     "to_dict",
     "to_yaml",
 ]
+
+Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,13 @@ class Loaded:
 def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Loaded:
     """Read a config file and `path=value` overrides.
 
-    The run is named after the file where nothing sets `run.name`. Raises `ConfigMistakes`, a ConfigError
+    The run is named after the file where nothing sets `run.name`. Raises `ConfigMistakesError`, a ConfigError
     with every mistake of the files and the overrides in `mistakes`.
     """
     path = FilePath(file)
     text, mistake = _text(path, str(file), Place(str(file)))
     if mistake is not None:
-        raise ConfigMistakes(str(file), [mistake])
+        raise ConfigMistakesError(str(file), [mistake])
     documents = [parse(text, str(file))]
     base = _base(documents[0], path)
     if base is not None:
@@ -79,12 +81,12 @@ def load_text(text: str, name: str = "config.yaml", overrides: Sequence[str] = (
 
 
 def from_dict(data: Mapping[str, Any]) -> Run:
-    """The config that `to_dict` wrote. Raises `ConfigMistakes`."""
+    """The config that `to_dict` wrote. Raises `ConfigMistakesError`."""
     home = Place("config")
     values, mistakes = known(data, {}, home)
     run, more = validate(values, {}, home, mistakes)
     if run is None or mistakes:
-        raise ConfigMistakes("config", mistakes + more)
+        raise ConfigMistakesError("config", mistakes + more)
     return run
 
 
@@ -107,7 +109,7 @@ def _resolve(title: str, files: Sequence[Document], overrides: Sequence[Document
     run, wrong = validate(values, places, home, mistakes, rules=complete)
     mistakes += wrong
     if run is None or mistakes:
-        raise ConfigMistakes(title, _in_order(mistakes, title))
+        raise ConfigMistakesError(title, _in_order(mistakes, title))
     return Loaded(run, _origins(run, places))
 
 
@@ -161,7 +163,7 @@ def _base(document: Document, path: FilePath) -> Document | None:
 
 
 def _merge(
-    below: dict[str, Any],
+    below: Values,
     places: dict[Path, Place],
     above: Mapping[str, Any],
     above_places: Mapping[Path, Place],
@@ -174,7 +176,7 @@ def _merge(
         if isinstance(value, dict) and isinstance(old, dict) and (value or _is_section(here)):
             if here in above_places:
                 places[here] = above_places[here]
-            _merge(old, places, value, above_places, here)
+            _merge(cast("Values", old), places, cast("Values", value), above_places, here)
             continue
         for gone in [place for place in places if place[: len(here)] == here]:
             del places[gone]

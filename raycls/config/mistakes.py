@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from raycls.errors import ConfigError
 
-__all__ = ["COMMAND_LINE", "ConfigMistakes", "Mistake", "Path", "Place", "dotted"]
+__all__ = ["COMMAND_LINE", "ConfigMistakesError", "Mistake", "Path", "Place", "dotted"]
 
 COMMAND_LINE = "command line"
 
@@ -55,7 +55,7 @@ class Mistake:
         return "\n".join(lines)
 
 
-class ConfigMistakes(ConfigError):
+class ConfigMistakesError(ConfigError):
     """Every mistake of a config in one error. `mistakes` lists them in the order of the text."""
 
     def __init__(self, title: str, mistakes: Sequence[Mistake]) -> None:
@@ -70,7 +70,7 @@ class ConfigMistakes(ConfigError):
         super().__init__("\n".join(blocks))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (ConfigMistakes, (self.title, self.mistakes))
+        return (ConfigMistakesError, (self.title, self.mistakes))
 
 
 def dotted(path: Path) -> str:

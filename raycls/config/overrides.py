@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from raycls.config import words
 from raycls.config.document import Document, parse_value
@@ -70,8 +70,12 @@ def _misplaced(path: tuple[str, ...]) -> Mistake | None:
 
 
 def _mark(value: Any, path: Path, document: Document) -> None:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
+    inner: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        inner = cast("dict[str | int, Any]", value).items()
+    elif isinstance(value, list):
+        inner = enumerate(cast("list[Any]", value))
+    for key, item in inner:
         document.places[(*path, key)] = _PLACE
         _mark(item, (*path, key), document)
 

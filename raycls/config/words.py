@@ -55,40 +55,46 @@ def options(model: type[Section] = Run, prefix: str = "") -> tuple[str, ...]:
     return tuple(paths)
 
 
-def meant(key: str, model: type[Section], prefix: str) -> str | None:
-    """The full path that an unknown `key` in section `prefix` (`""` or `"optim."`) most likely meant.
+def meant(key: str, model: type[Section], prefix: str) -> tuple[str, ...]:
+    """The full paths that an unknown `key` in section `prefix` (`""` or `"optim."`) may have meant.
 
-    A near key of the same section comes first, then the same key in another section, then a near path.
+    A near key of the same section comes first, then the same key in other sections, then a near path.
     """
     here = suggest(key, model.model_fields)
     if here is not None:
-        return prefix + here
+        return (prefix + here,)
     if key in options():
-        return key
-    same = [path for path in options() if path.rpartition(".")[2] == key.rpartition(".")[2]]
+        return (key,)
+    last = {path: path.rpartition(".")[2] for path in options()}
+    same = tuple(path for path in last if last[path] == key.rpartition(".")[2])
     if same:
-        return same[0]
+        return same
     if key.lower() in _SYNONYMS:
-        return _SYNONYMS[key.lower()]
-    near = suggest(prefix + key, options())
+        return (_SYNONYMS[key.lower()],)
+    near = suggest(key, options()) if "." in key else None
     if near is not None:
-        return near
-    last = suggest(key, {path.rpartition(".")[2] for path in sorted(options())})
-    return next((path for path in options() if path.rpartition(".")[2] == last), None)
+        return (near,)
+    word = suggest(key, sorted(set(last.values())))
+    return tuple(path for path in last if last[path] == word)
 
 
 def shown(value: Any) -> str:
     """A value as YAML, shortened, with its kind."""
-    if isinstance(value, tuple):
-        value = list(value)
     text = flow(value)
     text = text if len(text) <= 60 else text[:57] + "..."
     return text if value is None else f"{text} ({_kind(value)})"
 
 
 def _kind(value: Any) -> str:
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
-    return kinds.get(type(value), "a mapping" if isinstance(value, Mapping) else type(value).__name__)
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int):
+        return "a whole number"
+    if isinstance(value, float):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    return "a mapping" if isinstance(value, Mapping) else "a list"
 
 
 def allowed(path: tuple[str, ...], index: int | None = None) -> tuple[str, tuple[str, ...]]:

@@ -1,11 +1,14 @@
 """A config as a plain dict, as YAML, and as JSON Schema."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (PyYAML has no types of its own, and its stubs leave many out)
+
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -47,7 +50,7 @@ def leaves(values: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, A
     """(path, value) of everything in nested mappings that is not itself a mapping, and of empty mappings."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from leaves(value, (*path, key))
+            yield from leaves(cast("Mapping[str, Any]", value), (*path, key))
         else:
             yield (*path, key), value
 
@@ -70,7 +73,7 @@ def _lines(values: Mapping[str, Any], path: Path, comments: Mapping[str, str]) -
         head = "  " * len(path) + flow(key) + ":"
         if isinstance(value, Mapping) and value:
             yield head, ""
-            yield from _lines(value, (*path, key), comments)
+            yield from _lines(cast("Mapping[str, Any]", value), (*path, key), comments)
         else:
             yield f"{head} {flow(value)}", comments.get(dotted((*path, key)), "")
 

@@ -1,0 +1,148 @@
+"""What one value or rule that is wrong is told as. Whole files are in test_load.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raycls.config.load import ConfigMistakesError, Mistake, from_dict
+
+
+def mistakes(values: dict[str, Any]) -> dict[str, Mistake]:
+    with pytest.raises(ConfigMistakesError) as caught:
+        from_dict(values)
+    found = {mistake.path: mistake for mistake in caught.value.mistakes}
+    assert len(found) == len(caught.value.mistakes)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "what", "fix"),
+    [
+        ("optim", "lr", "0.1", "the wrong kind of value", "write the number without quotes"),
+        ("optim", "lr", True, "the wrong kind of value", None),
+        ("optim", "lr", 0, "out of range", None),
+        ("optim", "lr", float("inf"), "out of range", None),
+        ("optim", "lr", None, "the wrong kind of value", "leave the key out to have the default"),
+        ("optim", "name", "sgdd", "this value is not one of the choices", "did you mean sgd?"),
+        ("optim", "nesterov", "yes", "the wrong kind of value", "write true without quotes"),
+        ("optim", "nesterov", 1, "the wrong kind of value", None),
+        ("optim", "clip_norm", "none", "this value is not one of the choices", "did you mean off?"),
+        ("optim", "clip_norm", False, "the wrong kind of value", "write off"),
+        ("optim", "clip_norm", -1, "out of range", None),
+        ("optim", "betas", [0.9], "the wrong number of values", None),
+        ("optim", "betas", [0.9, 0.99, 0.999], "the wrong number of values", None),
+        ("scale", "workers", -1, "out of range", None),
+        ("data", "batch_size", 64.0, "the wrong kind of value", "write 64"),
+        ("data", "batch_size", 64.5, "the wrong kind of value", None),
+        ("data", "formats", "jpeg", "the wrong kind of value", "write [jpeg]"),
+        ("run", "name", "../x", "this text is not allowed", None),
+        ("run", "name", 2026, "the wrong kind of value", 'write "2026", quotes included'),
+        ("run", "storage", "", "this text is not allowed", None),
+        ("train", "duration", 10, "the wrong kind of value", "write the unit: 10ep, 10st"),
+        ("train", "budget", "soon", "this value is not one of the choices", None),
+        ("schedule", "warmup", "1.5st", "steps are whole: write 5000st, not a fraction of a step", None),
+        ("model", "args", [1], "the wrong kind of value", None),
+        ("augment", "train", "resize", "the wrong kind of value", "write [resize]"),
+    ],
+)
+def test_one_wrong_value(section: str, key: str, value: Any, what: str, fix: str | None) -> None:
+    found = mistakes({section: {key: value}})
+    assert list(found) == [f"{section}.{key}"]
+    mistake = found[f"{section}.{key}"]
+    assert (mistake.what, mistake.fix) == (what, fix)
+    assert mistake.valid
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "path"),
+    [
+        ("augment", "train", ["resize", 5], "augment.train[1]"),
+        ("augment", "std", [0.5, 0.5, -1], "augment.std[2]"),
+        ("data", "formats", ["png", "jpg"], "data.formats[1]"),
+        ("schedule", "milestones", ["30ep", "x", "60ep"], "schedule.milestones[1]"),
+    ],
+)
+def test_the_item_of_a_list_is_named(section: str, key: str, value: Any, path: str) -> None:
+    assert list(mistakes({section: {key: value}})) == [path]
+
+
+@pytest.mark.parametrize(
+    ("values", "path", "words"),
+    [
+        ({"data": {"split": {"train": 0.5}}}, "data.split", "must be 1"),
+        ({"data": {"split": {"train": 0, "val": 0.9}}}, "data.split.train", "greater than 0"),
+        ({"data": {"executor": "ray"}, "scale": {"workers": 0}}, "data.executor", "scale.workers of 1 or more"),
+        ({"scale": {"workers": 3}, "train": {"micro_batches": 2}}, "scale.workers", "must not exceed"),
+        ({"schedule": {"name": "multistep"}}, "schedule.name", "needs schedule.milestones"),
+        ({"train": {"duration": "2h"}}, "train.duration", "in epochs or steps"),
+        ({"checkpoint": {"every": "0st"}}, "checkpoint.every", "greater than 0"),
+        ({"track": {"print_every": "5st"}}, "track.print_every", "a time"),
+    ],
+)
+def test_rules_over_several_options(values: dict[str, Any], path: str, words: str) -> None:
+    found = mistakes(values)
+    assert list(found) == [path]
+    assert words in found[path].what
+    assert found[path].found
+
+
+def test_broken_rules_do_not_hide_each_other() -> None:
+    found = mistakes(
+        {
+            "data": {"executor": "ray", "split": {"val": 0.5}, "batch_size": 2},
+            "scale": {"workers": 0},
+            "train": {"duration": "2h", "budget": "3ep", "micro_batches": 4},
+            "schedule": {"name": "multistep"},
+        }
+    )
+    assert set(found) == {
+        "data.split",
+        "data.executor",
+        "train.duration",
+        "train.budget",
+        "train.micro_batches",
+        "schedule.name",
+    }
+
+
+def test_a_rule_is_silent_about_an_option_that_is_wrong_itself() -> None:
+    # without train the fractions are 0.7 + 0.1 + 0.1, which nobody wrote
+    assert list(mistakes({"data": {"split": {"train": "0.8", "val": 0.1}}})) == ["data.split.train"]
+    # an unreadable number of workers is not more than the micro-batches
+    assert list(mistakes({"scale": {"workers": "8"}, "train": {"micro_batches": 4}})) == ["scale.workers"]
+
+
+def test_unknown_keys_at_any_depth() -> None:
+    found = mistakes({"modell": {"name": 3}, "train": {"early_stop": {"pacience": 3}}, "data": {"workers": 4, "lr": 1}})
+    assert {path: mistake.fix for path, mistake in found.items()} == {
+        "modell": "did you mean model?",
+        "train.early_stop.pacience": "did you mean train.early_stop.patience?",
+        "data.workers": "did you mean scale.workers?",
+        "data.lr": "did you mean optim.lr?",
+    }
+    assert found["train.early_stop.pacience"].valid == "patience, min_delta"
+    assert "optim" in str(found["modell"].valid)
+
+
+def test_a_dotted_key_in_a_file_is_explained() -> None:
+    fix = mistakes({"data.source.name": "folder"})["data.source.name"].fix
+    assert fix == "keys are nested in a file: data: {source: {name: ...}}"
+
+
+def test_keys_of_args_are_free() -> None:
+    assert from_dict({"model": {"args": {"anything": {"deep": 1}}}}).model.args == {"anything": {"deep": 1}}
+
+
+def test_a_section_without_values_is_empty_and_one_that_is_a_value_is_wrong() -> None:
+    assert from_dict({"optim": None, "model": {"args": None}}) == from_dict({})
+    assert mistakes({"optim": "adam"})["optim"].what == "this is a section, not a value"
+    assert mistakes({"data": {"source": ["x"]}})["data.source"].valid == "a section with name, path, args"
+
+
+def test_the_loaded_config_shares_nothing_with_its_source() -> None:
+    values: dict[str, Any] = {"model": {"args": {"list": [1]}}}
+    run = from_dict(values)
+    values["model"]["args"]["list"].append(2)
+    assert run.model.args == {"list": [1]}
