@@ -24,7 +24,7 @@ from raycls.config.suggest import suggest
 from raycls.errors import ConfigError, ModelError
 from raycls.models.surgery import find_head
 
-__all__ = ["fetch", "load_into", "locate", "read"]
+__all__ = ["fetch", "load_into", "locate", "published", "read"]
 
 _log = logging.getLogger("raycls")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -40,10 +40,9 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
 
     Raises ConfigError for an unknown name, ModelError for a file that is not there.
     """
-    if offered is not None:
-        short = name.removeprefix(f"{offered.__name__}.")
-        if short in offered.__members__:
-            return offered.__members__[short]
+    found = published(name, offered)
+    if found is not None:
+        return found
     path = Path(name).expanduser()
     if path.is_file():
         return path
@@ -62,6 +61,13 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
         found=name,
         valid=", ".join([*names, "a local .safetensors or .pth file"]),
     )
+
+
+def published(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | None:
+    """The one of the weights `offered` that `name` means, with or without the name of the enum, or None."""
+    if offered is None:
+        return None
+    return offered.__members__.get(name.removeprefix(f"{offered.__name__}."))
 
 
 def load_into(model: nn.Module, source: WeightsEnum | Path, num_classes: int) -> None:

@@ -6,7 +6,6 @@ import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,9 @@ def check(config: ModelConfig) -> None:
     Raises ConfigError for a name, an argument or a weights name that does not exist, and ModelError for a
     weights file that is not there.
     """
-    _find(config)
+    _, offered = _find(config)
+    if config.weights is not None:
+        weights.locate(config.weights, offered)
 
 
 def build(config: ModelConfig, num_classes: int, seed: int, *, load: bool = True) -> nn.Module:
@@ -48,11 +49,13 @@ def build(config: ModelConfig, num_classes: int, seed: int, *, load: bool = True
     Raises ConfigError as `check` does, and ModelError when the network cannot be built or its weights cannot
     be had or do not fit.
     """
-    factory, source = _find(config)
+    factory, offered = _find(config)
+    published = weights.published(config.weights, offered) if config.weights is not None else None
+    source = weights.locate(config.weights, offered) if load and config.weights is not None else None
     with _scope(seed):
-        model = _construct(config, factory, num_classes, source if isinstance(source, WeightsEnum) else None)
+        model = _construct(config, factory, num_classes, published)
         initialise(model, config.init)
-    if load and source is not None:
+    if source is not None:
         weights.load_into(model, source, num_classes)
     return model
 
@@ -90,15 +93,15 @@ def probe(model: nn.Module, num_classes: int, height: int, width: int) -> None:
         )
 
 
-def _find(config: ModelConfig) -> tuple[Callable[..., nn.Module], WeightsEnum | Path | None]:
-    """The function that builds the network, and where its weights are."""
+def _find(config: ModelConfig) -> tuple[Callable[..., nn.Module], type[WeightsEnum] | None]:
+    """The function that builds the network, and the weights that torchvision offers for it."""
     known = library.builtins()
     factory = resolve("model", config.name, {**_OWN, **known})
-    of_library = config.name in known
-    bind(library.declared(factory) if of_library else factory, config.args, given=("num_classes",), where="model.args")
-    if config.weights is None:
+    if config.name not in known:
+        bind(factory, config.args, given=("num_classes",), where="model.args")
         return factory, None
-    return factory, weights.locate(config.weights, library.weights_of(factory) if of_library else None)
+    bind(library.declared(factory), config.args, given=("num_classes",), where="model.args")
+    return factory, library.weights_of(factory)
 
 
 def _construct(

@@ -90,7 +90,10 @@ def test_without_loading_the_network_is_the_fresh_one(tmp_path: Path) -> None:
     torch.save(trained().state_dict(), tmp_path / "net.pth")
     config = ModelConfig(name="tiny_cnn", args={"width": 4}, weights=str(tmp_path / "net.pth"))
     fresh = build(config.model_copy(update={"weights": None}), 10, seed=0)
+    (tmp_path / "net.pth").unlink()  # an evaluation, later, need not have it
     assert_same(build(config, 10, seed=0, load=False), fresh.state_dict())
+    with pytest.raises(ModelError, match="not there"):
+        build(config, 10, seed=0)
 
 
 def test_differences_are_listed(tmp_path: Path) -> None:
@@ -184,7 +187,7 @@ def test_names_of_weights() -> None:
         weights.locate("IMAGENET1K_V1", None)
 
 
-def published(folder: Path, state: dict[str, Tensor], name: str) -> str:
+def publish(folder: Path, state: dict[str, Tensor], name: str) -> str:
     """The address of `state` as torchvision publishes it: with eight digits of its sha256 in the name."""
     torch.save(state, folder / "file")
     digest = hashlib.sha256((folder / "file").read_bytes()).hexdigest()
@@ -200,7 +203,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_googlenet_drops_its_auxiliary_heads(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = torchvision.models.GoogLeNet(aux_logits=True, init_weights=False, transform_input=True)
     value = torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.value
-    monkeypatch.setattr(value, "url", published(tmp_path, full.state_dict(), "googlenet"))
+    monkeypatch.setattr(value, "url", publish(tmp_path, full.state_dict(), "googlenet"))
     config = ModelConfig(name="googlenet", weights="DEFAULT")
     model = build(config, 1000, seed=0)
     images = torch.randn(1, 3, 64, 64)
@@ -284,7 +287,7 @@ def test_damaged_content_is_refused(hub: Path, tmp_path: Path) -> None:
 
 
 def test_the_cache_is_used(hub: Path, tmp_path: Path) -> None:
-    url = published(tmp_path, {"a": torch.zeros(1)}, "net")
+    url = publish(tmp_path, {"a": torch.zeros(1)}, "net")
     path = weights.fetch(url)
     assert path.parent == hub
     next(tmp_path.glob("net-*.pth")).unlink()
