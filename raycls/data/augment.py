@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ class Augment:
             try:
                 result = step.function(image)
             except Exception as error:
-                _failed(step, image, error)
+                raise _failure(step, image, error) from error
             image = _checked(result, step) if step.foreign else result
         return np.asarray(image)
 
@@ -136,7 +136,11 @@ def _step(entry: Operation, where: str, image_size: int) -> _Step:
             fix="give each operation a line of its own, each with a dash",
         )
     foreign = name not in OPERATIONS
-    factory = resolve("augmentation", name, OPERATIONS)
+    try:
+        factory = resolve("augmentation", name, OPERATIONS)
+    except ConfigError as error:
+        error.where = error.where or where
+        raise
     bind(factory, args, given=() if foreign else ("image_size",), where=f"{where}.{name}")
     args = {key: tuple(value) if isinstance(value, list) and not foreign else value for key, value in args.items()}
     try:
@@ -184,14 +188,14 @@ def _checked(result: Any, step: _Step) -> Image.Image:
     )
 
 
-def _failed(step: _Step, image: Any, error: Exception) -> NoReturn:
+def _failure(step: _Step, image: Any, error: Exception) -> DataError:
     size = f" on an image of {image.height} x {image.width} (height x width)" if isinstance(image, Image.Image) else ""
-    raise DataError(
+    return DataError(
         f"The operation {step.name} failed{size}.",
         where=f"augment: {step.name}",
         found=f"{type(error).__name__}: {error}",
         fix="put a resize before it, or give it padding" if step.name == "random_crop" else None,
-    ) from error
+    )
 
 
 @contextmanager

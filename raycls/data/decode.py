@@ -97,7 +97,7 @@ def decode(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int) -
             return _pixels(data, name, kind, max_pixels)
     except DataError:
         raise
-    except _Unusable as error:
+    except _UnusableError as error:
         raise _refuse(name, str(error), "an image without a defined conversion to RGB", formats) from error
     except Exception as error:  # on damaged files Pillow raises nearly every kind there is
         raise _refuse(name, f"{_reason(error)} (as {kind})", "a damaged image", formats) from error
@@ -110,7 +110,7 @@ def _pixels(data: bytes, name: str, kind: str, max_pixels: int) -> Image:
     return _to_rgb(_upright(image))
 
 
-class _Unusable(Exception):
+class _UnusableError(Exception):
     """The image is whole, but its values have no defined meaning in 8 bits."""
 
 
@@ -200,7 +200,7 @@ def _upright(image: Image) -> Image:
         return image
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block says nothing about the pixels; the module's rules count it as none
+    except Exception:  # noqa: BLE001  a damaged EXIF block ends in any kind; by the module's rules it counts as none
         return image
     return image if turn is None else _keep_info(image.transpose(turn), info)
 
@@ -218,7 +218,7 @@ def _to_rgb(image: Image) -> Image:
     if mode == "I" or mode.startswith("I;"):
         return _grey_to_rgb(image)
     if mode == "F":
-        raise _Unusable("the pixels are floating-point numbers")
+        raise _UnusableError("the pixels are floating-point numbers")
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return _over_white(image)
     return image.convert("RGB")
@@ -237,7 +237,7 @@ def _grey_to_rgb(image: Image) -> Image:
     """Grey of more than 8 bits. The value 65535 (or 4095 of a 12-bit TIFF) is white."""
     values = np.asarray(image).astype(np.int64)
     if values.size and not (values.min() >= 0 and values.max() <= 65535):
-        raise _Unusable(f"grey values from {values.min()} to {values.max()}, outside the 16-bit range 0..65535")
+        raise _UnusableError(f"grey values from {values.min()} to {values.max()}, outside the 16-bit range 0..65535")
     tags = getattr(image, "tag_v2", {})
     white = 4095 if tags.get(258) == (12,) else 65535  # 258 is BitsPerSample
     grey = (values * 255 + white // 2) // white

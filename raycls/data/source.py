@@ -108,15 +108,20 @@ def open_dataset(config: DataConfig) -> Dataset:
     splits: dict[str, Split] = {}
     for name, rows in divide(labels, samples.splits, config.split).items():
         reader = _reader(samples.reader, rows, len(labels))
-        splits[name] = Split(
-            name, classes, labels[rows], keys.take(rows), reader, tuple(config.formats), config.max_pixels
-        )
+        names = keys.take(rows)
+        if isinstance(samples.reader, Files) and samples.reader.names is keys:
+            reader = Files(samples.reader.root, names)  # the keys are the file names: one copy is enough on the wire
+        splits[name] = Split(name, classes, labels[rows], names, reader, tuple(config.formats), config.max_pixels)
     _check_trained(splits, classes)
     return Dataset(classes, splits, _fingerprint(classes, splits))
 
 
 def _source(config: SourceConfig) -> Callable[..., Any]:
-    source = resolve("source", config.name, SOURCES)
+    try:
+        source = resolve("source", config.name, SOURCES)
+    except ConfigError as error:
+        error.where = error.where or "data.source.name"
+        raise
     bind(source, config.args, given=("path",), where="data.source.args")
     if config.path is None and config.name in SOURCES and _needs_path(source):
         raise ConfigError(

@@ -71,7 +71,7 @@ def _checked(given: Mapping[str, Sequence[int] | np.ndarray], count: int) -> dic
 def _stratified(rows: np.ndarray, labels: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
     """`rows` in parts of sizes `fractions` (relative to their sum); the first part gets what the others leave."""
     sizes = _sizes(len(rows), fractions)
-    line = np.concatenate([_shuffled(rows[labels[rows] == label], seed, label) for label in np.unique(labels[rows])])
+    line = _line(rows, labels, seed)
     parts: list[np.ndarray] = []
     for size in reversed(sizes[1:]):
         position = np.arange(len(line))
@@ -82,8 +82,14 @@ def _stratified(rows: np.ndarray, labels: np.ndarray, fractions: Sequence[float]
     return [np.sort(part) for part in _keep_one_to_train(parts[::-1], labels)]
 
 
-def _shuffled(rows: np.ndarray, seed: int, label: np.int64) -> np.ndarray:
-    return rows[permutation(len(rows), seed, int(label))]
+def _line(rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """`rows` class after class, each class in an order of its own."""
+    rows = rows[np.argsort(labels[rows], kind="stable")]
+    starts = np.flatnonzero(np.diff(labels[rows], prepend=-1))
+    for start, stop in zip(starts, np.append(starts, len(rows))[1:], strict=True):
+        members = rows[start:stop]
+        rows[start:stop] = members[permutation(len(members), seed, int(labels[members[0]]))]
+    return rows
 
 
 def _sizes(count: int, fractions: Sequence[float]) -> list[int]:

@@ -392,6 +392,6 @@ def test_odd_metadata_is_no_warning() -> None:
     """Pillow warns about this EXIF block (it ends too early); the pixels are as without it."""
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\xff\x7f\x08\0\0\0"
     marked = _encode(_noise(), "jpeg", exif=exif)
-    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+    with pytest.warns(UserWarning, match="Corrupt EXIF|Skipping tag"):
         Image.open(io.BytesIO(marked)).getexif()
     np.testing.assert_array_equal(_decode(marked), _decode(_encode(_noise(), "jpeg")))
