@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "EXIT_DATA",
     "EXIT_DONE",
     "EXIT_FAILED",
-    "EXIT_USAGE",
-    "EXIT_DATA",
     "EXIT_STOPPED",
+    "EXIT_USAGE",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -120,7 +120,9 @@ _KINDS: dict[str, type[RayclsError]] = {
 
 def to_json(error: RayclsError) -> dict[str, object]:
     """`error` as a JSON object; `from_json` gives it back."""
-    return {"kind": type(error).__name__, **error.to_dict()}
+    # A kind that is defined elsewhere travels as the nearest one of this module: the exit code stays.
+    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS)
+    return {"kind": kind, **error.to_dict()}
 
 
 def from_json(data: dict[str, object]) -> RayclsError:

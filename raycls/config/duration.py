@@ -57,7 +57,7 @@ class Duration:
         raise ValueError(f"{self} cannot be counted in steps here")
 
     def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}" if self.value < 1e6 else f"{int(self.value)}{self.unit}"
+        return f"{int(self.value) if float(self.value).is_integer() else self.value!r}{self.unit}"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

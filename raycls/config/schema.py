@@ -7,7 +7,7 @@ as steps per epoch, belong to the plan.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -32,10 +32,16 @@ __all__ = [
     "TrainConfig",
 ]
 
-Tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+
+
+Tuple = BeforeValidator(_as_tuple)  # YAML has lists, a frozen config has tuples
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Operation = str | dict[str, dict[str, Any]]
 
@@ -132,7 +138,7 @@ class AugmentConfig(Section):
     """For training. Default: `random_resized_crop` to `data.image_size`, `horizontal_flip`."""
     eval: Annotated[tuple[Operation, ...], Tuple] | None = None
     """For evaluation. Default: `resize` to 8/7 of `data.image_size`, `center_crop` to `data.image_size`."""
-    mean: Annotated[tuple[float, float, float], Tuple] = (0.485, 0.456, 0.406)
+    mean: Annotated[tuple[Finite, Finite, Finite], Tuple] = (0.485, 0.456, 0.406)
     """Subtracted from each channel, in 0..1. Default: ImageNet's."""
     std: Annotated[tuple[Positive, Positive, Positive], Tuple] = (0.229, 0.224, 0.225)
     """Each channel is divided by it. Default: ImageNet's."""

@@ -71,7 +71,7 @@ class Order:
         """Sample ids of the global batch of `step`, `[<= batch_size] int64`."""
         epoch, index = divmod(step, self.steps_per_epoch)
         start = index * self.batch_size
-        return _epoch(self.seed, epoch, self.count)[start : start + self.batch_size]
+        return _epoch(self.seed, epoch, self.count)[start : start + self.batch_size].copy()
 
     def rows(self, step: int) -> int:
         """Samples in the global batch of `step`."""

@@ -223,8 +223,8 @@ class _Slices:
 
         made = self.maker(position)
         # Tensors travel through shared memory, arrays would be copied through a pipe.
-        tensors = (torch.from_numpy(array) for array in (made.ids, made.labels, made.pixels))
-        return (position, *tensors, made.error)
+        ids, labels, pixels = (torch.from_numpy(array) for array in (made.ids, made.labels, made.pixels))
+        return position, ids, labels, pixels, made.error
 
 
 class _Positions:

@@ -176,10 +176,11 @@ def _has_token() -> bool:
 
 def _forget_token() -> None:
     """Ray caches mode and token of a process; the next cluster has others."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray import _raylet
 
-    AuthenticationTokenLoader.instance().reset_cache()
-    Config.initialize("")
+    raylet: Any = _raylet  # compiled, without type hints
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    raylet.Config.initialize("")
 
 
 def _let_bytecode_be_kept() -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-import ray.train
-import ray.train.torch
 import torch
+from ray import train as ray_train
+from ray.exceptions import RayError
+from ray.train import collective
+from ray.train import torch as ray_torch
 
 from raycls.config.schema import Run
 from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_json
@@ -76,46 +78,44 @@ def run_group(
 
 def _trainer(
     function: Callable[[Job, World], dict[str, Any]], job: Job, run: Run, mailbox: Any
-) -> ray.train.torch.TorchTrainer:
+) -> ray_torch.TorchTrainer:
     gpu = job.device == "cuda"
     resources = {"CPU": run.scale.cpus_per_worker, **({"GPU": 1.0} if gpu else {})}
-    return ray.train.torch.TorchTrainer(
+    return ray_torch.TorchTrainer(
         _worker_main,
         # An object reference: the list of a million files is sent once, not with every message.
         train_loop_config={"function": function, "job": [ray.put(job)], "mailbox": mailbox},
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ray_train.ScalingConfig(
             num_workers=run.scale.workers,
             use_gpu=gpu,
             resources_per_worker=resources,
             # CPU workers reserve next to nothing: packed, all of them would share one node.
             placement_strategy="PACK" if gpu else "SPREAD",
         ),
-        run_config=ray.train.RunConfig(
+        run_config=ray_train.RunConfig(
             name="ray",
             storage_path=job.folder,
-            failure_config=ray.train.FailureConfig(
+            failure_config=ray_train.FailureConfig(
                 max_failures=run.scale.max_failures, controller_failure_limit=_CONTROLLER_RETRIES
             ),
         ),
-        torch_config=ray.train.torch.TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
+        torch_config=ray_torch.TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
     )
 
 
 def _worker_main(settings: dict[str, Any]) -> None:
     """What every worker runs. Errors of ours are posted, not raised: Ray would start the group again."""
-    import ray.train.collective
-
     job: Job = ray.get(settings["job"][0])
     mailbox = settings["mailbox"]
-    context = ray.train.get_context()
+    context = ray_train.get_context()
     rank = context.get_world_rank()
-    device = torch.device("cpu") if job.device == "cpu" else ray.train.torch.get_device()
+    device: Any = torch.device("cpu") if job.device == "cpu" else ray_torch.get_device()
     stop = _StopWatch(mailbox) if rank == 0 else None
     world = World(
         rank=rank,
         size=context.get_world_size(),
         device=device,
-        share=ray.train.collective.broadcast_from_rank_zero,
+        share=collective.broadcast_from_rank_zero,
         post=lambda record: mailbox.post.remote(record) and None,
         stop_requested=stop.asked if stop else lambda: "",
     )
@@ -154,7 +154,7 @@ class _StopWatch:
         while not self._closed and not self._reason:
             try:
                 self._reason = ray.get(self._mailbox.stopped.remote(_WAIT * 4))
-            except ray.exceptions.RayError:
+            except RayError:
                 return  # the driver is gone, and this process follows
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from raycls import __version__
 from raycls.config import load as config
-from raycls.config.difference import difference
 from raycls.config.schema import Run
 from raycls.data import augment
 from raycls.data.source import Dataset, check_source, open_dataset
@@ -59,7 +58,14 @@ def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str],
     check_source(run.data)
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
     augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
-    zoo.check(run.model)
+    folder = RunFolder.at(run.run.storage, run.run.name)
+    if new:
+        moved = folder.set_aside()
+        if moved:
+            say(f"the earlier run is now {moved}")
+    resumed = folder.exists()
+    if not resumed:  # a resumed run needs no weights to start from
+        zoo.check(run.model)
     dataset = open_dataset(run.data)
     evaluated = dataset.splits.get(run.evaluate.split)
     if evaluated is None and run.evaluate.every != "off":
@@ -69,17 +75,12 @@ def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str],
             found=", ".join(f"{name} ({len(split)})" for name, split in dataset.splits.items()),
             fix="set evaluate.split to one of these, give data.split a part for it, or set evaluate.every: off",
         )
-    folder = RunFolder.at(run.run.storage, run.run.name)
-    if new:
-        moved = folder.set_aside()
-        if moved:
-            say(f"the earlier run is now {moved}")
     plan = _plan(run, dataset, folder, 0 if evaluated is None else len(evaluated))
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
-    model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=not folder.exists())
+    model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=not resumed)
     zoo.probe(model, len(dataset.classes), run.data.image_size, run.data.image_size)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if folder.exists():
+    if resumed:
         _check_same(run, dataset, folder)
     else:
         _write_first(run, dataset, folder, command)
@@ -141,7 +142,7 @@ def _check_same(run: Run, dataset: Dataset, folder: RunFolder) -> None:
     """Refuse to go on with another config, other classes or other data than the run was started with."""
     written = folder.store.read_bytes(RunFolder.CONFIG).decode()
     before = config.load_text(written, folder.store.describe(RunFolder.CONFIG)).run
-    changed = [item for item in difference(before, run) if not item.harmless]
+    changed = [item for item in config.difference(before, run) if not item.harmless]
     if changed:
         raise ConfigError(
             "this run was started with another config",

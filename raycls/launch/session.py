@@ -165,13 +165,13 @@ def _together(worker: Worker, build: Callable[[], Any]) -> Any:
 
 def _agree_on_start(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> dict[str, Any]:
     """Rank 0 looks for the newest good checkpoint and opens an attempt; every rank hears of it."""
-    begun: dict[str, Any] | None = None
+    begun: dict[str, Any] = {}
     if world.rank == 0:
         try:
             begun = _begin(run, job, plan, folder, world)
         except RayclsError as error:
             begun = {"error": to_json(error)}
-    begun = world.share(begun) or {}
+    begun = world.share(begun)
     if "error" in begun:
         raise from_json(begun["error"])
     return begun
@@ -205,7 +205,7 @@ def _build(
     resumed = start["step"] > 0
     model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed)
     task = _task(run, start["precision"], world.device)
-    model.to(world.device, memory_format=task.layout)
+    model.to(device=world.device, memory_format=task.layout)  # pyright: ignore[reportCallIssue]
     scaler = torch.amp.GradScaler(world.device.type, enabled=start["precision"] == "fp16")  # type: ignore[attr-defined]
     state = TrainState(
         model=model,
@@ -227,7 +227,7 @@ def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Cla
     task = _task(run, plan.get("precision", "off"), world.device)
     model = zoo.build(run.model, len(job.dataset.classes), run.run.seed, load=False)
     model.load_state_dict(tensors)
-    return model.to(world.device, memory_format=task.layout), task  # type: ignore[call-overload]
+    return model.to(device=world.device, memory_format=task.layout), task  # pyright: ignore[reportCallIssue]
 
 
 def _task(run: Run, precision: str, device: torch.device) -> Classification:

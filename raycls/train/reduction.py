@@ -335,7 +335,7 @@ def _dense_strides(tensor: Tensor) -> tuple[int, ...]:
 @torch.no_grad()
 def _copy(to: list[Tensor], source: list[Tensor]) -> None:
     if to:
-        torch._foreach_copy_(to, source)
+        torch._foreach_copy_(to, source)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _totals(loss: Tensor | None, correct: Tensor | None, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +76,7 @@ class Classification:
         """Seed what dropout and its like draw from: a function of the position, never carried along."""
         torch.manual_seed(key(self.seed, step, micro) >> 1)
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.amp or torch.bfloat16, enabled=self.amp is not None)
 
     def loss(self, model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
@@ -92,7 +91,7 @@ class Classification:
 
 def digests(pixels: np.ndarray) -> list[str]:
     """sha256 of each image of `[B, H, W, C] uint8`, over its bytes in that order."""
-    return [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in pixels]
+    return [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
 
 
 def _tensor(array: np.ndarray) -> Tensor:

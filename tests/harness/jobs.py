@@ -1,0 +1,94 @@
+"""Runs of a session without Ray: in this process or on gloo ranks, over small images made here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from harness.ranks import run_ranks
+from raycls.config.load import load_text, to_yaml
+from raycls.launch import session
+from raycls.launch.preflight import prepare, reduction_of
+from raycls.launch.session import Job, World
+
+
+def write_arrays(path: Path, train: int, val: int = 40, size: int = 12, classes: int = 4, seed: int = 0) -> Path:
+    """An `.npz` of random images whose class shifts their brightness: learnable, and every row differs."""
+    random = np.random.RandomState(seed)
+    arrays: dict[str, np.ndarray] = {}
+    for split, count in (("train", train), ("val", val)):
+        labels = np.arange(count) % classes
+        images = random.randint(0, 128, (count, size, size, 3)) + (labels * 96 // classes)[:, None, None, None]
+        arrays[f"{split}_images"] = images.astype(np.uint8)
+        arrays[f"{split}_labels"] = labels.astype(np.int64)
+    np.savez(path, **arrays)
+    return path
+
+
+def make_job(folder: Path, data: Path, *overrides: str, executor: str = "inline", world: int = 0) -> Job:
+    """A job on `data` in the run folder `folder`, with a config of `overrides` on a small network."""
+    base = [
+        f"run.storage={folder.parent}",
+        f"run.name={folder.name}",
+        "data.source.name=arrays",
+        f"data.source.path={data}",
+        "data.image_size=12",
+        "augment.train=[{random_crop: {size: 12, padding: 2}}, horizontal_flip]",
+        "augment.eval=[]",
+        "model.name=tiny_cnn",
+        "model.args={width: 8}",
+        "optim.lr=0.05",
+        "train.amp=off",
+        f"scale.workers={world}",
+        f"data.executor={executor}",
+    ]
+    text = to_yaml(load_text("", "job.yaml", [*base, *overrides]).run)
+    run = load_text(text, "job.yaml").run
+    prepared = prepare(run, new=False, command=["test"], say=lambda text: None)
+    written = prepared.folder.read_json("plan.json") or {}
+    return Job(
+        config=run.model_dump(mode="json"),
+        folder=prepared.folder.uri,
+        plan=prepared.plan.to_dict(),
+        dataset=prepared.dataset,
+        device="cpu",
+        reduction=written.get("reduction") or reduction_of(run, "cpu"),
+        executor=executor,
+        workdir=str(Path.cwd()),
+    )
+
+
+def train(job: Job, world: int = 0) -> dict[str, Any]:
+    """Train on `world` ranks, or here where it is 0; rank 0's result."""
+    if world == 0:
+        return session.train(job, World())
+    return run_ranks(world, train_rank, job)[0]
+
+
+def train_rank(rank: int, world: int, job: Job, die_at: int = -1) -> dict[str, Any]:
+    """One rank of `train`. With `die_at` the process ends by SIGKILL once that step is logged."""
+
+    def post(record: dict[str, Any]) -> None:
+        if record.get("kind") == "train" and record["step"] >= die_at >= 0:
+            os.kill(os.getpid(), 9)
+
+    return session.train(
+        job, World(rank=rank, size=world, share=share if world > 1 else lambda value: value, post=post)
+    )
+
+
+def share(value: Any) -> Any:
+    """Rank 0's value on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def weights(folder: Path) -> str:
+    """sha256 of the final weights file."""
+    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
