@@ -60,7 +60,7 @@ def write(store: Store, name: str, state: Snapshot, best: Mapping[str, Any] | No
         "time": time.time(),
     }
     described["sha256"] = _seal(described)
-    store.write_bytes(prefix + MANIFEST, strict_json.dumps(described, indent=2).encode(), atomic=False)
+    store.write_bytes(prefix + MANIFEST, _text(described), atomic=False)
     return described
 
 
@@ -108,7 +108,7 @@ def manifest(store: Store, name: str, step: int) -> dict[str, Any]:
         described = json.loads(data)
     except ValueError as error:
         raise BadArchiveError(f"{MANIFEST} is damaged: {error}") from error
-    if not isinstance(described, dict) or described.get("sha256") != _seal(described):
+    if not isinstance(described, dict) or described.get("sha256") != _seal(described) or data != _text(described):
         raise BadArchiveError(f"{MANIFEST} is damaged (its sha256 differs)")
     if described["step"] != step:
         raise BadArchiveError(f"{MANIFEST} is that of step {described['step']}")
@@ -126,6 +126,10 @@ def manifest(store: Store, name: str, step: int) -> dict[str, Any]:
 def _seal(described: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in described.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _text(described: Mapping[str, Any]) -> bytes:
+    return strict_json.dumps(described, indent=2).encode()
 
 
 def _content(store: Store, name: str, file: str, described: Mapping[str, Any]) -> bytes:

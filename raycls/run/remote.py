@@ -29,7 +29,7 @@ class RemoteFiles:
     def __init__(self, filesystem: arrow.FileSystem, base: str) -> None:
         self.filesystem = filesystem
         self.base = base.rstrip("/")
-        self._atomic_put = filesystem.type_name in _ATOMIC_PUT
+        self._atomic_put = filesystem.type_name.removeprefix("py::") in _ATOMIC_PUT
         self._lines: dict[str, bytearray] = {}
         self._unwritten: set[str] = set()
         self._lock = threading.RLock()
