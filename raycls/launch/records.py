@@ -77,13 +77,13 @@ class Recorder:
         return self.writer.error if self.writer is not None else None
 
     def seen(self, step: int, batch: Slice, parts: list[tuple[int, int, int]]) -> None:
-        """Write a trained slice to the ledger, one line per micro-batch."""
+        """Write the slice of `step` (from 0) to the ledger, whose steps count from 1; one line per micro-batch."""
         if self.ledger is None:
             return
         pixels = self.run.train.ledger == "pixels"
         for micro, start, stop in parts:
             shas = digests(batch.pixels[start:stop]) if pixels else None
-            self.ledger.write(batch.position.epoch, step, micro, batch.ids[start:stop].tolist(), shas)
+            self.ledger.write(batch.position.epoch, step + 1, micro, batch.ids[start:stop].tolist(), shas)
 
     def log(self, state: TrainState, norm: float, waited: float) -> None:
         """A line of training: means since the last one."""
