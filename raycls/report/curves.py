@@ -7,12 +7,10 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["draw", "svg"]
 
@@ -35,6 +33,11 @@ def draw(records: Sequence[Mapping[str, Any]], path_svg: str | Path) -> None:
 
 def svg(records: Sequence[Mapping[str, Any]]) -> bytes:
     """The curves as an SVG file. Equal records give equal bytes; one record is enough."""
+    # Imported here: workers import this module when they start, and draw only at their end.
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         FigureCanvasSVG(figure)

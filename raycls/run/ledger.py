@@ -155,7 +155,7 @@ class _Audit:
         self._unnamed = 0
         self._step = 0
         self._micros: set[int] = set()
-        self._rows = 0
+        self._rows = self._num_lines = 0
         self._counts = np.zeros(self.samples, np.uint8)
 
     def complain(self, text: str) -> None:
@@ -179,6 +179,7 @@ class _Audit:
         if not 0 <= micro < self.parts:
             self.complain(f"step {step} has a micro-batch {micro}, the plan has 0 to {self.parts - 1}")
         self._micros.add(micro)
+        self._num_lines += 1
         ids = np.asarray(line["ids"], np.int64)
         self._rows += ids.size
         inside = (ids >= 0) & (ids < self.samples)
@@ -202,15 +203,15 @@ class _Audit:
                 if self._step % self.per_epoch == 0 or self._step == self._final:
                     self._close_epoch((self._step - 1) // self.per_epoch, self._step % self.per_epoch == 0)
             self._step += 1
-            self._micros, self._rows = set(), 0
+            self._micros, self._rows, self._num_lines = set(), 0, 0
             if self._step < step:
                 self.complain(f"step {self._step} is missing")
 
     def _close_step(self, step: int) -> None:
         position = (step - 1) % self.per_epoch
         expected = min(self.batch, self.samples - position * self.batch)
-        if self._micros and self._rows != expected:
-            self.complain(f"step {step} has {self._rows} samples in {len(self._micros)} lines, it needs {expected}")
+        if self._num_lines and self._rows != expected:
+            self.complain(f"step {step} has {self._rows} samples in {self._num_lines} lines, it needs {expected}")
 
     def _close_epoch(self, epoch: int, whole: bool) -> None:
         repeated = np.flatnonzero(self._counts > 1)

@@ -31,7 +31,6 @@ class RemoteFiles:
         self.base = base.rstrip("/")
         self._atomic_put = filesystem.type_name.removeprefix("py::") in _ATOMIC_PUT
         self._lines: dict[str, bytearray] = {}
-        self._unwritten: set[str] = set()
         self._lock = threading.RLock()
 
     def path(self, name: str) -> str:
@@ -76,16 +75,15 @@ class RemoteFiles:
             if lines and not lines.endswith(b"\n"):
                 lines += b"\n"
             lines += data
-            self._unwritten.add(name)
             if sync:
                 self.flush(name)
 
     def flush(self, name: str | None = None) -> None:
         """Write the files with appended lines, or only `name`."""
         with self._lock:
-            for unwritten in sorted(self._unwritten if name is None else self._unwritten & {name}):
+            for unwritten in [known for known in self._lines if name in (None, known)]:
                 self.write(unwritten, bytes(self._lines[unwritten]), atomic=True)
-                self._unwritten.discard(unwritten)
+                del self._lines[unwritten]  # read again before the next line: another process may have added some
 
     def move(self, source: str, target: str) -> None:
         """Copy, then delete: a crash in between leaves both, never neither."""
@@ -100,7 +98,6 @@ class RemoteFiles:
                 copy = end + path[len(start) :]
                 self._make_parent(copy)
                 self.filesystem.copy_file(path, copy)
-            self._lines.clear()
             if folder:
                 self.filesystem.delete_dir(start)
             else:
@@ -136,7 +133,6 @@ class RemoteFiles:
     def _forget(self, name: str) -> None:
         for known in [known for known in self._lines if known == name or known.startswith(name + "/")]:
             del self._lines[known]
-            self._unwritten.discard(known)
 
     def _make_parent(self, path: str) -> None:
         if not self._atomic_put:

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from raycls.errors import LaunchError
+from raycls.run.folder import RunFolder
+from raycls.run.lock import Lock
+from raycls.run.store import Store
+
+pytestmark = pytest.mark.faults
+
+
+@contextmanager
+def process(function: Callable[[], None]) -> Iterator[int]:
+    """A forked process that runs `function` and then sleeps; killed at the end. Starts after its first byte."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        try:
+            function()
+            os.write(write, b"x")
+            time.sleep(60)
+        finally:
+            os._exit(1)
+    try:
+        os.close(write)
+        assert os.read(read, 1) == b"x"
+        yield child
+    finally:
+        os.close(read)
+        try:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def test_one_holder_at_a_time(folder: RunFolder) -> None:
+    with Lock(folder, "train"):
+        with pytest.raises(LaunchError) as caught:
+            Lock(folder, "train").acquire()
+        assert f"process {os.getpid()} on " in str(caught.value.found) and "to train" in str(caught.value.found)
+        assert caught.value.where == folder.uri
+    with Lock(folder, "train"):
+        pass
+
+
+def test_acquire_and_release_may_be_repeated(folder: RunFolder) -> None:
+    lock = Lock(folder, "train")
+    lock.acquire()
+    lock.acquire()
+    lock.release()
+    lock.release()
+    Lock(folder, "other").acquire()
+
+
+def test_the_kernel_frees_the_lock_of_a_killed_process(folder: RunFolder) -> None:
+    with process(lambda: Lock(folder, "train").acquire()) as child:
+        with pytest.raises(LaunchError, match=f"process {child} "):
+            Lock(folder, "train").acquire()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with Lock(folder, "train"):
+            pass
+
+
+def test_children_of_the_holder_do_not_keep_it(folder: RunFolder) -> None:
+    grandchildren = os.pipe()
+
+    def hold_and_fork() -> None:
+        lock = Lock(folder, "train")
+        lock.acquire()
+        grandchild = os.fork()
+        if grandchild == 0:
+            time.sleep(60)
+            os._exit(0)
+        os.write(grandchildren[1], str(grandchild).encode())
+        _kept.append(lock)
+
+    with process(hold_and_fork) as child:
+        grandchild = int(os.read(grandchildren[0], 20))
+        try:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.kill(grandchild, 0)  # it lives
+            with Lock(folder, "train", timeout=5):
+                pass
+        finally:
+            os.kill(grandchild, signal.SIGKILL)
+            for end in grandchildren:
+                os.close(end)
+
+
+_kept: list[Lock] = []  # a lock that is collected is given back
+
+
+def test_waits_for_the_holder(folder: RunFolder) -> None:
+    first = Lock(folder, "train")
+    first.acquire()
+    timer = threading.Timer(0.3, first.release)
+    timer.start()
+    started = time.monotonic()
+    with Lock(folder, "train", timeout=30):
+        assert 0.25 < time.monotonic() - started < 20
+    timer.join()
+
+
+def test_a_folder_set_aside_while_waiting(folder: RunFolder) -> None:
+    first = Lock(folder, "train")
+    first.acquire()
+
+    def move_and_release() -> None:
+        Path(folder.uri).rename(folder.uri + ".old-1")
+        first.release()
+
+    timer = threading.Timer(0.3, move_and_release)
+    timer.start()
+    with Lock(folder, "train", timeout=30), pytest.raises(LaunchError):
+        Lock(folder, "train").acquire()  # the lock is that of the folder that has the name now
+    timer.join()
+    assert (Path(folder.uri) / "lock").exists()
+
+
+def test_a_file_system_without_locks(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with caplog.at_level(logging.WARNING, logger="raycls"), Lock(folder, "train"):
+        pass
+    assert "no locks" in caplog.text
+
+
+def test_a_remote_store_has_no_lock(remote: Callable[[], RunFolder]) -> None:
+    with Lock(remote(), "train"), Lock(remote(), "train"):
+        pass
+
+
+def test_makes_the_folder(tmp_path: Path) -> None:
+    with Lock(RunFolder(Store(tmp_path / "a" / "b")), "train"):
+        assert (tmp_path / "a" / "b" / "lock").exists()
