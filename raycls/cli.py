@@ -82,6 +82,7 @@ def train(
     from raycls.config.load import load
 
     loaded = load(config, overrides or ())
+    _prepare()
     from raycls.launch import trainer  # after the config: its mistakes need no torch to be told
 
     with _display(loaded.run.track) as display:
@@ -100,6 +101,7 @@ def evaluate(
 ) -> None:
     """Evaluate the model of a run. Every image counts once, on any number of workers."""
     folder = _run_folder(run)
+    _prepare()
     from raycls.config.schema import TrackConfig
     from raycls.launch import trainer
     from raycls.launch.wording import summary_lines
@@ -154,7 +156,7 @@ def init(
     from raycls.launch import starter
 
     survey = starter.survey(directory, ignore=tuple(ignore or ()))
-    text = starter.compose(survey, name=Path(out).stem)
+    text = starter.compose(survey, out=out)
     typer.echo("\n".join(starter.describe(survey)))
     starter.write(text, Path(out))
     typer.echo(f"wrote {out}\nnext: raycls train {out}")
@@ -176,9 +178,8 @@ def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
     """A live display belongs on the terminal (stderr); plain lines are what the command prints (stdout)."""
     from raycls.launch.display import make
 
-    if stream is None:
-        stream = sys.stderr if sys.stdout.isatty() and sys.stderr.isatty() else sys.stdout
-    return make(track, stream)
+    chosen = sys.stderr if sys.stdout.isatty() and sys.stderr.isatty() else sys.stdout
+    return make(track, chosen if stream is None else stream)
 
 
 def _run_folder(run: str) -> str:
@@ -244,3 +245,10 @@ def _flushed(code: int) -> int:
 
 if __name__ == "__main__":
     main()
+
+
+def _prepare() -> None:
+    """What must be set before torch and Ray are imported."""
+    from raycls.launch.cluster import prepare_environment
+
+    prepare_environment()

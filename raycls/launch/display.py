@@ -11,7 +11,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from math import ceil
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -33,9 +32,9 @@ from raycls.launch.wording import (
 __all__ = ["Display", "PlainDisplay", "RichDisplay", "make"]
 
 # A run of five epochs stays below 40 lines whatever its length: at most four progress lines between two
-# evaluations that are one epoch apart, and at most twenty in a run of one epoch.
-_LINES_PER_EPOCH = 5
-_LINES_PER_RUN = 20
+# evaluations that are one epoch apart, and at most nineteen in a run of one epoch.
+_PARTS_OF_EPOCH = 5
+_PARTS_OF_RUN = 20
 _RATE_WINDOW = 30
 
 
@@ -176,7 +175,7 @@ class PlainDisplay(Display):
     def _gap(self) -> int:
         total = self._info.get("total_steps") or 1
         epoch = self._info.get("steps_per_epoch") or total
-        return ceil(epoch / _LINES_PER_EPOCH) if epoch < total else ceil(total / _LINES_PER_RUN)
+        return epoch // _PARTS_OF_EPOCH + 1 if epoch < total else total // _PARTS_OF_RUN + 1
 
     def _speed(self) -> str:
         return join(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,14 +83,7 @@ def survey(path: str, *, ignore: tuple[str, ...] = ()) -> Survey:
     DataError where it cannot be trained on: fewer than two classes, files that are no images, nothing readable.
     """
     args = {"ignore": list(ignore)} if ignore else {}
-    dataset = open_dataset(DataConfig(source=SourceConfig(name="folder", path=path, args=args)))
-    if len(dataset.classes) < 2:
-        raise DataError(
-            "a classifier needs at least two classes",
-            where=path,
-            found=", ".join(dataset.classes) or "no class",
-            fix="put the images of each class into a folder of its own: DIR/cat/1.jpg, DIR/dog/2.jpg",
-        )
+    dataset = _open(DataConfig(source=SourceConfig(name="folder", path=path, args=args)))
     sizes, unreadable = _look(dataset.splits["train"])
     if not sizes:
         raise DataError("none of the images that were looked at can be decoded", where=path, found=unreadable[0])
@@ -133,8 +127,8 @@ def describe(found: Survey) -> list[str]:
     return lines
 
 
-def compose(found: Survey, *, name: str) -> str:
-    """The text of a config that trains on `found`; `name` is what the header calls the file (without suffix)."""
+def compose(found: Survey, *, out: str) -> str:
+    """The text of a config that trains on `found`; `out` is the file's name in its own header."""
     small = found.short_side <= _SMALL
     size = _image_size(found)
     batch = _batch_size(found.train, small)
@@ -146,7 +140,7 @@ def compose(found: Survey, *, name: str) -> str:
     why_metric = "   # the classes are of unequal size: every class counts the same" if metric == "f1_macro" else ""
     return (
         f"# {len(found.classes)} classes, {found.train} training images. Written by `raycls init`.\n"
-        f"# Command:  raycls train {name}.yaml\n"
+        f"# Command:  raycls train {shlex.quote(out)}\n"
         f"# Expected: not measured yet.\n\n"
         f"data:\n"
         f"  source:\n    name: folder\n"
@@ -176,6 +170,17 @@ def write(text: str, path: Path) -> None:
             raise
     except OSError as error:
         raise ConfigError(f"cannot write {path}", found=str(error), fix="choose another --out FILE") from error
+
+
+def _open(config: DataConfig) -> Dataset:
+    try:
+        return open_dataset(config)
+    except DataError as error:
+        if error.fix is None or "args.ignore" not in error.fix:
+            raise
+        # There is no config yet that the remedy could be written into: name the option that does the same.
+        fix = f"{error.fix}; raycls init takes it as --ignore PATTERN"
+        raise DataError(error.what, where=error.where, found=error.found, valid=error.valid, fix=fix) from error
 
 
 def _look(split: Split) -> tuple[list[tuple[int, int]], list[str]]:

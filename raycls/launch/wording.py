@@ -82,7 +82,7 @@ def header_lines(info: Record) -> list[str]:
     arithmetic = [f"{name} {info[name]}" for name in ("precision", "reduction") if name in info]
     if "batch_size" in info:
         parts = info.get("micro_batches")
-        arithmetic.append(f"batch {info['batch_size']}" + (f" in {parts} micro-batches" if parts else ""))
+        arithmetic.append(f"batch {info['batch_size']}" + (f" in {_plural(parts, 'micro-batch')}" if parts else ""))
     lines += [f"arithmetic {', '.join(arithmetic)}"] if arithmetic else []
     if "total_steps" in info:
         steps = f"{info['total_steps']}"
@@ -223,10 +223,10 @@ def clock_text(seconds: float | None) -> str:
 
 
 def _workers(info: Record) -> str:
-    count, threads = int(info["workers"]), int(info.get("threads", 1))
-    who = "in this process, no Ray" if count == 0 else f"{count} on Ray"
-    words = [f"{who}, {threads} thread{'s' if threads != 1 else ''} each" if count else f"{who}, {threads} threads"]
-    words += [str(info[key]) for key in ("device",) if key in info]
+    count = int(info["workers"])
+    threads = _plural(int(info.get("threads", 1)), "thread")
+    words = [f"in this process, no Ray, {threads}" if count == 0 else f"{count} on Ray, {threads} each"]
+    words += [str(info["device"])] if "device" in info else []
     words += [f"executor {info['executor']}"] if "executor" in info else []
     return ", ".join(words)
 
@@ -234,3 +234,7 @@ def _workers(info: Record) -> str:
 def join(*parts: str) -> str:
     """The parts that are not empty, two spaces apart."""
     return "  ".join(part for part in parts if part and part != "| ")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("ch") else "s")

@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raycls.config.duration import Duration
+from raycls.config.schema import TrackConfig
+from raycls.launch.display import Pace, PlainDisplay, RichDisplay, make
+from raycls.launch.wording import clock_text, ledger_lines, number_text, summary_lines
+from raycls.train.metrics import summarise
+
+INFO = {
+    "folder": "runs/pets",
+    "source": "folder data/pets",
+    "classes": 2,
+    "splits": {"train": 3000, "val": 500},
+    "model": "resnet18",
+    "parameters": 11_177_538,
+    "workers": 2,
+    "threads": 1,
+    "executor": "ray",
+    "device": "cpu",
+    "precision": "bf16",
+    "reduction": "exact",
+    "batch_size": 64,
+    "micro_batches": 2,
+    "steps_per_epoch": 1000,
+    "total_steps": 5000,
+    "start_step": 0,
+}
+
+
+@dataclass
+class Outcome:
+    state: str = "done"
+    folder: str = "runs/pets"
+    step: int = 5000
+    epochs: float = 5.0
+    best: dict[str, Any] | None = field(default_factory=lambda: {"step": 4000, "metric": "top1", "value": 0.95678})
+    final: dict[str, Any] | None = None
+    seconds: float = 3725.2
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tries = 0
+
+    def write(self, text: str, /) -> int:
+        self.tries += 1
+        raise BrokenPipeError
+
+
+def train_record(step: int, time: float) -> dict[str, Any]:
+    return {
+        "kind": "train",
+        "step": step,
+        "epoch": step / 1000,
+        "loss": 0.123456,
+        "top1": 0.91239,
+        "lr": 0.01,
+        "images_per_second": 512.4,
+        "data_wait": 0.034,
+        "time": time,
+    }
+
+
+def evaluation(step: int, time: float) -> dict[str, Any]:
+    return {
+        "kind": "evaluate",
+        "split": "val",
+        "step": step,
+        "epoch": step / 1000,
+        "loss": 0.2,
+        "top1": 0.9,
+        "time": time,
+    }
+
+
+def show(display: PlainDisplay, clock: Clock, *, seconds_per_step: float, log_every: int) -> None:
+    """Five epochs of 1,000 steps, as a driver would show them."""
+    with display:
+        display.start(INFO)
+        for step in range(1, 5001):
+            clock.now += seconds_per_step
+            if step % log_every == 0:
+                display.record(train_record(step, clock.now))
+            if step % 1000 == 0:
+                display.record(evaluation(step, clock.now))
+        display.finish(Outcome())
+
+
+@pytest.mark.parametrize("seconds_per_step", [0.001, 0.1, 30.0])
+def test_five_epochs_take_fewer_than_40_lines_however_long_they_last(seconds_per_step: float) -> None:
+    stream, clock = io.StringIO(), Clock()
+    show(PlainDisplay(stream, 30.0, clock), clock, seconds_per_step=seconds_per_step, log_every=1)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) < 40
+    assert sum("| val" in line for line in lines) == 5
+
+
+def test_progress_lines_come_between_slow_evaluations_and_not_between_fast_ones() -> None:
+    slow, fast = io.StringIO(), io.StringIO()
+    for stream, seconds in ((slow, 1.0), (fast, 0.001)):
+        clock = Clock()
+        show(PlainDisplay(stream, 30.0, clock), clock, seconds_per_step=seconds, log_every=50)
+    progress = [line for line in slow.getvalue().splitlines() if line.startswith("epoch") and "| val" not in line]
+    # the first multiples of 50 that are more than a fifth of an epoch after the line before
+    assert [line.split()[3] for line in progress[:4]] == ["250/5000", "500/5000", "750/5000", "1000/5000"]
+    assert len(progress) == 20
+    assert not [line for line in fast.getvalue().splitlines() if line.startswith("epoch") and "| val" not in line]
+
+
+def test_interval_is_the_least_time_between_two_progress_lines() -> None:
+    stream, clock = io.StringIO(), Clock()
+    display = PlainDisplay(stream, 60.0, clock)
+    display.start({**INFO, "steps_per_epoch": 10, "total_steps": 5000})
+    before = len(stream.getvalue().splitlines())
+    for step in range(1, 13):
+        clock.now += 25
+        display.record(train_record(step, clock.now))
+    lines = stream.getvalue().splitlines()[before:]
+    assert [line.split()[3] for line in lines] == ["3/5000", "6/5000", "9/5000", "12/5000"]
+
+
+def test_header_says_what_the_run_is() -> None:
+    stream = io.StringIO()
+    PlainDisplay(stream).start(INFO)
+    assert stream.getvalue().splitlines() == [
+        "run        runs/pets",
+        "data       folder data/pets, 2 classes, 3000 train, 500 val",
+        "model      resnet18, 11.2 M parameters",
+        "workers    2 on Ray, 1 thread each, cpu, executor ray",
+        "arithmetic precision bf16, reduction exact, batch 64 in 2 micro-batches",
+        "steps      5000, 1000 per epoch",
+    ]
+
+
+def test_header_without_ray_and_of_a_resumed_run() -> None:
+    stream = io.StringIO()
+    PlainDisplay(stream).start({"workers": 0, "threads": 2, "total_steps": 10, "start_step": 4})
+    assert stream.getvalue().splitlines() == [
+        "workers    in this process, no Ray, 2 threads",
+        "steps      10; resumed at step 4",
+    ]
+
+
+def test_an_evaluation_line_has_every_number() -> None:
+    stream, clock = io.StringIO(), Clock()
+    display = PlainDisplay(stream, 1e9, clock)
+    display.start(INFO)
+    display.record(train_record(900, 100.0))
+    display.record(train_record(1000, 150.0))  # 0.5 s per step: 4000 steps are left
+    display.record({**evaluation(1000, 150.0), "best": True})
+    assert stream.getvalue().splitlines()[-1] == (
+        "epoch 1/5  step 1000/5000  train loss 0.1235  top1 0.9124  lr 0.01  | val loss 0.2  top1 0.9000  (best)"
+        "  | 512 images/s  data-wait 3%  ETA 0:33:20"
+    )
+
+
+def test_losses_that_are_not_finite_are_shown_as_history_writes_them() -> None:
+    stream = io.StringIO()
+    display = PlainDisplay(stream, 0.0)
+    display.record({"kind": "evaluate", "step": 1, "epoch": 1.0, "split": "val", "loss": "nan", "top1": 0.1})
+    assert "val loss nan" in stream.getvalue()
+
+
+def test_an_event_is_a_line() -> None:
+    stream = io.StringIO()
+    PlainDisplay(stream).record({"kind": "event", "text": "worker 1 was lost [2 left]"})
+    assert stream.getvalue() == "worker 1 was lost [2 left]\n"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (
+            Outcome(final={"split": "val", "loss": 0.2, "top1": 0.95}),
+            [
+                "done: 5 epochs, 5000 steps, 1:02:05 in this start",
+                "best       top1 0.9568 at step 4000",
+                "last       val loss 0.2  top1 0.9500",
+                "run folder runs/pets",
+                "next       raycls eval runs/pets --split test",
+                "           raycls train runs/pets/config.yaml run.name=NAME optim.lr=LR    # a variation",
+            ],
+        ),
+        (
+            Outcome("stopped", step=70, epochs=0.07, best=None),
+            [
+                "stopped after a checkpoint: 0.07 epochs, 70 steps, 1:02:05 in this start",
+                "run folder runs/pets",
+                "next       raycls train pets.yaml 'a b=1'    # goes on from step 70",
+            ],
+        ),
+    ],
+)
+def test_the_end_names_the_next_command(outcome: Outcome, expected: list[str]) -> None:
+    stream = io.StringIO()
+    display = PlainDisplay(stream)
+    display.start({"command": ["raycls", "train", "pets.yaml", "a b=1"]})
+    display.finish(outcome)
+    assert stream.getvalue().splitlines() == expected
+
+
+def test_a_closed_pipe_silences_the_display_and_nothing_else() -> None:
+    stream = Gone()
+    with PlainDisplay(stream) as display:
+        display.start(INFO)
+        display.record(evaluation(1, 1.0))
+        display.finish(Outcome())
+    assert stream.tries == 1
+
+
+def test_a_mistake_in_a_record_is_not_silenced() -> None:
+    with pytest.raises(ValueError, match="could not convert"):
+        PlainDisplay(io.StringIO()).record({"kind": "evaluate", "step": 1, "epoch": "first"})
+
+
+def test_the_terminal_decides_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    track = TrackConfig(print_every=Duration(7, "s"))
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(make(track, Terminal()), RichDisplay)
+    assert isinstance(make(track, io.StringIO()), PlainDisplay)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(make(track, Terminal()), PlainDisplay)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    yield Terminal()
+
+
+def test_the_live_display_shows_progress_and_gives_the_terminal_back(terminal: Terminal) -> None:
+    with RichDisplay(terminal) as display:
+        display.start(INFO)
+        display.record({"kind": "event", "text": "[not markup]"})
+        display.record(train_record(500, 10.0))
+        display.record(train_record(1000, 20.0))
+        display.record(evaluation(1000, 20.0))
+        display.finish(Outcome())
+    text = terminal.getvalue()
+    for part in ("run        runs/pets", "[not markup]", "1000/5000", "val loss 0.2", "best       top1 0.9568"):
+        assert part in text
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0  # the cursor is visible again
+
+
+def test_the_live_display_gives_the_terminal_back_after_an_error(terminal: Terminal) -> None:
+    with pytest.raises(KeyboardInterrupt), RichDisplay(terminal) as display:
+        display.start(INFO)
+        raise KeyboardInterrupt
+    assert terminal.getvalue().rfind("\x1b[?25h") > terminal.getvalue().rfind("\x1b[?25l") >= 0
+
+
+def test_pace_forgets_what_was_before_a_step_back() -> None:
+    pace = Pace()
+    for now, step in ((0.0, 10), (100.0, 20), (110.0, 15), (111.0, 16), (113.0, 18)):
+        pace.add(now, step)
+    assert pace.seconds_per_step == 1.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (3725, "1:02:05"), (90061, "1d 1:01:01"), (None, "-")]
+)
+def test_clock_text(seconds: float | None, text: str) -> None:
+    assert clock_text(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(900, "900"), (411_600, "412 k"), (25_557_032, "25.6 M")])
+def test_number_text(count: int, text: str) -> None:
+    assert number_text(count) == text
+
+
+def test_summary_lines_name_each_class() -> None:
+    summary = summarise(np.array([[3, 1], [0, 4]]), loss_sum=4.0, top5=8, classes=("cat", "dog"))
+    lines = summary_lines(summary, "test")
+    assert lines[:4] == ["split test, 8 images", "loss       0.500000", "top1       0.8750", "top5       1.0000"]
+    assert lines[4].split() == ["precision", "recall", "f1"]
+    # cat: 3 of 3 predicted, 3 of 4 there; dog: 4 of 5 predicted, 4 of 4 there
+    assert lines[-2].split() == ["cat", "1.0000", "0.7500", "0.8571"]
+    assert lines[-1].split() == ["dog", "0.8000", "1.0000", "0.8889"]
+
+
+@dataclass
+class Report:
+    ok: bool
+    samples: int = 1003
+    steps: int = 32
+    epochs: int = 2
+    attempts: tuple[str, ...] = ("attempt 1: steps 1 to 32",)
+    problems: tuple[str, ...] = ()
+
+
+def test_ledger_lines_begin_with_the_verdict() -> None:
+    good = ledger_lines(Report(True))
+    assert good[0].startswith("exact: 32 steps, 2 whole epochs of 1003 samples")
+    bad = ledger_lines(Report(False, problems=("step 7 is missing",)))
+    assert bad[0].startswith("not exact")
+    assert bad[-1] == "  problem: step 7 is missing"

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from raycls.config.load import load
+from raycls.config.schema import Run
+from raycls.data.augment import build
+from raycls.data.source import open_dataset
+from raycls.errors import ConfigError, DataError
+from raycls.launch.starter import compose, describe, survey, write
+from raycls.models.zoo import check
+
+
+def make(folder: Path, counts: dict[str, int], size: tuple[int, int] = (40, 30)) -> Path:
+    """One folder per class with `counts[class]` images of `size` (width, height)."""
+    draw = random.Random(0)
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            color = (draw.randrange(256), draw.randrange(256), draw.randrange(256))
+            Image.new("RGB", size, color).save(folder / name / f"{index}.png")
+    return folder
+
+
+def loaded(folder: Path, out: Path, ignore: tuple[str, ...] = ()) -> Run:
+    write(compose(survey(str(folder), ignore=ignore), out=str(out)), out)
+    return load(out).run
+
+
+def test_the_config_trains_on_what_was_found(tmp_path: Path) -> None:
+    folder = make(tmp_path / "pets", {"cat": 30, "dog": 30})
+    run = loaded(folder, tmp_path / "pets.yaml")
+    assert (run.run.name, run.data.source.name, run.data.source.path) == ("pets", "folder", str(folder))
+    assert run.data.image_size == 32  # 30 pixels, up to a multiple of 4
+    assert run.data.batch_size == 4  # 42 training images: twenty steps would need 2.1, 4 is the least
+    assert (run.model.name, run.evaluate.split, run.evaluate.metric) == ("tiny_cnn", "val", "top1")
+    check(run.model)
+    dataset = open_dataset(run.data)
+    image = dataset.splits["train"].image(0)
+    assert image.size == (40, 30)
+    for operations, train in ((run.augment.train, True), (run.augment.eval, False)):
+        augment = build(operations, train=train, image_size=run.data.image_size)
+        assert augment(image, (0, 0, 0)).shape == (32, 32, 3)
+
+
+def test_large_images_get_a_resnet_and_crops(tmp_path: Path) -> None:
+    folder = make(tmp_path / "scenes", {"sea": 12, "town": 12}, size=(320, 170))
+    run = loaded(folder, tmp_path / "scenes.yaml")
+    assert run.data.image_size == 160  # the largest of the usual sizes within 170
+    assert run.model.name == "resnet18"
+    assert run.augment.eval == ({"resize": {"size": 183}}, {"center_crop": {"size": 160}})  # 160 * 8/7 = 182.9
+    assert run.augment.train is not None
+    assert run.augment.train[1] == "horizontal_flip"
+
+
+def test_elongated_images_are_kept_whole(tmp_path: Path) -> None:
+    folder = make(tmp_path / "signs", {"a1": 8, "b2": 8}, size=(500, 100))
+    run = loaded(folder, tmp_path / "signs.yaml")
+    assert run.augment.eval == ({"resize": {"size": [96, 96]}},)
+    assert run.augment.train is not None
+    assert run.augment.train[0] == {"resize": {"size": [96, 96]}}
+
+
+def test_characters_are_not_mirrored(tmp_path: Path) -> None:
+    run = loaded(make(tmp_path / "letters", {"b": 6, "d": 6}), tmp_path / "letters.yaml")
+    assert run.augment.train is not None
+    assert "horizontal_flip" not in run.augment.train
+
+
+def test_unequal_classes_are_named_and_weighed(tmp_path: Path) -> None:
+    folder = make(tmp_path / "rare", {"common": 40, "rare": 10})
+    found = survey(str(folder))
+    assert found.imbalance == 4.0  # 28 and 7 of the 7:2:1 split
+    assert "imbalance: the largest class has 4 times the images of the smallest" in describe(found)
+    assert loaded(folder, tmp_path / "rare.yaml").evaluate.metric == "f1_macro"
+
+
+def test_describe_lists_classes_counts_and_sizes(tmp_path: Path) -> None:
+    folder = make(tmp_path / "pets", {"cat": 10, "dog": 20})
+    Image.new("L", (90, 60)).save(folder / "dog" / "19.png")
+    lines = describe(survey(str(folder)))
+    assert lines[0] == f"30 images of 2 classes in {folder}"
+    assert [line.split() for line in lines[1:3]] == [["20", "dog"], ["10", "cat"]]
+    assert lines[3] == "splits: 21 train, 6 val, 3 test (cut by fraction, stratified)"
+    assert lines[4].startswith("pixels: ")
+
+
+def test_many_classes_are_cut_short(tmp_path: Path) -> None:
+    folder = make(tmp_path / "many", {f"class{index:02d}": 4 + index for index in range(23)}, size=(8, 8))
+    lines = describe(survey(str(folder)))
+    assert lines[1].split() == ["26", "class22"]
+    assert lines[20].split() == ["7", "class03"]
+    assert lines[21] == "  and 3 more, down to 4 of class00"
+
+
+def test_splits_of_the_folder_are_used(tmp_path: Path) -> None:
+    make(tmp_path / "own" / "train", {"x1": 10, "x2": 10})
+    make(tmp_path / "own" / "test", {"x1": 3, "x2": 4})
+    found = survey(str(tmp_path / "own"))
+    assert found.own_splits
+    assert found.counts["test"] == (3, 4)
+    assert "(the folder has them)" in describe(found)[3]
+    assert not survey(str(make(tmp_path / "flat", {"x1": 10, "x2": 10}))).own_splits
+
+
+def test_a_name_that_yaml_would_misread_survives(tmp_path: Path) -> None:
+    folder = make(tmp_path / 'it\'s: #1 "best", é', {"cat": 4, "dog": 4})
+    assert loaded(folder, tmp_path / "c.yaml").data.source.path == str(folder)
+
+
+def test_files_that_are_no_images_can_be_left_out(tmp_path: Path) -> None:
+    folder = make(tmp_path / "pets", {"cat": 6, "dog": 6})
+    (folder / "cat" / "notes.txt").write_text("nine lives")
+    with pytest.raises(DataError, match="--ignore"):
+        survey(str(folder))
+    run = loaded(folder, tmp_path / "c.yaml", ignore=("*.txt",))
+    assert sum(len(split) for split in open_dataset(run.data).splits.values()) == 12
+
+
+def test_an_image_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
+    folder = make(tmp_path / "pets", {"cat": 10, "dog": 10})
+    for index in range(10):
+        (folder / "cat" / f"{index}.png").write_bytes(b"<html>")
+    lines = describe(survey(str(folder)))
+    told = [line for line in lines if line.startswith("not readable")]
+    assert len(told) == 7  # the 7 cats of the training split, all of which were looked at
+    assert "cat/" in told[0]
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    folder = make(tmp_path / "pets", {"cat": 2, "dog": 2})
+    for file in folder.glob("*/*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="can be decoded"):
+        survey(str(folder))
+
+
+def test_one_class_is_no_task(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two classes"):
+        survey(str(make(tmp_path / "pets", {"cat": 4})))
+
+
+def test_write_replaces_in_one_step_and_says_what_failed(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "c.yaml"
+    write("a: 1\n", target)
+    write("a: 2\n", target)
+    assert target.read_text() == "a: 2\n"
+    assert [path.name for path in target.parent.iterdir()] == ["c.yaml"]
+    with pytest.raises(ConfigError, match="cannot write"):
+        write("a: 1\n", target / "below.yaml")

@@ -1,0 +1,76 @@
+"""Every file in configs/ is a run that could start: it loads, and its names and arguments exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import raycls.launch
+from raycls.config.load import load, to_dict
+from raycls.data.augment import build
+from raycls.data.source import check_source
+from raycls.models.zoo import check
+from raycls.train.optim import lr_factor
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(CONFIGS.glob("*.yaml"))
+DEMO = Path(raycls.launch.__file__).with_name("demo.yaml")
+
+
+def test_the_promised_files_are_there_and_no_more_than_fifteen() -> None:
+    names = {file.stem for file in FILES}
+    assert {"digits", "cifar10_small", "cifar10_resnet18", "imagenet_resnet50", "finetune_folder"} <= names
+    assert len(names) <= 15
+
+
+@pytest.mark.parametrize("file", [*FILES, DEMO], ids=lambda file: file.stem)
+def test_header_says_what_command_and_expected(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    header = lines[: next(index for index, line in enumerate(lines) if not line.startswith("#"))]
+    words = [line[2:].split(":")[0] for line in header if line[2:3] != " "]
+    assert words == ["What", "Command", "Expected"]
+    command = next(line for line in header if line.startswith("# Command:"))
+    assert f"configs/{file.name}" in command or (file == DEMO and "raycls demo" in command)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_names_and_arguments_exist(file: Path) -> None:
+    run = load(file).run
+    assert run.run.name == file.stem
+    check_source(run.data)
+    check(run.model)
+    for operations, train in ((run.augment.train, True), (run.augment.eval, False)):
+        build(operations, train=train, image_size=run.data.image_size)
+    lr_factor(run.schedule, 0, steps_per_epoch=100, total_steps=1000)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_files_stand_on_their_own(file: Path) -> None:
+    origins = set(load(file).origins.values())
+    assert all(origin == "default" or origin.startswith(f"{file.name}:") for origin in origins)
+
+
+def test_the_demo_is_the_digits_config_under_another_name() -> None:
+    demo, digits = (to_dict(load(file).run) for file in (DEMO, CONFIGS / "digits.yaml"))
+    assert demo.pop("run") == {**digits.pop("run"), "name": "demo"}
+    assert demo == digits
+
+
+def test_imagenet_rate_falls_at_epochs_30_60_and_80() -> None:
+    run = load(CONFIGS / "imagenet_resnet50.yaml").run
+    steps = 1252  # of 1,281,167 images in batches of 1,024
+
+    def factor(epoch: int, step: int = 0) -> float:
+        return lr_factor(run.schedule, epoch * steps + step, steps_per_epoch=steps, total_steps=90 * steps)
+
+    assert factor(0) == pytest.approx(1 / (5 * steps))
+    assert factor(5) == 1
+    for epoch, after in ((30, 0.1), (60, 0.01), (80, 0.001)):
+        assert factor(epoch, -1) == pytest.approx(10 * after)
+        assert factor(epoch) == pytest.approx(after)
+
+
+def test_readme_of_the_configs_lists_each() -> None:
+    text = (CONFIGS / "README.md").read_text()
+    assert all(f"`{file.name}`" in text for file in FILES)
