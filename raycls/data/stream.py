@@ -140,11 +140,20 @@ class Maker:
             ids = np.arange(min(start, len(split)), min(start + self.evaluate_batch, len(split)), dtype=np.int64)
         # The seed of an evaluated sample has no epoch: every evaluation sees the same pixels.
         epoch = position.epoch if position.kind == TRAIN else -1
-        images = [augment(split.image(index), (self.order.seed, epoch, index)) for index in ids.tolist()]
+        images = [_augmented(split, augment, (self.order.seed, epoch, index)) for index in ids.tolist()]
         if not images:
             return Slice(position, ids, np.zeros(0, np.int64), np.zeros((0, 0, 0, 3), np.uint8))
         pixels = collate(images, [split.key(index) for index in ids.tolist()])
         return Slice(position, ids, split.labels[ids], pixels)
+
+
+def _augmented(split: Split, augment: Augment, key: tuple[int, int, int]) -> np.ndarray:
+    image = split.image(key[2])
+    try:
+        return augment(image, key)
+    except DataError as error:  # an augmentation knows the image, not where it came from
+        error.where = error.where or split.locate(key[2])
+        raise
 
 
 @dataclass

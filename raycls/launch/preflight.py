@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import shutil
@@ -11,6 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import nn
 
 from raycls import __version__
 from raycls.config import load as config
@@ -23,7 +27,7 @@ from raycls.run.folder import RunFolder
 from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
 
-__all__ = ["Prepared", "check_fit", "executor_of", "prepare", "reduction_of"]
+__all__ = ["Prepared", "check_fit", "executor_of", "image_size", "prepare", "reduction_of"]
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,18 @@ def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str],
     plan = _plan(run, dataset, folder, 0 if evaluated is None else len(evaluated))
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=not resumed)
-    zoo.probe(model, len(dataset.classes), run.data.image_size, run.data.image_size)
+    _check_forward(run, model, dataset, plan)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if resumed:
         _check_same(run, dataset, folder)
     else:
         _write_first(run, dataset, folder, command)
     return Prepared(run, dataset, plan, folder, parameters, _finished(folder))
+
+
+def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:
+    """Height and width of the training images, found by making the first one that is trained."""
+    return _size_of(run, dataset, "train", int(plan.order.batch(0)[0]))
 
 
 def check_fit(run: Run, resources: dict[str, float], device: str, executor: str) -> None:
@@ -106,6 +115,39 @@ def check_fit(run: Run, resources: dict[str, float], device: str, executor: str)
             found=f"{resources.get('GPU', 0.0):g} GPUs for {workers} workers with one each",
             fix="lower scale.workers, set scale.device=cpu, or add GPUs",
         )
+
+
+def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool = True) -> tuple[int, int]:
+    operations = run.augment.train if train else run.augment.eval
+    transform = augment.build(operations, train=train, image_size=run.data.image_size)
+    height, width, _ = transform(dataset.splits[split].image(index), (run.run.seed, 0, index)).shape
+    return height, width
+
+
+def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> None:
+    """Run black images through the model, in the sizes and the smallest number that training will bring."""
+    size = image_size(run, dataset, plan)
+    zoo.probe(model, len(dataset.classes), *size)
+    if plan.evaluate_rows:
+        evaluated = _size_of(run, dataset, run.evaluate.split, 0, train=False)
+        if evaluated != size:
+            zoo.probe(model, len(dataset.classes), *evaluated)
+    last = plan.order.rows(plan.steps_per_epoch - 1)
+    if min(last, plan.batch_size) >= 2 * plan.micro_batches:
+        return
+    alone = copy.deepcopy(model).train()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            alone(torch.zeros(1, 3, *size))
+    except ValueError as error:  # batch normalisation over one value
+        raise ConfigError(
+            "a micro-batch of one image cannot be trained with this model",
+            where="data.batch_size, train.micro_batches",
+            found=f"{plan.samples} samples in batches of {plan.batch_size}: the last batch of an epoch has {last}, "
+            f"in {plan.micro_batches} micro-batches; {error}",
+            fix="choose a batch size that leaves more images to the last batch, fewer micro-batches, "
+            "or a larger data.image_size",
+        ) from error
 
 
 def _plan(run: Run, dataset: Dataset, folder: RunFolder, evaluate_rows: int) -> Plan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from raycls.data import augment
 from raycls.data.source import Dataset
 from raycls.data.stream import Maker, Stream, Timeline, open_stream
 from raycls.errors import RayclsError, from_json, to_json
+from raycls.launch.preflight import image_size
 from raycls.launch.records import Recorder
 from raycls.models import zoo
 from raycls.run import checkpoint
@@ -105,6 +107,8 @@ def train(job: Job, world: World) -> dict[str, Any]:
             Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, start["precision"])
         )
         worker.pending_error = recorder.pending_error
+        if job.reduction == "exact" and job.device == "cpu":
+            _compare_cpus(worker, world)
         reduction = make_reduction(
             job.reduction,
             state.model,
@@ -112,7 +116,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
             rank=world.rank,
             world=world.size,
             device=world.device,
-            image=_together(worker, partial(_image_size, run, plan, job.dataset)),
+            image=_together(worker, partial(image_size, run, job.dataset, plan)),
         )
         evaluate = partial(_evaluate_now, run, plan, job.dataset, stream, task, worker, recorder)
         reason = train_loop(
@@ -186,16 +190,26 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     if not written:
         kept = {**plan.to_dict(), "reduction": job.reduction, "device": job.device, "precision": precision}
         folder.write_json(RunFolder.PLAN, kept)
+    earlier = {attempt.rest.get("cpu") for attempt in folder.attempts()}
+    if job.reduction == "exact" and job.device == "cpu" and earlier - {_cpu()}:
+        warn(f"this run began on CPUs of another kind ({', '.join(map(str, earlier))}): bits may differ on {_cpu()}")
     attempt = folder.begin_attempt(
-        step,
-        world.size,
-        run.scale.threads,
-        executor=job.executor,
-        device=job.device,
-        cpu=torch.backends.cpu.get_cpu_capability(),
+        step, world.size, run.scale.threads, executor=job.executor, device=job.device, cpu=_cpu()
     )
     world.post({"kind": "start", "step": step, "attempt": attempt, "precision": precision})
     return {"step": step, "attempt": attempt, "precision": precision}
+
+
+def _cpu() -> str:
+    """The instruction set by which oneDNN and MKL choose their kernels."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def _compare_cpus(worker: Worker, world: World) -> None:
+    if not worker.same(zlib.crc32(_cpu().encode())):
+        text = "warning: the workers' CPUs are of different kinds: other workers may give other bits"
+        if world.rank == 0:
+            world.post({"kind": "event", "text": text})
 
 
 def _build(
@@ -261,14 +275,6 @@ def _maker(run: Run, plan: Plan, dataset: Dataset, world: int, split: str) -> Ma
         train_augment=augment.build(run.augment.train, train=True, image_size=size),
         evaluate_augment=augment.build(run.augment.eval, train=False, image_size=size),
     )
-
-
-def _image_size(run: Run, plan: Plan, dataset: Dataset) -> tuple[int, int]:
-    """Height and width of the training images, found by making the first one."""
-    transform = augment.build(run.augment.train, train=True, image_size=run.data.image_size)
-    first = int(plan.order.batch(0)[0])
-    height, width, _ = transform(dataset.splits["train"].image(first), (plan.seed, 0, first)).shape
-    return height, width
 
 
 def _learning_rate(run: Run, plan: Plan) -> Callable[[int], float]:

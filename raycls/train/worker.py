@@ -74,10 +74,15 @@ class Worker:
         if code == ERROR:
             raise TrainError(ABORTED)
 
+    def same(self, value: int) -> bool:
+        """Whether all ranks have the same `value`, of at most 32 bits."""
+        most, least = self._most(value, -value)
+        return most == -least
+
     def _most(self, *values: int) -> tuple[int, ...]:
         if self.world == 1:
             return values
-        flags = torch.tensor(values, dtype=torch.int32)
+        flags = torch.tensor(values, dtype=torch.int64)
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return tuple(flags.tolist())
 
