@@ -219,6 +219,14 @@ def test_a_write_that_does_not_read_back_is_an_error_and_deletes_nothing(
     assert found is not None and found.step == 1
 
 
+def test_no_remote_checkpoint_is_ahead_of_the_lines_before_it(remote: Callable[[], RunFolder], state: State) -> None:
+    folder = remote()
+    folder.store.append_line(folder.HISTORY, "a line in memory")
+    assert remote().store.read_lines(folder.HISTORY) == []
+    commit(folder, state(1), keep=1)
+    assert remote().store.read_lines(folder.HISTORY) == ["a line in memory", ""]
+
+
 def test_two_readings_do_not_share_memory_with_the_file(folder: RunFolder, state: State) -> None:
     commit(folder, state(1), keep=1)
     with warnings.catch_warnings():

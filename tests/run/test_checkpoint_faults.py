@@ -287,6 +287,10 @@ def test_a_kill_at_any_call_to_an_object_store(objects: Any, remote: Callable[[]
                 assert objects.fuse < 0, error
                 ended = False
             objects.fuse = None
+            if not again:
+                assert all(
+                    archive.is_good(remote().store, remote().checkpoint(step), step) for step in remote().steps()
+                )
             found = newest(remote(), on_bad=lambda text: None)
             assert found is not None and found.trees["train"]["step"] == found.step
             found_steps.append(found.step)

@@ -135,6 +135,20 @@ def test_a_folder_set_aside_while_waiting(folder: RunFolder) -> None:
     assert (Path(folder.uri) / "lock").exists()
 
 
+def test_a_folder_set_aside_between_open_and_lock(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, path = fcntl.flock, Path(folder.uri)
+
+    def late(descriptor: int, operation: int) -> None:
+        if not path.with_name("run.old-1").exists():
+            path.rename(path.with_name("run.old-1"))
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Lock(folder, "train", timeout=30), pytest.raises(LaunchError):
+        Lock(folder, "train").acquire()
+    assert (path / "lock").exists()
+
+
 def test_a_file_system_without_locks(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
