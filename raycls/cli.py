@@ -53,7 +53,7 @@ def main() -> None:
         code = 130
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: the user gets one line, the file all of it
         _say(f"raycls: unexpected {type(error).__name__}: {error}\n  trace: {_write_traceback(error)}")
         code = EXIT_FAILED
     else:

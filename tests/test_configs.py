@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 import raycls.launch
-from raycls.config.load import load, to_dict
+from raycls.config.load import load, load_text, to_dict
 from raycls.data.augment import build
 from raycls.data.source import check_source
 from raycls.models.zoo import check
@@ -74,3 +75,17 @@ def test_imagenet_rate_falls_at_epochs_30_60_and_80() -> None:
 def test_readme_of_the_configs_lists_each() -> None:
     text = (CONFIGS / "README.md").read_text()
     assert all(f"`{file.name}`" in text for file in FILES)
+
+
+def test_configs_in_the_readme_are_valid() -> None:
+    text = (CONFIGS.parent / "README.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        load_text(block)
+
+
+def test_the_two_first_commands_are_in_the_first_25_lines_of_the_readme() -> None:
+    first = (CONFIGS.parent / "README.md").read_text().splitlines()[:25]
+    assert any("pip install uv && uv run raycls demo" in line for line in first)
+    assert any("pip install uv && uv run pytest" in line for line in first)
