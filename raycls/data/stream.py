@@ -1,12 +1,8 @@
-"""The pipeline: slices of the order, decoded and augmented, in order, by one of three executors.
+"""The pipeline: slices decoded and augmented, in order, by one of three executors.
 
-A slice is what one rank needs for one step: its samples of the global batch, or one evaluation batch.
-Which slices there are, and in which order, is arithmetic (`Timeline`); what is in one is a pure function of
-its position (`Maker`). The executors only differ in who computes that function: this process (`inline`),
-processes beside it (`processes`), or Ray Data on any CPU of the cluster (`ray`). So they give the same bytes.
-
-Evaluation batches are part of the same timeline, so one execution runs through all epochs and evaluations:
-nothing is drained at a boundary, and the first batch after one has been decoded before it is asked for.
+What is in a slice is a pure function of its position (`slices`). The executors only differ in who computes that
+function: this process (`inline`), processes beside it (`processes`), or Ray Data on any CPU of the cluster
+(`ray`). So they give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,143 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from raycls.config.schema import DataConfig
-from raycls.data.order import Order, part
+from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline
 from raycls.errors import DataError, RayclsError, from_json, to_json
 
-if TYPE_CHECKING:  # the processes that only route slices need not import torch
-    from raycls.data.augment import Augment
-    from raycls.data.source import Split
-
-__all__ = ["Maker", "Position", "Slice", "Stream", "Timeline", "open_stream"]
-
-TRAIN, EVALUATE = "train", "evaluate"
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a slice belongs. `step` is 0-based in training; an evaluation names the steps done before it.
-
-    `index` counts the evaluation batches of one evaluation and is 0 in training.
-    """
-
-    kind: str
-    epoch: int
-    step: int
-    index: int
-    rank: int
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Decoded samples: `ids` and `labels` `[B] int64`, `pixels` `[B, H, W, C] uint8`.
-
-    `error` is set instead where a sample could not be read: every rank has to hear of it before one raises.
-    """
-
-    position: Position
-    ids: np.ndarray
-    labels: np.ndarray
-    pixels: np.ndarray
-    error: RayclsError | None = None
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """All slices of a run in order, for `world` ranks, from `start` steps done to `stop`.
-
-    `evaluate_every` is in steps (0: never; always after the last step too), `evaluate_rows` the size of the
-    evaluated split, cut into batches of `evaluate_batch` rows whatever `world` is.
-    """
-
-    order: Order
-    world: int
-    start: int
-    stop: int
-    evaluate_every: int
-    evaluate_rows: int
-    evaluate_batch: int
-
-    def evaluated_after(self, step: int) -> bool:
-        """Whether an evaluation follows once `step` steps are done."""
-        return self.evaluate_every > 0 and (step % self.evaluate_every == 0 or step == self.stop)
-
-    @property
-    def evaluate_batches(self) -> int:
-        return -(-self.evaluate_rows // self.evaluate_batch)
-
-    def rounds(self) -> Iterator[tuple[Position, ...]]:
-        """One tuple at a time with a position for every rank."""
-        if self.start == self.stop == 0:  # an evaluation alone
-            yield from self._evaluation(0)
-        for step in range(self.start, self.stop):
-            epoch = self.order.epoch(step)
-            yield tuple(Position(TRAIN, epoch, step, 0, rank) for rank in range(self.world))
-            if self.evaluated_after(step + 1):
-                yield from self._evaluation(step + 1)
-
-    def of(self, rank: int) -> Iterator[Position]:
-        """The positions of one rank."""
-        return (positions[rank] for positions in self.rounds())
-
-    def _evaluation(self, step: int) -> Iterator[tuple[Position, ...]]:
-        # The last round names batches beyond the end for some ranks: they are empty, so that every rank gets
-        # equally many slices and none is padded with rows.
-        for first in range(0, self.evaluate_batches, self.world):
-            yield tuple(Position(EVALUATE, 0, step, first + rank, rank) for rank in range(self.world))
-
-
-@dataclass(frozen=True)
-class Maker:
-    """Makes the slice of a position: the same bytes in every process."""
-
-    order: Order
-    world: int
-    train: Split
-    evaluated: Split | None
-    evaluate_batch: int
-    train_augment: Augment
-    evaluate_augment: Augment
-
-    def __call__(self, position: Position) -> Slice:
-        try:
-            return self._make(position)
-        except RayclsError as error:
-            empty = np.zeros(0, np.int64)
-            return Slice(position, empty, empty, np.zeros((0, 0, 0, 3), np.uint8), error)
-
-    def _make(self, position: Position) -> Slice:
-        from raycls.data.augment import collate
-
-        if position.kind == TRAIN:
-            split, augment = self.train, self.train_augment
-            ids = self.order.slice_ids(position.step, position.rank, self.world)
-        else:
-            if self.evaluated is None:
-                raise DataError("there is no split to evaluate")
-            split, augment = self.evaluated, self.evaluate_augment
-            start = position.index * self.evaluate_batch
-            ids = np.arange(min(start, len(split)), min(start + self.evaluate_batch, len(split)), dtype=np.int64)
-        # The seed of an evaluated sample has no epoch: every evaluation sees the same pixels.
-        epoch = position.epoch if position.kind == TRAIN else -1
-        images = [_augmented(split, augment, (self.order.seed, epoch, index)) for index in ids.tolist()]
-        if not images:
-            return Slice(position, ids, np.zeros(0, np.int64), np.zeros((0, 0, 0, 3), np.uint8))
-        pixels = collate(images, [split.key(index) for index in ids.tolist()])
-        return Slice(position, ids, split.labels[ids], pixels)
-
-
-def _augmented(split: Split, augment: Augment, key: tuple[int, int, int]) -> np.ndarray:
-    image = split.image(key[2])
-    try:
-        return augment(image, key)
-    except DataError as error:  # an augmentation knows the image, not where it came from
-        error.where = error.where or split.locate(key[2])
-        raise
+__all__ = ["Stream", "open_stream"]
 
 
 @dataclass
@@ -206,16 +74,6 @@ def open_stream(
     if executor == "processes":
         return _open_processes(config, timeline, maker, rank)
     return _open_ray(config, timeline, maker, rank, share)
-
-
-def micro_rows(order: Order, step: int, rank: int, world: int) -> list[tuple[int, int, int]]:
-    """`(micro-batch, start, stop)` of each micro-batch of `rank`; rows count from the start of its slice."""
-    owned = [part(order.rows(step), micro, order.micro_batches) for micro in order.owned(rank, world)]
-    first = owned[0].start
-    return [
-        (micro, rows.start - first, rows.stop - first)
-        for micro, rows in zip(order.owned(rank, world), owned, strict=True)
-    ]
 
 
 # --- processes ---------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ class _StopWatch:
     def _watch(self) -> None:
         while not self._closed and not self._reason:
             try:
-                self._reason = ray.get(self._mailbox.stopped.remote(_WAIT * 4))
+                self._reason = str(ray.get(self._mailbox.stopped.remote(_WAIT * 4)))
             except RayError:
                 return  # the driver is gone, and this process follows
 

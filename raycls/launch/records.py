@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any
 
 from raycls.config.schema import Run
+from raycls.data.slices import Slice
 from raycls.data.source import Dataset
-from raycls.data.stream import Slice
 from raycls.errors import RayclsError
 from raycls.report.curves import draw
 from raycls.run.checkpoint import Writer

@@ -21,8 +21,9 @@ import torch
 from raycls.config import load as config
 from raycls.config.schema import Run
 from raycls.data import augment
+from raycls.data.slices import Maker, Timeline
 from raycls.data.source import Dataset
-from raycls.data.stream import Maker, Stream, Timeline, open_stream
+from raycls.data.stream import Stream, open_stream
 from raycls.errors import RayclsError, from_json, to_json
 from raycls.launch.preflight import image_size
 from raycls.launch.records import Recorder

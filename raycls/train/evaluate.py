@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raycls.data.stream import Slice
+from raycls.data.slices import Slice
 from raycls.train.metrics import summarise
 from raycls.train.task import Classification
 from raycls.train.worker import Worker

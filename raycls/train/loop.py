@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from raycls.data.order import Order
-from raycls.data.stream import Slice, Stream, micro_rows
+from raycls.data.slices import Slice, micro_rows
+from raycls.data.stream import Stream
 from raycls.errors import TrainError
 from raycls.train.plan import Plan, due
 from raycls.train.reduction import Reduction

@@ -9,7 +9,7 @@ from harness.ranks import run_ranks
 from torch import nn
 
 from raycls.data.order import Order, part
-from raycls.data.stream import micro_rows
+from raycls.data.slices import micro_rows
 from raycls.train.reduction import make_reduction, subtrees, tree_sum
 
 _CPU = torch.device("cpu")
