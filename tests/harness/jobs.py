@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ from raycls.config.load import load_text, to_yaml
 from raycls.launch import session
 from raycls.launch.preflight import prepare, reduction_of
 from raycls.launch.session import Job, World
+from raycls.run.folder import RunFolder
+from raycls.run.history import read
+from raycls.train.task import Classification
+
+_CLOCKS = ("attempt", "time", "images_per_second", "data_wait")
+"""What differs between two runs that are the same."""
 
 
 def write_arrays(path: Path, train: int, val: int = 40, size: int = 12, classes: int = 4, seed: int = 0) -> Path:
@@ -40,13 +47,13 @@ def make_job(folder: Path, data: Path, *overrides: str, executor: str = "inline"
         "data.image_size=12",
         "augment.train=[{random_crop: {size: 12, padding: 2}}, horizontal_flip]",
         "augment.eval=[]",
-        "model.name=tiny_cnn",
-        "model.args={width: 8}",
         "optim.lr=0.05",
         "train.amp=off",
         f"scale.workers={world}",
         f"data.executor={executor}",
     ]
+    if not any(override.startswith("model.name=") for override in overrides):
+        base += ["model.name=tiny_cnn", "model.args={width: 8}"]
     text = to_yaml(load_text("", "job.yaml", [*base, *overrides]).run)
     run = load_text(text, "job.yaml").run
     prepared = prepare(run, new=False, command=["test"], say=lambda text: None)
@@ -80,6 +87,55 @@ def train_rank(rank: int, world: int, job: Job, die_at: int = -1) -> dict[str, A
     return session.train(
         job, World(rank=rank, size=world, share=share if world > 1 else lambda value: value, post=post)
     )
+
+
+def train_rank_killed(rank: int, world: int, job: Job, who: int, at: int) -> dict[str, Any]:
+    """One rank of `train`; rank `who` ends by SIGKILL in the middle of step `at` (0-based), before a forward pass."""
+    original = Classification.seed_forward
+
+    def seed_forward(self: Classification, step: int, micro: int) -> None:
+        if rank == who and step >= at:
+            os.kill(os.getpid(), 9)
+        original(self, step, micro)
+
+    Classification.seed_forward = seed_forward  # type: ignore[method-assign]
+    return train_rank(rank, world, job)
+
+
+def train_rank_stopped(rank: int, world: int, job: Job, after: int, reason: str) -> dict[str, Any]:
+    """One rank of `train`; after `after` steps of this start rank 0 is asked to stop, by `sigint` or `sigterm`."""
+    asked = iter(range(1 << 30))
+    return session.train(
+        job,
+        World(
+            rank=rank,
+            size=world,
+            share=share if world > 1 else lambda value: value,
+            stop_requested=lambda: reason if next(asked) >= after else "",
+        ),
+    )
+
+
+def evaluate_rank(rank: int, world: int, job: Job) -> dict[str, Any]:
+    """One rank of an evaluation of the final weights on `job.split`."""
+    return session.evaluate(job, World(rank=rank, size=world, share=share if world > 1 else lambda value: value))
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """The surviving history of a run without what a clock decided."""
+    return [{key: record[key] for key in record if key not in _CLOCKS} for record in read(RunFolder(folder))]
+
+
+def ledger(folder: Path) -> dict[tuple[int, int, int], tuple[list[int], list[str] | None]]:
+    """Every line of a run's ledger: `(epoch, step, micro-batch)` to sample ids and digests. Refuses a second line."""
+    lines: dict[tuple[int, int, int], tuple[list[int], list[str] | None]] = {}
+    for file in sorted((folder / "ledger").iterdir()):
+        for text in file.read_text().splitlines():
+            line = json.loads(text)
+            where = (line["epoch"], line["step"], line["micro"])
+            assert where not in lines, f"{where} was trained twice"
+            lines[where] = (line["ids"], line.get("sha256"))
+    return lines
 
 
 def share(value: Any) -> Any:
