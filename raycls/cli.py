@@ -87,8 +87,6 @@ def train(
 
     with _display(loaded.run.track) as display:
         outcome = trainer.train(loaded.run, new=new, command=_command(), display=display)
-        if outcome.state == "already":
-            display.finish(outcome)
     raise typer.Exit(outcome.exit_code)
 
 

@@ -39,6 +39,8 @@ class Prepared:
     plan: Plan
     folder: RunFolder
     parameters: int
+    command: tuple[str, ...]
+    """The words that were typed."""
     result: dict[str, Any] | None
     """What an earlier start left, where it ended for good."""
 
@@ -88,7 +90,7 @@ def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str],
         _check_same(run, dataset, folder)
     else:
         _write_first(run, dataset, folder, command)
-    return Prepared(run, dataset, plan, folder, parameters, _finished(folder))
+    return Prepared(run, dataset, plan, folder, parameters, tuple(command), _finished(folder))
 
 
 def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:

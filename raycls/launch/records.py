@@ -103,8 +103,13 @@ class Recorder:
         self._mark, self._waited = now, waited
         self._write(record)
 
-    def evaluated(self, state: TrainState, summary: dict[str, Any]) -> bool:
-        """Note an evaluation and what follows from it; True if the state is the best one so far."""
+    def evaluated(self, state: TrainState, summary: dict[str, Any], *, seconds: float, waited: float) -> bool:
+        """Note an evaluation and what follows from it; True if the state is the best one so far.
+
+        It took `seconds`, `waited` of them for data: neither counts as training.
+        """
+        self._mark += seconds
+        self._waited += waited
         metric, mode = self.run.evaluate.metric, mode_of(self.run.evaluate.metric)
         scalars = flat(summary)
         value = float(scalars[metric])
@@ -120,7 +125,6 @@ class Recorder:
         if state.early_stop.update(value):
             state.finished = "early"
         self._write({**where, "split": self.run.evaluate.split, **scalars, "best": improved})
-        self._mark = time.monotonic()  # the time of an evaluation is not training time
         return improved
 
     def save(self, state: TrainState) -> None:

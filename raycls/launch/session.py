@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -296,10 +297,12 @@ def _evaluate_now(
     recorder: Recorder,
     state: TrainState,
 ) -> bool:
+    began, waited = time.monotonic(), stream.waited
     batches = -(-plan.evaluate_rows // plan.evaluate_batch)
     slices = stream.evaluation(state.step, batches, worker.world)
     summary = evaluate_model(state.evaluated_model, slices, task, worker, batches=batches, classes=dataset.classes)
-    return recorder.evaluated(state, summary)
+    seconds = time.monotonic() - began
+    return recorder.evaluated(state, summary, seconds=seconds, waited=stream.waited - waited)
 
 
 class _generators_put_back:  # noqa: N801 - used like a function

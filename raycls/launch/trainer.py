@@ -50,8 +50,8 @@ def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: 
     with _StopRequest() as stop:
         prepared = prepare(run, new=new, command=command, say=lambda text: display.record(_event(text)))
         if prepared.result is not None:
-            return _outcome({**prepared.result, "state": "already"}, prepared.folder, began)
-        if run.scale.workers == 0:
+            result = {**prepared.result, "state": "already"}
+        elif run.scale.workers == 0:
             result = _train_here(prepared, stop, display)
         else:
             result = _train_on_ray(prepared, stop, display)
@@ -97,14 +97,16 @@ def evaluate(
         if run.scale.workers == 0:
             device = _device(run, torch.cuda.device_count())
             job = _job(run, store, plan, dataset, device, wanted)
-            return session.evaluate(job, World(device=torch.device(device)))
+            summary = session.evaluate(job, World(device=torch.device(device)))
+            return {"split": wanted, **summary}
         with running_cluster() as cluster:
             from raycls.launch.group import run_group
 
             device = _device(run, cluster.gpus)
             job = _job(run, store, plan, dataset, device, wanted)
             check_fit(run, cluster.resources, device, job.executor)
-            return run_group(session.evaluate, job, run, cluster, stop.asked, lambda record: None)
+            summary = run_group(session.evaluate, job, run, cluster, stop.asked, lambda record: None)
+            return {"split": wanted, **summary}
 
 
 def _train_here(prepared: Prepared, stop: _StopRequest, display: Display) -> dict[str, Any]:
@@ -189,6 +191,7 @@ class _Poster:
             "total_steps": plan.total_steps,
             "start_step": record["step"],
             "attempt": record["attempt"],
+            "command": self.prepared.command,
         }
 
 

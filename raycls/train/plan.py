@@ -50,7 +50,8 @@ class Plan:
         return self.evaluate_every > 0 and (due(step, self.evaluate_every) or step == self.total_steps)
 
     def logs_after(self, step: int) -> bool:
-        return due(step, self.log_every) or step == self.total_steps
+        # With every evaluation too: its line shows the training up to it.
+        return due(step, self.log_every) or self.evaluates_after(step) or step == self.total_steps
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
