@@ -18,6 +18,7 @@ from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_js
 from raycls.launch.cluster import Cluster
 from raycls.launch.mailbox import make_mailbox
 from raycls.launch.session import Job, World
+from raycls.run.folder import RunFolder
 from raycls.train.worker import ABORTED
 
 __all__ = ["run_group"]
@@ -25,6 +26,8 @@ __all__ = ["run_group"]
 _CONTROLLER_RETRIES = 10
 """How often Ray Train may try to place a group of workers before the run fails."""
 _WAIT = 0.5
+_RAY_FOLDER = "ray"
+"""Where Ray Train keeps its own state, below the run folder; nothing of ours depends on it."""
 
 
 def run_group(
@@ -69,6 +72,7 @@ def run_group(
                 post(record)
         if ended and not records:
             break
+    RunFolder(job.folder).store.delete_tree(_RAY_FOLDER)
     if outcome is not None and outcome["kind"] == "error":
         raise from_json(outcome["error"])
     if outcome is None:
@@ -93,7 +97,7 @@ def _trainer(
             placement_strategy="PACK" if gpu else "SPREAD",
         ),
         run_config=ray_train.RunConfig(
-            name="ray",
+            name=_RAY_FOLDER,
             storage_path=job.folder,
             failure_config=ray_train.FailureConfig(
                 max_failures=run.scale.max_failures, controller_failure_limit=_CONTROLLER_RETRIES

@@ -65,11 +65,7 @@ def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str],
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
     augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
     folder = RunFolder.at(run.run.storage, run.run.name)
-    if new:
-        moved = folder.set_aside()
-        if moved:
-            say(f"the earlier run is now {moved}")
-    resumed = folder.exists()
+    resumed = folder.exists() and not new
     if not resumed:  # a resumed run needs no weights to start from
         zoo.check(run.model)
     dataset = open_dataset(run.data)
@@ -81,7 +77,8 @@ def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str],
             found=", ".join(f"{name} ({len(split)})" for name, split in dataset.splits.items()),
             fix="set evaluate.split to one of these, give data.split a part for it, or set evaluate.every: off",
         )
-    plan = _plan(run, dataset, folder, 0 if evaluated is None else len(evaluated))
+    written = folder.read_json(RunFolder.PLAN) if resumed else None
+    plan = _plan(run, dataset, written, 0 if evaluated is None else len(evaluated))
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=not resumed)
     _check_forward(run, model, dataset, plan)
@@ -89,6 +86,8 @@ def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str],
     if resumed:
         _check_same(run, dataset, folder)
     else:
+        if new and (moved := folder.set_aside()):
+            say(f"the earlier run is now {moved}")
         _write_first(run, dataset, folder, command)
     return Prepared(run, dataset, plan, folder, parameters, tuple(command), _finished(folder))
 
@@ -152,7 +151,7 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> 
         ) from error
 
 
-def _plan(run: Run, dataset: Dataset, folder: RunFolder, evaluate_rows: int) -> Plan:
+def _plan(run: Run, dataset: Dataset, written: dict[str, Any] | None, evaluate_rows: int) -> Plan:
     plan = make_plan(
         seed=run.run.seed,
         samples=len(dataset.splits["train"]),
@@ -165,7 +164,6 @@ def _plan(run: Run, dataset: Dataset, folder: RunFolder, evaluate_rows: int) -> 
         checkpoint=run.checkpoint,
         track=run.track,
     )
-    written = folder.read_json(RunFolder.PLAN)
     if written is None:
         return plan
     # What decides the bits stays what it was at the first start; how often to save and log may change.
