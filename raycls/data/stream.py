@@ -8,6 +8,8 @@ function: this process (`inline`), processes beside it (`processes`), or Ray Dat
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,9 +108,23 @@ def _same(item: Any) -> Any:
     return item
 
 
-def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: int) -> Stream:
-    import multiprocessing
+def _end_with_parent(worker: int) -> None:
+    """End this process when the one that it decodes for is gone, by whatever signal.
 
+    torch's own watchdog looks at the parent in the process table, which is the fork server here, and the server
+    lives as long as its children do.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), name="raycls-parent", daemon=True).start()
+
+
+def _follow(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: int) -> Stream:
     import torch.utils.data
 
     # The server is a fresh process: forking one that has threads (Ray's, gloo's) can deadlock. It imports
@@ -123,6 +139,7 @@ def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: 
         prefetch_factor=max(1, config.prefetch // config.processes),
         collate_fn=_same,
         multiprocessing_context=context,
+        worker_init_fn=_end_with_parent,
     )
     items = iter(loader)
 
