@@ -140,6 +140,7 @@ def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: 
         collate_fn=_same,
         multiprocessing_context=context,
         worker_init_fn=_end_with_parent,
+        generator=torch.Generator(),  # else the loader draws a seed from this process's own generator
     )
     items = iter(loader)
 
