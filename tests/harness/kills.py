@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,4 +55,5 @@ def _end(function: Callable[..., Any], rank: int, world: int, store: str, args: 
     outcome = _Outcome()
     _rank(function, rank, world, store, outcome, args)
     if outcome.failure:
+        print(f"rank {rank} of {world}: {outcome.failure}", file=sys.stderr, flush=True)
         raise SystemExit(1)
