@@ -8,6 +8,7 @@ epochs and evaluations: nothing is drained at a boundary, and the first batch af
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # the processes that only route slices need not import torch
     from raycls.data.augment import Augment
     from raycls.data.source import Split
 
-__all__ = ["EVALUATE", "TRAIN", "Maker", "Position", "Slice", "Timeline", "micro_rows"]
+__all__ = ["EVALUATE", "TRAIN", "Maker", "Position", "Slice", "Timeline", "failed", "micro_rows", "unexpected"]
 
 TRAIN, EVALUATE = "train", "evaluate"
 
@@ -115,8 +116,7 @@ class Maker:
         try:
             return self._make(position)
         except RayclsError as error:
-            empty = np.zeros(0, np.int64)
-            return Slice(position, empty, empty, np.zeros((0, 0, 0, 3), np.uint8), error)
+            return failed(position, error)
 
     def _make(self, position: Position) -> Slice:
         from raycls.data.augment import collate
@@ -140,12 +140,32 @@ class Maker:
 
 
 def _augmented(split: Split, augment: Augment, key: tuple[int, int, int]) -> np.ndarray:
-    image = split.image(key[2])
     try:
-        return augment(image, key)
-    except DataError as error:  # an augmentation knows the image, not where it came from
-        error.where = error.where or split.locate(key[2])
+        return augment(split.image(key[2]), key)
+    except RayclsError as error:
+        if isinstance(error, DataError):  # an augmentation knows the image, not where it came from
+            error.where = error.where or split.locate(key[2])
         raise
+    except Exception as error:  # of a plug-in; raised as it is, Ray would try the image for ever
+        raise unexpected(error, where=split.locate(key[2])) from error
+
+
+def unexpected(error: Exception, *, where: str | None = None) -> DataError:
+    """An exception of a data source or an augmentation as an error that can travel to the driver."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", raised in {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return DataError(
+        "a sample could not be made: the data source or an augmentation raised an exception",
+        where=where,
+        found=f"{type(error).__name__}: {error}{place}",
+        fix="correct the plug-in; scale.workers=0 runs it in one process, under a debugger",
+    )
+
+
+def failed(position: Position, error: RayclsError) -> Slice:
+    """The slice of `position` that says what went wrong with it."""
+    empty = np.zeros(0, np.int64)
+    return Slice(position, empty, empty, np.zeros((0, 0, 0, 3), np.uint8), error)
 
 
 def micro_rows(order: Order, step: int, rank: int, world: int) -> list[tuple[int, int, int]]:

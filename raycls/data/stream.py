@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from raycls.config.schema import DataConfig
-from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline
+from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline, failed, unexpected
 from raycls.errors import DataError, RayclsError, from_json, to_json
 
 __all__ = ["Stream", "open_stream"]
@@ -210,7 +210,7 @@ def _splits(timeline: Timeline, maker: Maker) -> list[Any]:
             _timeline_source(timeline), override_num_blocks=1, concurrency=1, num_cpus=0.01
         )
         decoded = source.map_batches(
-            _Decode(ray.put(maker)),
+            _Decode(ray.put(maker), os.environ.get("RAYCLS_WORKDIR", os.getcwd())),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=0.9,  # the share of a CPU that the training workers' reservations leave on every node
@@ -251,22 +251,35 @@ _makers: dict[str, Maker] = {}
 
 
 class _Decode:
-    """Position rows in, slice rows out. The maker is fetched once per process."""
+    """Position rows in, slice rows out. The maker is fetched once per process.
 
-    def __init__(self, maker: Any) -> None:
+    It never raises: Ray would run the task again for ever. What goes wrong travels in the slice.
+    """
+
+    def __init__(self, maker: Any, workdir: str) -> None:
         self.maker = maker
+        self.workdir = workdir
 
     def __call__(self, table: Any) -> Any:
-        import ray
-
-        name = self.maker.hex()
-        if name not in _makers:
-            _makers.clear()
-            _makers[name] = ray.get(self.maker)
         import pyarrow as pa
 
         positions = [Position(**json.loads(text)) for text in table.column("position").to_pylist()]
-        return pa.concat_tables([_to_row(_makers[name](position)) for position in positions])
+        return pa.concat_tables([_to_row(self._make(position)) for position in positions])
+
+    def _make(self, position: Position) -> Slice:
+        import ray
+
+        name = self.maker.hex()
+        try:
+            if name not in _makers:
+                os.environ["RAYCLS_WORKDIR"] = self.workdir  # where plug-ins are, before they are unpickled
+                _makers.clear()
+                _makers[name] = ray.get(self.maker)
+        except RayclsError as error:
+            return failed(position, error)
+        except Exception as error:  # noqa: BLE001 - see above
+            return failed(position, unexpected(error))
+        return _makers[name](position)
 
 
 def _to_row(made: Slice) -> Any:
