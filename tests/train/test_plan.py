@@ -1,0 +1,105 @@
+"""The plan: what follows from a config and the data, counted by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from raycls.config.duration import Duration
+from raycls.config.schema import CheckpointConfig, EvaluateConfig, TrackConfig, TrainConfig
+from raycls.train.plan import Plan, due, make_plan
+
+
+def _plan(samples: int = 1003, workers: int = 3, evaluate_rows: int = 200, **options: Any) -> Plan:
+    sections: dict[str, dict[str, Any]] = {"train": {}, "evaluate": {}, "checkpoint": {}, "track": {}}
+    for name, value in options.items():
+        section, _, field = name.partition("_")
+        sections[section][field] = Duration.parse(value) if field in ("duration", "budget", "every") else value
+    return make_plan(
+        seed=1,
+        samples=samples,
+        classes=4,
+        evaluate_rows=evaluate_rows,
+        batch_size=64,
+        workers=workers,
+        train=TrainConfig(**sections["train"]),
+        evaluate=EvaluateConfig(**sections["evaluate"]),
+        checkpoint=CheckpointConfig(**sections["checkpoint"]),
+        track=TrackConfig(**sections["track"]),
+    )
+
+
+def test_steps_are_counted() -> None:
+    plan = _plan(train_duration="10ep")
+    assert (plan.steps_per_epoch, plan.total_steps) == (16, 160)  # 15 whole batches and one of 43
+    assert (plan.evaluate_every, plan.checkpoint_every, plan.log_every) == (16, 16, 50)
+    assert (plan.micro_batches, plan.evaluate_batch) == (3, 64)
+    assert plan.epochs(24) == 1.5
+
+
+@pytest.mark.parametrize(("duration", "total"), [("1ep", 16), ("0.5ep", 8), ("0.01ep", 1), ("5st", 5), ("2.25ep", 36)])
+def test_durations(duration: str, total: int) -> None:
+    assert _plan(train_duration=duration).total_steps == total
+
+
+def test_per_cent_are_of_the_run() -> None:
+    plan = _plan(train_duration="200st", evaluate_every="10%", checkpoint_every="25%")
+    assert (plan.evaluate_every, plan.checkpoint_every) == (20, 50)
+    assert _plan(train_duration="3st", evaluate_every="10%").evaluate_every == 1
+
+
+def test_checkpoints_by_time_and_a_budget() -> None:
+    plan = _plan(checkpoint_every="15m", train_budget="2h")
+    assert (plan.checkpoint_every, plan.checkpoint_seconds, plan.budget_seconds) == (0, 900.0, 7200.0)
+    assert (_plan().checkpoint_seconds, _plan().budget_seconds) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(0, 1), (1, 1), (5, 5)])
+def test_micro_batches_by_the_number_of_workers(workers: int, expected: int) -> None:
+    assert _plan(workers=workers).micro_batches == expected
+    assert _plan(workers=workers, train_micro_batches=8).micro_batches == 8
+
+
+def test_evaluations_come_at_the_end_too() -> None:
+    plan = _plan(train_duration="40st")
+    assert [step for step in range(1, 41) if plan.evaluates_after(step)] == [16, 32, 40]
+    off = make_plan(
+        seed=0,
+        samples=10,
+        classes=2,
+        evaluate_rows=5,
+        batch_size=5,
+        workers=0,
+        train=TrainConfig(),
+        evaluate=EvaluateConfig(every="off"),
+        checkpoint=CheckpointConfig(),
+        track=TrackConfig(),
+    )
+    assert not any(off.evaluates_after(step) for step in range(1, 100))
+    assert _plan(evaluate_rows=0).evaluate_every == 0
+
+
+def test_log_lines_come_at_the_end_too() -> None:
+    plan = _plan(train_duration="110st", evaluate_rows=0)
+    assert [step for step in range(1, 111) if plan.logs_after(step)] == [50, 100, 110]
+    with_evaluations = _plan(train_duration="110st", evaluate_every="40st")
+    assert [step for step in range(1, 111) if with_evaluations.logs_after(step)] == [40, 50, 80, 100, 110]
+
+
+def test_evaluation_batches_do_not_depend_on_workers() -> None:
+    assert _plan(workers=1).evaluate_batch == _plan(workers=3).evaluate_batch == 64
+    assert _plan(evaluate_batch_size=7).evaluate_batch == 7
+
+
+def test_due() -> None:
+    assert [step for step in range(1, 8) if due(step, 3)] == [3, 6]
+    assert not any(due(step, 0) for step in range(5))
+
+
+def test_goes_through_json() -> None:
+    plan = _plan(checkpoint_every="15m")
+    written = json.loads(json.dumps({**plan.to_dict(), "reduction": "exact"}))  # plan.json holds more
+    assert Plan.from_dict(written) == plan
+    assert plan.order.batch(0).tolist() == Plan.from_dict(written).order.batch(0).tolist()

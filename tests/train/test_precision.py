@@ -1,0 +1,58 @@
+"""Which arithmetic is chosen, and that a process gets its own back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from raycls.train import precision
+from raycls.train.precision import arithmetic, precision_dtype, resolve_precision
+
+_CPU = torch.device("cpu")
+
+
+def _settings() -> tuple[object, ...]:
+    return (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+    )
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_on_a_cpu(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native)
+    assert resolve_precision("auto", _CPU) == ("bf16" if native else "off")
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_auto_on_a_gpu(capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve_precision("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize("choice", ["bf16", "fp16", "off"])
+def test_a_choice_is_kept(choice: str) -> None:
+    assert resolve_precision(choice, _CPU) == choice
+
+
+def test_dtypes() -> None:
+    assert [precision_dtype(name) for name in ("bf16", "fp16", "off")] == [torch.bfloat16, torch.float16, None]
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_settings_are_put_back_after_an_error(deterministic: bool) -> None:
+    before = _settings()
+    with pytest.raises(KeyError), arithmetic(threads=1, deterministic=deterministic):
+        assert _settings() == (1, deterministic, False, not deterministic, deterministic)
+        raise KeyError
+    assert _settings() == before
+
+
+def test_nothing_but_bf16_counts_as_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert precision.native_bf16(_CPU)

@@ -1,0 +1,125 @@
+"""The state that survives: taken apart and put together, it goes on exactly as the original would."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from raycls.run.tree import snapshot
+from raycls.train.optim import EarlyStop, Plateau
+from raycls.train.state import Meter, TrainState, moving_average
+
+_OPTIMIZERS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.01, momentum=0.5),
+}
+
+
+def _state(name: str, ema: float | str = 0.5, scaled: bool = False) -> TrainState:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    return TrainState(
+        model=model,
+        optimizer=_OPTIMIZERS[name](model.parameters()),
+        ema=moving_average(model, ema),
+        scaler=torch.amp.GradScaler("cpu", enabled=scaled),  # type: ignore[attr-defined]
+        plateau=Plateau(gamma=0.5, patience=1),
+        early_stop=EarlyStop(patience=4, min_delta=0.0, mode="max"),
+    )
+
+
+def _steps(state: TrainState, count: int) -> None:
+    for _ in range(count):
+        torch.manual_seed(100 + state.step)
+        images, labels = torch.randn(6, 3, 4, 4), torch.randint(0, 3, (6,))
+        state.optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(state.model(images), labels)
+        state.scaler.scale(loss).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if state.ema is not None:
+            state.ema.update_parameters(state.model)
+        state.meter.add(loss.item(), 1, 6)
+        state.plateau.update(loss.item(), "min")
+        state.early_stop.update(-loss.item())
+        state.step += 1
+
+
+def _bits(tree: Any) -> Any:
+    if isinstance(tree, torch.Tensor):
+        return str(tree.dtype), tuple(tree.shape), tree.numpy().tobytes()
+    if isinstance(tree, dict):
+        return {key: _bits(value) for key, value in tree.items()}
+    return [_bits(item) for item in tree] if isinstance(tree, list | tuple) else tree
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("name", list(_OPTIMIZERS))
+def test_a_loaded_state_goes_on_alike(name: str, scaled: bool) -> None:
+    whole = _state(name, scaled=scaled)
+    _steps(whole, 5)
+    first = _state(name, scaled=scaled)
+    _steps(first, 3)
+    first.best, first.last, first.elapsed = {"step": 2, "value": 0.5}, {"loss": 1.0}, 12.5
+    saved = snapshot(3, first.trees())
+    second = _state(name, scaled=scaled)
+    _steps(second, 1)  # it has a past of its own, which must go
+    second.load(saved.trees)
+    assert (second.step, second.best, second.last, second.elapsed) == (3, first.best, first.last, 12.5)
+    assert _bits(second.trees()) == _bits(first.trees())
+    _steps(second, 2)
+    whole.best, whole.last, whole.elapsed = first.best, first.last, first.elapsed
+    assert _bits(second.trees()) == _bits(whole.trees())
+
+
+def test_snapshot_does_not_follow_the_training() -> None:
+    state = _state("sgd")
+    _steps(state, 2)
+    saved = snapshot(2, state.trees())
+    before = copy.deepcopy(_bits(saved.trees))
+    _steps(state, 1)
+    assert _bits(saved.trees) == before
+
+
+def test_an_ended_run_stays_ended() -> None:
+    state, other = _state("sgd"), _state("sgd")
+    state.finished, state.skipped_in_a_row = "early", 7
+    other.load(snapshot(0, state.trees()).trees)
+    assert (other.finished, other.skipped_in_a_row) == ("early", 7)
+
+
+def test_moving_average_is_the_formula() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.register_buffer("seen", torch.tensor([0.0]))
+    average = moving_average(model, 0.75)
+    assert average is not None
+    for value in (8.0, 4.0, 0.0):
+        with torch.no_grad():
+            model.weight.fill_(value)
+            model.seen.fill_(value)
+        average.update_parameters(model)
+    # the first update copies 8; then 0.75 * 8 + 0.25 * 4 = 7; then 0.75 * 7 = 5.25
+    assert average.module.weight.item() == 5.25
+    assert average.module.seen.item() == 5.25
+
+
+def test_what_is_evaluated() -> None:
+    with_average, without = _state("sgd"), _state("sgd", ema="off")
+    assert with_average.ema is not None
+    assert with_average.evaluated_model is with_average.ema.module
+    assert without.evaluated_model is without.model
+    assert "ema" not in without.trees()
+
+
+def test_meter_is_a_mean_over_samples() -> None:
+    meter = Meter()
+    meter.add(loss=6.0, correct=3, count=4)
+    meter.add(loss=1.0, correct=0, count=1)  # a short batch weighs what it is
+    meter.skipped = 2
+    assert meter.take() == {"loss": 1.4, "top1": 0.6, "skipped_steps": 2}
+    assert meter.take() == {"loss": 0.0, "top1": 0.0}
