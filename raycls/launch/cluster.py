@@ -7,8 +7,10 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,14 +83,13 @@ def running_cluster() -> Iterator[Cluster]:
 @contextmanager
 def _joined(address: str) -> Iterator[Cluster]:
     mode = os.environ.get("RAY_AUTH_MODE")
-    if mode is None:
-        os.environ["RAY_AUTH_MODE"] = "token" if _has_token() else "disabled"
+    os.environ["RAY_AUTH_MODE"] = mode or ("token" if _has_token() else "disabled")
     import ray
 
-    options = _options()
     try:
-        ray.init(address=address, **options)
+        _connect(address)
     except Exception as error:
+        _put_back({"RAY_AUTH_MODE": mode})
         raise LaunchError(
             "the Ray cluster that RAY_ADDRESS names cannot be joined",
             found=f"{address}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}",
@@ -99,6 +100,7 @@ def _joined(address: str) -> Iterator[Cluster]:
         yield Cluster(False, address, dict(ray.cluster_resources()), "the logs of the cluster")
     finally:
         ray.shutdown()
+        _put_back({"RAY_AUTH_MODE": mode})
 
 
 @contextmanager
@@ -116,18 +118,10 @@ def _private() -> Iterator[Cluster]:
     _sweep()
     # Short, because sockets lie below it and their paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TEMPORARY)
-    failed = True
+    keep = False
     try:
         try:
-            ray.init(
-                "local",
-                num_cpus=max(
-                    1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-                ),
-                include_dashboard=False,
-                _temp_dir=folder,
-                **_options(),
-            )
+            _connect("local", num_cpus=_cpus(), include_dashboard=False, _temp_dir=folder)
         except Exception as error:
             raise LaunchError(
                 "Ray could not be started on this machine",
@@ -135,17 +129,38 @@ def _private() -> Iterator[Cluster]:
                 fix=f"see the logs in {folder}; scale.workers=0 trains without Ray",
             ) from error
         yield Cluster(True, "local", dict(ray.cluster_resources()), os.path.join(folder, "session_latest", "logs"))
-        failed = False
+    except LaunchError:
+        keep = True  # its text names the logs
+        raise
     finally:
         ray.shutdown()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        _forget_token()
-        if not failed:
+        _put_back(before)
+        if not keep:
             _remove(folder)
+
+
+def _connect(address: str, **options: Any) -> None:
+    """`ray.init`, but for one thing: it takes SIGTERM for itself, here whoever listened before gets it back."""
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, **options, **_options())
+    except SystemExit as leaving:  # a SIGTERM while Ray was starting: there was no step to finish
+        raise SystemExit(128 + signal.SIGTERM) from leaving
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _put_back(variables: dict[str, str | None]) -> None:
+    """The environment as it was, for this process and for what Ray has read of it."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _forget_token()
 
 
 def _cpus() -> int:
