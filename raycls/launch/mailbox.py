@@ -7,6 +7,8 @@ answers when there is something to say. Training does not depend on it: a record
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -31,10 +33,7 @@ class Mailbox:
     async def take(self, timeout: float) -> list[dict[str, Any]]:
         """The records since the last call; waits up to `timeout` seconds for the first one."""
         async with self._news:
-            try:
-                await asyncio.wait_for(self._news.wait_for(lambda: bool(self._records)), timeout)
-            except TimeoutError:
-                return []
+            await self._wait(lambda: bool(self._records), timeout)
             records, self._records = self._records, []
             return records
 
@@ -47,11 +46,14 @@ class Mailbox:
     async def stopped(self, timeout: float) -> str:
         """The reason to stop, or empty after `timeout` seconds."""
         async with self._news:
-            try:
-                await asyncio.wait_for(self._news.wait_for(lambda: bool(self._stop)), timeout)
-            except TimeoutError:
-                return ""
+            await self._wait(lambda: bool(self._stop), timeout)
             return self._stop
+
+    async def _wait(self, there: Callable[[], bool], timeout: float) -> None:
+        if there():  # asyncio gives up on a wait of no seconds without looking
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait_for(there), timeout)
 
 
 def make_mailbox() -> Any:
