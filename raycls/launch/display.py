@@ -152,6 +152,8 @@ class PlainDisplay(Display):
         step = int(self._train.get("step", 0))
         if self._clock() - self._last_time < self._interval or step - self._last_step < self._gap():
             return
+        if self._train.get("evaluation_follows"):
+            return  # the line of the evaluation tells the same numbers
         self._mark(step)
         self._line(join(place(self._train, self._info), train_text(self._train), self._speed()))
 

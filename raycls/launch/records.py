@@ -101,7 +101,7 @@ class Recorder:
         if state.scaler.is_enabled():
             record["loss_scale"] = state.scaler.get_scale()
         self._mark, self._waited = now, waited
-        self._write(record)
+        self._write(record, evaluation_follows=self.plan.evaluates_after(state.step))
 
     def evaluated(self, state: TrainState, summary: dict[str, Any], *, seconds: float, waited: float) -> bool:
         """Note an evaluation and what follows from it; True if the state is the best one so far.
@@ -191,7 +191,8 @@ class Recorder:
             "time": time.time(),
         }
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _write(self, record: dict[str, Any], **hints: Any) -> None:
+        """Into the history, and with `hints` to the display."""
         if self.history is not None:
             self.history.write(record)
-            self.post(record)
+            self.post({**record, **hints})
