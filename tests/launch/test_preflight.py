@@ -1,0 +1,263 @@
+"""What is refused before anything starts, and what a resumed run may change."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from harness.jobs import make_job, train, weights, write_arrays
+
+from raycls.config.load import load_text
+from raycls.config.schema import Run
+from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
+from raycls.launch.preflight import Prepared, check_fit, executor_of, prepare, reduction_of
+from raycls.run.folder import RunFolder
+
+_BASE = (
+    "run.name=run",
+    "data.source.name=arrays",
+    "data.source.path=data.npz",
+    "data.image_size=12",
+    "data.batch_size=16",
+    "augment.train=[horizontal_flip]",
+    "augment.eval=[]",
+    "model.name=tiny_cnn",
+    "model.args={width: 8}",
+    "train.duration=2ep",
+    "scale.workers=0",
+)
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAYCLS_WORKDIR", raising=False)
+    write_arrays(tmp_path / "data.npz", train=40, val=8)
+
+
+def _run(*overrides: str) -> Run:
+    return load_text("", "run.yaml", [*_BASE, *overrides]).run
+
+
+def _prepare(*overrides: str, new: bool = False, said: list[str] | None = None) -> Prepared:
+    notes: list[str] = [] if said is None else said
+    return prepare(_run(*overrides), new=new, command=["raycls", "train"], say=notes.append)
+
+
+def _refused(kind: type[RayclsError], *overrides: str, **options: Any) -> str:
+    with pytest.raises(kind) as caught:
+        _prepare(*overrides, **options)
+    return str(caught.value)
+
+
+def test_a_first_start_writes_what_it_was_started_with() -> None:
+    prepared = _prepare()
+    assert (prepared.plan.samples, prepared.plan.steps_per_epoch, prepared.plan.total_steps) == (40, 3, 6)
+    assert prepared.result is None
+    environment = json.loads(Path("runs/run/env.json").read_text())
+    assert environment["data"]["classes"] == ["0", "1", "2", "3"]
+    assert environment["data"]["splits"] == {"train": 40, "val": 8}
+    assert environment["command"] == ["raycls", "train"]
+    assert load_text(Path("runs/run/config.yaml").read_text(), "config.yaml").run == _run()
+    # four 3x3 convolutions to 4, 8, 16 and 32 channels, their batch norms, and 32 x 4 + 4
+    assert prepared.parameters == 9 * (3 * 4 + 4 * 8 + 8 * 16 + 16 * 32) + 2 * (4 + 8 + 16 + 32) + 132
+
+
+@pytest.mark.parametrize(
+    ("kind", "override", "words"),
+    [
+        (ConfigError, "data.source.name=floder", "folder"),
+        (ConfigError, "data.source.args={typo: 1}", "typo"),
+        (ConfigError, "augment.train=[horizontal_flop]", "augment.train[0]"),
+        (ConfigError, "augment.eval=[{resize: {sise: 3}}]", "sise"),
+        (ConfigError, "model.name=tiny_cn", "tiny_cnn"),
+        (ConfigError, "model.name=os:system", "os:system"),
+        (ConfigError, "schedule={name: step, every: 2h}", "schedule.every"),
+        (ModelError, "model.weights=missing.safetensors", "missing.safetensors"),
+        (DataError, "data.source.path=missing.npz", "missing.npz"),
+        (DataError, "evaluate.split=test", "train (40), val (8)"),
+    ],
+)
+def test_refused_before_anything_is_written(kind: type[RayclsError], override: str, words: str) -> None:
+    assert words in _refused(kind, override)
+    assert not Path("runs").exists()
+
+
+def test_images_of_one_pixel_cannot_be_trained_alone() -> None:
+    np.savez(
+        "data.npz",
+        train_images=np.zeros((5, 1, 1, 3), np.uint8),
+        train_labels=np.arange(5) % 2,
+        val_images=np.zeros((2, 1, 1, 3), np.uint8),
+        val_labels=np.arange(2),
+    )
+    text = _refused(
+        ConfigError,
+        "data.batch_size=4",
+        "augment.train=[]",
+        "model.name=resnet18",
+        "model.args={}",
+        "data.image_size=32",
+    )
+    assert "5 samples in batches of 4" in text  # the fifth image would be alone, and batch norm needs two values
+    assert not Path("runs").exists()
+
+
+def test_the_same_config_goes_on() -> None:
+    first, second = _prepare(), _prepare()
+    assert second.plan == first.plan
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.executor=processes",
+        "data.processes=1",
+        "data.prefetch=9",
+        "train.budget=1h",
+        "scale.cpus_per_worker=0.5",
+        "scale.max_failures=0",
+        "checkpoint.every=1st",
+        "checkpoint.keep=5",
+        "track.log_every=2st",
+        "track.print_every=5s",
+        "scale.workers=1",
+    ],
+)
+def test_harmless_changes_are_accepted(override: str) -> None:
+    first = _prepare()
+    assert _prepare(override).plan.order == first.plan.order
+
+
+@pytest.mark.parametrize(
+    ("override", "shown"),
+    [
+        ("optim.lr=0.2", "optim.lr: 0.1 -> 0.2"),
+        ("run.seed=5", "run.seed: 0 -> 5"),
+        ("data.batch_size=8", "data.batch_size: 16 -> 8"),
+        ("scale.threads=2", "scale.threads: 1 -> 2"),
+        ("train.reduction=fast", "train.reduction: auto -> fast"),
+        ("model.args.width=16", "model.args.width: 8 -> 16"),
+        ("train.duration=3ep", "train.duration: 2ep -> 3ep"),
+        ("augment.train=[]", "augment.train"),
+    ],
+)
+def test_a_changed_config_is_refused_with_the_difference(override: str, shown: str) -> None:
+    _prepare()
+    before = Path("runs/run/config.yaml").read_bytes()
+    text = _refused(ConfigError, override, "scale.max_failures=1")
+    assert shown in text
+    assert "max_failures" not in text  # harmless, so no part of what is refused
+    assert "--new" in text
+    assert Path("runs/run/config.yaml").read_bytes() == before
+
+
+def test_new_keeps_the_old_run() -> None:
+    folder = Path("runs/run")
+    train(_job(folder))
+    old = weights(folder)
+    said: list[str] = []
+    prepared = _prepare("run.seed=5", new=True, said=said)
+    assert prepared.result is None
+    assert weights(Path("runs/run.old-1")) == old
+    assert "run.old-1" in said[0]
+    assert load_text((folder / "config.yaml").read_text(), "config.yaml").run.run.seed == 5
+    assert not (folder / "checkpoints").exists()
+    _prepare("run.seed=6", new=True, said=said)
+    assert Path("runs/run.old-2/config.yaml").exists()
+
+
+def test_new_refused_keeps_the_run_where_it_is() -> None:
+    _prepare()
+    _refused(DataError, "data.source.path=missing.npz", new=True)
+    assert Path("runs/run/config.yaml").exists()
+    assert not Path("runs/run.old-1").exists()
+
+
+def _job(folder: Path) -> Any:
+    return make_job(folder.absolute(), Path("data.npz"), "train.duration=1ep", "data.batch_size=16")
+
+
+def test_other_classes_are_refused() -> None:
+    _prepare()
+    write_arrays(Path("data.npz"), train=40, val=8, classes=5)
+    text = _refused(DataError)
+    assert "5 classes; new: 4" in text
+    assert "4 classes: 0, 1, 2, 3" in text
+
+
+@pytest.mark.parametrize("count", [39, 41])
+def test_other_data_is_refused(count: int) -> None:
+    _prepare()
+    write_arrays(Path("data.npz"), train=count, val=8)
+    assert "files were added, removed or relabelled" in _refused(DataError)
+
+
+def test_relabelled_data_is_refused() -> None:
+    _prepare()
+    arrays = dict(np.load("data.npz"))
+    arrays["train_labels"][[0, 1]] = arrays["train_labels"][[1, 0]]
+    np.savez("data.npz", **arrays)
+    assert "relabelled" in _refused(DataError)
+
+
+def test_micro_batches_stay_what_they_were() -> None:
+    folder = Path("runs/run").absolute()
+    train(make_job(folder, Path("data.npz"), "train.duration=1ep", world=2), 2)
+    assert json.loads((folder / "plan.json").read_text())["micro_batches"] == 2
+    with pytest.raises(ConfigError, match="more workers than this run has micro-batches"):
+        make_job(folder, Path("data.npz"), "train.duration=1ep", world=3)
+    for world in (0, 1):
+        assert make_job(folder, Path("data.npz"), "train.duration=1ep", world=world).plan["micro_batches"] == 2
+
+
+def test_a_finished_run_has_a_result() -> None:
+    folder = Path("runs/run").absolute()
+    train(_job(folder))
+    run = load_text((folder / "config.yaml").read_text(), "config.yaml").run
+    result = prepare(run, new=False, command=[], say=print).result
+    assert result is not None
+    assert (result["state"], result["step"]) == ("done", 3)
+    (folder / "model" / "model.safetensors").unlink()
+    assert prepare(run, new=False, command=[], say=print).result is None  # it is trained to its end again
+
+
+def test_a_start_that_was_cut_off_early_is_a_first_start() -> None:
+    """Killed between the two files of a first start."""
+    _prepare()
+    os.remove("runs/run/config.yaml")
+    assert _prepare("run.seed=3").plan.seed == 3
+
+
+def test_what_cannot_fit_is_refused_with_the_numbers() -> None:
+    run = _run("scale.workers=4", "scale.cpus_per_worker=1", "train.micro_batches=4")
+    with pytest.raises(LaunchError, match="4 CPUs; needed: 4 workers x 1 \\+ 1 for decoding = 5"):
+        check_fit(run, {"CPU": 4.0}, "cpu", "ray")
+    check_fit(run, {"CPU": 5.0}, "cpu", "ray")
+    check_fit(run, {"CPU": 4.0}, "cpu", "inline")
+    with pytest.raises(LaunchError, match="2 GPUs for 4 workers"):
+        check_fit(run, {"CPU": 64.0, "GPU": 2.0}, "cuda", "inline")
+    check_fit(run, {"CPU": 64.0, "GPU": 4.0}, "cuda", "ray")
+    assert RunFolder("runs/run").exists() is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "executor"),
+    [
+        (("scale.workers=0",), "inline"),
+        (("scale.workers=2",), "ray"),
+        (("scale.workers=2", "data.executor=inline"), "inline"),
+        (("scale.workers=0", "data.executor=processes"), "processes"),
+    ],
+)
+def test_executor_that_auto_means(overrides: tuple[str, ...], executor: str) -> None:
+    assert executor_of(_run(*overrides)) == executor
+
+
+def test_reduction_that_auto_means() -> None:
+    assert [reduction_of(_run(), device) for device in ("cpu", "cuda")] == ["exact", "fast"]
+    assert reduction_of(_run("train.reduction=fast"), "cpu") == "fast"
