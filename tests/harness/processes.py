@@ -83,6 +83,10 @@ class Command:
         """Wait until no process of this command is left; the seconds that it took."""
         return assert_gone(self.mark, seconds)
 
+    def leftovers(self) -> list[Path]:
+        """What a private Ray of this command has left in the temporary folder."""
+        return sorted(Path("/tmp").glob(f"raycls-{self.process.pid}-*"))
+
     @property
     def stdout(self) -> str:
         return self.out.read_text(encoding="utf-8")

@@ -1,0 +1,170 @@
+"""What cannot be trained ends soon, with its name: damaged files, broken models, too large wishes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness.processes import start
+from harness.runs import Foreign, Site
+from PIL import Image
+
+pytestmark = pytest.mark.ray
+
+_CONFIG = """
+data: {source: {name: folder, path: pictures}, batch_size: 8, image_size: 8}
+augment: {train: [{center_crop: {size: 8}}], eval: [{center_crop: {size: 8}}]}
+model: {name: tiny_cnn, args: {width: 8}}
+train: {duration: 1ep, micro_batches: 2, amp: "off"}
+"""
+
+_MODEL = """
+from torch import nn
+
+
+class Breaks(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = nn.Linear(3 * 8 * 8, num_classes)
+        self.calls = 0
+
+    def forward(self, images):
+        self.calls += self.training
+        if self.calls > 3:
+            raise ZeroDivisionError("the fourth batch is too much for this model")
+        return self.layer(images.flatten(1))
+"""
+
+_STREAM = """
+import json, sys
+from raycls.config.load import load
+from raycls.data import augment
+from raycls.data.order import Order
+from raycls.data.slices import Maker, Timeline
+from raycls.data.source import open_dataset
+from raycls.data.stream import open_stream
+from raycls.launch.cluster import running_cluster
+
+run = load("small.yaml").run
+data = open_dataset(run.data)
+same = augment.build(run.augment.eval, train=False, image_size=8)
+order = Order(0, len(data.splits["train"]), 8, 2)
+rows = len(data.splits["val"])
+maker = Maker(order, 1, data.splits["train"], data.splits["val"], 1, same, same)
+with running_cluster():
+    stream = open_stream(run.data, "ray", Timeline(order, 1, 0, 0, 1, rows, 1), maker, 0)
+    for index, made in enumerate(stream.evaluation(0, rows, 1)):
+        error = made.error
+        shown = [error.exit_code, error.what, error.where] if error else list(made.pixels.shape)
+        print(json.dumps([data.splits["val"].key(index), shown]))
+    stream.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """16 good images to train on; the validation split has five good and five bad files."""
+    folder = tmp_path_factory.mktemp("bad")
+    random = np.random.RandomState(0)
+    for split, count in (("train", 8), ("val", 5)):
+        for index in range(count):
+            for name in ("cat", "dog") if split == "train" else ("cat",):
+                path = folder / "pictures" / split / name / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(random.randint(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    bad = folder / "pictures" / "val" / "dog"
+    bad.mkdir()
+    noise = Image.fromarray(random.randint(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise.save(bad / "truncated.jpg")
+    (bad / "truncated.jpg").write_bytes((bad / "truncated.jpg").read_bytes()[:-900])
+    (bad / "empty.jpg").touch()
+    (bad / "page.jpg").write_text("<!DOCTYPE html><html><body>404 Not Found</body></html>")
+    (bad / "notes.png").write_text("remember the milk\n")
+    (bad / "bomb.png").write_bytes(bomb(10_000, 10_000))
+    (folder / "small.yaml").write_text(_CONFIG)
+    (folder / "breaking.py").write_text(_MODEL)
+    return Site(folder)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header promises `width` x `height` pixels, in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def test_every_bad_file_arrives_through_ray_data_as_an_error(pictures: Site, foreign: Foreign) -> None:
+    with start([sys.executable, "-c", _STREAM], pictures.folder, env=foreign.environment) as command:
+        assert command.wait(120) == 0, command.said()
+    shown = dict(map(json.loads, command.stdout.splitlines()))
+    assert len(shown) == 10
+    reasons = {
+        "bomb.png": r"100.?000.?000|100 ?M|10000 x 10000",
+        "empty.jpg": r"empty|0 bytes",
+        "notes.png": r"no image|not an image|text",
+        "page.jpg": r"HTML|no image|not an image",
+        "truncated.jpg": r"truncated|cut|incomplete|damaged",
+    }
+    for key, value in shown.items():
+        name = Path(key).name
+        if name in reasons:
+            code, what, where = value
+            assert code == 3
+            assert name in where or name in what
+            assert re.search(reasons[name], what + str(where), re.IGNORECASE), (name, value)
+        else:
+            assert value == [1, 8, 8, 3]
+
+
+def test_training_ends_with_exit_code_3_and_the_name_of_the_file(pictures: Site, foreign: Foreign) -> None:
+    words = ("train", "small.yaml", "scale.workers=2", "data.executor=ray", "run.name=bad")
+    with pictures.raycls(*words, env=foreign.environment) as command:
+        assert command.wait(150) == 3, command.said()
+    assert re.search(r"empty|truncated|page|notes|bomb", command.stderr)
+    assert str(Path("val") / "dog") in command.stderr
+    assert "Traceback" not in command.stderr + command.stdout
+    assert len(command.stderr.splitlines()) <= 6
+    foreign.assert_idle()
+
+
+def test_what_cannot_fit_is_refused_at_once_with_the_numbers(pictures: Site, foreign: Foreign) -> None:
+    words = ("train", "small.yaml", "scale.workers=2", "scale.cpus_per_worker=1.5", "run.name=large")
+    with pictures.raycls(*words, env=foreign.environment) as command:
+        assert command.wait(60) == 1, command.said()
+    assert "3 CPUs; needed: 2 workers x 1.5 + 1 for decoding = 4" in command.stderr
+    words = ("train", "small.yaml", "scale.device=cuda", "run.name=gpu")
+    with pictures.raycls(*words, env=foreign.environment) as command:
+        assert command.wait(60) == 1, command.said()
+    assert "0 GPUs for 1 workers" in command.stderr
+    foreign.assert_idle(10)
+
+
+def test_exception_in_a_model_is_shown_with_the_place_of_the_logs(pictures: Site) -> None:
+    words = ("train", "small.yaml", "model.name=breaking:Breaks", "model.args={}", "run.name=breaks")
+    more = ("data.batch_size=2", "scale.workers=1", "scale.max_failures=0", "evaluate.every=off")
+    began = time.monotonic()
+    with pictures.raycls(*words, *more, name="breaks") as command:
+        assert command.wait(120) == 1, command.said()
+        command.assert_gone(5)
+        logs = command.leftovers()
+        print(f"a broken model ended after {time.monotonic() - began:.0f} s")
+    assert "ZeroDivisionError: the fourth batch is too much for this model" in command.stderr
+    assert len(logs) == 1
+    named = re.search(rf"{re.escape(str(logs[0]))}\S*", command.stderr)
+    assert named
+    assert Path(named[0].rstrip(";,")).is_dir()
+    assert "Traceback" not in command.stderr
+    shutil.rmtree(logs[0])

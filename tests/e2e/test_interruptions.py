@@ -1,0 +1,122 @@
+"""Runs that are killed or stopped, and go on: in the end they are the run that nobody touched."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+
+import pytest
+from harness.processes import Command, titled
+from harness.runs import Foreign, Site
+
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
+
+GONE = 30.0
+"""Seconds within which a private Ray has to follow its driver."""
+
+
+@pytest.fixture
+def slow(site: Site) -> None:
+    """Training that lasts until the test has done what it wants to do."""
+    site.slow(True)
+
+
+def begin(site: Site, name: str, workers: int, first: int, last: int, cluster: Foreign | None = None) -> Command:
+    """Start the run, or go on with it, and wait for a random step between `first` and `last`."""
+    words = ("train", "small.yaml", f"run.name={name}", f"scale.workers={workers}")
+    command = site.raycls(*words, env=cluster.environment if cluster else None)
+    owner = cluster.head if cluster else command
+    step = random.randint(first, last)
+    try:
+        if workers:
+            command.until(lambda: bool(titled(owner.processes(), "ray::RayTrainWorker")))
+        command.until(lambda: site.step(name) >= step)
+    except BaseException:
+        command.__exit__()
+        raise
+    return command
+
+
+def test_killed_twice_then_stopped_then_killed_softly(site: Site, foreign: Foreign, slow: None) -> None:
+    """Driver killed; everything killed; SIGINT; SIGTERM; each time another number of workers goes on."""
+    name = "killed"
+    with begin(site, name, 2, 8, 20) as command:
+        command.kill()
+        seconds = command.assert_gone(GONE)
+        print(f"a private Ray was gone {seconds:.1f} s after its driver was killed")
+        remains = command.leftovers()
+
+    with begin(site, name, 1, 24, 36) as command:
+        assert not any(folder.exists() for folder in remains)  # the next start tidies up
+        command.kill_all()
+        command.assert_gone(1)
+        remains = command.leftovers()
+
+    reached = interrupted(site, name, 2, 40, signal.SIGINT)
+    assert site.attempts(name)[-1]["step"] > 7
+    assert interrupted(site, name, 0, reached + 4, signal.SIGTERM) > reached
+    assert site.attempts(name)[-1]["step"] == reached
+
+    site.slow(False)
+    words = ("train", "small.yaml", f"run.name={name}", "scale.workers=3")
+    with site.raycls(*words, env=foreign.environment) as command:
+        assert command.wait(200) == 0, command.said()
+    assert [attempt["workers"] for attempt in site.attempts(name)] == [2, 1, 2, 1, 3]
+    site.assert_same(name)
+    with site.raycls("ledger", name) as command:
+        assert command.wait(60) == 0, command.said()
+        assert command.stdout.startswith("exact: 80 steps, 5 whole epochs of 1003 samples")
+    for folder in remains:  # the next private run would do this
+        shutil.rmtree(folder)
+
+
+def interrupted(site: Site, name: str, workers: int, first: int, number: signal.Signals) -> int:
+    """Interrupt the run once it has done `first` steps; the step that it can go on from."""
+    with begin(site, name, workers, first, first + 6) as command:
+        before = site.step(name)
+        command.process.send_signal(number)
+        assert command.wait(40) == 128 + number, command.said()
+        command.assert_gone(5)
+        assert not command.leftovers()
+        assert "stopped after a checkpoint" in command.stdout
+        assert not command.stderr
+    reached = site.step(name)
+    assert reached >= before
+    assert (site.run(name) / "checkpoints" / f"step-{reached:08d}" / "manifest.json").exists()
+    assert not (site.run(name) / "model").exists()
+    return reached
+
+
+def test_second_signal_ends_at_once(site: Site) -> None:
+    """While Ray is starting there is no step to finish yet: the first signal waits, the second one does not."""
+    with site.raycls("train", "small.yaml", "run.name=twice", "scale.workers=2") as command:
+        command.until(lambda: bool(titled(command.processes(), "raylet")))
+        command.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert command.process.poll() is None
+        began = time.monotonic()
+        command.process.send_signal(signal.SIGTERM)
+        assert command.wait(5) == 143
+        assert time.monotonic() - began < 2
+        command.assert_gone(GONE)
+        for folder in command.leftovers():  # the next private run would do this
+            shutil.rmtree(folder)
+
+
+def test_killed_worker_is_replaced(site: Site, foreign: Foreign, slow: None) -> None:
+    """One of two workers is killed: the same command goes on by itself, says so, and loses no bit."""
+    name = "replaced"
+    with begin(site, name, 2, 10, 40, foreign) as command:
+        killed = random.choice(titled(foreign.head.processes(), "ray::RayTrainWorker"))
+        killed.kill()
+        site.slow(False)
+        assert command.wait(200) == 0, command.said()
+        assert not command.stderr
+    assert "workers were lost; going on from step" in command.stdout
+    starts = site.attempts(name)
+    assert [start["workers"] for start in starts] == [2, 2]
+    assert starts[1]["step"] >= 7
+    site.assert_same(name)
+    foreign.assert_idle()

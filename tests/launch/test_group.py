@@ -1,0 +1,61 @@
+"""A group of workers that has nothing to train: its result, its errors, and the place of its logs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from harness.processes import start
+from harness.runs import Foreign
+
+from raycls.config.schema import Run
+from raycls.errors import LaunchError
+from raycls.launch.cluster import Cluster
+
+_SCRIPT = """
+import sys
+from raycls.config.load import from_dict
+from raycls.errors import RayclsError
+from raycls.launch.cluster import running_cluster
+from raycls.launch.session import Job
+from harness import groups
+
+run = from_dict({"scale": {"workers": 2, "max_failures": 0}, "train": {"micro_batches": 2}})
+job = Job({}, sys.argv[1], {}, None, "cpu", "exact", "inline", ".")
+with running_cluster() as cluster:
+    from raycls.launch.group import run_group
+    for function in (groups.result_of_rank_0, groups.error_of_rank_1, groups.exception_of_rank_1):
+        records = []
+        try:
+            print(run_group(function, job, run, cluster, lambda: "", records.append))
+        except RayclsError as error:
+            print(type(error).__name__, error.exit_code, error.what, "|", error.where, "|", error.found)
+        print(sorted(record["rank"] for record in records), flush=True)
+"""
+
+
+@pytest.mark.ray
+def test_result_error_and_exception(foreign: Foreign, tmp_path: Path) -> None:
+    environment = {**foreign.environment, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with start([sys.executable, "-c", _SCRIPT, str(tmp_path / "run")], tmp_path, env=environment) as command:
+        assert command.wait(150) == 0, command.said()
+    result, told, error, told_with_error, exception, *_ = command.stdout.splitlines()
+    assert result == "{'rank': 0, 'size': 2, 'shared': 'of rank 0'}"
+    assert told == told_with_error == "[0, 1]"
+    assert error == "DataError 3 a file is bad | here.png | nothing"
+    assert exception.startswith("LaunchError 1 the run failed")
+    assert "KeyError: 'no such layer'" in exception
+    foreign.assert_idle()
+
+
+def test_lost_workers_are_told_with_the_place_of_the_logs() -> None:
+    from raycls.launch.group import _lost
+
+    cluster = Cluster(True, "local", {}, "/tmp/raycls-1-x/session_latest/logs")
+    error = _lost(Run(), cluster, [RuntimeError("first line\n  last line")])
+    assert isinstance(error, LaunchError)
+    assert error.found == "last line"
+    assert error.fix is not None
+    assert cluster.logs in error.fix
+    assert _lost(Run(), cluster, []).found == "the workers ended without a result"
