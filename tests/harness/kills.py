@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.ranks import _rank
+from harness.ranks import _PRELOADED, _rank
 
 _SECONDS = 120
 
@@ -24,6 +24,7 @@ def run_killed(
     the order of ranks: -9 for a killed one, 1 for one that raised, 0 for one that came to its end.
     """
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
         ranks = [context.Process(target=_end, args=(function, rank, world, store, args)) for rank in range(world)]

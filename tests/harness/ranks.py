@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 _SECONDS = 180
+_PRELOADED = ["torch", "torchvision", "raycls.launch.session", "tensorboardX.event_file_writer", "matplotlib.figure"]
+"""What the fork server imports once for all ranks."""
 
 
 def run_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
@@ -21,7 +23,7 @@ def run_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]
     `function` must be importable by name. A rank that raises fails the call with its traceback.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torchvision", "raycls.launch.session", "harness.jobs"])
+    context.set_forkserver_preload(_PRELOADED)
     results: Any = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
