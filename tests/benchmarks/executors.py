@@ -30,7 +30,8 @@ from raycls.data import augment
 from raycls.data.decode import decode
 from raycls.data.order import Order
 from raycls.data.source import Files, Keys, Split
-from raycls.data.stream import Maker, Timeline, open_stream
+from raycls.data.slices import Maker, Timeline
+from raycls.data.stream import Stream, open_stream
 
 FORMATS = ("jpeg",)
 MOST_PIXELS = 50_000_000
@@ -162,11 +163,11 @@ def _executor(setting: Setting, name: str) -> dict[str, Any]:
     stream = open_stream(DataConfig(), name, timeline, maker, 0)
     try:
         for step in range(setting.skip):
-            stream.next("train", step)
+            _take(stream, step)
         thread = measure.this_thread()
         made, began, before = setting.made(), time.perf_counter(), measure.usage(without=others)
         for step in range(setting.skip, setting.steps()):
-            stream.next("train", step)
+            _take(stream, step)
         after, seconds, made = measure.usage(without=others), time.perf_counter() - began, setting.made() - made
         used = after.since(before)
         if name == "inline":
@@ -174,6 +175,12 @@ def _executor(setting: Setting, name: str) -> dict[str, Any]:
     finally:
         stream.close()
     return _figures(made, seconds, sum(used.values()), used)
+
+
+def _take(stream: Stream, step: int) -> None:
+    error = stream.next("train", step).error
+    if error is not None:
+        raise error
 
 
 def _figures(images: int, seconds: float, cpu_seconds: float, by_process: dict[str, float]) -> dict[str, Any]:

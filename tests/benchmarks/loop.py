@@ -26,7 +26,8 @@ from torch import nn
 
 from raycls.config.schema import OptimConfig
 from raycls.data.order import Order
-from raycls.data.stream import Position, Slice, Stream
+from raycls.data.slices import Position, Slice
+from raycls.data.stream import Stream
 from raycls.models.tiny import tiny_cnn
 from raycls.train.loop import train
 from raycls.train.optim import EarlyStop, Plateau, build_optimizer

@@ -1,0 +1,168 @@
+"""The reduction `exact` against `fast`, per step, on gloo ranks with one thread each.
+
+Every rank holds two copies of the network, one under each reduction, and trains them in turns: a step of one, a step
+of the other, the order changing from pair to pair, with a barrier before each. A step is what the loop does: zero the
+gradients, micro-batches forward and backward, reduce, the gradient's norm, update. The time of a step is that of the
+slowest rank; its CPU-seconds are those of all ranks, the communication threads included.
+
+    python tests/benchmarks/reduction.py --model tiny_cnn resnet18_cifar --micro-batches 2 4
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for the harness of the tests
+
+import measure
+import numpy as np
+import torch
+import torch.distributed as dist
+from harness.ranks import run_ranks
+from torch import nn
+
+from raycls.data.order import Order
+from raycls.data.slices import micro_rows
+from raycls.models.resnet_cifar import resnet18_cifar
+from raycls.models.tiny import tiny_cnn
+from raycls.train.loop import gradient_norm
+from raycls.train.precision import arithmetic
+from raycls.train.reduction import make_reduction
+from raycls.train.task import Classification
+
+CPU = torch.device("cpu")
+WARM_UP = 3
+NAMES = ("exact", "fast")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. `batch` is the global batch, `size` the height and width of an image in pixels."""
+
+    model: str
+    batch: int
+    micro_batches: int
+    size: int
+    width: int
+    pairs: int
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(0)
+        model = tiny_cnn(10, width=self.width) if self.model == "tiny_cnn" else resnet18_cifar(10)
+        return model.to(memory_format=torch.channels_last)
+
+
+class Training:
+    """A network, its optimizer and one reduction, on one rank."""
+
+    def __init__(self, name: str, case: Case, rank: int, world: int) -> None:
+        self.name, self.rank, self.world = name, rank, world
+        self.model = case.build().train()
+        self.order = Order(0, case.batch * 8, case.batch, case.micro_batches)
+        size = (case.size, case.size)
+        self.reduction = make_reduction(name, self.model, self.order, rank=rank, world=world, device=CPU, image=size)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, foreach=True)
+        self.parameters = list(self.model.parameters())
+        mean = (0.485, 0.456, 0.406)
+        self.task = Classification(
+            seed=0, mean=mean, std=(0.23, 0.22, 0.23), label_smoothing=0.0, amp=None, channels_last=True, device=CPU
+        )
+        rows = len(self.order.slice_ids(0, rank, world))
+        random = np.random.RandomState(rank)
+        self.pixels = random.randint(0, 256, (rows, *size, 3), dtype=np.uint8)
+        self.labels = random.randint(0, 10, rows)
+
+    def step(self, step: int) -> tuple[float, float]:
+        """(wall, CPU) seconds of one step on this rank."""
+        dist.barrier()
+        began, cpu = time.perf_counter(), time.process_time()
+        torch.use_deterministic_algorithms(self.name == "exact")
+        rows, parts = self.order.rows(step), micro_rows(self.order, step, self.rank, self.world)
+        self.reduction.begin(step)
+        for micro in self.task.micro_batches(self.pixels, self.labels, parts):
+            with self.reduction.micro_batch(micro.index, len(micro)):
+                self.task.seed_forward(step, micro.index)
+                loss, correct = self.task.loss(self.reduction.model, micro)
+                (loss * (self.reduction.factor / rows)).backward()
+            self.reduction.add(micro.index, loss, correct)
+        self.reduction.finish().tolist()
+        gradient_norm(self.parameters, float("inf"))
+        self.reduction.keep_buffers(True)
+        self.optimizer.step()
+        return time.perf_counter() - began, time.process_time() - cpu
+
+
+def rank_main(rank: int, world: int, case: Case) -> list[dict[str, tuple[float, float]]]:
+    """The steps of one rank: a pair each, by the name of the reduction."""
+    found: list[dict[str, tuple[float, float]]] = []
+    with arithmetic(threads=1, deterministic=True):
+        trainings = [Training(name, case, rank, world) for name in NAMES]
+        for turn in range(WARM_UP + case.pairs):
+            ordered = trainings if turn % 2 == 0 else trainings[::-1]
+            found.append({training.name: training.step(turn) for training in ordered})
+    return found[WARM_UP:]
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    options = _options(argv)
+    result: dict[str, Any] = {"benchmark": "reduction", "hardware": measure.hardware(), "ranks": options.ranks}
+    result["cases"], lines = [], [f"{options.ranks} gloo ranks with 1 thread each, amp off"]
+    for model, batch in zip(options.model, options.batch, strict=True):
+        for micro_batches in options.micro_batches:
+            case = Case(model, batch, micro_batches, options.size, options.width, options.pairs)
+            found = _compare(case, options.ranks)
+            result["cases"].append(found)
+            wall, cpu = found["wall_exact_against_fast"], found["cpu_exact_against_fast"]
+            lines.append(
+                f"{model} at {options.size}x{options.size}, batch {batch}, micro-batches {micro_batches}: fast "
+                f"{found['fast_cpu_ms_per_step']:.0f} ms of CPU per step over all ranks; exact {cpu['median']:.3f} "
+                f"of it ({cpu['min']:.3f} to {cpu['max']:.3f}), wall {wall['median']:.3f} ({wall['min']:.3f} to "
+                f"{wall['max']:.3f}), n={wall['n']}"
+            )
+    measure.report(result, lines, options.json)
+    return result
+
+
+def _options(argv: Sequence[str] | None) -> Any:
+    parser = measure.arguments(__doc__.split("\n")[0])
+    parser.add_argument("--model", nargs="+", default=["tiny_cnn", "resnet18_cifar"])
+    parser.add_argument("--batch", type=int, nargs="+", default=[128, 64], help="global batch, one for each model")
+    parser.add_argument("--micro-batches", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--width", type=int, default=64, help="of tiny_cnn")
+    parser.add_argument("--size", type=int, default=32, help="pixels, height and width")
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=30)
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.model, options.batch, options.micro_batches = ["tiny_cnn"], [8], [2]
+        options.width, options.size, options.pairs = 8, 8, 2
+    return options
+
+
+def _compare(case: Case, world: int) -> dict[str, Any]:
+    ranks = run_ranks(world, rank_main, case)
+    wall: list[tuple[float, float]] = []
+    cpu: list[tuple[float, float]] = []
+    for pair in zip(*ranks, strict=True):
+        exact, fast = ([rank[name] for rank in pair] for name in NAMES)
+        wall.append((max(time[0] for time in exact), max(time[0] for time in fast)))
+        cpu.append((sum(time[1] for time in exact), sum(time[1] for time in fast)))
+    return {
+        "model": case.model,
+        "batch": case.batch,
+        "micro_batches": case.micro_batches,
+        "fast_cpu_ms_per_step": round(1000 * statistics.median(pair[1] for pair in cpu), 2),
+        "fast_wall_ms_per_step": round(1000 * statistics.median(pair[1] for pair in wall), 2),
+        "wall_exact_against_fast": measure.ratios(wall),
+        "cpu_exact_against_fast": measure.ratios(cpu),
+    }
+
+
+if __name__ == "__main__":
+    main()
