@@ -13,13 +13,16 @@ import pytest
 import torch
 from harness.jobs import curve, evaluate_rank, ledger, make_job, train, train_rank, weights, write_arrays
 from harness.ranks import run_ranks
+from PIL import Image
 
 from raycls.data import augment
 from raycls.data.order import Order
+from raycls.errors import DataError
 from raycls.launch import session
 from raycls.launch.session import Job, World
 from raycls.run.folder import RunFolder
 from raycls.run.ledger import check
+from raycls.train.worker import ABORTED
 
 _STEPS = ("train.micro_batches=4", "data.batch_size=32", "train.duration=2ep", "track.log_every=1st")
 
@@ -89,7 +92,7 @@ _EVERYTHING = (
     "schedule.name=cosine",
     "schedule.warmup=2st",
     "train.micro_batches=4",
-    "train.duration=4st",
+    "train.duration=3st",
     "data.batch_size=16",
     "checkpoint.every=100%",
     "evaluate.every=off",
@@ -100,7 +103,7 @@ _EVERYTHING = (
 @pytest.mark.slow
 @pytest.mark.parametrize(("amp", "worlds"), [("off", (3,)), ("bf16", (2,))])
 def test_same_bits_of_a_resnet_with_everything(amp: str, worlds: tuple[int, ...], tmp_path: Path) -> None:
-    data = write_arrays(tmp_path / "data.npz", train=35, val=4)  # 16, 16, 3, then 16 rows
+    data = write_arrays(tmp_path / "data.npz", train=35, val=4)  # 16, 16 and 3 rows
     overrides = (*_EVERYTHING, f"train.amp={amp}")
     train(make_job(tmp_path / "alone", data, *overrides))
     records = curve(tmp_path / "alone")
@@ -190,33 +193,43 @@ def test_evaluation_of_1003_rows_on_three_ranks(tmp_path: Path) -> None:
         assert result == alone  # every digit, the loss included
 
 
-def test_unreadable_image_ends_every_rank_with_its_name(tmp_path: Path) -> None:
-    from PIL import Image
-
+def _with_a_broken_image(tmp_path: Path, executor: str, world: int) -> Job:
     source = tmp_path / "images"
     for label in ("cat", "dog"):
         for index in range(10):
             path = source / label / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (12, 12), (index, 0, 0)).save(path)
-    overrides = ("data.source.name=folder", "data.split={train: 1.0, val: 0.0, test: 0.0}", "evaluate.every=off")
-    overrides = (*overrides, "data.batch_size=5", "train.micro_batches=2")
-    job = make_job(tmp_path / "run", source, *overrides, world=2, executor="processes")
+    options = ("data.source.name=folder", "data.split={train: 1.0, val: 0.0, test: 0.0}", "evaluate.every=off")
+    options = (*options, "data.batch_size=5", "train.micro_batches=2")
+    job = make_job(tmp_path / "run", source, *options, world=world, executor=executor)
     (source / "dog" / "7.png").write_bytes(b"<html>404 Not Found</html>")
-    errors = run_ranks(2, failing, job)
-    assert {error[0] for error in errors} == {"DataError", "TrainError"}
-    assert any("7.png" in text for _, text, _ in errors)
-    assert all(children == 0 for _, _, children in errors), "a decoding process was left behind"
+    return job
 
 
-def failing(rank: int, world: int, job: Job) -> tuple[str, str, int]:
-    """The error of a rank, and how many processes it left running beside its fork server."""
+def failing(rank: int, world: int, job: Job) -> tuple[str, str]:
+    """The error that a rank ends with."""
     try:
         train_rank(rank, world, job)
     except Exception as error:
-        mine = psutil.Process()
-        servers = [child for child in mine.children() if child.is_running()]
-        decoding = [child for server in servers for child in server.children()]
-        psutil.wait_procs(decoding, timeout=10)
-        return type(error).__name__, str(error), sum(child.is_running() for child in decoding)
-    return "", "", 0
+        return type(error).__name__, str(error)
+    return "", ""
+
+
+def test_unreadable_image_ends_every_rank_with_its_name(tmp_path: Path) -> None:
+    errors = run_ranks(2, failing, _with_a_broken_image(tmp_path, "inline", 2))
+    assert {kind for kind, _ in errors} == {"DataError", "TrainError"}
+    assert ABORTED in [text for _, text in errors]
+    assert any("7.png" in text for _, text in errors)
+
+
+def test_unreadable_image_leaves_no_decoding_process(tmp_path: Path) -> None:
+    before = _descendants()
+    with pytest.raises(DataError, match=r"7\.png"):
+        train(_with_a_broken_image(tmp_path, "processes", 0))
+    assert _descendants() <= before
+
+
+def _descendants() -> set[int]:
+    """Processes below this one, the fork server and its resource tracker left out: they serve all tests."""
+    return {child.pid for server in psutil.Process().children() for child in server.children()}
