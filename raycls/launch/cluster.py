@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from raycls.errors import LaunchError
+from raycls.launch.guard import guarded
 
 __all__ = ["Cluster", "prepare_environment", "running_cluster"]
 
@@ -113,12 +114,26 @@ def _private() -> Iterator[Cluster]:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("RAY_raylet_start_wait_time_s", _STARTUP_SECONDS)
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody preempts a private Ray
-    import ray
-
     _sweep()
     # Short, because sockets lie below it and their paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TEMPORARY)
     keep = False
+    try:
+        with guarded(folder), _started(folder) as cluster:
+            yield cluster
+    except LaunchError:
+        keep = True  # its text names the logs
+        raise
+    finally:
+        _put_back(before)
+        if not keep:
+            _remove(folder)
+
+
+@contextmanager
+def _started(folder: str) -> Iterator[Cluster]:
+    import ray
+
     try:
         try:
             _connect("local", num_cpus=_cpus(), include_dashboard=False, _temp_dir=folder)
@@ -129,14 +144,8 @@ def _private() -> Iterator[Cluster]:
                 fix=f"see the logs in {folder}; scale.workers=0 trains without Ray",
             ) from error
         yield Cluster(True, "local", dict(ray.cluster_resources()), os.path.join(folder, "session_latest", "logs"))
-    except LaunchError:
-        keep = True  # its text names the logs
-        raise
     finally:
         ray.shutdown()
-        _put_back(before)
-        if not keep:
-            _remove(folder)
 
 
 def _connect(address: str, **options: Any) -> None:

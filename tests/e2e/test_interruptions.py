@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import time
 
@@ -13,8 +12,8 @@ from harness.runs import Foreign, Site
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
-GONE = 30.0
-"""Seconds within which a private Ray has to follow its driver."""
+GONE = 10.0
+"""Seconds within which a private Ray has to follow its driver, on a busy machine."""
 
 
 @pytest.fixture
@@ -46,15 +45,15 @@ def test_killed_twice_then_stopped_then_killed_softly(site: Site, foreign: Forei
         command.kill()
         seconds = command.assert_gone(GONE)
         print(f"a private Ray was gone {seconds:.1f} s after its driver was killed")
-        remains = command.leftovers()
+        assert not command.leftovers()
 
     with begin(site, name, 1, 24, 36) as command:
-        assert not any(folder.exists() for folder in remains)  # the next start tidies up
         command.kill_all()
         command.assert_gone(1)
         remains = command.leftovers()
 
     reached = interrupted(site, name, 2, 40, signal.SIGINT)
+    assert not any(folder.exists() for folder in remains)  # the start after a kill tidies up
     assert site.attempts(name)[-1]["step"] > 7
     assert interrupted(site, name, 0, reached + 4, signal.SIGTERM) > reached
     assert site.attempts(name)[-1]["step"] == reached
@@ -68,8 +67,6 @@ def test_killed_twice_then_stopped_then_killed_softly(site: Site, foreign: Forei
     with site.raycls("ledger", name) as command:
         assert command.wait(60) == 0, command.said()
         assert command.stdout.startswith("exact: 80 steps, 5 whole epochs of 1003 samples")
-    for folder in remains:  # the next private run would do this
-        shutil.rmtree(folder)
 
 
 def interrupted(site: Site, name: str, workers: int, first: int, number: signal.Signals) -> int:
@@ -91,18 +88,30 @@ def interrupted(site: Site, name: str, workers: int, first: int, number: signal.
 
 def test_second_signal_ends_at_once(site: Site) -> None:
     """While Ray is starting there is no step to finish yet: the first signal waits, the second one does not."""
-    with site.raycls("train", "small.yaml", "run.name=twice", "scale.workers=2") as command:
-        command.until(lambda: bool(titled(command.processes(), "raylet")))
-        command.process.send_signal(signal.SIGTERM)
+    with starting(site, "twice") as command:
+        command.process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         assert command.process.poll() is None
-        began = time.monotonic()
-        command.process.send_signal(signal.SIGTERM)
-        assert command.wait(5) == 143
-        assert time.monotonic() - began < 2
+        command.process.send_signal(signal.SIGINT)
+        assert command.wait(2) == 130
         command.assert_gone(GONE)
-        for folder in command.leftovers():  # the next private run would do this
-            shutil.rmtree(folder)
+        assert not command.leftovers()
+
+
+def test_sigterm_while_ray_starts(site: Site) -> None:
+    with starting(site, "early") as command:
+        command.process.send_signal(signal.SIGTERM)
+        assert command.wait(60) == 143, command.said()
+        command.assert_gone(GONE)
+        assert not command.leftovers()
+        assert "Traceback" not in command.stderr
+
+
+def starting(site: Site, name: str) -> Command:
+    """A run whose private Ray has begun to start."""
+    command = site.raycls("train", "small.yaml", f"run.name={name}", "scale.workers=2")
+    command.until(lambda: bool(titled(command.processes(), "gcs_server")))
+    return command
 
 
 def test_killed_worker_is_replaced(site: Site, foreign: Foreign, slow: None) -> None:

@@ -1,0 +1,91 @@
+"""Ends a private Ray whose driver was killed.
+
+Most of Ray follows its driver by itself, but two agents first try for a minute to report the loss to a server
+that is gone too. The guard is a small process beside the driver: it waits for the end of a pipe that only the
+driver holds, then kills what carries the mark of that Ray in its environment, and removes its folder.
+This file is also that process's program: it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["guarded"]
+
+_MARK = "RAYCLS_PRIVATE_RAY"
+_PROC = "/proc"
+
+
+@contextmanager
+def guarded(folder: str) -> Iterator[None]:
+    """Guard the Ray that is started in the block and keeps its files in `folder`.
+
+    Where the block is left, nothing is killed or removed. Without /proc (not Linux) there is no guard.
+    """
+    if not os.path.isdir(f"{_PROC}/self"):
+        yield
+        return
+    words = [sys.executable, "-I", "-S", __file__, folder]
+    guard = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the driver
+    )
+    # Without SPT_NOENV a process of Ray's that renames itself overwrites its environment, and the mark in it.
+    marks = {_MARK: folder, "SPT_NOENV": "1"}
+    before = {name: os.environ.get(name) for name in marks}
+    os.environ.update(marks)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        guard.communicate(b"left")
+
+
+def _watch(folder: str) -> None:
+    if sys.stdin.buffer.read(1):
+        return  # the block was left
+    quiet = 0
+    while quiet < 3:  # what is being started right now shows up a moment later
+        left = _marked(folder)
+        for process in left:
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        quiet = 0 if left else quiet + 1
+        time.sleep(0.1)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _marked(folder: str) -> list[int]:
+    """The processes of this user that were started with the mark."""
+    wanted = f"{_MARK}={folder}".encode()
+    found = []
+    for name in os.listdir(_PROC):
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"{_PROC}/{name}/environ", "rb") as file:
+                if wanted in file.read().split(b"\0"):
+                    found.append(int(name))
+        except OSError:  # ended meanwhile, or another user's
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    _watch(sys.argv[1])

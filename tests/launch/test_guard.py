@@ -1,0 +1,60 @@
+"""The guard: what was started under it ends with its driver, and nothing else does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from harness.processes import Command, start
+
+_DRIVER = """
+import subprocess, sys, time
+from raycls.launch.guard import guarded
+
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+outside = subprocess.Popen(sleep, start_new_session=True)
+with guarded(sys.argv[1]):
+    # Two generations, the second in a session of its own and orphaned, as processes of Ray can be.
+    parent = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], start_new_session=True, stdout=-3, stderr=-3).pid)"
+    orphan = int(subprocess.run([sys.executable, "-c", parent, *sleep], capture_output=True, text=True).stdout)
+    inside = subprocess.Popen(sleep)
+    print(outside.pid, inside.pid, orphan, flush=True)
+    if len(sys.argv) > 2:
+        inside.kill(), inside.wait()
+        sys.exit(5)
+    time.sleep(60)
+"""
+
+
+def begin(folder: Path, *words: str) -> tuple[list[int], Command]:
+    folder.mkdir()
+    (folder / "session").touch()
+    command = start([sys.executable, "-c", _DRIVER, str(folder), *words], folder.parent)
+    command.until(lambda: command.stdout.endswith("\n"), 30)
+    return [int(pid) for pid in command.stdout.split()], command
+
+
+def test_killed_driver_takes_its_ray_along(tmp_path: Path) -> None:
+    (outside, inside, orphan), command = begin(tmp_path / "ray")
+    with command:
+        processes = [psutil.Process(inside), psutil.Process(orphan)]
+        command.kill()
+        gone, _ = psutil.wait_procs(processes, timeout=10)
+        assert len(gone) == 2
+        assert psutil.pid_exists(outside)
+        end = time.monotonic() + 10
+        while (tmp_path / "ray").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_block_that_is_left_touches_nothing(tmp_path: Path) -> None:
+    (_, _, orphan), command = begin(tmp_path / "ray", "leave")
+    with command:
+        assert command.wait(10) == 5
+        time.sleep(0.5)
+        assert psutil.pid_exists(orphan)
+        assert (tmp_path / "ray" / "session").exists()
+        assert not [process for process in command.processes() if "guard.py" in " ".join(process.cmdline())]
