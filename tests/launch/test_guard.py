@@ -17,7 +17,8 @@ sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
 outside = subprocess.Popen(sleep, start_new_session=True)
 with guarded(sys.argv[1]):
     # Two generations, the second in a session of its own and orphaned, as processes of Ray can be.
-    parent = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], start_new_session=True, stdout=-3, stderr=-3).pid)"
+    options = "start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+    parent = f"import subprocess, sys; print(subprocess.Popen(sys.argv[1:], {options}).pid)"
     orphan = int(subprocess.run([sys.executable, "-c", parent, *sleep], capture_output=True, text=True).stdout)
     inside = subprocess.Popen(sleep)
     print(outside.pid, inside.pid, orphan, flush=True)
