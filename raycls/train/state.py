@@ -108,4 +108,12 @@ def moving_average(model: nn.Module, decay: float | str) -> AveragedModel | None
     """An exponential moving average of weights and buffers, or None where `decay` is `off`."""
     if isinstance(decay, str):
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    mean = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        if averaged[0].is_floating_point():
+            mean(averaged, current, count)
+        else:  # a counter has no mean
+            torch._foreach_copy_(averaged, current)  # pyright: ignore[reportPrivateImportUsage]
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

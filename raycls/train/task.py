@@ -75,7 +75,7 @@ class Classification:
     def seed_forward(self, step: int, micro: int) -> None:
         """Seed what dropout and its like draw from: a function of the position, never carried along."""
         seed = key(self.seed, step, micro) >> 1
-        # torch.manual_seed would also leave a note for GPUs that nobody uses, with a traceback: a millisecond each time.
+        # torch.manual_seed would also leave a note, with a traceback, for GPUs that nobody uses: a millisecond.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)

@@ -123,3 +123,13 @@ def test_meter_is_a_mean_over_samples() -> None:
     meter.skipped = 2
     assert meter.take() == {"loss": 1.4, "top1": 0.6, "skipped_steps": 2}
     assert meter.take() == {"loss": 0.0, "top1": 0.0}
+
+
+def test_counters_have_no_mean() -> None:
+    model = torch.nn.BatchNorm2d(2)
+    average = moving_average(model, 0.75)
+    assert average is not None
+    for _ in range(5):
+        model(torch.randn(4, 2, 3, 3))
+        average.update_parameters(model)
+    assert average.module.num_batches_tracked.item() == model.num_batches_tracked.item() == 5
