@@ -63,7 +63,7 @@ with running_cluster():
     stream = open_stream(run.data, "ray", Timeline(order, 1, 0, 0, 1, rows, 1), maker, 0)
     for index, made in enumerate(stream.evaluation(0, rows, 1)):
         error = made.error
-        shown = [error.exit_code, error.what, error.where] if error else list(made.pixels.shape)
+        shown = [error.exit_code, str(error)] if error else list(made.pixels.shape)
         print(json.dumps([data.splits["val"].key(index), shown]))
     stream.close()
 """
@@ -94,6 +94,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(folder)
 
 
+REASONS = {
+    "bomb.png": "10000 x 10000 = 100.0 million pixels",
+    "empty.jpg": "an empty file",
+    "notes.png": "this is text",
+    "page.jpg": "an HTML page",
+    "truncated.jpg": "the file ends too early",
+}
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG whose header promises `width` x `height` pixels, in a few bytes."""
 
@@ -111,20 +120,13 @@ def test_every_bad_file_arrives_through_ray_data_as_an_error(pictures: Site, for
         assert command.wait(120) == 0, command.said()
     shown = dict(map(json.loads, command.stdout.splitlines()))
     assert len(shown) == 10
-    reasons = {
-        "bomb.png": r"100.?000.?000|100 ?M|10000 x 10000",
-        "empty.jpg": r"empty|0 bytes",
-        "notes.png": r"no image|not an image|text",
-        "page.jpg": r"HTML|no image|not an image",
-        "truncated.jpg": r"truncated|cut|incomplete|damaged",
-    }
     for key, value in shown.items():
         name = Path(key).name
-        if name in reasons:
-            code, what, where = value
+        if name in REASONS:
+            code, text = value
             assert code == 3
-            assert name in where or name in what
-            assert re.search(reasons[name], what + str(where), re.IGNORECASE), (name, value)
+            assert str(pictures.folder / "pictures" / key) in text
+            assert REASONS[name] in text
         else:
             assert value == [1, 8, 8, 3]
 
@@ -145,10 +147,6 @@ def test_what_cannot_fit_is_refused_at_once_with_the_numbers(pictures: Site, for
     with pictures.raycls(*words, env=foreign.environment) as command:
         assert command.wait(60) == 1, command.said()
     assert "3 CPUs; needed: 2 workers x 1.5 + 1 for decoding = 4" in command.stderr
-    words = ("train", "small.yaml", "scale.device=cuda", "run.name=gpu")
-    with pictures.raycls(*words, env=foreign.environment) as command:
-        assert command.wait(60) == 1, command.said()
-    assert "0 GPUs for 1 workers" in command.stderr
     foreign.assert_idle(10)
 
 

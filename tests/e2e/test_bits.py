@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
-from harness.processes import titled
+from harness.processes import Command, titled
 from harness.runs import Foreign, Site
 
 pytestmark = pytest.mark.ray
@@ -33,28 +34,40 @@ def test_three_workers_on_a_cluster_that_is_joined(site: Site, foreign: Foreign,
 def test_evaluation_of_1003_rows_is_the_same_on_any_number_of_workers(
     site: Site, foreign: Foreign, joined: str
 ) -> None:
-    texts = []
-    for workers in (0, 1, 3):
-        words = ("eval", f"runs/{joined}", "--split", "train", "--json", f"scale.workers={workers}")
-        with site.raycls(*words, env=foreign.environment) as command:
-            assert command.wait(200) == 0, command.said()
-            texts.append(command.stdout)
-            assert not command.stderr
+    words = ("eval", f"runs/{joined}", "--split", "train", "--json")
+    commands = [
+        site.raycls(*words, f"scale.workers={workers}", name=f"eval-{workers}", env=foreign.environment)
+        for workers in (0, 1, 3)
+    ]
+    ended(commands)
+    texts = [command.stdout for command in commands]
     assert texts[0] == texts[1] == texts[2]
+    assert not any(command.stderr for command in commands)
     summary = json.loads(texts[0])
     assert summary["count"] == 1003
     assert sum(map(sum, summary["confusion"])) == 1003
     foreign.assert_idle()
 
 
-@pytest.mark.parametrize(("executor", "workers"), [("inline", 2), ("processes", 2), ("ray", 1)])
-def test_other_executors_on_ray(site: Site, foreign: Foreign, executor: str, workers: int) -> None:
-    name = f"{executor}-{workers}"
-    words = ("train", "small.yaml", f"scale.workers={workers}", f"data.executor={executor}", f"run.name={name}")
-    with site.raycls(*words, env=foreign.environment) as command:
-        assert command.wait(200) == 0, command.said()
-    site.assert_same(name)
+def test_executors_on_ray_at_the_same_time(site: Site, foreign: Foreign) -> None:
+    names = {"inline-2": ("inline", 2), "processes-2": ("processes", 2), "ray-1": ("ray", 1)}
+    commands = []
+    for name, (executor, workers) in names.items():
+        words = ("train", "small.yaml", f"data.executor={executor}", f"scale.workers={workers}", f"run.name={name}")
+        commands.append(site.raycls(*words, name=name, env=foreign.environment))
+    ended(commands)
+    for name in names:
+        site.assert_same(name)
     foreign.assert_idle()
+
+
+def ended(commands: list[Command]) -> None:
+    """Wait for commands that run side by side, each to its good end."""
+    with ExitStack() as stack:
+        for command in commands:
+            stack.enter_context(command)
+        for command in commands:
+            assert command.wait(200) == 0, command.said()
 
 
 def test_private_ray_beside_another_one(site: Site, foreign: Foreign) -> None:

@@ -55,17 +55,6 @@ def test_joined_and_private_in_turn(foreign: Foreign, tmp_path: Path) -> None:
     assert not (home / ".ray").exists()
 
 
-@pytest.mark.ray
-def test_wrong_token_is_refused_with_the_address(foreign: Foreign, tmp_path: Path) -> None:
-    code = "from raycls.launch.cluster import running_cluster\nwith running_cluster(): pass"
-    environment = {**foreign.environment, "RAY_AUTH_TOKEN": "0" * 64}
-    with start([sys.executable, "-c", code], tmp_path, env=environment) as command:
-        assert command.wait(60) == 1
-    assert "LaunchError: the Ray cluster that RAY_ADDRESS names cannot be joined" in command.stderr
-    assert foreign.environment["RAY_ADDRESS"] in command.stderr
-    assert "RAY_AUTH_TOKEN" in command.stderr
-
-
 def test_variables_of_the_user_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {**os.environ, "RAY_USAGE_STATS_ENABLED": "1"})
     monkeypatch.delitem(os.environ, "RAY_DATA_LOG_LEVEL", raising=False)
