@@ -77,6 +77,8 @@ def foreign() -> Iterator[Foreign]:
     from harness.processes import start
     from harness.runs import Foreign
 
+    from raycls.launch.guard import guarded
+
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # short: sockets lie below it
     port = _free_port()
     token = secrets.token_hex(32)
@@ -93,7 +95,8 @@ def foreign() -> Iterator[Foreign]:
     words += ["--num-cpus=3", "--include-dashboard=false", f"--temp-dir={folder}"]
     words += [f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"]
     words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
-    with start(words, folder, name="foreign", env=outside) as head:
+    # The guard is for pytest itself: a time limit ends it without a teardown.
+    with guarded(str(folder)), start(words, folder, name="foreign", env=outside) as head:
         head.until(lambda: "Ray runtime started" in head.stdout, 120)
         environment = {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         yield Foreign(head, environment)
