@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _PREFIX = "raycls-"
+_PROC = "/proc"
+_FAILED = "failed"
+"""Marks the folder of a private Ray that failed: an error named the logs in it, so it is kept for a while."""
+_KEPT_SECONDS = 24 * 3600.0
 _STARTUP_SECONDS = "120"
 _TEMPORARY = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()  # noqa: S108 - mkdtemp makes a private folder
 
@@ -121,8 +125,10 @@ def _private() -> Iterator[Cluster]:
     try:
         with guarded(folder), _started(folder) as cluster:
             yield cluster
-    except LaunchError:
-        keep = True  # its text names the logs
+    except LaunchError as error:
+        keep = folder in str(error)  # its text names the logs
+        if keep:
+            Path(folder, _FAILED).touch()
         raise
     finally:
         _put_back(before)
@@ -226,11 +232,24 @@ def _let_bytecode_be_kept() -> None:
 
 
 def _sweep() -> None:
-    """Remove what runs that were killed left in the temporary folder."""
+    """Remove what runs that were killed left in the temporary folder, and the logs of those that failed long ago.
+
+    Without /proc (not Linux) nobody can tell which of them still run: all are left.
+    """
+    if not os.path.isdir(f"{_PROC}/self"):
+        return
     for folder in Path(_TEMPORARY).glob(f"{_PREFIX}*-*"):
         match = re.fullmatch(rf"{_PREFIX}(\d+)-\w+", folder.name)
-        if match and not os.path.exists(f"/proc/{match[1]}") and folder.stat().st_uid == os.getuid():
-            _remove(str(folder))
+        if match is None or os.path.exists(f"{_PROC}/{match[1]}"):
+            continue
+        with suppress(FileNotFoundError):  # another start sweeps too
+            if folder.stat().st_uid == os.getuid() and not _failed_lately(folder):
+                _remove(str(folder))
+
+
+def _failed_lately(folder: Path) -> bool:
+    mark = folder / _FAILED
+    return mark.exists() and time.time() - mark.stat().st_mtime < _KEPT_SECONDS
 
 
 def _remove(folder: str) -> None:

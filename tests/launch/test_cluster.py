@@ -7,12 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from harness.processes import start
 from harness.runs import Foreign
 
+from raycls.errors import LaunchError
 from raycls.launch import cluster
 
 _SCRIPT = """
@@ -72,6 +76,54 @@ def test_folders_of_dead_runs_are_swept_and_no_others(tmp_path: Path, monkeypatc
     monkeypatch.setattr(cluster, "_TEMPORARY", str(tmp_path))
     cluster._sweep()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+
+
+def test_logs_that_an_error_named_stay_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    fresh, old = (tmp_path / f"raycls-{ended.pid}-{name}" for name in ("fresh", "old"))
+    for folder, hours in ((fresh, 23), (old, 25)):
+        folder.mkdir()
+        (folder / "failed").touch()
+        os.utime(folder / "failed", (time.time() - hours * 3600,) * 2)
+    monkeypatch.setattr(cluster, "_TEMPORARY", str(tmp_path))
+    cluster._sweep()
+    assert (fresh.exists(), old.exists()) == (True, False)
+
+
+def test_an_error_that_names_the_logs_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def started(folder: str) -> Iterator[cluster.Cluster]:
+        yield cluster.Cluster(True, "local", {}, f"{folder}/session_latest/logs")
+
+    monkeypatch.setattr(cluster, "_TEMPORARY", str(tmp_path))
+    monkeypatch.setattr(cluster, "_started", started)
+    with pytest.raises(LaunchError), cluster._private():
+        raise LaunchError("it does not fit")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(LaunchError), cluster._private() as running:
+        raise LaunchError("it failed", fix=f"the logs are in {running.logs}")
+    (kept,) = tmp_path.iterdir()
+    assert (kept / "failed").exists()
+
+
+def test_nothing_is_swept_where_nobody_can_tell_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = tmp_path / f"raycls-{ended.pid}-abc"
+    folder.mkdir()
+    monkeypatch.setattr(cluster, "_TEMPORARY", str(tmp_path))
+    monkeypatch.setattr(cluster, "_PROC", str(tmp_path / "proc"))
+    cluster._sweep()
+    assert folder.exists()
+
+
+def test_a_folder_that_goes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    monkeypatch.setattr(cluster, "_TEMPORARY", str(tmp_path))
+    (tmp_path / f"raycls-{ended.pid}-abc").symlink_to(tmp_path / "gone")  # in the list, and not there
+    cluster._sweep()
 
 
 def test_ending_while_ray_starts_has_the_code_of_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:
