@@ -197,6 +197,12 @@ class OptimConfig(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | Literal["off"] = "off"
     """Decay per step of an exponential moving average of the weights, which is then evaluated and kept."""
 
+    @model_validator(mode="after")
+    def _across(self) -> OptimConfig:
+        if self.name == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: true needs momentum greater than 0, for example 0.9")
+        return self
+
 
 class ScheduleConfig(Section):
     """The learning rate over time, as a factor of `optim.lr`."""

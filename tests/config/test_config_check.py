@@ -78,6 +78,7 @@ def test_the_item_of_a_list_is_named(section: str, key: str, value: Any, path: s
         ({"schedule": {"name": "multistep"}}, "schedule.name", "needs schedule.milestones"),
         ({"train": {"duration": "2h"}}, "train.duration", "in epochs or steps"),
         ({"checkpoint": {"every": "0st"}}, "checkpoint.every", "greater than 0"),
+        ({"optim": {"nesterov": True, "momentum": 0.0}}, "optim", "needs momentum greater than 0"),
         ({"track": {"print_every": "5st"}}, "track.print_every", "a time"),
     ],
 )

@@ -258,4 +258,4 @@ def test_frozen_parameters_are_left_out() -> None:
 
 def test_nesterov_without_momentum_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"optim\.nesterov"):
-        build_optimizer(OptimConfig(nesterov=True, momentum=0.0), small_model())
+        build_optimizer(OptimConfig().model_copy(update={"nesterov": True, "momentum": 0.0}), small_model())
