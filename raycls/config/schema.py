@@ -246,7 +246,7 @@ class TrainConfig(Section):
     """How gradients are added over workers. `exact`: the same bits for any number of workers.
     `fast`: DistributedDataParallel. `auto`: exact on CPU, fast on GPU."""
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
-    """Mixed precision. `auto`: bf16 where the device has it natively, else off."""
+    """Mixed precision. `auto`: bf16 where the device has it natively, else fp16 on a GPU and off on a CPU."""
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     """Layout of images and weights in memory."""
     ledger: Literal["off", "ids", "pixels"] = "off"

@@ -10,7 +10,7 @@ import torch
 
 from raycls.errors import TrainError
 
-__all__ = ["arithmetic", "precision_dtype", "resolve_precision"]
+__all__ = ["arithmetic", "cpu_kind", "precision_dtype", "resolve_precision"]
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -26,7 +26,7 @@ def resolve_precision(choice: str, device: torch.device) -> str:
         if native_bf16(device):
             return "bf16"
         return "fp16" if device.type == "cuda" else "off"
-    if choice == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if choice == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise TrainError(
             "this GPU has no bf16",
             where="train.amp",

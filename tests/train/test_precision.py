@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from raycls.errors import TrainError
 from raycls.train import precision
 from raycls.train.precision import arithmetic, precision_dtype, resolve_precision
 
@@ -32,6 +33,13 @@ def test_auto_on_a_cpu(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_on_a_gpu(capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert resolve_precision("auto", torch.device("cuda")) == expected
+
+
+def test_emulated_bf16_is_refused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old GPU")
+    with pytest.raises(TrainError, match="no bf16"):
+        resolve_precision("bf16", torch.device("cuda"))
 
 
 @pytest.mark.parametrize("choice", ["bf16", "fp16", "off"])
