@@ -120,7 +120,8 @@ def ending_lines(outcome: Ending, info: Record) -> list[str]:
     elif outcome.state == "budget":
         lines.append(f"next       {command} train.budget=off    # or a larger one; goes on from step {outcome.step}")
     else:
-        lines.append(f"next       raycls eval {folder} --split test")
+        split = " --split test" if "test" in (info.get("splits") or {}) else ""
+        lines.append(f"next       raycls eval {folder}{split}")
         lines.append(f"           raycls train {folder}/config.yaml run.name=NAME optim.lr=LR    # a variation")
     return lines
 

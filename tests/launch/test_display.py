@@ -11,7 +11,7 @@ import pytest
 from raycls.config.duration import Duration
 from raycls.config.schema import TrackConfig
 from raycls.launch.display import Pace, PlainDisplay, RichDisplay, make
-from raycls.launch.wording import clock_text, ledger_lines, number_text, summary_lines
+from raycls.launch.wording import clock_text, ending_lines, ledger_lines, number_text, summary_lines
 from raycls.train.metrics import summarise
 
 INFO = {
@@ -203,7 +203,7 @@ def test_an_event_is_a_line() -> None:
                 "best       top1 0.9568 at step 4000",
                 "last       val loss 0.2  top1 0.9500",
                 "run folder runs/pets",
-                "next       raycls eval runs/pets --split test",
+                "next       raycls eval runs/pets",
                 "           raycls train runs/pets/config.yaml run.name=NAME optim.lr=LR    # a variation",
             ],
         ),
@@ -223,6 +223,18 @@ def test_the_end_names_the_next_command(outcome: Outcome, expected: list[str]) -
     display.start({"command": ["raycls", "train", "pets.yaml", "a b=1"]})
     display.finish(outcome)
     assert stream.getvalue().splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("splits", "command"),
+    [
+        ({"train": 9, "test": 1}, "raycls eval runs/pets --split test"),
+        ({"train": 9, "val": 1}, "raycls eval runs/pets"),
+    ],
+)
+def test_the_next_command_names_no_split_that_the_data_lacks(splits: dict[str, int], command: str) -> None:
+    lines = ending_lines(Outcome(), {"splits": splits})
+    assert f"next       {command}" in lines
 
 
 def test_a_closed_pipe_silences_the_display_and_nothing_else() -> None:
