@@ -5,7 +5,6 @@ Nothing here imports torch, ray or matplotlib before a command needs them, so `-
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -103,10 +102,11 @@ def evaluate(
     from raycls.config.schema import TrackConfig
     from raycls.launch import trainer
     from raycls.launch.wording import summary_lines
+    from raycls.run import strict_json
 
     with _display(TrackConfig(), sys.stderr) as display:
         summary = trainer.evaluate(folder, split=split, overrides=overrides or (), display=display)
-    typer.echo(json.dumps(summary) if as_json else "\n".join(summary_lines(summary, split)))
+    typer.echo(strict_json.dumps(summary) if as_json else "\n".join(summary_lines(summary, split)))
 
 
 @app.command()
@@ -163,6 +163,7 @@ def init(
 @app.command()
 def demo() -> None:
     """Train a small network on 1,797 handwritten digits, then test it: no network, no GPU."""
+    _prepare()
     from raycls.launch import demo as demonstration
 
     settings = demonstration.settings()
@@ -182,11 +183,13 @@ def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
 
 def _run_folder(run: str) -> str:
     """The folder or URI that RUN names; ConfigError with the runs that are there."""
-    if "://" in run or Path(run).is_dir():
+    if "://" in run:
         return run
     storage = Path("runs")
-    if (storage / run).is_dir():
-        return str(storage / run)
+    bare = Path(run).name == run  # a name means the run of that name, whatever else is called so
+    for folder in (storage / run, Path(run)) if bare else (Path(run), storage / run):
+        if (folder / "config.yaml").is_file():
+            return str(folder)
     known = sorted(path.parent.name for path in storage.glob("*/config.yaml"))
     from raycls.config.suggest import suggest
 
@@ -194,6 +197,7 @@ def _run_folder(run: str) -> str:
     raise ConfigError(
         f"there is no run {run}",
         where=str(Path.cwd()),
+        found=f"{run} is a folder without config.yaml, so it is no run" if Path(run).is_dir() else None,
         valid=", ".join(known[:20]) or "no run in the folder runs yet",
         fix=f"did you mean {near}?" if near else "give the path of the run folder",
     )
@@ -239,10 +243,6 @@ def _flushed(code: int) -> int:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
-
-
-if __name__ == "__main__":
-    main()
 
 
 def _prepare() -> None:

@@ -63,6 +63,7 @@ class Trainer(types.ModuleType):
         self.calls.append((run, new, command))
         if self.error is not None:
             raise self.error
+        display.finish(self.outcome)
         return self.outcome
 
     def evaluate(self, folder: str, *, split: str | None, overrides: Any, display: Any) -> dict[str, Any]:
@@ -76,6 +77,11 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     monkeypatch.setitem(sys.modules, "raycls.launch.trainer", fake)
     monkeypatch.setattr(raycls.launch, "trainer", fake)
     return fake
+
+
+def make_run(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("")
 
 
 def test_version(raycls_command: Callable[..., Result]) -> None:
@@ -202,15 +208,37 @@ def test_an_interrupt_exits_130(raycls_command: Callable[..., Result], trainer: 
 def test_eval_prints_one_json_object_and_nothing_else(
     raycls_command: Callable[..., Result], trainer: Trainer, tmp_path: Path
 ) -> None:
-    (tmp_path / "runs" / "pets").mkdir(parents=True)
+    make_run(tmp_path / "runs" / "pets")
     result = raycls_command("eval", "pets", "--json", "--split", "val", "scale.workers=0")
     assert json.loads(result.out) == SUMMARY
     assert len(result.out.splitlines()) == 1
     assert trainer.calls == [("runs/pets", "val", ("scale.workers=0",))]
 
 
+def test_eval_prints_json_that_any_parser_reads(
+    raycls_command: Callable[..., Result], trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "runs" / "pets")
+    monkeypatch.setattr(trainer, "evaluate", lambda *words, **more: {**SUMMARY, "loss": float("nan")})
+    assert json.loads(raycls_command("eval", "pets", "--json").out, parse_constant=pytest.fail)["loss"] == "nan"
+
+
+def test_a_name_is_a_run_before_it_is_a_folder(
+    raycls_command: Callable[..., Result], trainer: Trainer, tmp_path: Path
+) -> None:
+    (tmp_path / "pets").mkdir()  # images, say
+    result = raycls_command("eval", "pets")
+    assert result.code == 2
+    assert "without config.yaml" in result.err
+    make_run(tmp_path / "runs" / "pets")
+    make_run(tmp_path / "elsewhere" / "runs" / "pets")
+    for word in ("pets", "runs/pets", "elsewhere/runs/pets"):
+        raycls_command("eval", word)
+    assert [folder for folder, _, _ in trainer.calls] == ["runs/pets", "runs/pets", "elsewhere/runs/pets"]
+
+
 def test_eval_prints_a_table(raycls_command: Callable[..., Result], trainer: Trainer, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
+    make_run(tmp_path / "elsewhere")
     result = raycls_command("eval", "elsewhere")
     assert "top1       0.8750" in result.out.splitlines()
     assert trainer.calls == [("elsewhere", None, ())]
@@ -219,8 +247,7 @@ def test_eval_prints_a_table(raycls_command: Callable[..., Result], trainer: Tra
 def test_a_run_that_is_not_there_is_named_with_those_that_are(
     raycls_command: Callable[..., Result], tmp_path: Path
 ) -> None:
-    (tmp_path / "runs" / "pets").mkdir(parents=True)
-    (tmp_path / "runs" / "pets" / "config.yaml").write_text("")
+    make_run(tmp_path / "runs" / "pets")
     (tmp_path / "runs" / "images").mkdir()
     for command in ("eval", "ledger"):
         result = raycls_command(command, "pest")
@@ -233,6 +260,7 @@ def test_a_run_that_is_not_there_is_named_with_those_that_are(
 def test_ledger_exits_1_unless_every_sample_was_seen_once(
     raycls_command: Callable[..., Result], tmp_path: Path, ids: list[int], code: int, verdict: str
 ) -> None:
+    make_run(tmp_path / "runs" / "pets")
     folder = RunFolder(tmp_path / "runs" / "pets")
     plan = {"samples": 3, "steps_per_epoch": 1, "batch_size": 3, "micro_batches": 1, "seed": 0}
     folder.write_json(folder.PLAN, plan)
@@ -286,9 +314,12 @@ def test_demo_trains_then_tests_and_fails_below_97_per_cent(
 ) -> None:
     from raycls.launch import demo
 
+    prepared: list[bool] = []
+    monkeypatch.setattr(cli, "_prepare", lambda: prepared.append(True))
     monkeypatch.setattr(demo, "trainer", trainer)
     monkeypatch.setattr(trainer, "evaluate", lambda *words, **more: {"top1": accuracy, "count": 180})
     result = raycls_command("demo")
+    assert prepared  # what Ray reads when it is imported
     assert result.code == code
     assert f"test accuracy {accuracy:.4f} on 180 images" in result.out
     assert "run folder runs/pets" in result.out
@@ -305,9 +336,10 @@ def test_demo_starts_again_where_one_was_finished_and_goes_on_where_not(
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     trainer.outcome = Outcome("stopped", "runs/demo", 10, 1.0, None, None, 130, 1.0)
     assert raycls_command("demo").code == 130  # nothing is evaluated
-    (tmp_path / "runs" / "demo" / "result.json").write_text("{}")
-    raycls_command("demo")
-    assert [new for _, new, _ in trainer.calls] == [False, True]
+    for state in ("stopped", "budget", "done", "early"):
+        (tmp_path / "runs" / "demo" / "result.json").write_text(json.dumps({"state": state}))
+        raycls_command("demo")
+    assert [new for _, new, _ in trainer.calls] == [False, False, False, True, True]
 
 
 def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

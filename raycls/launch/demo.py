@@ -14,6 +14,7 @@ from raycls.config.schema import Run
 from raycls.errors import EXIT_DONE, EXIT_FAILED
 from raycls.launch import trainer
 from raycls.launch.display import Display
+from raycls.run.folder import RunFolder
 
 __all__ = ["THRESHOLD", "Result", "lines", "run", "settings"]
 
@@ -73,4 +74,5 @@ def lines(result: Result) -> list[str]:
 
 
 def _finished(config: Run) -> bool:
-    return (Path(config.run.storage) / config.run.name / "result.json").exists()
+    result = RunFolder.at(config.run.storage, config.run.name).read_json(RunFolder.RESULT) or {}
+    return result.get("state") in ("done", "early")
