@@ -1,20 +1,24 @@
 """The executors `inline`, `processes` and `ray` against a plain decode loop, in images per CPU-second.
 
-The plain loop calls the same `decode` and the same augmentation in a bare `for` and stacks the images of a slice.
+The plain loop (`plain`) calls the same `decode` and the same augmentation in a bare `for` and stacks the images.
 CPU-seconds are those of every process that takes part: for `ray` the whole private Ray (raylet, GCS, actors, data
 workers) and this driver, which receives the slices. Each variant's first slices are left out, so start-up does not
-count. An image counts where and when it is made, not when it arrives, so nothing that was decoded ahead is a gift.
+count. `plain on N cores` runs N plain loops at the same time: what decoding costs when no core is idle, which is how
+the executors with several processes run (cores that share a cache, or one physical core, slow each other down).
+An image counts where and when it is made, not when it arrives, so nothing that was decoded ahead is a gift.
 
     python tests/benchmarks/executors.py --data FOLDER --slice 64 128
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +33,8 @@ from raycls.config.schema import DataConfig
 from raycls.data import augment
 from raycls.data.decode import decode
 from raycls.data.order import Order
-from raycls.data.source import Files, Keys, Split
 from raycls.data.slices import Maker, Timeline
+from raycls.data.source import Files, Keys, Split
 from raycls.data.stream import Stream, open_stream
 
 FORMATS = ("jpeg",)
@@ -65,13 +69,13 @@ class Setting:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options = _options(argv)
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"benchmark": "executors", "hardware": measure.hardware(), "slices": {}}
-    lines: list[str] = []
+    result = {**measure.begin("executors"), "slices": {}}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         count = 16 if options.quick else 300
         folder = options.data or pictures.write_photographs(Path(scratch) / "photographs", count)
         split, weight = _split(folder)
         result["data"] = {"files": len(split), "mean_bytes": weight}
+        measure.say(f"{len(split)} JPEGs of {weight / 1000:.0f} KB on average, cropped and resized to {options.size}")
         if "ray" in options.executors:
             from raycls.launch.cluster import running_cluster
 
@@ -79,9 +83,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for rows in options.slice:
             setting = Setting(split, rows, options.slices, options.skip, options.size, Path(scratch) / f"made-{rows}")
             setting.tally.touch()
-            result["slices"][rows] = _compare(setting, options.executors, options.rounds, lines)
-    measure.report(result, [f"{len(split)} JPEGs of {weight / 1000:.0f} KB on average", *lines], options.json)
-    return result
+            result["slices"][rows] = _compare(setting, options.executors, options.rounds)
+    return measure.finish(result, options.json)
 
 
 def _options(argv: Sequence[str] | None) -> Any:
@@ -100,8 +103,12 @@ def _options(argv: Sequence[str] | None) -> Any:
     return options
 
 
-def _compare(setting: Setting, executors: Sequence[str], rounds: int, lines: list[str]) -> dict[str, Any]:
+def _compare(setting: Setting, executors: Sequence[str], rounds: int) -> dict[str, Any]:
+    cores = len(os.sched_getaffinity(0))
+    every = f"plain on {cores} cores"
     variants: dict[str, Callable[[Setting], dict[str, Any]]] = {"plain": _plain}
+    if "processes" in executors or "ray" in executors:
+        variants[every] = lambda setting: _plain_everywhere(setting, cores)
     for name in executors:
         variants[name] = lambda setting, name=name: _executor(setting, name)
     if "ray" in executors:  # its workers import torch once; that is start-up
@@ -113,19 +120,27 @@ def _compare(setting: Setting, executors: Sequence[str], rounds: int, lines: lis
     rates = {name: [run["images"] / run["cpu_seconds"] for run in runs] for name, runs in found.items()}
     result: dict[str, Any] = {}
     for name, runs in found.items():
-        against = measure.ratios(list(zip(rates[name], rates["plain"], strict=True)))
+        against = {
+            base: measure.ratios(list(zip(rates[name], rates[base], strict=True)))
+            for base in ("plain", every)
+            if base in rates
+        }
         walls = [run["images"] / run["seconds"] for run in runs]
         result[name] = {
             "images_per_cpu_second": round(statistics.median(rates[name]), 1),
             "images_per_second": round(statistics.median(walls), 1),
-            "images_per_cpu_second_against_plain": against,
+            "images_per_cpu_second_against": against,
             "cpu_seconds_by_process": _shares(runs),
             "runs": runs,
         }
-        lines.append(
-            f"slices of {setting.rows:4}  {name:9} {statistics.median(rates[name]):7.1f} images per CPU-second, "
-            f"{against['median']:.3f} of the plain loop ({against['min']:.3f} to {against['max']:.3f}, "
-            f"n={against['n']}), {statistics.median(walls):.0f} images/s"
+        compared = "; ".join(
+            f"{one['median']:.3f} of {base} ({one['min']:.3f} to {one['max']:.3f}, n={one['n']})"
+            for base, one in against.items()
+            if base != name
+        )
+        measure.say(
+            f"slices of {setting.rows:4}  {name:16} {statistics.median(rates[name]):6.1f} images per CPU-second, "
+            f"{statistics.median(walls):4.0f} images/s; {compared}"
         )
     return result
 
@@ -140,19 +155,36 @@ def _shares(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 def _plain(setting: Setting) -> dict[str, Any]:
     transform, order, files = setting.transform(), setting.order, setting.split.reader
-    made, began, cpu = 0, 0.0, 0.0
+    began, cpu = 0.0, 0.0
     for step in range(setting.steps()):
         if step == setting.skip:
-            made, began, cpu = setting.made(), time.perf_counter(), measure.this_thread()
-        images = []
+            began, cpu = time.perf_counter(), measure.this_thread()
+        pixels = []
         for index in order.batch(step).tolist():
             name = files.locate(index)
             with open(name, "rb", buffering=0) as file:
                 image = decode(file.readall(), name, formats=FORMATS, max_pixels=MOST_PIXELS)
-            images.append(transform(image, (order.seed, order.epoch(step), index)))
-        np.stack(images)
+            pixels.append(transform(image, (order.seed, order.epoch(step), index)))
+        np.stack(pixels)
     used = measure.this_thread() - cpu
-    return _figures(setting.made() - made, time.perf_counter() - began, used, {"this thread": used})
+    images = setting.slices * setting.rows
+    return _figures(images, time.perf_counter() - began, used, {"this thread": used})
+
+
+def _plain_everywhere(setting: Setting, cores: int) -> dict[str, Any]:
+    """The plain loop in one process for each core, all at the same time."""
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        pools = [stack.enter_context(ProcessPoolExecutor(1, context)) for _ in range(cores)]
+        for pool in pools:
+            pool.submit(_ready).result()
+        runs = [one.result() for one in [pool.submit(_plain, setting) for pool in pools]]
+    images, used = (sum(run[name] for run in runs) for name in ("images", "cpu_seconds"))
+    return _figures(images, max(run["seconds"] for run in runs), used, {"plain loops": used})
+
+
+def _ready() -> None:
+    """Nothing: whoever answers has imported everything."""
 
 
 def _executor(setting: Setting, name: str) -> dict[str, Any]:
@@ -187,7 +219,7 @@ def _figures(images: int, seconds: float, cpu_seconds: float, by_process: dict[s
     return {
         "images": images,
         "seconds": round(seconds, 4),
-        "cpu_seconds": round(cpu_seconds, 4),
+        "cpu_seconds": max(0.01, round(cpu_seconds, 4)),  # of other processes the kernel counts hundredths
         "by_process": {name: round(value, 4) for name, value in by_process.items()},
     }
 

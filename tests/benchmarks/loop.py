@@ -113,7 +113,7 @@ class Ours:
     def run(self) -> list[tuple[float, float]]:
         """(wall, CPU) seconds of each step: from one batch to the moment when the next one is asked for."""
         stream = Stream(self._slices(), self._positions())
-        with arithmetic(threads=torch.get_num_threads(), deterministic=True):
+        with arithmetic(threads=torch.get_num_threads(), strict=True):
             train(
                 self.state,
                 self.plan,
@@ -172,21 +172,20 @@ class _EndlessPlan(Plan):
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options = _options(argv)
     torch.set_num_threads(options.threads)
-    result: dict[str, Any] = {"benchmark": "loop", "hardware": measure.hardware(), "threads": options.threads}
-    result["cases"], lines = [], [f"tiny_cnn width {options.width} at {options.size}x{options.size}, amp off"]
+    result = {**measure.begin("loop"), "threads": options.threads, "cases": []}
+    measure.say(f"tiny_cnn width {options.width} at {options.size}x{options.size}, amp off")
     for rows in options.batch:
         for micro_batches in options.micro_batches:
             case = _compare(rows, micro_batches, options)
             result["cases"].append(case)
             wall, cpu = case["wall_against_bare"], case["cpu_against_bare"]
-            lines.append(
+            measure.say(
                 f"batch {rows:4}, micro-batches {micro_batches}: {case['bare_ms_per_step']:.1f} ms of CPU per bare "
                 f"step; raycls {cpu['median']:.3f} of it ({cpu['min']:.3f} to {cpu['max']:.3f}), "
                 f"wall {wall['median']:.3f} ({wall['min']:.3f} to {wall['max']:.3f}), n={cpu['n']} pairs of steps, "
                 f"{options.threads} thread(s)"
             )
-    measure.report(result, lines, options.json)
-    return result
+    return measure.finish(result, options.json)
 
 
 def _options(argv: Sequence[str] | None) -> Any:

@@ -20,7 +20,19 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Tallied", "Usage", "arguments", "hardware", "mine", "ratios", "report", "this_thread", "usage"]
+__all__ = [
+    "Tallied",
+    "Usage",
+    "arguments",
+    "begin",
+    "finish",
+    "hardware",
+    "mine",
+    "ratios",
+    "say",
+    "this_thread",
+    "usage",
+]
 
 
 class Tallied:
@@ -121,17 +133,28 @@ def ratios(pairs: Sequence[tuple[float, float]]) -> dict[str, float | int]:
     }
 
 
-def report(result: dict[str, Any], lines: Sequence[str], path: Path | None) -> None:
-    """Print `lines` under the hardware line, and write `result` as JSON where a path is given."""
-    on = result["hardware"]
+def begin(benchmark: str) -> dict[str, Any]:
+    """The start of a result, with the hardware, whose line is printed."""
+    on = hardware()
     print(
         f"{on['cores']} cores of {on['cpu']} ({on['capability']}), {on['memory_gib']} GiB, "
-        f"torch {on['torch']}, load {on['load_average_1min']} at the start"
+        f"torch {on['torch']}, load {on['load_average_1min']} at the start",
+        flush=True,
     )
-    for line in lines:
-        print(line)
+    return {"benchmark": benchmark, "hardware": on}
+
+
+def say(line: str) -> None:
+    """Print a line at once: a benchmark may take minutes."""
+    print(line, flush=True)
+
+
+def finish(result: dict[str, Any], path: Path | None) -> dict[str, Any]:
+    """Write `result` as JSON where a path is given, with the load at the end. Returns it."""
+    result["load_average_1min_at_the_end"] = round(os.getloadavg()[0], 2)
     if path is not None:
         path.write_text(json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def _name(process: psutil.Process) -> str:

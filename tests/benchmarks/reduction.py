@@ -10,21 +10,21 @@ slowest rank; its CPU-seconds are those of all ranks, the communication threads 
 
 from __future__ import annotations
 
+import json
 import statistics
-import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # for the harness of the tests
-
 import measure
 import numpy as np
 import torch
 import torch.distributed as dist
-from harness.ranks import run_ranks
+import torch.multiprocessing
 from torch import nn
 
 from raycls.data.order import Order
@@ -98,35 +98,38 @@ class Training:
         return time.perf_counter() - began, time.process_time() - cpu
 
 
-def rank_main(rank: int, world: int, case: Case) -> list[dict[str, tuple[float, float]]]:
-    """The steps of one rank: a pair each, by the name of the reduction."""
+def rank_main(rank: int, world: int, case: Case, folder: str) -> None:
+    """Write the steps of one rank to `folder`: one object per pair, by the name of the reduction."""
+    warnings.simplefilter("ignore")
     found: list[dict[str, tuple[float, float]]] = []
-    with arithmetic(threads=1, deterministic=True):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    with arithmetic(threads=1, strict=True):
         trainings = [Training(name, case, rank, world) for name in NAMES]
         for turn in range(WARM_UP + case.pairs):
             ordered = trainings if turn % 2 == 0 else trainings[::-1]
             found.append({training.name: training.step(turn) for training in ordered})
-    return found[WARM_UP:]
+    Path(folder, f"rank-{rank}.json").write_text(json.dumps(found[WARM_UP:]))
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options = _options(argv)
-    result: dict[str, Any] = {"benchmark": "reduction", "hardware": measure.hardware(), "ranks": options.ranks}
-    result["cases"], lines = [], [f"{options.ranks} gloo ranks with 1 thread each, amp off"]
+    result = {**measure.begin("reduction"), "ranks": options.ranks, "cases": []}
+    measure.say(f"{options.ranks} gloo ranks with 1 thread each, amp off")
     for model, batch in zip(options.model, options.batch, strict=True):
         for micro_batches in options.micro_batches:
             case = Case(model, batch, micro_batches, options.size, options.width, options.pairs)
             found = _compare(case, options.ranks)
             result["cases"].append(found)
             wall, cpu = found["wall_exact_against_fast"], found["cpu_exact_against_fast"]
-            lines.append(
+            measure.say(
                 f"{model} at {options.size}x{options.size}, batch {batch}, micro-batches {micro_batches}: fast "
                 f"{found['fast_cpu_ms_per_step']:.0f} ms of CPU per step over all ranks; exact {cpu['median']:.3f} "
                 f"of it ({cpu['min']:.3f} to {cpu['max']:.3f}), wall {wall['median']:.3f} ({wall['min']:.3f} to "
                 f"{wall['max']:.3f}), n={wall['n']}"
             )
-    measure.report(result, lines, options.json)
-    return result
+    return measure.finish(result, options.json)
 
 
 def _options(argv: Sequence[str] | None) -> Any:
@@ -146,7 +149,9 @@ def _options(argv: Sequence[str] | None) -> Any:
 
 
 def _compare(case: Case, world: int) -> dict[str, Any]:
-    ranks = run_ranks(world, rank_main, case)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(rank_main, (world, case, folder), nprocs=world)
+        ranks = [json.loads(Path(folder, f"rank-{rank}.json").read_text()) for rank in range(world)]
     wall: list[tuple[float, float]] = []
     cpu: list[tuple[float, float]] = []
     for pair in zip(*ranks, strict=True):
