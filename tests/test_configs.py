@@ -39,6 +39,7 @@ def test_header_says_what_command_and_expected(file: Path) -> None:
 def test_names_and_arguments_exist(file: Path) -> None:
     run = load(file).run
     assert run.run.name == file.stem
+    assert isinstance(run.train.micro_batches, int)  # auto would make another number of workers another run
     check_source(run.data)
     check(run.model)
     for operations, train in ((run.augment.train, True), (run.augment.eval, False)):
@@ -81,8 +82,8 @@ def test_configs_in_the_readme_are_valid() -> None:
     text = (CONFIGS.parent / "README.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 2
-    for block in blocks:
-        load_text(block)
+    complete, _ = (load_text(block).run for block in blocks)
+    assert isinstance(complete.train.micro_batches, int)
 
 
 def test_the_two_first_commands_are_in_the_first_25_lines_of_the_readme() -> None:

@@ -149,7 +149,8 @@ def compose(found: Survey, *, out: str) -> str:
         f"  image_size: {size}   # half of the images looked at have a shorter side of {found.short_side} or less\n\n"
         + _augment(found, size, small)
         + _model(small)
-        + f"train:\n  duration: {epochs}ep\n\n"
+        + f"train:\n  duration: {epochs}ep\n"
+        f"  micro_batches: {min(4, batch // 2)}   # the most workers that the run can have\n\n"
         f"evaluate:\n  split: {evaluated}\n  metric: {metric}{why_metric}\n\n"
         f"scale:\n  workers: 1   # 0: in this process, without Ray, for a debugger\n"
     )

@@ -37,6 +37,7 @@ def test_the_config_trains_on_what_was_found(tmp_path: Path) -> None:
     assert (run.run.name, run.data.source.name, run.data.source.path) == ("pets", "folder", str(folder))
     assert run.data.image_size == 32  # 30 pixels, up to a multiple of 4
     assert run.data.batch_size == 4  # 42 training images: twenty steps would need 2.1, 4 is the least
+    assert run.train.micro_batches == 2  # two images in each
     assert (run.model.name, run.evaluate.split, run.evaluate.metric) == ("tiny_cnn", "val", "top1")
     check(run.model)
     dataset = open_dataset(run.data)
