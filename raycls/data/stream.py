@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -112,8 +113,10 @@ def _end_with_parent(worker: int) -> None:
     """End this process when the one that it decodes for is gone, by whatever signal.
 
     torch's own watchdog looks at the parent in the process table, which is the fork server here, and the server
-    lives as long as its children do.
+    lives as long as its children do. A terminal sends Ctrl-C to every process of a command: here it is ignored,
+    so that the parent, which decides what it means, can still finish its step.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), name="raycls-parent", daemon=True).start()

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -36,6 +37,7 @@ __all__ = ["Display", "PlainDisplay", "RichDisplay", "make"]
 _PARTS_OF_EPOCH = 5
 _PARTS_OF_RUN = 20
 _RATE_WINDOW = 30
+_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Display(ABC):
@@ -80,6 +82,9 @@ class Display(ABC):
 
     def close(self) -> None:  # noqa: B027 - plain lines have nothing to give back
         """Give the terminal back. Harmless when called twice."""
+
+    def abandon(self) -> None:  # noqa: B027 - plain lines have nothing to give back
+        """Give the terminal back at once, from a signal handler of a process that is about to end."""
 
     def __enter__(self) -> Self:
         return self
@@ -232,6 +237,11 @@ class RichDisplay(Display):
 
     def close(self) -> None:
         self._live.stop()
+
+    def abandon(self) -> None:
+        # Neither rich nor the stream: whoever was interrupted may hold their locks.
+        with suppress(OSError, ValueError):
+            os.write(self._console.file.fileno(), _SHOW_CURSOR)
 
     def _begin(self) -> None:
         for line in header_lines(self._info):

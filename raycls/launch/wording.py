@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 __all__ = [
+    "STOPPING",
     "Audit",
     "Ending",
     "Record",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 Record = Mapping[str, Any]
+
+STOPPING = "stopping: this step is finished and checkpointed; a second signal ends at once"
+"""The answer to the first SIGINT or SIGTERM."""
 
 _SHARES = frozenset({"top1", "top5"})
 _CLASSES_SHOWN = 30
