@@ -54,6 +54,8 @@ class Cluster:
     resources: dict[str, float]
     logs: str
     """Folder of Ray's own logs: on this machine where the cluster is private."""
+    nodes: tuple[dict[str, float], ...] = ()
+    """The resources of each node that is alive."""
 
     @property
     def gpus(self) -> int:
@@ -102,7 +104,7 @@ def _joined(address: str) -> Iterator[Cluster]:
             "RAY_AUTH_TOKEN_PATH; without RAY_ADDRESS a private Ray is started",
         ) from error
     try:
-        yield Cluster(False, address, dict(ray.cluster_resources()), "the logs of the cluster")
+        yield Cluster(False, address, dict(ray.cluster_resources()), "the logs of the cluster", _nodes())
     finally:
         ray.shutdown()
         _put_back({"RAY_AUTH_MODE": mode})
@@ -149,7 +151,8 @@ def _started(folder: str) -> Iterator[Cluster]:
                 found=str(error).strip() or type(error).__name__,
                 fix=f"see the logs in {folder}; scale.workers=0 trains without Ray",
             ) from error
-        yield Cluster(True, "local", dict(ray.cluster_resources()), os.path.join(folder, "session_latest", "logs"))
+        logs = os.path.join(folder, "session_latest", "logs")
+        yield Cluster(True, "local", dict(ray.cluster_resources()), logs, _nodes())
     finally:
         ray.shutdown()
 
@@ -166,6 +169,12 @@ def _connect(address: str, **options: Any) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+def _nodes() -> tuple[dict[str, float], ...]:
+    import ray
+
+    return tuple(dict(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
 def _put_back(variables: dict[str, str | None]) -> None:

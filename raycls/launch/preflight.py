@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,19 @@ from raycls.config import load as config
 from raycls.config.schema import Run
 from raycls.data import augment
 from raycls.data.source import Dataset, check_source, open_dataset
-from raycls.errors import ConfigError, DataError, LaunchError
+from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
 from raycls.models import zoo
 from raycls.run.folder import RunFolder
+from raycls.run.lock import Lock
 from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
 
 __all__ = ["Prepared", "check_fit", "executor_of", "image_size", "prepare", "reduction_of"]
+
+_LOCK_SECONDS = 60.0
+"""How long a first start waits for the process that wrote before it: a killed one is gone within seconds."""
+_DECODING_CPUS = 0.91
+"""What Ray Data needs on one node to make any progress: a decoding task, and the one that reads positions."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,15 @@ def reduction_of(run: Run, device: str) -> str:
 
 
 def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str], None]) -> Prepared:
-    """Check everything that can be checked here, open the run folder, and make or find the plan."""
+    """Check everything that can be checked here, open the run folder, and make or find the plan.
+
+    A folder without a checkpoint holds nothing to go on from: what is started there may differ from the first try.
+    """
     check_source(run.data)
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
     augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
     folder = RunFolder.at(run.run.storage, run.run.name)
-    resumed = folder.exists() and not new
+    resumed = not new and _has_begun(folder)
     if not resumed:  # a resumed run needs no weights to start from
         zoo.check(run.model)
     dataset = open_dataset(run.data)
@@ -97,25 +107,44 @@ def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:
     return _size_of(run, dataset, "train", int(plan.order.batch(0)[0]))
 
 
-def check_fit(run: Run, resources: dict[str, float], device: str, executor: str) -> None:
-    """Refuse at once what could never start. `resources` are the cluster's, as Ray counts them."""
-    workers = run.scale.workers
-    have = resources.get("CPU", 0.0)
-    data = 1.0 if executor == "ray" else 0.0
-    need = workers * run.scale.cpus_per_worker + data
-    if need > have + 1e-9:
+def check_fit(run: Run, nodes: Sequence[Mapping[str, float]], device: str, executor: str) -> None:
+    """Refuse at once what could never start. `nodes` are the resources of each node, as Ray counts them."""
+    workers, share = run.scale.workers, run.scale.cpus_per_worker
+    gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    if device == "cuda" and workers > gpus:
         raise LaunchError(
             "the run does not fit the cluster: it would wait for ever",
-            found=f"{have:g} CPUs; needed: {workers} workers x {run.scale.cpus_per_worker:g} + {data:g} for decoding "
-            f"= {need:g}",
+            found=f"{gpus:g} GPUs for {workers} workers with one each",
+            fix="lower scale.workers, or add GPUs; a run that begins may also set scale.device=cpu "
+            "(one that was trained on GPUs needs --new for that)",
+        )
+    decoding = _DECODING_CPUS if executor == "ray" else 0.0
+    room = _room(run, nodes, device, decoding)
+    if room < workers:
+        raise LaunchError(
+            "the run does not fit the cluster: it would wait for ever",
+            found=f"{_described(nodes)}: room for {room} of {workers} workers",
+            valid=f"{share:g} CPUs{' and a GPU' if device == 'cuda' else ''} on one node for each worker"
+            + (f", and {decoding:g} CPUs on one node for decoding" if decoding else ""),
             fix="lower scale.workers or scale.cpus_per_worker, or add CPUs",
         )
-    if device == "cuda" and workers > resources.get("GPU", 0.0):
-        raise LaunchError(
-            "the run does not fit the cluster: it would wait for ever",
-            found=f"{resources.get('GPU', 0.0):g} GPUs for {workers} workers with one each",
-            fix="lower scale.workers, set scale.device=cpu, or add GPUs",
-        )
+
+
+def _room(run: Run, nodes: Sequence[Mapping[str, float]], device: str, decoding: float) -> int:
+    """How many workers find their place when the decoding has its own, on the node where it costs fewest of them."""
+
+    def places(node: Mapping[str, float], taken: float = 0.0) -> int:
+        count = int((node.get("CPU", 0.0) - taken) / run.scale.cpus_per_worker + 1e-6)
+        return min(count, int(node.get("GPU", 0.0))) if device == "cuda" else count
+
+    lost = [places(node) - places(node, decoding) for node in nodes if node.get("CPU", 0.0) >= decoding]
+    return max(0, sum(places(node) for node in nodes) - min(lost)) if lost else 0
+
+
+def _described(nodes: Sequence[Mapping[str, float]]) -> str:
+    kinds = Counter((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
+    words = [f"{count} x ({cpus:g} CPUs{f', {gpus:g} GPUs' if gpus else ''})" for (cpus, gpus), count in kinds.items()]
+    return f"nodes: {', '.join(words) or 'none'}"
 
 
 def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool = True) -> tuple[int, int]:
@@ -148,6 +177,16 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> 
             f"in {plan.micro_batches} micro-batches; {error}",
             fix="choose a batch size that leaves more images to the last batch, fewer micro-batches, "
             "or a larger data.image_size",
+        ) from error
+    except RayclsError:
+        raise
+    except Exception as error:  # whatever a plug-in raises
+        raise ModelError(
+            "the model cannot be trained: its forward pass fails in training mode",
+            where="model.name",
+            found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]} "
+            f"(one image of {size[0]}x{size[1]} pixels)",
+            fix="correct the model, or its arguments (model.args)",
         ) from error
 
 
@@ -218,7 +257,17 @@ def _listed(found: Sequence[str], before: Sequence[str]) -> str:
     return "; ".join(words)
 
 
+def _has_begun(folder: RunFolder) -> bool:
+    return bool(folder.steps()) or _finished(folder) is not None
+
+
 def _write_first(run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str]) -> None:
+    with Lock(folder, "start", timeout=_LOCK_SECONDS):  # a run before its first checkpoint may be under way there
+        _write_start(run, dataset, folder, command)
+
+
+def _write_start(run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str]) -> None:
+    folder.store.delete(RunFolder.PLAN)
     folder.write_json(RunFolder.ENV, _environment(run, dataset, command))
     folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -16,17 +16,29 @@ import torch
 from raycls.config import load as config
 from raycls.config.schema import Run
 from raycls.data.source import open_dataset
-from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, DataError
+from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, DataError, LaunchError
 from raycls.launch import session
 from raycls.launch.cluster import running_cluster
 from raycls.launch.display import Display
 from raycls.launch.preflight import Prepared, check_fit, executor_of, prepare, reduction_of
 from raycls.launch.session import Job, World
+from raycls.launch.wording import STOPPING
 from raycls.run.folder import RunFolder
 from raycls.train.plan import Plan
 
 __all__ = ["Outcome", "evaluate", "train"]
 
+_EVALUATION_OPTIONS = (
+    "scale.",
+    "data.executor",
+    "data.processes",
+    "data.prefetch",
+    "data.source.",
+    "data.formats",
+    "data.max_pixels",
+    "track.",
+)
+"""What an evaluation may change: who computes, where the data is, and which images are decoded."""
 _SIGNALS = {"sigint": 130, "sigterm": 143}
 
 
@@ -47,7 +59,8 @@ class Outcome:
 def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: Display) -> Outcome:
     """Train `run`, or go on with it, and wait for its end. Blocks; SIGINT and SIGTERM end it after a checkpoint."""
     began = time.monotonic()
-    with _StopRequest() as stop:
+    _check_device(run)
+    with _StopRequest(display.abandon) as stop:
         prepared = prepare(run, new=new, command=command, say=lambda text: display.record(_event(text)))
         if prepared.result is not None:
             result = {**prepared.result, "state": "already"}
@@ -65,7 +78,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate the final weights of the run in `folder`; returns `metrics.summarise`'s dictionary.
 
-    `overrides` are `path=value` texts on the run's config, for example `scale.workers=0`.
+    `overrides` are `path=value` texts on the run's config, for example `scale.workers=0`: who computes and where
+    the data is. Another option is refused, the model and its arithmetic are those of the training.
     """
     store = RunFolder(folder)
     if not store.store.exists(RunFolder.WEIGHTS):
@@ -75,7 +89,8 @@ def evaluate(
             fix="let the training end first: the same raycls train command goes on with it",
         )
     text = store.store.read_bytes(RunFolder.CONFIG).decode()
-    run = config.load_text(text, store.store.describe(RunFolder.CONFIG), overrides).run
+    run = _overridden(text, store.store.describe(RunFolder.CONFIG), overrides)
+    _check_device(run)
     dataset = open_dataset(run.data)
     wanted = split or ("test" if "test" in dataset.splits else run.evaluate.split)
     if wanted not in dataset.splits:
@@ -93,18 +108,23 @@ def evaluate(
             fix="evaluate on data with the same classes",
         )
     plan = Plan.from_dict(store.read_json(RunFolder.PLAN))
+    count = len(dataset.splits[wanted])
+    evaluating = _event(f"evaluating {count} image{'' if count == 1 else 's'} of split {wanted}")
     # No request to stop here: nothing is lost where an evaluation is interrupted.
     if run.scale.workers == 0:
         device = _device(run, torch.cuda.device_count())
         job = _job(run, store, plan, dataset, device, wanted)
+        display.record(evaluating)
         summary = session.evaluate(job, World(device=torch.device(device)))
     else:
+        display.record(_event(_connecting()))
         with running_cluster() as cluster:
             from raycls.launch.group import run_group
 
             device = _device(run, cluster.gpus)
             job = _job(run, store, plan, dataset, device, wanted)
-            check_fit(run, cluster.resources, device, job.executor)
+            check_fit(run, cluster.nodes, device, job.executor)
+            display.record(evaluating)
             summary = run_group(session.evaluate, job, run, cluster, lambda: "", lambda record: None)
     return {"split": wanted, **summary}
 
@@ -113,22 +133,34 @@ def _train_here(prepared: Prepared, stop: _StopRequest, display: Display) -> dic
     run = prepared.run
     device = _device(run, torch.cuda.device_count())
     job = _job(run, prepared.folder, prepared.plan, prepared.dataset, device)
+    answered = False
+
+    def stop_requested() -> str:
+        nonlocal answered
+        reason = stop.asked()
+        if reason and not answered:
+            answered = True
+            display.record(_event(STOPPING))
+        return reason
+
     world = World(
         device=torch.device(device),
         post=_Poster(prepared, job, display),
-        stop_requested=stop.asked,
+        stop_requested=stop_requested,
     )
     return session.train(job, world)
 
 
 def _train_on_ray(prepared: Prepared, stop: _StopRequest, display: Display) -> dict[str, Any]:
     run = prepared.run
+    display.record(_event(_connecting()))
     with running_cluster() as cluster:
         from raycls.launch.group import run_group
 
         device = _device(run, cluster.gpus)
         job = _job(run, prepared.folder, prepared.plan, prepared.dataset, device)
-        check_fit(run, cluster.resources, device, job.executor)
+        check_fit(run, cluster.nodes, device, job.executor)
+        display.record(_event(f"placing {run.scale.workers} worker{'' if run.scale.workers == 1 else 's'}"))
         return run_group(session.train, job, run, cluster, stop.asked, _Poster(prepared, job, display))
 
 
@@ -151,6 +183,37 @@ def _device(run: Run, gpus: int) -> str:
     if run.scale.device != "auto":
         return run.scale.device
     return "cuda" if gpus else "cpu"
+
+
+def _check_device(run: Run) -> None:
+    """Refuse a GPU that is not in this machine, where the run stays in this process."""
+    if run.scale.workers == 0 and run.scale.device == "cuda" and not torch.cuda.is_available():
+        raise LaunchError(
+            "this machine has no GPU that torch can use",
+            where="scale.device",
+            found="cuda, with scale.workers 0",
+            fix="set scale.device=cpu; on a machine with a GPU check its driver, and that torch is a CUDA build",
+        )
+
+
+def _overridden(text: str, where: str, overrides: Sequence[str]) -> Run:
+    """The config of a run with the options that an evaluation may change."""
+    before = config.load_text(text, where).run
+    run = config.load_text(text, where, overrides).run
+    refused = [item for item in config.difference(before, run) if not item.path.startswith(_EVALUATION_OPTIONS)]
+    if refused:
+        raise ConfigError(
+            "an evaluation cannot change these options: they belong to the training",
+            found="\n         ".join(str(item) for item in refused),
+            valid=", ".join(f"{path}*" if path.endswith(".") else path for path in _EVALUATION_OPTIONS),
+            fix="leave them out; --split chooses the split",
+        )
+    return run
+
+
+def _connecting() -> str:
+    address = os.environ.get("RAY_ADDRESS", "")
+    return f"joining Ray at {address}" if address and address != "local" else "starting Ray"
 
 
 class _Poster:
@@ -198,7 +261,8 @@ class _Poster:
 class _StopRequest:
     """SIGINT and SIGTERM as a request: the first is remembered, the second ends the process at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, before_end: Callable[[], None]) -> None:
+        self._before_end = before_end
         self._reason = ""
         self._before: dict[int, Any] = {}
 
@@ -218,6 +282,7 @@ class _StopRequest:
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         if self._reason:
+            self._before_end()
             os._exit(128 + number)  # Ray's reaper ends a private Ray; a cluster ends this job's processes
         self._reason = "sigint" if number == signal.SIGINT else "sigterm"
 

@@ -16,6 +16,7 @@ from raycls.config.schema import Run
 from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
 from raycls.launch.preflight import Prepared, check_fit, executor_of, prepare, reduction_of
 from raycls.run.folder import RunFolder
+from raycls.run.lock import Lock
 
 _BASE = (
     "run.name=run",
@@ -46,6 +47,14 @@ def _run(*overrides: str) -> Run:
 def _prepare(*overrides: str, new: bool = False, said: list[str] | None = None) -> Prepared:
     notes: list[str] = [] if said is None else said
     return prepare(_run(*overrides), new=new, command=["raycls", "train"], say=notes.append)
+
+
+def _begin(*overrides: str) -> Prepared:
+    """A start that came to its first checkpoint."""
+    prepared = _prepare(*overrides)
+    prepared.folder.write_json("plan.json", prepared.plan.to_dict())
+    prepared.folder.write_json(f"{prepared.folder.checkpoint(3)}/manifest.json", {})
+    return prepared
 
 
 def _refused(kind: type[RayclsError], *overrides: str, **options: Any) -> str:
@@ -107,8 +116,26 @@ def test_images_of_one_pixel_cannot_be_trained_alone() -> None:
     assert not Path("runs").exists()
 
 
+def test_a_model_that_fails_only_in_training_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.head = torch.nn.Linear(3, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        if self.training:\n"
+        "            raise KeyError('no such layer')\n"
+        "        return self.head(x.mean((2, 3)))\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    text = _refused(ModelError, "model.name=net:Net", "model.args={}", "data.batch_size=3", "train.micro_batches=2")
+    assert "KeyError: 'no such layer'" in text
+    assert not Path("runs").exists()
+
+
 def test_the_same_config_goes_on() -> None:
-    first, second = _prepare(), _prepare()
+    first, second = _begin(), _prepare()
     assert second.plan == first.plan
 
 
@@ -129,7 +156,7 @@ def test_the_same_config_goes_on() -> None:
     ],
 )
 def test_harmless_changes_are_accepted(override: str) -> None:
-    first = _prepare()
+    first = _begin()
     assert _prepare(override).plan.order == first.plan.order
 
 
@@ -147,7 +174,7 @@ def test_harmless_changes_are_accepted(override: str) -> None:
     ],
 )
 def test_a_changed_config_is_refused_with_the_difference(override: str, shown: str) -> None:
-    _prepare()
+    _begin()
     before = Path("runs/run/config.yaml").read_bytes()
     text = _refused(ConfigError, override, "scale.max_failures=1")
     assert shown in text
@@ -183,7 +210,7 @@ def _job(folder: Path) -> Any:
 
 
 def test_other_classes_are_refused() -> None:
-    _prepare()
+    _begin()
     write_arrays(Path("data.npz"), train=40, val=8, classes=5)
     text = _refused(DataError)
     assert "5 classes; new: 4" in text
@@ -192,13 +219,13 @@ def test_other_classes_are_refused() -> None:
 
 @pytest.mark.parametrize("count", [39, 41])
 def test_other_data_is_refused(count: int) -> None:
-    _prepare()
+    _begin()
     write_arrays(Path("data.npz"), train=count, val=8)
     assert "files were added, removed or relabelled" in _refused(DataError)
 
 
 def test_relabelled_data_is_refused() -> None:
-    _prepare()
+    _begin()
     arrays = dict(np.load("data.npz"))
     arrays["train_labels"][[0, 1]] = arrays["train_labels"][[1, 0]]
     np.savez("data.npz", **arrays)
@@ -226,6 +253,29 @@ def test_a_finished_run_has_a_result() -> None:
     assert prepare(run, new=False, command=[], say=print).result is None  # it is trained to its end again
 
 
+def test_a_start_without_a_checkpoint_binds_nothing() -> None:
+    """A first start that failed, for example because it did not fit, may be corrected under its own name."""
+    folder = Path("runs/run")
+    prepared = _prepare("train.micro_batches=2")
+    prepared.folder.write_json("plan.json", {**prepared.plan.to_dict(), "device": "cuda"})
+    prepared.folder.begin_attempt(0, 1)
+    write_arrays(Path("data.npz"), train=40, val=8, classes=5)
+    again = _prepare("run.seed=3", "optim.lr=0.2", "scale.workers=3")
+    assert (again.plan.seed, again.plan.micro_batches) == (3, 3)
+    assert load_text((folder / "config.yaml").read_text(), "config.yaml").run == again.run
+    assert len(json.loads((folder / "env.json").read_text())["data"]["classes"]) == 5
+    assert not (folder / "plan.json").exists()
+
+
+def test_a_start_under_way_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its first checkpoint a run looks as if it had not begun; whoever trains holds the lock."""
+    monkeypatch.setattr("raycls.launch.preflight._LOCK_SECONDS", 0.0)
+    prepared = _prepare()
+    with Lock(prepared.folder, "train"):
+        assert "another process is using this run folder" in _refused(LaunchError, "run.seed=3")
+    assert load_text(Path("runs/run/config.yaml").read_text(), "config.yaml").run == prepared.run
+
+
 def test_a_start_that_was_cut_off_early_is_a_first_start() -> None:
     """Killed between the two files of a first start."""
     _prepare()
@@ -233,16 +283,46 @@ def test_a_start_that_was_cut_off_early_is_a_first_start() -> None:
     assert _prepare("run.seed=3").plan.seed == 3
 
 
+def _fits(run: Run, *nodes: dict[str, float], device: str = "cpu", executor: str = "ray") -> bool:
+    try:
+        check_fit(run, nodes, device, executor)
+    except LaunchError:
+        return False
+    return True
+
+
 def test_what_cannot_fit_is_refused_with_the_numbers() -> None:
     run = _run("scale.workers=4", "scale.cpus_per_worker=1", "train.micro_batches=4")
-    with pytest.raises(LaunchError, match="4 CPUs; needed: 4 workers x 1 \\+ 1 for decoding = 5"):
-        check_fit(run, {"CPU": 4.0}, "cpu", "ray")
-    check_fit(run, {"CPU": 5.0}, "cpu", "ray")
-    check_fit(run, {"CPU": 4.0}, "cpu", "inline")
+    with pytest.raises(LaunchError, match=r"1 x \(4 CPUs\): room for 3 of 4 workers"):
+        check_fit(run, [{"CPU": 4.0}], "cpu", "ray")
+    assert _fits(run, {"CPU": 5.0})
+    assert _fits(run, {"CPU": 4.0}, executor="inline")
     with pytest.raises(LaunchError, match="2 GPUs for 4 workers"):
-        check_fit(run, {"CPU": 64.0, "GPU": 2.0}, "cuda", "inline")
-    check_fit(run, {"CPU": 64.0, "GPU": 4.0}, "cuda", "ray")
+        check_fit(run, [{"CPU": 64.0, "GPU": 2.0}], "cuda", "inline")
+    assert _fits(run, {"CPU": 64.0, "GPU": 4.0}, device="cuda")
     assert RunFolder("runs/run").exists() is False
+
+
+def test_a_worker_needs_its_share_on_one_node() -> None:
+    run = _run("scale.workers=2", "scale.cpus_per_worker=2")
+    with pytest.raises(LaunchError, match=r"4 x \(1 CPUs\): room for 0 of 2 workers"):
+        check_fit(run, [{"CPU": 1.0}] * 4, "cpu", "inline")
+    assert _fits(run, {"CPU": 3.0}, {"CPU": 3.0}, executor="inline")
+    assert _fits(run, {"CPU": 3.0}, {"CPU": 3.0})  # the third CPU of either one decodes
+    assert not _fits(run, {"CPU": 2.0}, {"CPU": 2.0})  # nothing is left to decode
+    assert _fits(run, {"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 1.0})
+    assert not _fits(run)
+
+
+def test_a_worker_needs_its_gpu_beside_its_cpus() -> None:
+    run = _run("scale.workers=2", "scale.cpus_per_worker=2")
+    assert not _fits(run, {"CPU": 8.0}, {"CPU": 2.0, "GPU": 2.0}, device="cuda", executor="inline")
+    assert not _fits(run, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}, device="cuda", executor="inline")
+    assert _fits(run, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}, device="cuda", executor="inline")
+
+
+def test_one_processor_is_enough_for_small_shares() -> None:
+    assert _fits(_run("scale.workers=2"), {"CPU": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,140 @@
+"""Training and evaluation as the command line calls them: what is said, what is refused, how signals end them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from harness.jobs import make_job, write_arrays
+from harness.jobs import train as train_job
+from harness.processes import raycls
+
+from raycls.config.load import load_text
+from raycls.config.schema import Run
+from raycls.errors import ConfigError, LaunchError
+from raycls.launch import trainer
+from raycls.launch.cluster import Cluster
+from raycls.launch.display import PlainDisplay
+from raycls.launch.wording import STOPPING
+
+_CONFIG = """
+run: {name: run}
+data: {source: {name: arrays, path: data.npz}, image_size: 12, batch_size: 16}
+augment: {train: [horizontal_flip], eval: []}
+model: {name: tiny_cnn, args: {width: 8}}
+train: {duration: 1ep}
+"""
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAYCLS_WORKDIR", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write_arrays(tmp_path / "data.npz", train=40, val=8)
+
+
+def _run(*overrides: str) -> Run:
+    return load_text(_CONFIG, "run.yaml", overrides).run
+
+
+def test_ctrl_c_ends_after_a_checkpoint(tmp_path: Path) -> None:
+    """A terminal signals the whole group: the processes that decode get it too."""
+    (tmp_path / "run.yaml").write_text(_CONFIG)
+    words = ["scale.workers=0", "data.executor=processes", "train.duration=1000000st", "track.log_every=1st"]
+    history = tmp_path / "runs" / "run" / "history.jsonl"
+    with raycls(tmp_path, "train", "run.yaml", *words) as command:
+        command.until(lambda: history.exists() and history.read_text().count("\n") >= 3, 60)
+        os.killpg(command.process.pid, signal.SIGINT)
+        assert command.wait(30) == 130, command.said()
+        assert not command.stderr
+        assert command.stdout.count(STOPPING) == 1
+        command.assert_gone(5)
+    result = json.loads((tmp_path / "runs" / "run" / "result.json").read_text())
+    assert (tmp_path / "runs" / "run" / "checkpoints" / f"step-{result['step']:08d}" / "manifest.json").exists()
+
+
+def test_the_second_signal_gives_the_terminal_back_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(os, "_exit", seen.append)
+    with trainer._StopRequest(lambda: seen.append("given back")) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert (stop.asked(), seen) == ("sigterm", [])
+        signal.raise_signal(signal.SIGINT)
+    assert seen == ["given back", 130]
+
+
+def test_no_gpu_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(LaunchError, match="no GPU"):
+        trainer.train(_run("scale.workers=0", "scale.device=cuda"), display=PlainDisplay(io.StringIO()))
+    assert not Path("runs").exists()
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> str:
+    folder = tmp_path / "runs" / "trained"
+    train_job(make_job(folder, tmp_path / "data.npz", "train.duration=1ep", "data.batch_size=16"))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "evaluate.batch_size=3",
+        "train.amp=bf16",
+        "train.reduction=fast",
+        "model.args.width=16",
+        "run.seed=4",
+        "data.split.seed=4",
+        "augment.mean=[0, 0, 0]",
+    ],
+)
+def test_an_evaluation_refuses_what_it_would_ignore(trained: str, override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        trainer.evaluate(trained, overrides=[override, "scale.max_failures=1"], display=PlainDisplay(io.StringIO()))
+    assert override.partition("=")[0] in str(caught.value)
+    assert "max_failures" not in str(caught.value)
+    assert "scale.*, data.executor" in str(caught.value)
+
+
+def test_an_evaluation_on_other_files_says_what_it_does(trained: str, tmp_path: Path) -> None:
+    write_arrays(tmp_path / "other.npz", train=40, val=12, seed=3)
+    screen = io.StringIO()
+    overrides = [f"data.source.path={tmp_path / 'other.npz'}", "data.executor=processes", "data.processes=1"]
+    summary = trainer.evaluate(trained, overrides=overrides, display=PlainDisplay(screen))
+    assert (summary["split"], summary["count"]) == ("val", 12)
+    assert screen.getvalue() == "evaluating 12 images of split val\n"
+
+
+@pytest.mark.parametrize(("address", "said"), [("", "starting Ray"), ("10.0.0.1:6379", "joining Ray at 10.0.0.1:6379")])
+def test_a_start_on_ray_is_not_silent(monkeypatch: pytest.MonkeyPatch, address: str, said: str) -> None:
+    screen = io.StringIO()
+    shown: list[str] = []
+
+    @contextmanager
+    def running() -> Iterator[Cluster]:
+        shown.append(screen.getvalue())
+        yield Cluster(True, "local", {"CPU": 2.0}, "logs", ({"CPU": 2.0},))
+
+    def run_group(*_: object) -> dict[str, Any]:
+        shown.append(screen.getvalue())
+        return {"state": "done", "step": 3, "epochs": 1.0, "best": None, "final": None}
+
+    group: Any = ModuleType("raycls.launch.group")
+    group.run_group = run_group
+    monkeypatch.setitem(sys.modules, "raycls.launch.group", group)
+    monkeypatch.setattr(trainer, "running_cluster", running)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    trainer.train(_run("scale.workers=2"), display=PlainDisplay(screen))
+    assert shown == [f"{said}\n", f"{said}\nplacing 2 workers\n"]
