@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -21,13 +24,14 @@ from raycls.launch.session import Job, World
 from raycls.run.folder import RunFolder
 from raycls.train.worker import ABORTED
 
-__all__ = ["run_group"]
+__all__ = ["STOPPING", "run_group"]
 
 _CONTROLLER_RETRIES = 10
 """How often Ray Train may try to place a group of workers before the run fails."""
 _WAIT = 0.5
-_RAY_FOLDER = "ray"
-"""Where Ray Train keeps its own state, below the run folder; nothing of ours depends on it."""
+_GRACE = 10.0
+"""Seconds that the other workers have to end after one has reported an error."""
+STOPPING = "stopping: this step is finished and checkpointed; a second signal ends at once"
 
 
 def run_group(
@@ -44,7 +48,8 @@ def run_group(
     are replaced up to `scale.max_failures` times; errors of ours end the run at once, as they were raised.
     """
     mailbox = make_mailbox()
-    trainer = _trainer(function, job, run, mailbox)
+    folder = f"ray-{uuid.uuid4().hex[:8]}"  # Ray Train's own state, of this start alone: nothing of ours depends on it
+    trainer = _trainer(function, job, run, mailbox, folder)
     failures: list[BaseException] = []
 
     def fit() -> None:
@@ -55,24 +60,10 @@ def run_group(
 
     thread = threading.Thread(target=fit, name="raycls-fit", daemon=True)
     thread.start()
-    outcome: dict[str, Any] | None = None
-    told = False
-    while True:
-        ended = not thread.is_alive()
-        if stop_asked() and not told:
-            told = True
-            mailbox.stop.remote(stop_asked())
-        records = ray.get(mailbox.take.remote(0.0 if ended else _WAIT))
-        for record in records:
-            if record["kind"] == "result":
-                outcome = record
-            elif record["kind"] == "error":
-                outcome = outcome or record
-            else:
-                post(record)
-        if ended and not records:
-            break
-    RunFolder(job.folder).store.delete_tree(_RAY_FOLDER)
+    try:
+        outcome = _wait(thread, mailbox, stop_asked, post)
+    finally:
+        _tidy(job, folder)
     if outcome is not None and outcome["kind"] == "error":
         raise from_json(outcome["error"])
     if outcome is None:
@@ -80,8 +71,48 @@ def run_group(
     return outcome["result"]
 
 
+def _wait(
+    thread: threading.Thread,
+    mailbox: Any,
+    stop_asked: Callable[[], str],
+    post: Callable[[dict[str, Any]], None],
+) -> dict[str, Any] | None:
+    """Hand on records until the group has ended; the result or the first error that was posted, if any."""
+    outcome: dict[str, Any] | None = None
+    told, deadline = False, float("inf")
+    while True:
+        ended = not thread.is_alive()
+        if stop_asked() and not told:
+            told = True
+            mailbox.stop.remote(stop_asked())
+            post({"kind": "event", "text": STOPPING})
+        try:
+            records = ray.get(mailbox.take.remote(0.0 if ended else _WAIT))
+        except RayError as error:
+            raise LaunchError(
+                "the connection to the workers was lost",
+                found=_last_line(error),
+                fix="the same command goes on from the newest checkpoint",
+            ) from error
+        for record in records:
+            if record["kind"] not in ("result", "error"):
+                post(record)
+            elif outcome is None or outcome["kind"] == "result":
+                outcome = record
+                # Other ranks may wait in a collective for the one that failed, which nobody will join again:
+                # after a moment to end by themselves they end with Ray.
+                deadline = time.monotonic() + _GRACE if record["kind"] == "error" else deadline
+        if (ended and not records) or time.monotonic() > deadline:
+            return outcome
+
+
+def _tidy(job: Job, folder: str) -> None:
+    with suppress(RayclsError):  # a file system that is slow to forget must not undo a run that is done
+        RunFolder(job.folder).store.delete_tree(folder)
+
+
 def _trainer(
-    function: Callable[[Job, World], dict[str, Any]], job: Job, run: Run, mailbox: Any
+    function: Callable[[Job, World], dict[str, Any]], job: Job, run: Run, mailbox: Any, folder: str
 ) -> ray_torch.TorchTrainer:
     gpu = job.device == "cuda"
     resources = {"CPU": run.scale.cpus_per_worker, **({"GPU": 1.0} if gpu else {})}
@@ -97,7 +128,7 @@ def _trainer(
             placement_strategy="PACK" if gpu else "SPREAD",
         ),
         run_config=ray_train.RunConfig(
-            name=_RAY_FOLDER,
+            name=folder,
             storage_path=job.folder,
             failure_config=ray_train.FailureConfig(
                 max_failures=run.scale.max_failures, controller_failure_limit=_CONTROLLER_RETRIES

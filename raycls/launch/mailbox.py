@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 __all__ = ["Mailbox", "make_mailbox"]
 
@@ -57,5 +58,7 @@ class Mailbox:
 
 
 def make_mailbox() -> Any:
-    """A handle of a new mailbox. Callers never wait for one another."""
-    return ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000, max_restarts=0).remote()
+    """A handle of a new mailbox, on the driver's node. Callers never wait for one another."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_concurrency": 1000, "max_restarts": 0, "scheduling_strategy": here}
+    return ray.remote(Mailbox).options(**options).remote()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +12,7 @@ from raycls.config.schema import Run
 from raycls.data.slices import Slice
 from raycls.data.source import Dataset
 from raycls.errors import RayclsError
-from raycls.report.curves import draw
+from raycls.report.curves import svg
 from raycls.run.checkpoint import Writer
 from raycls.run.folder import RunFolder
 from raycls.run.history import History, read, write_csv
@@ -19,7 +20,7 @@ from raycls.run.ledger import Ledger
 from raycls.run.tree import snapshot
 from raycls.run.weights import write_model
 from raycls.train.metrics import flat
-from raycls.train.optim import mode_of
+from raycls.train.optim import improves, mode_of
 from raycls.train.plan import Plan
 from raycls.train.state import TrainState
 from raycls.train.task import digests
@@ -63,14 +64,10 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if self.ledger is not None:
-                self.ledger.close()
-            if self.history is not None:
-                self.history.close()
-        finally:
-            if self.writer is not None:
-                self.writer.close()
+        with ExitStack() as stack:  # each is closed, whatever another one raises
+            for opened in (self.writer, self.history, self.ledger):
+                if opened is not None:
+                    stack.callback(opened.close)
 
     def pending_error(self) -> RayclsError | None:
         """A checkpoint that could not be written."""
@@ -114,7 +111,7 @@ class Recorder:
         scalars = flat(summary)
         value = float(scalars[metric])
         best = None if state.best is None else float(state.best["value"])
-        improved = best is None or (value < best if mode == "min" else value > best)
+        improved = improves(value, best, mode)
         where = self._where("evaluate", state)
         state.last = {"step": state.step, "epoch": where["epoch"], "split": self.run.evaluate.split, **scalars}
         if improved:
@@ -155,17 +152,23 @@ class Recorder:
             "final": state.last,
             "seconds": self.worker.elapsed,
         }
-        if self.worker.rank == 0 and result["state"] != "stopped":
-            self._write_model(state)
         if self.worker.rank == 0:
+            if result["state"] != "stopped":
+                self._write_model(state)
+            self.folder.write_json(RunFolder.RESULT, result)
+            self._draw()
+        return result
+
+    def _draw(self) -> None:
+        """The curves and the table: made from the history, and no reason to fail a run that is done."""
+        try:
             if self.history is not None:
                 self.history.close()
             write_csv(self.folder)
-            path = self.folder.path(RunFolder.CURVES)
-            if path is not None:
-                draw(read(self.folder), path)
-            self.folder.write_json(RunFolder.RESULT, result)
-        return result
+            self.folder.store.write_bytes(RunFolder.CURVES, svg(read(self.folder)))
+        except (OSError, RayclsError) as error:
+            text = f"warning: history.csv or curves.svg could not be written: {str(error).splitlines()[0]}"
+            self.post({"kind": "event", "text": text})
 
     def _write_model(self, state: TrainState) -> None:
         run = self.run

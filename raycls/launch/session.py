@@ -6,8 +6,10 @@ Nothing here knows Ray: the world (rank, size, how to share an object, whom to t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+import socket
 import time
 import zlib
 from collections.abc import Callable
@@ -25,19 +27,19 @@ from raycls.data import augment
 from raycls.data.slices import Maker, Timeline
 from raycls.data.source import Dataset
 from raycls.data.stream import Stream, open_stream
-from raycls.errors import RayclsError, from_json, to_json
+from raycls.errors import LaunchError, RayclsError, from_json, to_json
 from raycls.launch.preflight import image_size
 from raycls.launch.records import Recorder
 from raycls.models import zoo
 from raycls.run import checkpoint
-from raycls.run.folder import RunFolder
+from raycls.run.folder import Attempt, RunFolder
 from raycls.run.lock import Lock
 from raycls.run.weights import read_model
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.loop import train as train_loop
 from raycls.train.optim import EarlyStop, Plateau, build_optimizer, lr_factor
 from raycls.train.plan import Plan
-from raycls.train.precision import arithmetic, precision_dtype, resolve_precision
+from raycls.train.precision import arithmetic, cpu_kind, precision_dtype, resolve_precision
 from raycls.train.reduction import make_reduction
 from raycls.train.state import TrainState, moving_average
 from raycls.train.task import Classification
@@ -63,6 +65,8 @@ class Job:
     executor: str
     workdir: str
     """Where plug-ins may come from: the working directory of the command."""
+    nonce: str
+    """sha256 of the run's `env.json` as the driver sees it: whether a worker sees the same folder."""
     split: str = ""
     """For an evaluation: the split."""
 
@@ -95,7 +99,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         save_seconds=plan.checkpoint_seconds,
     )
     with ExitStack() as stack:
-        stack.enter_context(arithmetic(threads=run.scale.threads, deterministic=job.reduction == "exact"))
+        stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(_generators_put_back())
         if world.rank == 0:
             stack.enter_context(Lock(folder, "train", timeout=_LOCK_SECONDS))
@@ -147,7 +151,7 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
     rows = len(job.dataset.splits[job.split])
     batches = -(-rows // plan.evaluate_batch)
     with ExitStack() as stack:
-        stack.enter_context(arithmetic(threads=run.scale.threads, deterministic=job.reduction == "exact"))
+        stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(_generators_put_back())
         timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch)
         maker = _maker(run, plan, job.dataset, world.size, job.split)
@@ -184,7 +188,10 @@ def _agree_on_start(run: Run, job: Job, plan: Plan, folder: RunFolder, world: Wo
 
 
 def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> dict[str, Any]:
-    warn = lambda text: world.post({"kind": "event", "text": f"warning: {text}"})  # noqa: E731
+    def warn(text: str) -> None:
+        world.post({"kind": "event", "text": f"warning: {text}"})
+
+    check_shared(job, folder)
     state = checkpoint.newest(folder, on_bad=warn)
     step = state.step if state else 0
     written = folder.read_json(RunFolder.PLAN) or {}
@@ -192,23 +199,43 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     if not written:
         kept = {**plan.to_dict(), "reduction": job.reduction, "device": job.device, "precision": precision}
         folder.write_json(RunFolder.PLAN, kept)
-    earlier = {attempt.rest.get("cpu") for attempt in folder.attempts()}
-    if job.reduction == "exact" and job.device == "cpu" and earlier - {_cpu()}:
-        warn(f"this run began on CPUs of another kind ({', '.join(map(str, earlier))}): bits may differ on {_cpu()}")
-    attempt = folder.begin_attempt(
-        step, world.size, run.scale.threads, executor=job.executor, device=job.device, cpu=_cpu()
-    )
+    here = {"device": job.device, "cpu": cpu_kind()}
+    if job.device == "cuda":
+        here["gpu"] = torch.cuda.get_device_name(world.device)
+    for attempt in folder.attempts()[-1:]:
+        _warn_of_changes(attempt, here, job, world, warn)
+    attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here)
     world.post({"kind": "start", "step": step, "attempt": attempt, "precision": precision})
     return {"step": step, "attempt": attempt, "precision": precision}
 
 
-def _cpu() -> str:
-    """The instruction set by which oneDNN and MKL choose their kernels."""
-    return torch.backends.cpu.get_cpu_capability()
+def _warn_of_changes(
+    attempt: Attempt, here: dict[str, str], job: Job, world: World, warn: Callable[[str], None]
+) -> None:
+    """Say what differs from the start before this one and may change bits."""
+    for name, value in here.items():
+        before = attempt.rest.get(name, value)
+        if before != value:
+            warn(f"this run went on until now on {name} {before} and goes on on {value}: its bits may differ")
+    if job.reduction == "fast" and max(1, attempt.workers) != world.size:
+        warn(f"the fast reduction adds differently on {world.size} workers than on {attempt.workers} before")
+
+
+def check_shared(job: Job, folder: RunFolder) -> None:
+    """Refuse a worker that does not see the run folder of the driver: what it wrote would be lost."""
+    seen = folder.store.find_bytes(RunFolder.ENV)
+    if seen is not None and hashlib.sha256(seen).hexdigest() == job.nonce:
+        return
+    raise LaunchError(
+        "a worker does not see the run folder: run.storage is not shared between the machines",
+        where=f"{folder.store.describe()} on {socket.gethostname()}",
+        found="nothing there" if seen is None else "another run",
+        fix="set run.storage to a folder or URI that every node reaches",
+    )
 
 
 def _compare_cpus(worker: Worker, world: World) -> None:
-    if not worker.same(zlib.crc32(_cpu().encode())):
+    if not worker.same(zlib.crc32(cpu_kind().encode())):
         text = "warning: the workers' CPUs are of different kinds: other workers may give other bits"
         if world.rank == 0:
             world.post({"kind": "event", "text": text})
@@ -218,6 +245,7 @@ def _build(
     run: Run, job: Job, plan: Plan, folder: RunFolder, start: dict[str, Any], world: World
 ) -> tuple[TrainState, Classification]:
     """Model, optimizer and what goes with them, at the step of the checkpoint."""
+    check_shared(job, folder)
     resumed = start["step"] > 0
     model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed)
     task = _task(run, start["precision"], world.device)
@@ -238,6 +266,7 @@ def _build(
 
 def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Classification]:
     folder = RunFolder(job.folder)
+    check_shared(job, folder)
     tensors, _ = read_model(folder)
     plan = folder.read_json(RunFolder.PLAN) or {}
     task = _task(run, plan.get("precision", "off"), world.device)

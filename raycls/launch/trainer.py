@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -175,6 +176,7 @@ def _job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str, spl
         reduction=written.get("reduction") or reduction_of(run, device),
         executor=executor_of(run),
         workdir=os.getcwd(),
+        nonce=hashlib.sha256(folder.store.read_bytes(RunFolder.ENV)).hexdigest(),
         split=split,
     )
 

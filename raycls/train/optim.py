@@ -105,7 +105,7 @@ class Plateau:
 
     def update(self, value: float, mode: Mode) -> float:
         """Take the metric of one evaluation; the factor from now on. A value that is not finite is no improvement."""
-        if _improves(value, self.best, mode, 0.0):
+        if improves(value, self.best, mode, 0.0):
             self.best, self.bad = value, 0
         else:
             self.bad += 1
@@ -140,7 +140,7 @@ class EarlyStop:
 
         An improvement changes the best value by `min_delta` or more. A value that is not finite is none.
         """
-        if _improves(value, self.best, self.mode, self.min_delta):
+        if improves(value, self.best, self.mode, self.min_delta):
             self.best, self.bad = value, 0
         else:
             self.bad += 1
@@ -158,7 +158,7 @@ def mode_of(metric: str) -> Mode:
     return "min" if metric == "loss" else "max"
 
 
-def _improves(value: float, best: float | None, mode: Mode, min_delta: float) -> bool:
+def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.0) -> bool:
     if not math.isfinite(value):
         return False
     if best is None:

@@ -41,12 +41,23 @@ def precision_dtype(precision: str) -> torch.dtype | None:
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
+def cpu_kind() -> str:
+    """The instruction sets by which oneDNN and MKL choose their kernels, such as `AVX512+bf16`."""
+    kind = torch.backends.cpu.get_cpu_capability()
+    kind += "+bf16" if torch.cpu._is_avx512_bf16_supported() else ""
+    return kind + ("+amx" if torch.cpu._is_amx_tile_supported() else "")
+
+
 @contextmanager
-def arithmetic(*, threads: int, deterministic: bool) -> Iterator[None]:
-    """Set the CPU threads and the choice of kernels, and put both back: a debugger's process lives on."""
+def arithmetic(*, threads: int, strict: bool) -> Iterator[None]:
+    """Set the CPU threads and deterministic kernels, and put both back: a debugger's process lives on.
+
+    `strict` refuses an operation that has no deterministic kernel; otherwise it is only warned of.
+    """
     before = (
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
@@ -54,15 +65,15 @@ def arithmetic(*, threads: int, deterministic: bool) -> Iterator[None]:
     torch.set_num_threads(threads)
     # cuBLAS sums in a fixed order only with a workspace of fixed size; read when it is first used
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    torch.use_deterministic_algorithms(True, warn_only=not strict)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = False  # would choose kernels by their time, anew in each process
+    torch.backends.cudnn.deterministic = True
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = before[2]  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = before[3]
-        torch.backends.cudnn.deterministic = before[4]
+        torch.use_deterministic_algorithms(before[1], warn_only=before[2])
+        torch.utils.deterministic.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = before[4]
+        torch.backends.cudnn.deterministic = before[5]

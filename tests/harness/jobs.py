@@ -67,6 +67,7 @@ def make_job(folder: Path, data: Path, *overrides: str, executor: str = "inline"
         reduction=written.get("reduction") or reduction_of(run, "cpu"),
         executor=executor,
         workdir=str(Path.cwd()),
+        nonce=hashlib.sha256(prepared.folder.store.read_bytes("env.json")).hexdigest(),
     )
 
 

@@ -13,7 +13,7 @@ from raycls.config.schema import Run
 from raycls.errors import LaunchError
 from raycls.launch.cluster import Cluster
 
-_SCRIPT = """
+_SCRIPT = r"""
 import sys
 from raycls.config.load import from_dict
 from raycls.errors import RayclsError
@@ -22,7 +22,7 @@ from raycls.launch.session import Job
 from harness import groups
 
 run = from_dict({"scale": {"workers": 2, "max_failures": 0}, "train": {"micro_batches": 2}})
-job = Job({}, sys.argv[1], {}, None, "cpu", "exact", "inline", ".")
+job = Job({}, sys.argv[1], {}, None, "cpu", "exact", "inline", ".", "")
 with running_cluster() as cluster:
     from raycls.launch.group import run_group
     records = []
