@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from raycls.config import words
+from raycls.config.address import hidden
 from raycls.config.document import Document, parse_value
 from raycls.config.mistakes import COMMAND_LINE, Mistake, Path, Place, dotted
 from raycls.config.schema import Run, Section
@@ -28,7 +29,7 @@ def read_override(text: str) -> Document:
     name = name.strip()
     if not equals or not _PATH.fullmatch(name):
         what = "an override is path=value"
-        return _refused(Mistake(_PLACE, "", what, repr(text), fix="for example optim.lr=3e-4 scale.workers=4"))
+        return _refused(Mistake(_PLACE, "", what, hidden(repr(text)), fix="for example optim.lr=3e-4 scale.workers=4"))
     path = tuple(name.split("."))
     mistake = _misplaced(path)
     if mistake is not None:
@@ -36,7 +37,9 @@ def read_override(text: str) -> Document:
     try:
         parsed = parse_value(value)
     except ValueError as error:
-        return _refused(Mistake(_PLACE, name, str(error), value, fix=f"""quotes inside quotes: '{name}="..."'"""))
+        return _refused(
+            Mistake(_PLACE, name, str(error), hidden(value), fix=f"""quotes inside quotes: '{name}="..."'""")
+        )
     nested: Any = parsed
     for key in reversed(path):
         nested = {key: nested}

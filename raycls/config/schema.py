@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from raycls.config.address import has_secret
 from raycls.config.duration import Duration
 
 __all__ = [
@@ -58,9 +59,18 @@ class RunSection(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = "run"
     """Name of the run folder. Default: the name of the config file. The same name resumes the run."""
     storage: Annotated[str, Field(min_length=1)] = "runs"
-    """Folder or URI (`s3://...`) that holds run folders."""
+    """Folder or URI (`s3://...`) that holds run folders. Credentials come from the environment."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the initial weights, the order of samples, augmentation and dropout."""
+
+    @field_validator("storage")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        if has_secret(value):  # it would be written into every run folder
+            raise ValueError(
+                "an address must not hold credentials: leave them to environment variables or a credentials file"
+            )
+        return value
 
 
 class SourceConfig(Section):

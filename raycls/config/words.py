@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_origin
 
+from raycls.config.address import hidden
 from raycls.config.schema import Run, Section
 from raycls.config.suggest import suggest
 from raycls.config.write import flow
@@ -80,7 +81,7 @@ def meant(key: str, model: type[Section], prefix: str) -> tuple[str, ...]:
 
 def shown(value: Any) -> str:
     """A value as YAML, shortened, with its kind."""
-    text = flow(value)
+    text = hidden(flow(value))
     text = text if len(text) <= 60 else text[:57] + "..."
     return text if value is None else f"{text} ({_kind(value)})"
 

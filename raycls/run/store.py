@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from raycls.config.address import has_secret, hidden
 from raycls.errors import CheckpointError, ConfigError
 from raycls.run.local import LocalFiles
 
@@ -36,6 +37,7 @@ class Store:
     def __init__(self, uri: str | Path) -> None:
         text = str(uri)
         if _SCHEME.match(text) and not text.startswith("file://"):
+            _refuse_secrets(text)
             self.uri = text.rstrip("/")
             self._files: LocalFiles | RemoteFiles = _open_remote(text)
         else:
@@ -204,6 +206,16 @@ def _checked(name: str) -> str:
     return name.strip("/")
 
 
+def _refuse_secrets(uri: str) -> None:
+    if has_secret(uri):
+        raise ConfigError(
+            "an address must not hold credentials: it would be shown, and written into the run folder",
+            where="run.storage",
+            found=hidden(uri),
+            fix="leave them to environment variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a credentials file",
+        )
+
+
 def _open_remote(uri: str) -> RemoteFiles:
     import pyarrow
     from pyarrow import fs as arrow
@@ -216,7 +228,7 @@ def _open_remote(uri: str) -> RemoteFiles:
         raise ConfigError(
             "this storage cannot be opened",
             where="run.storage",
-            found=f"{uri} ({error})",
+            found=hidden(f"{uri} ({error})"),
             valid="a local folder, or s3://, gs://, abfs:// or hdfs:// and what belongs after it",
             fix="check the address, and that this machine has the credentials for it",
         ) from error

@@ -89,6 +89,28 @@ def test_rules_over_several_options(values: dict[str, Any], path: str, words: st
     assert found[path].found
 
 
+@pytest.mark.parametrize("key", ["storage", "storag"])
+def test_credentials_in_an_address_are_refused_and_not_shown(key: str) -> None:
+    found = mistakes({"run": {key: "s3://AKIA:hush@bucket/runs"}})
+    assert list(found) == [f"run.{key}"]
+    assert "s3://***@bucket/runs" in str(found[f"run.{key}"].found)
+    assert "hush" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "runs",
+        "a:b@c",
+        "s3://bucket/a@b?region=eu",
+        "hdfs://me@node:8020/runs",
+        "abfs://box@account.dfs.core.windows.net/x",
+    ],
+)
+def test_an_address_without_credentials_is_fine(address: str) -> None:
+    assert from_dict({"run": {"storage": address}}).run.storage == address
+
+
 def test_broken_rules_do_not_hide_each_other() -> None:
     found = mistakes(
         {

@@ -167,6 +167,23 @@ def test_an_unknown_scheme_is_a_mistake_in_the_config() -> None:
     assert caught.value.where == "run.storage" and "s3://" in str(caught.value.valid)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIA:hush@bucket/runs",
+        "s3://hush@bucket",
+        "abfs://:hush@account.blob.core.windows.net/runs",
+        "abfs://runs@account.dfs.core.windows.net/x?sig=hush",
+        "s3://AKIA:hu/hush@bucket/runs",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_shown(uri: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Store(uri)
+    assert caught.value.where == "run.storage"
+    assert "***" in str(caught.value) and "hush" not in str(caught.value)
+
+
 def test_opening_creates_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "none")
     assert not store.exists() and store.list() == []
