@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -333,3 +334,12 @@ def test_ledger_lines_begin_with_the_verdict() -> None:
     bad = ledger_lines(Report(False, problems=("step 7 is missing",)))
     assert bad[0].startswith("not exact")
     assert bad[-1] == "  problem: step 7 is missing"
+
+
+def test_a_process_that_ends_at_once_shows_the_cursor_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with (tmp_path / "screen").open("w") as stream:
+        RichDisplay(stream).abandon()
+        assert (tmp_path / "screen").read_bytes() == b"\x1b[?25h\n"  # before the stream is flushed
+    with RichDisplay(io.StringIO()) as display:
+        display.abandon()  # no descriptor, no error
