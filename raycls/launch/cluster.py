@@ -94,19 +94,22 @@ def _joined(address: str) -> Iterator[Cluster]:
     import ray
 
     try:
-        _connect(address)
-    except Exception as error:
-        _put_back({"RAY_AUTH_MODE": mode})
-        raise LaunchError(
-            "the Ray cluster that RAY_ADDRESS names cannot be joined",
-            found=f"{address}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}",
-            fix="check the address; a cluster with token authentication needs its token in RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH; without RAY_ADDRESS a private Ray is started",
-        ) from error
-    try:
-        yield Cluster(False, address, dict(ray.cluster_resources()), "the logs of the cluster", _nodes())
+        with _quiet():
+            try:
+                _connect(address)
+            except Exception as error:
+                said = str(error).strip().splitlines()
+                raise LaunchError(
+                    "the Ray cluster that RAY_ADDRESS names cannot be joined",
+                    found=f"{address}: {said[0] if said else type(error).__name__}",
+                    fix="check the address; a cluster with token authentication needs its token in RAY_AUTH_TOKEN or "
+                    "RAY_AUTH_TOKEN_PATH; without RAY_ADDRESS a private Ray is started",
+                ) from error
+            try:
+                yield Cluster(False, address, dict(ray.cluster_resources()), "the logs of the cluster", _nodes())
+            finally:
+                ray.shutdown()
     finally:
-        ray.shutdown()
         _put_back({"RAY_AUTH_MODE": mode})
 
 
@@ -125,7 +128,7 @@ def _private() -> Iterator[Cluster]:
     folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TEMPORARY)
     keep = False
     try:
-        with guarded(folder), _started(folder) as cluster:
+        with guarded(folder), _quiet(), _started(folder) as cluster:
             yield cluster
     except LaunchError as error:
         keep = folder in str(error)  # its text names the logs
@@ -175,6 +178,19 @@ def _nodes() -> tuple[dict[str, float], ...]:
     import ray
 
     return tuple(dict(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep warnings of the cluster out of stdout, where `log_to_driver=False` lets them through; logs have them."""
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 def _put_back(variables: dict[str, str | None]) -> None:
