@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -29,8 +30,9 @@ __all__ = ["STOPPING", "run_group"]
 _CONTROLLER_RETRIES = 10
 """How often Ray Train may try to place a group of workers before the run fails."""
 _WAIT = 0.5
-_GRACE = 10.0
-"""Seconds that the other workers have to end after one has reported an error."""
+_GRACE = 5.0
+"""Seconds that the other workers have to end by themselves after one has reported an error."""
+ABORT = "abort"
 STOPPING = "stopping: this step is finished and checkpointed; a second signal ends at once"
 
 
@@ -99,11 +101,14 @@ def _wait(
                 post(record)
             elif outcome is None or outcome["kind"] == "result":
                 outcome = record
-                # Other ranks may wait in a collective for the one that failed, which nobody will join again:
-                # after a moment to end by themselves they end with Ray.
                 deadline = time.monotonic() + _GRACE if record["kind"] == "error" else deadline
-        if (ended and not records) or time.monotonic() > deadline:
+        if ended and not records:
             return outcome
+        if time.monotonic() > deadline:
+            # The other ranks wait in a collective for the one that failed. Let them leave: Ray Train starts a new
+            # group, which sees why and ends, and cleans up after it as after any other.
+            mailbox.stop.remote(ABORT)
+            deadline = float("inf")
 
 
 def _tidy(job: Job, folder: str) -> None:
@@ -145,14 +150,16 @@ def _worker_main(settings: dict[str, Any]) -> None:
     context = ray_train.get_context()
     rank = context.get_world_rank()
     device: Any = torch.device("cpu") if job.device == "cpu" else ray_torch.get_device()
-    stop = _StopWatch(mailbox) if rank == 0 else None
+    if ray.get(mailbox.stopped.remote("", 0.0)) == ABORT:
+        return  # the group before this one failed for good
+    stop = _StopWatch(mailbox)
     world = World(
         rank=rank,
         size=context.get_world_size(),
         device=device,
         share=collective.broadcast_from_rank_zero,
         post=lambda record: mailbox.post.remote(record) and None,
-        stop_requested=stop.asked if stop else lambda: "",
+        stop_requested=stop.asked,
     )
     try:
         result = settings["function"](job, world)
@@ -164,14 +171,13 @@ def _worker_main(settings: dict[str, Any]) -> None:
         ray.get(mailbox.post.remote(message))
         return
     finally:
-        if stop:
-            stop.close()
+        stop.close()
     if rank == 0:
         ray.get(mailbox.post.remote(message))
 
 
 class _StopWatch:
-    """Waits on rank 0, in a thread of its own, for the driver's request to stop."""
+    """Waits, in a thread of its own, for the driver's request to stop. Where it is to abort, ends the process."""
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
@@ -186,11 +192,14 @@ class _StopWatch:
         self._closed = True
 
     def _watch(self) -> None:
-        while not self._closed and not self._reason:
+        while not self._closed:
             try:
-                self._reason = str(ray.get(self._mailbox.stopped.remote(_WAIT * 4)))
+                reason = str(ray.get(self._mailbox.stopped.remote(self._reason, _WAIT * 4)))
             except RayError:
                 return  # the driver is gone, and this process follows
+            if reason == ABORT and not self._closed:
+                os._exit(1)  # the loop may wait in a collective that nothing else ends
+            self._reason = reason
 
 
 def _lost(run: Run, cluster: Cluster, failures: list[BaseException]) -> LaunchError:

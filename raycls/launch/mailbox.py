@@ -39,15 +39,18 @@ class Mailbox:
             return records
 
     async def stop(self, reason: str) -> None:
-        """Ask the workers to finish their step, checkpoint and end: `sigint` or `sigterm`."""
+        """Ask the workers to finish their step, checkpoint and end: `sigint` or `sigterm`.
+
+        `abort` asks every worker to leave at once, whatever it waits for.
+        """
         async with self._news:
             self._stop = reason
             self._news.notify_all()
 
-    async def stopped(self, timeout: float) -> str:
-        """The reason to stop, or empty after `timeout` seconds."""
+    async def stopped(self, known: str, timeout: float) -> str:
+        """The reason to stop once it is another one than `known`, or `known` after `timeout` seconds."""
         async with self._news:
-            await self._wait(lambda: bool(self._stop), timeout)
+            await self._wait(lambda: self._stop != known, timeout)
             return self._stop
 
     async def _wait(self, there: Callable[[], bool], timeout: float) -> None:

@@ -46,11 +46,12 @@ def test_a_taker_gives_up_and_loses_nothing() -> None:
 def test_the_request_to_stop_reaches_all_who_wait_and_who_ask_later() -> None:
     async def exchange() -> None:
         mailbox = Mailbox()
-        assert await mailbox.stopped(0.01) == ""
-        waiting = [asyncio.create_task(mailbox.stopped(30.0)) for _ in range(2)]
+        assert await mailbox.stopped("", 0.01) == ""
+        waiting = [asyncio.create_task(mailbox.stopped("", 30.0)) for _ in range(2)]
         await asyncio.sleep(0.01)
         await mailbox.stop("sigterm")
         assert await asyncio.gather(*waiting) == ["sigterm", "sigterm"]
-        assert await mailbox.stopped(0.0) == "sigterm"
+        assert await mailbox.stopped("", 0.0) == "sigterm"
+        assert await mailbox.stopped("sigterm", 0.01) == "sigterm"
 
     asyncio.run(exchange())
