@@ -32,6 +32,9 @@ for where in (address, "", "local", address):
     with running_cluster() as found:
         import ray
         session = ray.get_runtime_context().gcs_address
+        from ray._private import worker
+
+        worker.print_to_stdstream({"lines": ["a warning"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
         kept = signal.getsignal(signal.SIGTERM) is ours
         print(json.dumps([found.private, found.cpus, found.gpus, session, kept]), flush=True)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
