@@ -22,10 +22,11 @@ from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_js
 from raycls.launch.cluster import Cluster
 from raycls.launch.mailbox import make_mailbox
 from raycls.launch.session import Job, World
+from raycls.launch.wording import STOPPING
 from raycls.run.folder import RunFolder
 from raycls.train.worker import ABORTED
 
-__all__ = ["STOPPING", "run_group"]
+__all__ = ["run_group"]
 
 _CONTROLLER_RETRIES = 10
 """How often Ray Train may try to place a group of workers before the run fails."""
@@ -33,7 +34,6 @@ _WAIT = 0.5
 _GRACE = 5.0
 """Seconds that the other workers have to end by themselves after one has reported an error."""
 ABORT = "abort"
-STOPPING = "stopping: this step is finished and checkpointed; a second signal ends at once"
 
 
 def run_group(

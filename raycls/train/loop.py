@@ -123,5 +123,5 @@ def not_finite(order: Order, step: int, loss: float, norm: float) -> TrainError:
     return TrainError(
         f"step {step} has a gradient that is not finite (loss {loss:g}, norm {norm:g})",
         found=f"epoch {order.epoch(step)}, samples {order.batch(step)[:8].tolist()} ...",
-        fix="lower optim.lr, set optim.clip_norm or schedule.warmup, or train.non_finite=skip",
+        fix="lower optim.lr, set optim.clip_norm or schedule.warmup, or train.non_finite=skip, and start with --new",
     )
