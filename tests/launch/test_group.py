@@ -30,7 +30,8 @@ with running_cluster() as cluster:
         run_group(groups.error_of_rank_1, job, run, cluster, lambda: "", records.append)
     except RayclsError as error:
         print(type(error).__name__, error.exit_code, error.what, "|", error.where, "|", error.found)
-    print(*sorted(record["told"] for record in records), sep="\\n")
+    for told in sorted(record["told"] for record in records):
+        print(told)
 """
 
 
