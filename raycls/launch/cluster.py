@@ -164,6 +164,7 @@ def _connect(address: str, **options: Any) -> None:
     """`ray.init`, but for one thing: it takes SIGTERM for itself, here whoever listened before gets it back."""
     import ray
 
+    _forget_token()  # what Ray read when it was imported, if that was before
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, **options, **_options())
