@@ -146,7 +146,8 @@ def test_what_cannot_fit_is_refused_at_once_with_the_numbers(pictures: Site, for
     words = ("train", "small.yaml", "scale.workers=2", "scale.cpus_per_worker=1.5", "run.name=large")
     with pictures.raycls(*words, env=foreign.environment) as command:
         assert command.wait(60) == 1, command.said()
-    assert "3 CPUs; needed: 2 workers x 1.5 + 1 for decoding = 4" in command.stderr
+    assert "nodes: 1 x (3 CPUs): room for 1 of 2 workers" in command.stderr
+    assert "0.91 CPUs on one node for decoding" in command.stderr
     foreign.assert_idle(10)
 
 
