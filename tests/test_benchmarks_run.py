@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parent / "benchmarks"
 
 

@@ -48,6 +48,7 @@ def test_evaluation_of_1003_rows_is_the_same_on_any_number_of_workers(
     foreign.assert_idle()
 
 
+@pytest.mark.slow
 def test_executors_on_ray_at_the_same_time(site: Site, foreign: Foreign) -> None:
     names = {"inline-2": ("inline", 2), "processes-2": ("processes", 2), "ray-1": ("ray", 1)}
     commands = []

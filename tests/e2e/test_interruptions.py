@@ -36,6 +36,7 @@ def begin(site: Site, name: str, workers: int, first: int, last: int) -> Command
     return command
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_three_times_and_stopped_twice(site: Site, foreign: Foreign, slow: None) -> None:
     """A worker killed, the driver killed, everything killed, SIGINT, SIGTERM: each time another world goes on."""

@@ -35,6 +35,7 @@ with running_cluster() as cluster:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_error_of_one_rank_is_raised_by_the_driver(foreign: Foreign, tmp_path: Path) -> None:
     environment = {**foreign.environment, "PYTHONPATH": str(Path(__file__).parents[1])}
