@@ -44,7 +44,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         _never_fail_on_text(stream)
     try:
-        typer.main.get_command(app)()
+        typer.main.get_command(app)(prog_name="raycls")
     except RayclsError as error:
         _say(f"raycls: {error}")
         code = error.exit_code
