@@ -78,7 +78,7 @@ def running_cluster() -> Iterator[Cluster]:
     """Connect to Ray for the length of the block.
 
     With `RAY_ADDRESS` that cluster is joined and left again. Otherwise a private one is started, whatever
-    else runs on this machine, and is gone afterwards: by `ray.shutdown`, or through Ray's own reaper where
+    else runs on this machine, and is gone afterwards: by `ray.shutdown`, or through the guard where
     this process is killed. Raises LaunchError where Ray cannot be reached or started.
     """
     prepare_environment()

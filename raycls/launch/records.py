@@ -43,10 +43,9 @@ class Recorder:
         attempt: int,
         post: Callable[[dict[str, Any]], None],
         dataset: Dataset,
-        precision: str,
     ) -> None:
         self.run, self.plan, self.folder, self.worker = run, plan, folder, worker
-        self.attempt, self.post, self.dataset, self.precision = attempt, post, dataset, precision
+        self.attempt, self.post, self.dataset = attempt, post, dataset
         first = worker.rank == 0
         self.history = History(folder, attempt) if first else None
         self.writer = Writer(folder, run.checkpoint.keep) if first else None
@@ -55,8 +54,6 @@ class Recorder:
         self._best_to_keep: dict[str, Any] | None = None
         self._mark = time.monotonic()
         self._waited = 0.0
-        self._logged_step = -1
-        self._began = time.monotonic()
 
     def __enter__(self) -> Recorder:
         return self

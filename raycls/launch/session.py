@@ -106,12 +106,9 @@ def train(job: Job, world: World) -> dict[str, Any]:
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start["step"], world)
         stack.callback(stream.close)
-        made = _together(worker, partial(_build, run, job, plan, folder, start, world))
-        state, task = made
+        state, task = _together(worker, partial(_build, run, job, plan, folder, start, world))
         worker.elapsed_before = state.elapsed
-        recorder = stack.enter_context(
-            Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, start["precision"])
-        )
+        recorder = stack.enter_context(Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset))
         worker.pending_error = recorder.pending_error
         if job.reduction == "exact" and job.device == "cpu":
             _compare_cpus(worker, world)

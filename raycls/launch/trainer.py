@@ -285,7 +285,7 @@ class _StopRequest:
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         if self._reason:
             self._before_end()
-            os._exit(128 + number)  # Ray's reaper ends a private Ray; a cluster ends this job's processes
+            os._exit(128 + number)  # the guard ends a private Ray; a cluster ends this job's processes
         self._reason = "sigint" if number == signal.SIGINT else "sigterm"
 
 
