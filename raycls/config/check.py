@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 
 from raycls.config import words
 from raycls.config.mistakes import Mistake, Path, Place, dotted
-from raycls.config.schema import Run, Section
+from raycls.config.schema import Run
+from raycls.config.section import Section
 from raycls.config.suggest import suggest
 from raycls.config.write import flow
 

@@ -26,8 +26,9 @@ HARMLESS: Mapping[str, str] = {
     "checkpoint.every": "how much a crash can cost",
     "checkpoint.keep": "how many checkpoints stay",
     **{f"track.{name}": "what is written down and shown" for name in TrackConfig.model_fields},
+    "search": "what is tried beside this run, not what it is",
 }
-"""Options a run may change when it is resumed, and why that does not make it another run."""
+"""Options and sections a run may change when it is resumed, and why that does not make it another run."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,12 @@ def difference(old: Run, new: Run) -> list[Difference]:
         was, now = before.get(path), after.get(path)
         if was == now or (was is None and _below(path, before)) or (now is None and _below(path, after)):
             continue
-        result.append(Difference(dotted(path), was or NOT_SET, now or NOT_SET, dotted(path) in HARMLESS))
+        result.append(Difference(dotted(path), was or NOT_SET, now or NOT_SET, _harmless(path)))
     return result
+
+
+def _harmless(path: Path) -> bool:
+    return any(dotted(path[:depth]) in HARMLESS for depth in range(1, len(path) + 1))
 
 
 def _below(path: Path, values: Mapping[Path, str]) -> bool:

@@ -18,7 +18,8 @@ from raycls.config.difference import HARMLESS, Difference, difference
 from raycls.config.document import MAX_BYTES, Document, parse
 from raycls.config.mistakes import COMMAND_LINE, ConfigMistakesError, Mistake, Path, Place, dotted
 from raycls.config.overrides import read_overrides
-from raycls.config.schema import Run, Section
+from raycls.config.schema import Run
+from raycls.config.section import Section
 from raycls.config.suggest import suggest
 from raycls.config.words import child
 from raycls.config.write import leaves, render, schema_json, to_dict, to_yaml

@@ -10,7 +10,8 @@ from raycls.config import words
 from raycls.config.address import hidden
 from raycls.config.document import Document, parse_value
 from raycls.config.mistakes import COMMAND_LINE, Mistake, Path, Place, dotted
-from raycls.config.schema import Run, Section
+from raycls.config.schema import Run
+from raycls.config.section import Section
 
 __all__ = ["read_override", "read_overrides"]
 

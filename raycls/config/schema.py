@@ -7,12 +7,14 @@ as steps per epoch, belong to the plan.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raycls.config.address import has_secret
 from raycls.config.duration import Duration
+from raycls.config.search import SearchConfig, objective
+from raycls.config.section import Count, Finite, Fraction, NotNegative, Operation, Positive, Section, Tuple
 
 __all__ = [
     "AugmentConfig",
@@ -32,25 +34,6 @@ __all__ = [
     "TrackConfig",
     "TrainConfig",
 ]
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
-
-
-Tuple = BeforeValidator(_as_tuple)  # YAML has lists, a frozen config has tuples
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Operation = str | dict[str, dict[str, Any]]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
-    )
 
 
 class RunSection(Section):
@@ -358,6 +341,7 @@ class Run(Section):
     scale: ScaleConfig = ScaleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     track: TrackConfig = TrackConfig()
+    search: SearchConfig = SearchConfig()
 
     @model_validator(mode="after")
     def _across(self) -> Run:
@@ -383,4 +367,21 @@ class Run(Section):
             raise ValueError("schedule.name: plateau needs evaluate.every, it is off")
         if self.train.early_stop.patience != "off" and self.evaluate.every == "off":
             raise ValueError("train.early_stop.patience needs evaluate.every, it is off")
+        self._search()
         return self
+
+    def _search(self) -> None:
+        if self.search.space and self.evaluate.every == "off":
+            raise ValueError("evaluate.every is off: a search compares trials by their evaluations")
+        metric, mode = objective(self.search, self.evaluate.metric)
+        if self.search.mode not in ("auto", mode):
+            raise ValueError(f"search.mode: {self.search.mode} looks for the worst {metric}; leave it out, or {mode}")
+        if self.search.scheduler.name == "pbt" and self.search.algorithm == "grid":
+            raise ValueError(
+                "search.scheduler.name: pbt changes values as it goes; with search.algorithm: grid each stays"
+            )
+        if self.search.gpus_per_trial != "auto" and self.scale.workers > 1:
+            raise ValueError(
+                "search.gpus_per_trial is for trials of one worker; "
+                "with scale.workers of 2 or more each worker has a GPU of its own"
+            )

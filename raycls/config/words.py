@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any, get_origin
 
 from raycls.config.address import hidden
-from raycls.config.schema import Run, Section
+from raycls.config.schema import Run
+from raycls.config.section import Section
 from raycls.config.suggest import suggest
 from raycls.config.write import flow
 

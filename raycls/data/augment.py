@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from raycls.config.schema import Operation
+from raycls.config.section import Operation
 from raycls.data.order import key as order_key
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import bind, resolve

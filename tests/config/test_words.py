@@ -26,7 +26,7 @@ def test_descriptions() -> None:
 def test_where_a_misplaced_key_belongs() -> None:
     assert meant("lrr", OptimConfig, "optim.") == ("optim.lr",)
     assert meant("lr", TrainConfig, "train.") == ("optim.lr",)
-    assert meant("seed", OptimConfig, "optim.") == ("run.seed", "data.split.seed")
+    assert meant("seed", OptimConfig, "optim.") == ("run.seed", "data.split.seed", "search.seed")
     assert meant("optimizer", Run, "") == ("optim",)
     assert meant("epochs", TrainConfig, "train.") == ("train.duration",)
     assert meant("qqqq", TrainConfig, "train.") == ()
