@@ -1,0 +1,175 @@
+"""What a user sees of a search: a live table of its trials on a terminal, plain lines elsewhere.
+
+Both kinds are fed by the driver and show what the ledger knows. A display that can no longer be written to
+(a closed pipe) goes quiet; the search goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Self
+
+from raycls.config.schema import TrackConfig
+from raycls.launch.search_wording import progress_text, rows
+from raycls.search.ledger import Ledger
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["PlainSearchDisplay", "RichSearchDisplay", "SearchDisplay", "make_search_display"]
+
+_ROWS = 20
+_SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+class SearchDisplay(ABC):
+    """Shows one search. A context manager: leaving it gives the terminal back."""
+
+    def __init__(self) -> None:
+        self._muted = False
+
+    def start(self, header_lines: Sequence[str]) -> None:
+        """Show what the search is."""
+        self._guard(lambda: self._begin(header_lines))
+
+    def event(self, text: str) -> None:
+        """Show one line about something that happened."""
+        self._guard(lambda: self._line(text))
+
+    def update(self, ledger: Ledger, metric: str, mode: str) -> None:
+        """Show the trials as they are now; cheap enough for every result."""
+        self._guard(lambda: self._progress(ledger, metric, mode))
+
+    def finish(self, lines: Sequence[str]) -> None:
+        """Show what the search found."""
+        self._guard(lambda: self._end(lines))
+
+    def close(self) -> None:  # noqa: B027 - plain lines have nothing to give back
+        """Give the terminal back. Harmless when called twice."""
+
+    def abandon(self) -> None:  # noqa: B027 - plain lines have nothing to give back
+        """Give the terminal back at once, from a signal handler of a process that is about to end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._guard(self.close)
+
+    def _begin(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._line(line)
+
+    @abstractmethod
+    def _progress(self, ledger: Ledger, metric: str, mode: str) -> None: ...
+    @abstractmethod
+    def _line(self, text: str) -> None: ...
+
+    def _end(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._line(line)
+
+    def _guard(self, show: Callable[[], None]) -> None:
+        """A screen that is gone must not end a search: the ledger has all of it."""
+        if self._muted:
+            return
+        try:
+            show()
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) and "closed file" not in str(error):
+                raise
+            self._muted = True
+
+
+class PlainSearchDisplay(SearchDisplay):
+    """One line per event, for logs and pipes, and one about all trials after `interval` quiet seconds."""
+
+    def __init__(self, stream: IO[str], interval: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._stream = stream
+        self._interval = interval
+        self._clock = clock
+        self._last = clock()
+
+    def _progress(self, ledger: Ledger, metric: str, mode: str) -> None:
+        if self._clock() - self._last >= self._interval:
+            self._line(progress_text(ledger, metric, mode))
+
+    def _line(self, text: str) -> None:
+        self._last = self._clock()
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+class RichSearchDisplay(SearchDisplay):
+    """A live table with a row per trial, the running ones first; events scroll by above it."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__()
+        from rich.console import Console  # here: importing rich costs a plain search nothing
+        from rich.live import Live
+
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, transient=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def abandon(self) -> None:
+        # Neither rich nor the stream: whoever was interrupted may hold their locks.
+        with suppress(OSError, ValueError):
+            os.write(self._console.file.fileno(), _SHOW_CURSOR)
+
+    def _begin(self, lines: Sequence[str]) -> None:
+        super()._begin(lines)
+        self._live.start()
+
+    def _progress(self, ledger: Ledger, metric: str, mode: str) -> None:
+        # Room for the caption and the lines around the rows: a table that is higher than the screen flickers.
+        most = max(1, min(_ROWS, self._console.height - 6))
+        self._live.update(_table(ledger, metric, mode, most))
+
+    def _end(self, lines: Sequence[str]) -> None:
+        self._live.stop()
+        super()._end(lines)
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+def _table(ledger: Ledger, metric: str, mode: str, most: int) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = rows(ledger, metric, mode, most)
+    hidden = len(ledger.trials) - len(shown)
+    caption = progress_text(ledger, metric, mode) + (f"; {hidden} not shown" if hidden else "")
+    table = Table(box=box.SIMPLE_HEAD, caption=Text(caption), caption_justify="left")
+    for name in ("trial", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("epochs", metric):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("values", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in shown:
+        style = "bold" if row.state == "running" else "red" if row.state == "failed" else ""
+        cells = (row.trial, row.state, row.epochs, row.value, row.chosen)
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    return table
+
+
+def make_search_display(track: TrackConfig, stream: IO[str]) -> SearchDisplay:
+    """The display for `stream`: live on a terminal that can move its cursor, plain lines elsewhere."""
+    if stream.isatty() and os.environ.get("TERM", "") != "dumb":
+        return RichSearchDisplay(stream)
+    return PlainSearchDisplay(stream, track.print_every.seconds or 0.0)
