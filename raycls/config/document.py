@@ -38,6 +38,7 @@ _INT = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)")
 _FLOAT = re.compile(
     r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
 )
+_OPEN = re.compile(r"[A-Za-z_]\w*\([^()]*")  # a function whose brackets are not closed yet
 _UNUSABLE = re.compile("[\\0\ud800-\udfff]")  # no file name and no UTF-8 file can hold them
 RESOLVERS = (
     (f"{_TAG}null", _NULL, ["~", "n", "N", ""]),
@@ -172,7 +173,7 @@ class _Reading:
     def mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
         first: dict[str, int] = {}
-        for key_node, value_node in node.value:
+        for key_node, value_node in _joined(node.value) if node.flow_style else node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode) or key_node.tag != f"{_TAG}str":
                 found = key_node.value if isinstance(key_node, ScalarNode) else "a list or mapping as key"
@@ -257,6 +258,25 @@ class _Reading:
 
     def _place(self, node: Node) -> Place:
         return Place(self._file, node.start_mark.line + 1)
+
+
+def _joined(pairs: list[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
+    """The entries of `{lr: uniform(0, 1)}` as they are meant. In braces YAML ends a plain text at a comma, which
+    would leave the value `uniform(0` and a key `1)` without a value."""
+    result: list[tuple[Node, Node]] = []
+    for key, value in pairs:
+        last = result[-1][1] if result else None
+        absent = isinstance(value, ScalarNode) and not value.value and value.style is None and _plain(key)
+        if absent and isinstance(last, ScalarNode) and _plain(last) and _OPEN.fullmatch(last.value):
+            whole = ScalarNode(f"{_TAG}str", f"{last.value}, {key.value}", last.start_mark, key.end_mark)
+            result[-1] = (result[-1][0], whole)
+        else:
+            result.append((key, value))
+    return result
+
+
+def _plain(node: Node) -> bool:
+    return isinstance(node, ScalarNode) and node.style is None
 
 
 def _syntax(error: yaml.YAMLError, text: str) -> tuple[int | None, str, str | None]:

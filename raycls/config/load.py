@@ -20,6 +20,8 @@ from raycls.config.mistakes import COMMAND_LINE, ConfigMistakesError, Mistake, P
 from raycls.config.overrides import read_overrides
 from raycls.config.schema import Run
 from raycls.config.section import Section
+from raycls.config.space_check import check_space
+from raycls.config.space_text import spread
 from raycls.config.suggest import suggest
 from raycls.config.words import child
 from raycls.config.write import leaves, render, schema_json, to_dict, to_yaml
@@ -103,12 +105,14 @@ def _resolve(title: str, files: Sequence[Document], overrides: Sequence[Document
     places: dict[Path, Place] = {}
     for document in (*files, *overrides):
         mine, unknown = known(document.values, document.places, home)
-        mistakes += [*document.mistakes, *unknown]
-        _merge(values, places, mine, document.places)
+        mine, its_places, twice = spread(mine, document.places, home)
+        mistakes += [*document.mistakes, *unknown, *twice]
+        _merge(values, places, mine, its_places)
     values.setdefault("run", {}).setdefault("name", _name(stem))
     complete = all(document.complete for document in files)
     run, wrong = validate(values, places, home, mistakes, rules=complete)
     mistakes += wrong
+    mistakes += check_space(values, places, home, None if mistakes else run)
     if run is None or mistakes:
         raise ConfigMistakesError(title, _in_order(mistakes, title))
     return Loaded(run, _origins(run, places))

@@ -30,7 +30,8 @@ class Condition:
 class Parameter:
     """One path that is searched.
 
-    A choice has `values`. A range goes from `low` to `high`, both included, the numbers of a quniform `step` apart.
+    A choice has `values`. A range goes from `low` to `high`, both as written and both included, the numbers of a
+    quniform `step` apart.
     """
 
     path: str
@@ -69,7 +70,7 @@ class Parameter:
             exact = Decimal(repr(self.low)) + index * Decimal(repr(self.step))
             whole = all(isinstance(number, int) for number in (self.low, self.high, self.step))
             return int(exact) if whole else float(exact)
-        return self.low + index
+        return float(self.low) if self.kind in ("uniform", "loguniform") else self.low + index
 
     def has(self, value: Any) -> bool:
         """Whether `value` is one of the values."""
