@@ -22,8 +22,9 @@ _MAY_IMPORT = {
     "data": {"models", "plugins", "config", "errors"},
     "run": {"models", "config", "errors"},
     "train": {"data", "models", "config", "errors"},
-    "report": {"run", "models", "config", "errors"},
-    "launch": {"run", "train", "data", "report", "models", "plugins", "config", "errors"},
+    "search": {"run", "config", "errors"},
+    "report": {"search", "run", "models", "config", "errors"},
+    "launch": {"search", "run", "train", "data", "report", "models", "plugins", "config", "errors"},
     "cli": {"launch", "report", "run", "config", "errors"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -119,7 +120,7 @@ def _outside(file: Path, package: str, **options: bool) -> list[str]:
 
 @pytest.mark.parametrize("package", ["torch", "torchvision", "ray", "matplotlib", "tensorboardX"])
 def test_light_units_import_nothing_heavy(package: str) -> None:
-    light = [file for file in _FILES if _unit(file) in ("config", "errors", "plugins", "__init__")]
+    light = [file for file in _FILES if _unit(file) in ("config", "errors", "plugins", "search", "__init__")]
     wrong = [text for file in light for text in _outside(file, package)]
     wrong += _outside(_ROOT / "cli.py", package)
     assert not wrong, "\n".join(wrong)
@@ -136,6 +137,12 @@ def test_ray_is_imported_by_launch_and_the_stream_alone() -> None:
     for package in ("ray.train", "ray.tune", "ray.job_submission"):
         wrong += _outside(_ROOT / "data" / "stream.py", package)
     wrong += _outside(_ROOT / "data" / "stream.py", "ray", inside=False)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", ["optuna", "sklearn", "scipy"])
+def test_what_an_extra_installs_is_imported_where_it_is_used(package: str) -> None:
+    wrong = [text for file in _FILES for text in _outside(file, package, typing=False, inside=False)]
     assert not wrong, "\n".join(wrong)
 
 
