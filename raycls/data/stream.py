@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -229,18 +230,21 @@ def _timeline_source(timeline: Timeline) -> Any:
     from ray.data.block import BlockMetadata
     from ray.data.datasource import ReadTask
 
+    # A task costs Ray some 10 ms of CPU, so it makes a few slices, which it hands on one by one.
+    group = max(1, _TASK_IMAGES * timeline.world // timeline.order.batch_size)
+
     class TimelineSource(Datasource):
-        """Yields one block per slice: its position and nothing else."""
+        """Yields one row, which becomes a block, per task: the positions of its slices and nothing else."""
 
         def get_read_tasks(
             self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
         ) -> list[ReadTask]:
             def read() -> Iterator[pa.Table]:
-                for positions in timeline.rounds():
-                    for position in positions:
-                        yield pa.table({"position": [json.dumps(position.__dict__)]})
+                positions = (position for ranks in timeline.rounds() for position in ranks)
+                while together := [position.__dict__ for position in islice(positions, group)]:
+                    yield pa.table({"positions": [json.dumps(together)]})
 
-            schema = pa.schema({"position": pa.string()})
+            schema = pa.schema({"positions": pa.string()})
             metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
             return [ReadTask(read, metadata, schema=schema)]
 
@@ -250,11 +254,13 @@ def _timeline_source(timeline: Timeline) -> Any:
     return TimelineSource()
 
 
+_TASK_IMAGES = 256
+"""Images that one decoding task makes."""
 _makers: dict[str, Maker] = {}
 
 
 class _Decode:
-    """Position rows in, slice rows out. The maker is fetched once per process.
+    """Rows of positions in, slice rows out. The maker is fetched once per process.
 
     It never raises: Ray would run the task again for ever. What goes wrong travels in the slice.
     """
@@ -263,11 +269,10 @@ class _Decode:
         self.maker = maker
         self.workdir = workdir
 
-    def __call__(self, table: Any) -> Any:
-        import pyarrow as pa
-
-        positions = [Position(**json.loads(text)) for text in table.column("position").to_pylist()]
-        return pa.concat_tables([_to_row(self._make(position)) for position in positions])
+    def __call__(self, table: Any) -> Iterator[Any]:
+        for text in table.column("positions").to_pylist():
+            for position in json.loads(text):
+                yield _to_row(self._make(Position(**position)))
 
     def _make(self, position: Position) -> Slice:
         import ray

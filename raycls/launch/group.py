@@ -43,15 +43,18 @@ def run_group(
     cluster: Cluster,
     stop_asked: Callable[[], str],
     post: Callable[[dict[str, Any]], None],
+    decide: Callable[[dict[str, Any]], str] | None = None,
 ) -> dict[str, Any]:
     """Run `function` on `run.scale.workers` workers through `TorchTrainer`; returns rank 0's result.
+
+    `decide` is called in this thread with each evaluation while the workers wait for its verdict, see `World`.
 
     `fit` runs in a thread, so that signals come to this one and Ray does not handle them. Workers that die
     are replaced up to `scale.max_failures` times; errors of ours end the run at once, as they were raised.
     """
     mailbox = make_mailbox()
     folder = f"ray-{uuid.uuid4().hex[:8]}"  # Ray Train's own state, of this start alone: nothing of ours depends on it
-    trainer = _trainer(function, job, run, mailbox, folder)
+    trainer = _trainer(function, job, run, mailbox, folder, judged=decide is not None)
     failures: list[BaseException] = []
 
     def fit() -> None:
@@ -63,7 +66,7 @@ def run_group(
     thread = threading.Thread(target=fit, name="raycls-fit", daemon=True)
     thread.start()
     try:
-        outcome = _wait(thread, mailbox, stop_asked, post)
+        outcome = _wait(thread, mailbox, stop_asked, post, decide)
     finally:
         _tidy(job, folder)
     if outcome is not None and outcome["kind"] == "error":
@@ -78,6 +81,7 @@ def _wait(
     mailbox: Any,
     stop_asked: Callable[[], str],
     post: Callable[[dict[str, Any]], None],
+    decide: Callable[[dict[str, Any]], str] | None,
 ) -> dict[str, Any] | None:
     """Hand on records until the group has ended; the result or the first error that was posted, if any."""
     outcome: dict[str, Any] | None = None
@@ -97,7 +101,9 @@ def _wait(
                 fix="the same command goes on from the newest checkpoint",
             ) from error
         for record in records:
-            if record["kind"] not in ("result", "error"):
+            if record["kind"] == "judge" and decide is not None:
+                mailbox.verdict.remote(decide(record))
+            elif record["kind"] not in ("result", "error"):
                 post(record)
             elif outcome is None or outcome["kind"] == "result":
                 outcome = record
@@ -117,14 +123,14 @@ def _tidy(job: Job, folder: str) -> None:
 
 
 def _trainer(
-    function: Callable[[Job, World], dict[str, Any]], job: Job, run: Run, mailbox: Any, folder: str
+    function: Callable[[Job, World], dict[str, Any]], job: Job, run: Run, mailbox: Any, folder: str, *, judged: bool
 ) -> ray_torch.TorchTrainer:
     gpu = job.device == "cuda"
     resources = {"CPU": run.scale.cpus_per_worker, **({"GPU": 1.0} if gpu else {})}
     return ray_torch.TorchTrainer(
         _worker_main,
         # An object reference: the list of a million files is sent once, not with every message.
-        train_loop_config={"function": function, "job": [ray.put(job)], "mailbox": mailbox},
+        train_loop_config={"function": function, "job": [ray.put(job)], "mailbox": mailbox, "judged": judged},
         scaling_config=ray_train.ScalingConfig(
             num_workers=run.scale.workers,
             use_gpu=gpu,
@@ -153,6 +159,8 @@ def _worker_main(settings: dict[str, Any]) -> None:
     if ray.get(mailbox.stopped.remote("", 0.0)) == ABORT:
         return  # the group before this one failed for good
     stop = _StopWatch(mailbox)
+    if rank == 0:
+        mailbox.post.remote({"kind": "group", "placement_group": _placement_group()})
     world = World(
         rank=rank,
         size=context.get_world_size(),
@@ -160,6 +168,7 @@ def _worker_main(settings: dict[str, Any]) -> None:
         share=collective.broadcast_from_rank_zero,
         post=lambda record: mailbox.post.remote(record) and None,
         stop_requested=stop.asked,
+        decide=(lambda record: str(ray.get(mailbox.judge.remote(record)))) if settings["judged"] else None,
     )
     try:
         result = settings["function"](job, world)
@@ -174,6 +183,12 @@ def _worker_main(settings: dict[str, Any]) -> None:
         stop.close()
     if rank == 0:
         ray.get(mailbox.post.remote(message))
+
+
+def _placement_group() -> str:
+    """The id of what this group of workers reserves: a search makes sure that it is given back."""
+    group = ray.util.get_current_placement_group()
+    return group.id.hex() if group is not None else ""
 
 
 class _StopWatch:

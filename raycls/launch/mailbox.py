@@ -23,6 +23,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._records: list[dict[str, Any]] = []
         self._stop = ""
+        self._verdict: str | None = None
         self._news = asyncio.Condition()
 
     async def post(self, record: dict[str, Any]) -> None:
@@ -38,8 +39,23 @@ class Mailbox:
             records, self._records = self._records, []
             return records
 
+    async def judge(self, record: dict[str, Any]) -> str:
+        """Hand an evaluation to the driver and wait for its verdict: empty to go on, else the reason to stop."""
+        async with self._news:
+            self._verdict = None
+            self._records.append({**record, "kind": "judge"})
+            self._news.notify_all()
+            await self._news.wait_for(lambda: self._verdict is not None)
+            return self._verdict or ""
+
+    async def verdict(self, reason: str) -> None:
+        """The driver's answer to `judge`."""
+        async with self._news:
+            self._verdict = reason
+            self._news.notify_all()
+
     async def stop(self, reason: str) -> None:
-        """Ask the workers to finish their step, checkpoint and end: `sigint` or `sigterm`.
+        """Ask the workers to finish their step, checkpoint and end: `search`, `sigint` or `sigterm`.
 
         `abort` asks every worker to leave at once, whatever it waits for.
         """

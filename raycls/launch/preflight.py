@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from raycls import __version__
 from raycls.config import load as config
 from raycls.config.schema import Run
 from raycls.data import augment
-from raycls.data.source import Dataset, check_source, open_dataset
+from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
 from raycls.models import zoo
 from raycls.run.folder import RunFolder
@@ -66,10 +67,12 @@ def reduction_of(run: Run, device: str) -> str:
     return "exact" if device == "cpu" else "fast"
 
 
-def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str], None]) -> Prepared:
+def prepare(
+    run: Run, *, new: bool, command: Sequence[str], say: Callable[[str], None], dataset: Dataset | None = None
+) -> Prepared:
     """Check everything that can be checked here, open the run folder, and make or find the plan.
 
-    A folder without a checkpoint holds nothing to go on from: what is started there may differ from the first try.
+    `dataset` is what `open_dataset` gave for the same data before; trials of a search share one. A folder without a checkpoint holds nothing to go on from: what is started there may differ from the first try.
     """
     check_source(run.data)
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
@@ -78,15 +81,8 @@ def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str],
     resumed = not new and _has_begun(folder)
     if not resumed:  # a resumed run needs no weights to start from
         zoo.check(run.model)
-    dataset = open_dataset(run.data)
-    evaluated = dataset.splits.get(run.evaluate.split)
-    if evaluated is None and run.evaluate.every != "off":
-        raise DataError(
-            f"the data has no {run.evaluate.split} split to evaluate on",
-            where="evaluate.split",
-            found=", ".join(f"{name} ({len(split)})" for name, split in dataset.splits.items()),
-            fix="set evaluate.split to one of these, give data.split a part for it, or set evaluate.every: off",
-        )
+    dataset = dataset or open_dataset(run.data)
+    evaluated = _evaluated(run, dataset)
     written = folder.read_json(RunFolder.PLAN) if resumed else None
     plan = _plan(run, dataset, written, 0 if evaluated is None else len(evaluated))
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
@@ -100,6 +96,19 @@ def prepare(run: Run, *, new: bool, command: Sequence[str], say: Callable[[str],
             say(f"the earlier run is now {moved}")
         _write_first(run, dataset, folder, command)
     return Prepared(run, dataset, plan, folder, parameters, tuple(command), _finished(folder))
+
+
+def _evaluated(run: Run, dataset: Dataset) -> Split | None:
+    """The split that is evaluated during training; DataError where the data has no such split."""
+    split = dataset.splits.get(run.evaluate.split)
+    if split is None and run.evaluate.every != "off":
+        raise DataError(
+            f"the data has no {run.evaluate.split} split to evaluate on",
+            where="evaluate.split",
+            found=", ".join(f"{name} ({len(split)})" for name, split in dataset.splits.items()),
+            fix="set evaluate.split to one of these, give data.split a part for it, or set evaluate.every: off",
+        )
+    return split
 
 
 def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:
@@ -273,16 +282,10 @@ def _write_start(run: Run, dataset: Dataset, folder: RunFolder, command: Sequenc
 
 
 def _environment(run: Run, dataset: Dataset, command: Sequence[str]) -> dict[str, Any]:
-    from importlib.metadata import version
-
-    names = ("torch", "torchvision", "ray", "numpy", "pillow", "pyarrow")
     return {
-        "raycls": __version__,
-        "python": sys.version.split()[0],
-        "versions": {name: version(name) for name in names},
-        "platform": platform.platform(),
+        **_installed(),
         "command": list(command),
-        "git": _git_commit(),
+        "git": _git_commit(os.getcwd()),
         "seed": run.run.seed,
         "time": time.time(),
         "data": {
@@ -293,12 +296,27 @@ def _environment(run: Run, dataset: Dataset, command: Sequence[str]) -> dict[str
     }
 
 
-def _git_commit() -> str | None:
-    """The commit of the working directory, with `+` where files differ from it."""
+@cache
+def _installed() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    names = ("torch", "torchvision", "ray", "numpy", "pillow", "pyarrow")
+    return {
+        "raycls": __version__,
+        "python": sys.version.split()[0],
+        "versions": {name: version(name) for name in names},
+        "platform": platform.platform(),
+    }
+
+
+@cache
+def _git_commit(directory: str) -> str | None:
+    """The commit of the working directory, with `+` where files differ from it; asked once per process."""
     git = shutil.which("git")
-    if git is None or not os.path.isdir(".git"):
+    if git is None or not os.path.isdir(os.path.join(directory, ".git")):
         return None
-    commands = ([git, "rev-parse", "HEAD"], [git, "status", "--porcelain", "--untracked-files=no"])
+    start = [git, "-C", directory]
+    commands = ([*start, "rev-parse", "HEAD"], [*start, "status", "--porcelain", "--untracked-files=no"])
     outputs = [subprocess.run(command, capture_output=True, text=True, check=False) for command in commands]
     if outputs[0].returncode:
         return None

@@ -28,7 +28,7 @@ from raycls.train.worker import Worker
 
 __all__ = ["Recorder"]
 
-_REASONS = {"sigint": "stopped", "sigterm": "stopped"}
+_REASONS = {"sigint": "stopped", "sigterm": "stopped", "search": "stopped"}
 
 
 class Recorder:

@@ -83,6 +83,9 @@ class World:
     post: Callable[[dict[str, Any]], None] = lambda record: None
     """Tells the driver something for its display."""
     stop_requested: Callable[[], str] = lambda: ""
+    decide: Callable[[dict[str, Any]], str] | None = None
+    """Asked on rank 0 about each evaluation, once its checkpoint is on the disk and before the next step: empty to go
+    on, or the reason to stop. Of a search; a run of its own has nobody to ask."""
 
 
 def train(job: Job, world: World) -> dict[str, Any]:
@@ -90,11 +93,12 @@ def train(job: Job, world: World) -> dict[str, Any]:
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
     folder = RunFolder(job.folder)
     os.environ["RAYCLS_WORKDIR"] = job.workdir
+    judged = _Judged(world)
     worker = Worker(
         world.rank,
         world.size,
         world.device,
-        stop_requested=world.stop_requested,
+        stop_requested=judged.stop_requested,
         budget_seconds=plan.budget_seconds,
         save_seconds=plan.checkpoint_seconds,
     )
@@ -110,6 +114,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         worker.elapsed_before = state.elapsed
         recorder = stack.enter_context(Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset))
         worker.pending_error = recorder.pending_error
+        judged.watch(state, recorder)
         if job.reduction == "exact" and job.device == "cpu":
             _compare_cpus(worker, world)
         reduction = make_reduction(
@@ -137,7 +142,45 @@ def train(job: Job, world: World) -> dict[str, Any]:
             evaluate=evaluate,
             save=recorder.save,
         )
-        return recorder.finish(state, reason)
+        result = recorder.finish(state, reason)
+        judged.last()
+        return result
+
+
+class _Judged:
+    """Hands every evaluation to the search that this run is a trial of, at the step boundary that follows it.
+
+    By then its checkpoint is under way too; a verdict that comes after it is on the disk can rely on it.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._state: TrainState | None = None
+        self._recorder: Recorder | None = None
+        self._judged = 0
+
+    def watch(self, state: TrainState, recorder: Recorder) -> None:
+        self._state, self._recorder = state, recorder
+        self._judged = state.step
+
+    def stop_requested(self) -> str:
+        return self._verdict() or self._world.stop_requested()
+
+    def last(self) -> None:
+        """The evaluation after the last step; nothing is left to stop."""
+        if self._world.rank == 0:
+            self._verdict()
+
+    def _verdict(self) -> str:
+        state, recorder = self._state, self._recorder
+        if self._world.decide is None or state is None or recorder is None or state.last is None:
+            return ""
+        if state.last["step"] <= self._judged:
+            return ""
+        self._judged = state.last["step"]
+        if recorder.writer is not None:
+            recorder.writer.settle()
+        return self._world.decide({**state.last, "seconds": state.elapsed})
 
 
 def evaluate(job: Job, world: World) -> dict[str, Any]:

@@ -64,6 +64,11 @@ class Writer:
         self.wait()
         self._write = self._pool.submit(commit, self._folder, state, keep=self._keep, best=best)
 
+    def settle(self) -> None:
+        """Return when nothing is being written. An error stays for `error`, `submit` and `wait`."""
+        if self._write is not None:
+            self._write.exception()
+
     def wait(self) -> None:
         """Return when nothing is left to write. Raises the error of the last write, once."""
         if self._write is None:

@@ -13,15 +13,16 @@ from raycls.errors import RayclsError, TrainError
 
 __all__ = ["ABORTED", "Agreement", "Worker"]
 
-GO, BUDGET, SIGINT, SIGTERM, ERROR = 0, 1, 2, 3, 4
-_REASONS = {GO: "", BUDGET: "budget", SIGINT: "sigint", SIGTERM: "sigterm"}
+GO, BUDGET, SEARCH, SIGINT, SIGTERM, ERROR = 0, 1, 2, 3, 4, 5
+_REASONS = {GO: "", BUDGET: "budget", SEARCH: "search", SIGINT: "sigint", SIGTERM: "sigterm"}
+_CODES = {reason: code for code, reason in _REASONS.items()}
 
 ABORTED = "another worker reported an error"
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What all ranks do next. `stop` is empty, `budget`, `sigint` or `sigterm`."""
+    """What all ranks do next. `stop` is empty, `budget`, `search`, `sigint` or `sigterm`."""
 
     stop: str
     save: bool
@@ -35,7 +36,7 @@ class Worker:
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     stop_requested: Callable[[], str] = lambda: ""
-    """Asked on rank 0: empty, `sigint` or `sigterm`."""
+    """Asked on rank 0: empty, `search` (a search stops this trial), `sigint` or `sigterm`."""
     pending_error: Callable[[], RayclsError | None] = lambda: None
     """An error that happened beside the loop, such as in the thread that writes checkpoints."""
     budget_seconds: float = 0.0
@@ -91,7 +92,7 @@ class Worker:
             return GO
         asked = self.stop_requested()
         if asked:
-            return SIGTERM if asked == "sigterm" else SIGINT
+            return _CODES[asked]
         if self.budget_seconds and self.elapsed >= self.budget_seconds:
             return BUDGET
         return GO
