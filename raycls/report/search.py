@@ -90,6 +90,7 @@ def parallel(trials: Iterable[Trial], paths: Sequence[str], metric: str, mode: s
         import matplotlib
 
         axes = figure.subplots()
+        label: dict[str, Any] = {"facecolor": "#ffffff", "linewidth": 0, "alpha": 0.8, "pad": 1}
         colors = matplotlib.colormaps["viridis_r"]
         for index, (trial, _) in enumerate(pairs):
             color = colors(index / max(1, len(pairs) - 1))
@@ -101,7 +102,7 @@ def parallel(trials: Iterable[Trial], paths: Sequence[str], metric: str, mode: s
         for index, scale in enumerate(scales):
             axes.axvline(index, color="#000000", linewidth=0.8)
             for place, text in scale.ticks:
-                axes.text(index + 0.02, place, text, fontsize=8, va="center", parse_math=False)
+                axes.text(index + 0.02, place, text, fontsize=8, va="center", parse_math=False, bbox=label)
         axes.set_xticks(range(len(scales)), [scale.title for scale in scales], fontsize=8)
         axes.set_xlim(-0.1, len(scales) - 0.6)
         axes.set_yticks([])
