@@ -60,7 +60,7 @@ def trial(ledger: Ledger, number: int, state: str | None, values: list[float], *
 
 
 def example(ledger: Ledger) -> None:
-    """Three finished, one running, two stopped, one failed: 3 x 10 + 2 + 3 + 1 + 4 = 40 of 70 epochs; 7 + 6 were saved."""
+    """Three finished, one running, two stopped, one failed: 3 x 10 + 2 + 3 + 1 + 4 = 40 of 70 epochs, 7 + 6 saved."""
     trial(ledger, 1, "finished", [0.5] * 10)
     trial(ledger, 2, "stopped", [0.4, 0.6, 0.61])
     trial(ledger, 3, "finished", [0.5, *[0.9] * 9])
