@@ -127,7 +127,7 @@ def _placed(values: Any, keys: Sequence[str], value: Any) -> Any:
 
 def _path_mistake(path: str, at: Places) -> Mistake | None:
     place, where = at(path), dotted((*SPACE, path))
-    fixed = next((start for start in _FIXED if path == start or path.startswith(f"{start}.")), None)
+    fixed = _fixed(path)
     if fixed is not None:
         return Mistake(place, where, f"{fixed} cannot be searched: {_FIXED[fixed]}")
     kind, options = kind_of(path), words.options()
@@ -141,10 +141,15 @@ def _path_mistake(path: str, at: Places) -> Mistake | None:
     if kind == "unknown":
         section = path.rpartition(".")[0]
         valid = ", ".join(option for option in options if section and option.rpartition(".")[0] == section)
-        meant = [other for other in _meant(path) if kind_of(other) in ("option", "mapping", "argument")]
+        meant = [other for other in _meant(path) if kind_of(other) != "section" and _fixed(other) is None]
         fix = f"did you mean {' or '.join(meant)}?" if meant else None
         return Mistake(place, where, "there is no such option", valid=valid or None, fix=fix)
     return None
+
+
+def _fixed(path: str) -> str | None:
+    """The section or option around `path` that may not be searched."""
+    return next((start for start in _FIXED if path == start or path.startswith(f"{start}.")), None)
 
 
 def _meant(path: str) -> tuple[str, ...]:

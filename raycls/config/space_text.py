@@ -57,7 +57,7 @@ def kind_of(path: str) -> Literal["section", "option", "mapping", "argument", "i
     model: type[Section] = Run
     keys = path.split(".")
     for depth, key in enumerate(keys):
-        if key not in model.model_fields:
+        if key not in model.model_fields or not all(keys):
             return "unknown"
         section = child(model, key)
         if section is not None:
@@ -65,7 +65,7 @@ def kind_of(path: str) -> Literal["section", "option", "mapping", "argument", "i
         elif depth == len(keys) - 1:
             return "mapping" if is_free(model, key) else "option"
         else:
-            return "argument" if is_free(model, key) and all(keys[depth:]) else "inside"
+            return "argument" if is_free(model, key) else "inside"
     return "section"
 
 
@@ -239,7 +239,7 @@ def _remedy(value: Any) -> str:
         near = suggest(re.split(r"[\W_]*\(|\s", value.strip(), maxsplit=1)[0], _FUNCTIONS)
         if near is not None:
             return f"write {_FUNCTIONS[near]}"
-    return "leave the path out, or take it out of the space" if value is None else f"write [{flow(value)}]"
+    return "leave the path out" if value is None else f"write [{flow(value)}]"
 
 
 def _is_conditional(value: Mapping[str, Any]) -> bool:

@@ -161,3 +161,25 @@ def test_values_of_overrides(text: str, value: Any) -> None:
 def test_values_that_would_lose_something_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_value(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("{a: uniform(0, 1)}", {"a": "uniform(0, 1)"}),
+        ("{a: quniform(0, 1, 0.1), b: 3}", {"a": "quniform(0, 1, 0.1)", "b": 3}),
+        ("{a: {when: {c: d}, values: choice(8, 16, x)}, b: [f(1, 2)]}", None),
+        ("{a: f(1), b: g(2, 3), c: h()}", {"a": "f(1)", "b": "g(2, 3)", "c": "h()"}),
+        ("{a: 'f(1', b: }", {"a": "f(1", "b": None}),
+        ("{a: f(1, 'b'}", {"a": "f(1", "b": None}),
+        ("a: f(1, 2)", {"a": "f(1, 2)"}),
+    ],
+)
+def test_a_function_in_braces_keeps_its_arguments(text: str, values: dict[str, Any] | None) -> None:
+    """YAML would end it at its first comma."""
+    document = parse(text, "x.yaml")
+    assert not document.mistakes
+    if values is None:
+        values = {"a": {"when": {"c": "d"}, "values": "choice(8, 16, x)"}, "b": ["f(1", "2)"]}
+    assert document.values == values
+    assert document.places[("a",)].line == 1
