@@ -9,6 +9,7 @@ import pytest
 
 import raycls.launch
 from raycls.config.load import load, load_text, to_dict
+from raycls.config.space_check import apply, space_of
 from raycls.data.augment import build
 from raycls.data.source import check_source
 from raycls.models.zoo import check
@@ -16,12 +17,14 @@ from raycls.train.optim import lr_factor
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
+SEARCHES = [file for file in FILES if file.stem.startswith("search_")]
 DEMO = Path(raycls.launch.__file__).with_name("demo.yaml")
 
 
 def test_the_promised_files_are_there_and_no_more_than_fifteen() -> None:
     names = {file.stem for file in FILES}
     assert {"digits", "cifar10_small", "cifar10_resnet18", "imagenet_resnet50", "finetune_folder"} <= names
+    assert {"search_digits", "search_cifar10"} <= names
     assert len(names) <= 15
 
 
@@ -47,10 +50,29 @@ def test_names_and_arguments_exist(file: Path) -> None:
     lr_factor(run.schedule, 0, steps_per_epoch=100, total_steps=1000)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SEARCHES, ids=lambda file: file.stem)
+def test_every_trial_of_a_search_could_start(file: Path) -> None:
+    run = load(file).run
+    assert run.search.trials > 1
+    trials = [apply(run, chosen) for chosen in space_of(run).corners(32)]
+    assert len(trials) > 10
+    for trial in trials:
+        check(trial.model)
+        build(trial.augment.train, train=True, image_size=trial.data.image_size)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file not in SEARCHES], ids=lambda file: file.stem)
 def test_files_stand_on_their_own(file: Path) -> None:
     origins = set(load(file).origins.values())
     assert all(origin == "default" or origin.startswith(f"{file.name}:") for origin in origins)
+    assert load(file).run.search.space == {}
+
+
+@pytest.mark.parametrize("file", SEARCHES, ids=lambda file: file.stem)
+def test_a_search_extends_the_config_it_varies(file: Path) -> None:
+    files = {origin.partition(":")[0] for origin in load(file).origins.values()} - {"default", file.name}
+    assert len(files) == 1
+    assert files < {other.name for other in FILES}
 
 
 def test_the_demo_is_the_digits_config_under_another_name() -> None:
