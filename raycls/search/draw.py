@@ -136,4 +136,4 @@ class Random:
             return None
         others = [chosen for chosen in self._space.combinations() if identity(chosen) not in self._seen]
         order = np.random.default_rng([self._search.seed, number, MOST_TRIES]).permutation(len(others))
-        return next((others[index] for index in order.tolist() if self.admits(others[index])), None)
+        return next((others[index] for index in map(int, order) if self.admits(others[index])), None)

@@ -65,9 +65,12 @@ def test_what_is_not_finite_is_the_worst(mode: str) -> None:
 
 def test_repetitions_change_nothing() -> None:
     median, other = _three(), _three()
+    for known in (median, other):
+        assert known.judge(9, 1, 0.35).cutoff == 0.3
+    assert median.judge(9, 1, 0.9) == Verdict()
     for epoch in (1, 2, 3):
         assert median.judge(2, epoch, -9.0) == Verdict()
-    assert median.judge(9, 2, 0.39) == other.judge(9, 2, 0.39)
+    assert median.judge(9, 2, 0.3) == other.judge(9, 2, 0.3) != Verdict()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import pytest
 from raycls.config.search import SearchConfig
 from raycls.config.space import Condition, Parameter, Space
 from raycls.errors import ConfigError
-from raycls.search.draw import Random, identity
+from raycls.search.draw import Random, any_fits, identity
 from raycls.search.sample import Sampler
 from raycls.search.tpe import Tpe
 
@@ -95,6 +96,45 @@ def test_another_process_suggests_the_same() -> None:
     assert repr(_searched(_tpe(seed=3), 20)) != found.stdout.strip()
 
 
+_LINE = Space((Parameter("optim.lr", "uniform", low=0, high=1),))
+
+
+def _taught(fits: Callable[[dict[str, Any]], bool] = any_fits) -> Tpe:
+    """A sampler that was told of 20 trials of a line, of which those about 0.4 are the best."""
+    sampler = Tpe(_LINE, SearchConfig(algorithm="optuna"), mode="max", fits=fits)
+    for number in range(1, 21):
+        sampler.tell(number, {"optim.lr": number / 20}, -abs(number / 20 - 0.4))
+    return sampler
+
+
+def test_how_a_trial_began_makes_no_difference_after_its_end() -> None:
+    one, other = _taught(), _taught()
+    one.adopt(21, {"optim.lr": 0.41})
+    for sampler in (one, other):
+        sampler.tell(21, {"optim.lr": 0.41}, -0.01)
+    assert one.suggest(22) == other.suggest(22)
+
+
+def test_running_trials_make_a_difference() -> None:
+    one, other = _taught(), _taught()
+    for number in range(21, 31):
+        one.adopt(number, {"optim.lr": 0.4 + number / 10_000})
+    found = [[sampler.suggest(number) for number in range(31, 36)] for sampler in (one, other)]
+    assert found[0] != found[1]
+
+
+def test_what_does_not_fit_is_replaced_by_the_next_best() -> None:
+    asked: list[float] = []
+
+    def fits(chosen: dict[str, Any]) -> bool:
+        asked.append(chosen["optim.lr"])
+        return len(asked) == 6
+
+    assert _taught(fits).suggest(21) == {"optim.lr": asked[-1]}
+    assert len(set(asked)) == 6
+    assert all(abs(value - 0.4) < 0.2 for value in asked)  # draws at random would be there in 4 of 1000 cases
+
+
 def test_asked_again_it_suggests_the_same() -> None:
     sampler = _tpe()
     first = sampler.suggest(1)
@@ -126,8 +166,7 @@ def test_it_learns(mode: Literal["max", "min"]) -> None:
 
 
 def test_it_avoids_where_trials_fail() -> None:
-    space = Space((Parameter("optim.lr", "uniform", low=0, high=1),))
-    sampler = _tpe(space)
+    sampler = _tpe(_LINE)
     found: list[float] = []
     for number in range(1, 41):
         chosen = sampler.suggest(number)
