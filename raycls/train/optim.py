@@ -22,15 +22,8 @@ Mode = Literal["min", "max"]
 def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
     """torch's optimizer over the trainable parameters of `model`, at the full `optim.lr`.
 
-    Raises ConfigError for a combination that torch does not have, ModelError without trainable parameters.
+    Raises ModelError where the model has none.
     """
-    if config.name == "sgd" and config.nesterov and config.momentum == 0:
-        raise ConfigError(
-            "Nesterov momentum needs momentum",
-            where="optim.nesterov",
-            found="optim.momentum: 0",
-            fix="set optim.momentum, for example to 0.9, or optim.nesterov: false",
-        )
     groups = parameter_groups(model, config.weight_decay, config.weight_decay_on)
     if not groups:
         raise ModelError("the model has no parameters that can be trained", where="model.name")

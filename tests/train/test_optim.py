@@ -254,8 +254,3 @@ def test_frozen_parameters_are_left_out() -> None:
     head.bias.requires_grad = True
     groups = build_optimizer(OptimConfig(weight_decay_on="weights", weight_decay=0.1), model).param_groups
     assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.0, 1)]
-
-
-def test_nesterov_without_momentum_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"optim\.nesterov"):
-        build_optimizer(OptimConfig().model_copy(update={"nesterov": True, "momentum": 0.0}), small_model())
