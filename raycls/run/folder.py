@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from raycls.errors import CheckpointError
 from raycls.run import strict_json
@@ -16,12 +16,10 @@ from raycls.run.local import is_temporary
 from raycls.run.lock import Lock
 from raycls.run.store import Store
 
-__all__ = ["Attempt", "RunFolder", "parse_line", "read_json_lines", "survives", "surviving", "survivors"]
+__all__ = ["Attempt", "RunFolder", "parse_line", "read_json_lines", "survives", "survivors"]
 
 _STEP = re.compile(r"step-(\d{8,})")
 _STARTING_FIELDS = ("attempt", "step", "workers", "threads", "time")
-
-Line = TypeVar("Line", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True)
@@ -159,19 +157,11 @@ class RunFolder:
                     self.store.delete(folder + name)
 
 
-def surviving(lines: Iterable[Line], attempts: Sequence[Attempt]) -> list[Line]:
-    """The lines that led to the newest state, in their order.
-
-    A line tells its `attempt` and its `step`, the steps done after it. It survives if its attempt began
-    before it and no later attempt began before it: what came after a checkpoint that a later attempt went on
-    from was done again. Lines without a step survive; lines of an unknown attempt do not.
-    """
-    spans = survivors(attempts)
-    return [line for line in lines if survives(line, spans)]
-
-
 def survivors(attempts: Sequence[Attempt]) -> dict[int, tuple[int, int | None]]:
-    """Per attempt (first, last): its steps `first < step <= last` led to the newest state; None is no end."""
+    """Per attempt (first, last): its steps `first < step <= last` led to the newest state; None is no end.
+
+    What came after a checkpoint that a later attempt went on from was done again.
+    """
     spans: dict[int, tuple[int, int | None]] = {}
     last: int | None = None
     for attempt in sorted(attempts, key=lambda item: item.attempt, reverse=True):
@@ -195,7 +185,10 @@ def parse_line(line: str) -> dict[str, Any] | None:
 
 
 def survives(line: Mapping[str, Any], spans: Mapping[int, tuple[int, int | None]]) -> bool:
-    """Whether `line` lies in the span of its attempt."""
+    """Whether `line`, which tells its `attempt` and its `step` (the steps done after it), led to the newest state.
+
+    It did if it lies in the span of its attempt. A line without a step survives, one of an unknown attempt does not.
+    """
     step, attempt = line.get("step"), line.get("attempt")
     if not isinstance(step, int | float):
         return True

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raycls.errors import CheckpointError, LaunchError
-from raycls.run.folder import Attempt, RunFolder, surviving
+from raycls.run.folder import Attempt, RunFolder, survives, survivors
 from raycls.run.lock import Lock
 from raycls.run.store import Store
 
@@ -17,6 +19,11 @@ def attempt(number: int, step: int) -> Attempt:
 
 def line(number: int, step: int) -> dict[str, int]:
     return {"attempt": number, "step": step}
+
+
+def surviving(lines: Sequence[Mapping[str, Any]], attempts: Sequence[Attempt]) -> list[Mapping[str, Any]]:
+    spans = survivors(attempts)
+    return [line for line in lines if survives(line, spans)]
 
 
 def test_attempts_are_counted_and_remembered(store: Store) -> None:
