@@ -89,6 +89,27 @@ def train(
     raise typer.Exit(outcome.exit_code)
 
 
+@app.command()
+def search(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file with a section search, see configs/.")],
+    overrides: Overrides = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start again: a search folder that is there is renamed, never deleted.")
+    ] = False,
+) -> None:
+    """Search over options of CONFIG with Ray Tune. The same command again goes on with the search."""
+    from raycls.config.load import load
+
+    loaded = load(config, overrides or ())
+    _prepare()
+    from raycls.launch import search as searching
+    from raycls.launch.search_display import make_search_display
+
+    with make_search_display(loaded.run.track, _screen()) as display:
+        outcome = searching.search(loaded, new=new, command=_command(), display=display)
+    raise typer.Exit(outcome.exit_code)
+
+
 @app.command("eval")
 def evaluate(
     run: RunFolderArgument,
@@ -174,11 +195,14 @@ def demo() -> None:
 
 
 def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
-    """A live display belongs on the terminal (stderr); plain lines are what the command prints (stdout)."""
     from raycls.launch.display import make
 
-    chosen = sys.stderr if sys.stdout.isatty() and sys.stderr.isatty() else sys.stdout
-    return make(track, chosen if stream is None else stream)
+    return make(track, _screen() if stream is None else stream)
+
+
+def _screen() -> IO[str]:
+    """A live display belongs on the terminal (stderr); plain lines are what the command prints (stdout)."""
+    return sys.stderr if sys.stdout.isatty() and sys.stderr.isatty() else sys.stdout
 
 
 def _run_folder(run: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from raycls.errors import LaunchError
 from raycls.launch.guard import guarded
 
-__all__ = ["Cluster", "prepare_environment", "running_cluster"]
+__all__ = ["Cluster", "nodes", "prepare_environment", "running_cluster"]
 
 _QUIET = {
     # Without this Ray uploads the working directory and builds a new environment under `uv run`.
@@ -106,7 +106,7 @@ def _joined(address: str) -> Iterator[Cluster]:
                     "RAY_AUTH_TOKEN_PATH; without RAY_ADDRESS a private Ray is started",
                 ) from error
             try:
-                yield Cluster(False, address, dict(ray.cluster_resources()), "the logs of the cluster", _nodes())
+                yield Cluster(False, address, dict(ray.cluster_resources()), "the logs of the cluster", nodes())
             finally:
                 ray.shutdown()
     finally:
@@ -155,7 +155,7 @@ def _started(folder: str) -> Iterator[Cluster]:
                 fix=f"see the logs in {folder}; scale.workers=0 trains without Ray",
             ) from error
         logs = os.path.join(folder, "session_latest", "logs")
-        yield Cluster(True, "local", dict(ray.cluster_resources()), logs, _nodes())
+        yield Cluster(True, "local", dict(ray.cluster_resources()), logs, nodes())
     finally:
         ray.shutdown()
 
@@ -175,7 +175,8 @@ def _connect(address: str, **options: Any) -> None:
             signal.signal(signal.SIGTERM, before)
 
 
-def _nodes() -> tuple[dict[str, float], ...]:
+def nodes() -> tuple[dict[str, float], ...]:
+    """The resources of each node that is alive now."""
     import ray
 
     return tuple(dict(node["Resources"]) for node in ray.nodes() if node["Alive"])

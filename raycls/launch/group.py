@@ -26,7 +26,7 @@ from raycls.launch.wording import STOPPING
 from raycls.run.folder import RunFolder
 from raycls.train.worker import ABORTED
 
-__all__ = ["run_group"]
+__all__ = ["StopWatch", "run_group"]
 
 _CONTROLLER_RETRIES = 10
 """How often Ray Train may try to place a group of workers before the run fails."""
@@ -158,7 +158,7 @@ def _worker_main(settings: dict[str, Any]) -> None:
     device: Any = torch.device("cpu") if job.device == "cpu" else ray_torch.get_device()
     if ray.get(mailbox.stopped.remote("", 0.0)) == ABORT:
         return  # the group before this one failed for good
-    stop = _StopWatch(mailbox)
+    stop = StopWatch(mailbox)
     if rank == 0:
         mailbox.post.remote({"kind": "group", "placement_group": _placement_group()})
     world = World(
@@ -191,7 +191,7 @@ def _placement_group() -> str:
     return group.id.hex() if group is not None else ""
 
 
-class _StopWatch:
+class StopWatch:
     """Waits, in a thread of its own, for the driver's request to stop. Where it is to abort, ends the process."""
 
     def __init__(self, mailbox: Any) -> None:

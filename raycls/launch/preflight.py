@@ -30,7 +30,17 @@ from raycls.run.lock import Lock
 from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
 
-__all__ = ["Prepared", "check_fit", "executor_of", "image_size", "prepare", "reduction_of"]
+__all__ = [
+    "Prepared",
+    "check_fit",
+    "evaluated_split",
+    "executor_of",
+    "image_size",
+    "plan_of",
+    "prepare",
+    "reduction_of",
+    "room",
+]
 
 _LOCK_SECONDS = 60.0
 """How long a first start waits for the process that wrote before it: a killed one is gone within seconds."""
@@ -72,7 +82,8 @@ def prepare(
 ) -> Prepared:
     """Check everything that can be checked here, open the run folder, and make or find the plan.
 
-    `dataset` is what `open_dataset` gave for the same data before; trials of a search share one. A folder without a checkpoint holds nothing to go on from: what is started there may differ from the first try.
+    `dataset` is what `open_dataset` gave for the same data before: trials of a search share one. A folder without a
+    checkpoint holds nothing to go on from: what is started there may differ from the first try.
     """
     check_source(run.data)
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
@@ -82,9 +93,9 @@ def prepare(
     if not resumed:  # a resumed run needs no weights to start from
         zoo.check(run.model)
     dataset = dataset or open_dataset(run.data)
-    evaluated = _evaluated(run, dataset)
+    evaluated_split(run, dataset)
     written = folder.read_json(RunFolder.PLAN) if resumed else None
-    plan = _plan(run, dataset, written, 0 if evaluated is None else len(evaluated))
+    plan = _resumed_plan(run, plan_of(run, dataset), written)
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=not resumed)
     _check_forward(run, model, dataset, plan)
@@ -98,7 +109,7 @@ def prepare(
     return Prepared(run, dataset, plan, folder, parameters, tuple(command), _finished(folder))
 
 
-def _evaluated(run: Run, dataset: Dataset) -> Split | None:
+def evaluated_split(run: Run, dataset: Dataset) -> Split | None:
     """The split that is evaluated during training; DataError where the data has no such split."""
     split = dataset.splits.get(run.evaluate.split)
     if split is None and run.evaluate.every != "off":
@@ -128,19 +139,20 @@ def check_fit(run: Run, nodes: Sequence[Mapping[str, float]], device: str, execu
             "(one that was trained on GPUs needs --new for that)",
         )
     decoding = _DECODING_CPUS if executor == "ray" else 0.0
-    room = _room(run, nodes, device, decoding)
-    if room < workers:
+    places = room(run, nodes, device, executor)
+    if places < workers:
         raise LaunchError(
             "the run does not fit the cluster: it would wait for ever",
-            found=f"{_described(nodes)}: room for {room} of {workers} workers",
+            found=f"{_described(nodes)}: room for {places} of {workers} workers",
             valid=f"{share:g} CPUs{' and a GPU' if device == 'cuda' else ''} on one node for each worker"
             + (f", and {decoding:g} CPUs on one node for decoding" if decoding else ""),
             fix="lower scale.workers or scale.cpus_per_worker, or add CPUs",
         )
 
 
-def _room(run: Run, nodes: Sequence[Mapping[str, float]], device: str, decoding: float) -> int:
+def room(run: Run, nodes: Sequence[Mapping[str, float]], device: str, executor: str) -> int:
     """How many workers find their place when the decoding has its own, on the node where it costs fewest of them."""
+    decoding = _DECODING_CPUS if executor == "ray" else 0.0
 
     def places(node: Mapping[str, float], taken: float = 0.0) -> int:
         count = int((node.get("CPU", 0.0) - taken) / run.scale.cpus_per_worker + 1e-6)
@@ -199,12 +211,14 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> 
         ) from error
 
 
-def _plan(run: Run, dataset: Dataset, written: dict[str, Any] | None, evaluate_rows: int) -> Plan:
-    plan = make_plan(
+def plan_of(run: Run, dataset: Dataset) -> Plan:
+    """The plan of a run that starts now."""
+    evaluated = dataset.splits.get(run.evaluate.split)
+    return make_plan(
         seed=run.run.seed,
         samples=len(dataset.splits["train"]),
         classes=len(dataset.classes),
-        evaluate_rows=evaluate_rows,
+        evaluate_rows=0 if evaluated is None else len(evaluated),
         batch_size=run.data.batch_size,
         workers=run.scale.workers,
         train=run.train,
@@ -212,6 +226,9 @@ def _plan(run: Run, dataset: Dataset, written: dict[str, Any] | None, evaluate_r
         checkpoint=run.checkpoint,
         track=run.track,
     )
+
+
+def _resumed_plan(run: Run, plan: Plan, written: dict[str, Any] | None) -> Plan:
     if written is None:
         return plan
     # What decides the bits stays what it was at the first start; how often to save and log may change.

@@ -27,7 +27,7 @@ from raycls.launch.wording import STOPPING
 from raycls.run.folder import RunFolder
 from raycls.train.plan import Plan
 
-__all__ = ["Outcome", "evaluate", "train"]
+__all__ = ["Outcome", "StopRequest", "device_of", "evaluate", "make_job", "train"]
 
 _EVALUATION_OPTIONS = (
     "scale.",
@@ -60,8 +60,8 @@ class Outcome:
 def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: Display) -> Outcome:
     """Train `run`, or go on with it, and wait for its end. Blocks; SIGINT and SIGTERM end it after a checkpoint."""
     began = time.monotonic()
-    _check_device(run)
-    with _StopRequest(display.abandon) as stop:
+    _checkdevice_of(run)
+    with StopRequest(display.abandon) as stop:
         prepared = prepare(run, new=new, command=command, say=lambda text: display.record(_event(text)))
         if prepared.result is not None:
             result = {**prepared.result, "state": "already"}
@@ -91,7 +91,7 @@ def evaluate(
         )
     text = store.store.read_bytes(RunFolder.CONFIG).decode()
     run = _overridden(text, store.store.describe(RunFolder.CONFIG), overrides)
-    _check_device(run)
+    _checkdevice_of(run)
     dataset = open_dataset(run.data)
     wanted = split or ("test" if "test" in dataset.splits else run.evaluate.split)
     if wanted not in dataset.splits:
@@ -113,8 +113,8 @@ def evaluate(
     evaluating = _event(f"evaluating {count} image{'' if count == 1 else 's'} of split {wanted}")
     # No request to stop here: nothing is lost where an evaluation is interrupted.
     if run.scale.workers == 0:
-        device = _device(run, torch.cuda.device_count())
-        job = _job(run, store, plan, dataset, device, wanted)
+        device = device_of(run, torch.cuda.device_count())
+        job = make_job(run, store, plan, dataset, device, wanted)
         display.record(evaluating)
         summary = session.evaluate(job, World(device=torch.device(device)))
     else:
@@ -122,18 +122,18 @@ def evaluate(
         with running_cluster() as cluster:
             from raycls.launch.group import run_group
 
-            device = _device(run, cluster.gpus)
-            job = _job(run, store, plan, dataset, device, wanted)
+            device = device_of(run, cluster.gpus)
+            job = make_job(run, store, plan, dataset, device, wanted)
             check_fit(run, cluster.nodes, device, job.executor)
             display.record(evaluating)
             summary = run_group(session.evaluate, job, run, cluster, lambda: "", lambda record: None)
     return {"split": wanted, **summary}
 
 
-def _train_here(prepared: Prepared, stop: _StopRequest, display: Display) -> dict[str, Any]:
+def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
     run = prepared.run
-    device = _device(run, torch.cuda.device_count())
-    job = _job(run, prepared.folder, prepared.plan, prepared.dataset, device)
+    device = device_of(run, torch.cuda.device_count())
+    job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
     answered = False
 
     def stop_requested() -> str:
@@ -152,20 +152,21 @@ def _train_here(prepared: Prepared, stop: _StopRequest, display: Display) -> dic
     return session.train(job, world)
 
 
-def _train_on_ray(prepared: Prepared, stop: _StopRequest, display: Display) -> dict[str, Any]:
+def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
     run = prepared.run
     display.record(_event(_connecting()))
     with running_cluster() as cluster:
         from raycls.launch.group import run_group
 
-        device = _device(run, cluster.gpus)
-        job = _job(run, prepared.folder, prepared.plan, prepared.dataset, device)
+        device = device_of(run, cluster.gpus)
+        job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
         check_fit(run, cluster.nodes, device, job.executor)
         display.record(_event(f"placing {run.scale.workers} worker{'' if run.scale.workers == 1 else 's'}"))
         return run_group(session.train, job, run, cluster, stop.asked, _Poster(prepared, job, display))
 
 
-def _job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str, split: str = "") -> Job:
+def make_job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str, split: str = "") -> Job:
+    """What the workers of a run are told. `split` is for an evaluation."""
     written = folder.read_json(RunFolder.PLAN) or {}
     return Job(
         config=config.to_dict(run),
@@ -181,13 +182,14 @@ def _job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str, spl
     )
 
 
-def _device(run: Run, gpus: int) -> str:
+def device_of(run: Run, gpus: int) -> str:
+    """`cpu` or `cuda`, where there are `gpus` GPUs."""
     if run.scale.device != "auto":
         return run.scale.device
     return "cuda" if gpus else "cpu"
 
 
-def _check_device(run: Run) -> None:
+def _checkdevice_of(run: Run) -> None:
     """Refuse a GPU that is not in this machine, where the run stays in this process."""
     if run.scale.workers == 0 and run.scale.device == "cuda" and not torch.cuda.is_available():
         raise LaunchError(
@@ -260,7 +262,7 @@ class _Poster:
         }
 
 
-class _StopRequest:
+class StopRequest:
     """SIGINT and SIGTERM as a request: the first is remembered, the second ends the process at once."""
 
     def __init__(self, before_end: Callable[[], None]) -> None:
@@ -268,7 +270,7 @@ class _StopRequest:
         self._reason = ""
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> _StopRequest:
+    def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._signalled)

@@ -80,10 +80,18 @@ class Trial:
     test: Mapping[str, float] | None = None
     """What the test split gave, once."""
     _steps: set[int] = field(default_factory=set[int])
+    _own_from: int = 0
 
     def value(self, metric: str, mode: str) -> float | None:
-        """The best `metric` (`mode` max or min) over the results, None where none of them is finite."""
-        found = [value for item in self.results if math.isfinite(value := item.values.get(metric, math.nan))]
+        """The best `metric` (`mode` max or min) over the results of the present weights, None where none is finite.
+
+        After an exploit the weights are another trial's: what was measured before it is not theirs.
+        """
+        found = [
+            value
+            for item in self.results[self._own_from :]
+            if math.isfinite(value := item.values.get(metric, math.nan))
+        ]
         return (max(found) if mode == "max" else min(found)) if found else None
 
     def knows(self, step: int) -> bool:
@@ -169,6 +177,7 @@ class _Known:
             return False
         trial.exploits.append(item)
         trial.chosen = item.chosen
+        trial._own_from = len(trial.results)
         trial._steps = {step for step in trial._steps if step <= item.step}
         return True
 

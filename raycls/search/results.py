@@ -44,7 +44,18 @@ def ranked(ledger: Ledger, metric: str, mode: str) -> list[Trial]:
 
 
 def best(ledger: Ledger, metric: str, mode: str) -> Trial | None:
-    """The best finished trial, the best stopped one where none finished, None where neither has a value."""
+    """The best finished trial, the best stopped one where none finished, None where neither has a value.
+
+    A search that ended because a trial reached its target was ended by that trial: there, the value alone counts.
+    """
+    if ledger.end_reason == "target":
+        sign = 1.0 if mode == "max" else -1.0
+        values = {trial.id: trial.value(metric, mode) for trial in measured(ledger, metric, mode)}
+        return max(
+            measured(ledger, metric, mode),
+            key=lambda item: (sign * (values[item.id] or 0.0), -item.number),
+            default=None,
+        )
     first = next(iter(ranked(ledger, metric, mode)), None)
     return first if first is not None and first.state in ("finished", "stopped") else None
 

@@ -67,7 +67,7 @@ def test_ctrl_c_ends_after_a_checkpoint(tmp_path: Path) -> None:
 def test_the_second_signal_gives_the_terminal_back_first(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(os, "_exit", seen.append)
-    with trainer._StopRequest(lambda: seen.append("given back")) as stop:
+    with trainer.StopRequest(lambda: seen.append("given back")) as stop:
         signal.raise_signal(signal.SIGTERM)
         assert (stop.asked(), seen) == ("sigterm", [])
         signal.raise_signal(signal.SIGINT)

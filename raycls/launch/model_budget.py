@@ -1,0 +1,53 @@
+"""Parameters and floating-point operations of a model, for a search with a budget of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from raycls.config.schema import Run
+from raycls.config.space_check import apply
+from raycls.config.write import flow
+from raycls.models import zoo
+
+__all__ = ["Cost", "cost_of", "within"]
+
+Cost = tuple[int, int]
+"""(parameters, floating-point operations of the forward pass of one image)."""
+
+
+def cost_of(run: Run, classes: int, height: int, width: int) -> Cost:
+    """What the model of `run` costs on images of `height` x `width`. Multiplication and addition are two operations.
+
+    Convolutions, matrix products and attention are counted, as torch's `FlopCounterMode` does; what goes element by
+    element is not. Raises ConfigError and ModelError where the model cannot be built.
+    """
+    model = zoo.build(run.model, classes, run.run.seed, load=False).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, height, width))
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops()
+
+
+def within(run: Run, classes: int, size: Callable[[Run], tuple[int, int]]) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether values of the space give a model within `search.max_parameters` and `search.max_flops`.
+
+    `size` gives height and width of the images of a run. Each model is built once.
+    """
+    limits = run.search.max_parameters, run.search.max_flops
+    known: dict[str, Cost] = {}
+
+    def fits(chosen: Mapping[str, Any]) -> bool:
+        if limits == ("off", "off"):
+            return True
+        key = flow(
+            {path: value for path, value in chosen.items() if path.split(".")[0] in ("model", "data", "augment")}
+        )
+        if key not in known:
+            varied = apply(run, chosen)
+            known[key] = cost_of(varied, classes, *size(varied))
+        return all(isinstance(limit, str) or value <= limit for limit, value in zip(limits, known[key], strict=True))
+
+    return fits

@@ -1,0 +1,314 @@
+"""`raycls search`: a board of trials, played by Ray Tune, from the first check to `best.yaml`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from raycls.config import load as config
+from raycls.config.space_check import apply
+from raycls.errors import EXIT_DONE, EXIT_STOPPED, LaunchError
+from raycls.launch.cluster import Cluster, running_cluster
+from raycls.launch.exploits import kept
+from raycls.launch.search_display import SearchDisplay
+from raycls.launch.search_plan import Search, open_search
+from raycls.launch.search_wording import end_text, search_lines, start_text, stop_text
+from raycls.launch.slots import Slots
+from raycls.launch.trainer import StopRequest, device_of
+from raycls.report.search import plots
+from raycls.search.board import Move, Task
+from raycls.search.results import best, ranked, write_csv
+
+__all__ = ["SearchOutcome", "search"]
+
+BEST = "best.yaml"
+_SIGNALS = {"sigint": 130, "sigterm": 143}
+_NODES_SECONDS = 5.0
+"""How often the cluster is asked for its size."""
+_TUNE = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # three files per trial that nobody reads: the run folder has them
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours: they end trials at a step boundary
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # its snapshot forgets rungs and suggestions; the ledger does not
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """How a search ended: `done`, `stopped` (by a signal) or `budget`."""
+
+    state: str
+    folder: str
+    best: str | None
+    """The winner's trial."""
+    value: float | None
+    exit_code: int
+
+
+def search(
+    loaded: config.Loaded, *, new: bool = False, command: Sequence[str] = (), display: SearchDisplay
+) -> SearchOutcome:
+    """Search the space of a config, or go on with a search, and wait for its end. Writes the search folder.
+
+    Raises ConfigError and DataError before Ray is started, LaunchError where no trial can ever start or all fail.
+    """
+    with StopRequest(display.abandon) as stop, ExitStack() as stack:
+        plan = stack.enter_context(open_search(loaded, new=new, command=command, say=display.event))
+        if not plan.is_done:
+            display.event("starting Ray" if not os.environ.get("RAY_ADDRESS") else "joining Ray")
+            with running_cluster() as cluster:
+                _Play(plan, cluster, stop, display).run()
+        lines = search_lines(plan.board.ledger, plan.metric, plan.mode)
+        interrupted = plan.interrupted or stop.asked()
+        winner = _write_results(plan, display.event)
+        display.finish([*lines, *_ending(plan, interrupted, winner)])
+    value = None if winner is None else plan.board.ledger.trials[winner].value(plan.metric, plan.mode)
+    state = {"": "done", "budget": "budget"}.get(interrupted, "stopped")
+    code = _SIGNALS.get(interrupted, EXIT_STOPPED) if interrupted else EXIT_DONE
+    return SearchOutcome(state, plan.folder.store.describe(), winner, value, code)
+
+
+class _Play:
+    """One start of a search on a cluster."""
+
+    def __init__(self, plan: Search, cluster: Cluster, stop: StopRequest, display: SearchDisplay) -> None:
+        from raycls.launch.mailbox import make_mailbox
+        from raycls.launch.tuning import Groups
+
+        self.plan, self.stop, self.display = plan, stop, display
+        self.board, self.ledger = plan.board, plan.board.ledger
+        self.device = device_of(plan.run, cluster.gpus)
+        self.slots = Slots.of(plan.run, self.device)
+        self.slots.check(cluster.nodes)
+        self.nodes, self._asked = cluster.nodes, time.monotonic()
+        self.began = time.monotonic()
+        self.groups, self.mailbox = Groups(), make_mailbox()
+        self.told = False
+
+    def run(self) -> None:
+        """Play until there is nothing left to do, a signal, or the end of the budget."""
+        plan = self.plan
+        self.ledger.start()
+        self.display.start(plan.header(self.slots.arithmetic(self.nodes)))
+        self._refuse_small_population()
+        self._tune(self.board.next)
+        if plan.interrupted:
+            return
+        if self.board.over == "failed":
+            raise _all_failed(plan)
+        self.ledger.end_search(self.board.over)
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """Train the two best anew, each with several seeds."""
+        seeds = self.plan.run.search.confirm.seeds
+        if isinstance(seeds, str):
+            return
+        first = [trial for trial in ranked(self.ledger, self.plan.metric, self.plan.mode) if trial.state != "failed"]
+        winner = best(self.ledger, self.plan.metric, self.plan.mode)
+        rivals = [trial for trial in first if winner is not None and trial.id != winner.id][:1]
+        chosen = [winner, *rivals] if winner is not None else []
+        # The seed of the search itself chose the winner: the models that are compared have other ones.
+        base = self.plan.run.run.seed
+        tasks = [self.board.confirm(trial.id, base + k) for k in range(1, seeds + 1) for trial in chosen]
+        left = [task for task in tasks if task is not None]
+        if left:
+            self.display.event(f"training the best {len(chosen)} on {seeds} seeds each, for the test split")
+            self._tune(lambda: left.pop(0) if left else None)
+
+    def _tune(self, take: Callable[[], Task | None]) -> None:
+        from ray import tune
+
+        from raycls.launch.trial import Shared, TrialProcess
+        from raycls.launch.tuning import Judge, Lost, Supply
+
+        plan = self.plan
+        shared = Shared(
+            config=config.to_dict(plan.run),
+            dataset=plan.dataset,
+            trials=plan.folder.store.sub("trials").uri,
+            device=self.device,
+            workdir=os.getcwd(),
+            command=tuple(plan.command),
+            mailbox=self.mailbox,
+        )
+        judge = Judge(
+            self.board,
+            self.groups,
+            tick=self._tick,
+            changed=self._changed,
+            interrupted=lambda: bool(plan.interrupted),
+            shares=lambda: self.board.population is not None,
+            donated=self._donated,
+        )
+        process = tune.with_resources(tune.with_parameters(TrialProcess, shared=shared), self.slots.resources())
+        with _tunes_folder() as folder:
+            tuner = tune.Tuner(
+                process,
+                tune_config=tune.TuneConfig(
+                    search_alg=Supply(lambda: None if self._leaving() else take(), self._room, self._started),
+                    scheduler=judge,
+                    num_samples=-1,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name="trials",
+                    storage_path=folder,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=plan.run.search.max_failures),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    callbacks=[Lost(self.groups, self.display.event)],
+                ),
+            )
+            try:
+                tuner.fit()
+            finally:
+                self.groups.close()
+
+    def _tick(self) -> None:
+        """Several times a second: whether all trials are to end."""
+        budget = self.plan.budget_seconds
+        if budget and not self.plan.interrupted and self.ledger.seconds + time.monotonic() - self.began >= budget:
+            self.plan.interrupted = "budget"
+        self.plan.interrupted = self.plan.interrupted or self.stop.asked()
+        if not self.told and self._leaving():
+            self.told = True
+            self.mailbox.stop.remote("search")
+            self.display.event("stopping: every trial finishes its step and writes a checkpoint")
+
+    def _leaving(self) -> bool:
+        return bool(self.plan.interrupted) or self.board.over in ("target", "failed")
+
+    def _room(self) -> int:
+        """Trials at a time, now: the cluster may have grown."""
+        if self.board.population is not None:
+            return self.plan.run.search.trials  # Tune lets them take turns
+        if time.monotonic() - self._asked > _NODES_SECONDS:
+            from raycls.launch.cluster import nodes
+
+            self._asked, before = time.monotonic(), self.slots.count(self.nodes)
+            self.nodes = nodes()
+            if self.slots.count(self.nodes) != before:
+                self.display.event(self.slots.arithmetic(self.nodes))
+        return max(1, self.slots.count(self.nodes))
+
+    def _refuse_small_population(self) -> None:
+        trials, places = self.plan.run.search.trials, self.slots.count(self.nodes)
+        if self.board.population is not None and self.slots.nested and places < trials:
+            raise LaunchError(
+                "a population of trials with several workers each needs a place for every one of them",
+                where="search.trials",
+                found=self.slots.arithmetic(self.nodes),
+                valid=f"at most {places} trials",
+                fix="lower search.trials, set scale.workers to 1 (such trials take turns), or add nodes",
+            )
+
+    def _started(self, task: Task) -> str:
+        trial = self.ledger.trials[task.trial]
+        again = ", going on" if trial.results else ""
+        self.display.event(start_text(trial) + again)
+        self.display.update(self.ledger, self.plan.metric, self.plan.mode)
+        return self._donated(task) if task.exploits else ""
+
+    def _donated(self, task: Task) -> str:
+        """Where a trial finds the weights that it goes on from."""
+        newest = self.ledger.trials[task.trial].exploits[-1]
+        place = self.plan.folder.store.sub(kept(task.trial, task.exploits))
+        self.display.event(f"trial {task.trial} goes on from trial {newest.donor} at step {newest.step}")
+        return json.dumps({"checkpoint": place.uri, "step": newest.step, "count": task.exploits})
+
+    def _changed(self, name: str, move: Move | None) -> None:
+        trial, metric, mode = self.ledger.trials[name], self.plan.metric, self.plan.mode
+        if move is not None and move.stop:
+            self.display.event(stop_text(trial, metric, mode, trial.results[-1].cutoff))
+        elif move is None:
+            if trial.state != "stopped":
+                self.display.event(end_text(trial, metric, mode))
+            write_csv(self.plan.folder.store, self.ledger, self.plan.space.paths, metric, mode)
+        self.display.update(self.ledger, metric, mode)
+
+
+@contextmanager
+def _tunes_folder() -> Iterator[str]:
+    """Where Tune keeps what it must: nothing of it is read again. It is quiet for that long."""
+    before = {name: os.environ.get(name) for name in _TUNE}
+    os.environ.update(_TUNE)
+    folder = tempfile.mkdtemp(prefix="raycls-tune-")
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # what happens to trials is told by us, and stands in the ledger
+    try:
+        yield folder
+    finally:
+        logger.setLevel(level)
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _write_results(plan: Search, say: Callable[[str], None]) -> str | None:
+    """The table, the plots, and the winner's config. Returns the winner."""
+    ledger, store = plan.board.ledger, plan.folder.store
+    write_csv(store, ledger, plan.space.paths, plan.metric, plan.mode)
+    if not plan.interrupted:
+        drawn, left_out = plots(
+            list(ledger.trials.values()), plan.space.paths, plan.metric, plan.mode, rungs=plan.rungs_in_epochs()
+        )
+        for name, data in drawn.items():
+            store.write_bytes(name, data)
+        for line in left_out:
+            say(line)
+    winner = best(ledger, plan.metric, plan.mode)
+    if winner is None:
+        return None
+    store.write_bytes(BEST, _best_yaml(plan, winner.chosen, winner.id, bool(winner.exploits)).encode())
+    return winner.id
+
+
+def _best_yaml(plan: Search, chosen: Mapping[str, Any], trial: str, evolved: bool) -> str:
+    values = config.to_dict(apply(plan.run, chosen))
+    values["run"] |= {"name": f"{plan.run.run.name}-best", "storage": plan.run.run.storage}
+    value = plan.board.ledger.trials[trial].value(plan.metric, plan.mode)
+    count = len([one for one in plan.board.ledger.trials.values() if one.phase == "search"])
+    lines = [
+        f"# Trial {trial} of the search {plan.folder.store.describe()}: {plan.metric} {value} at its best evaluation,",
+        f"# optimistic, because it was selected from {count} trials by this very value.",
+    ]
+    if evolved:
+        lines += [
+            "# Its values changed while it trained (search.scheduler.name: pbt): these are the last ones, and a run",
+            "# that has them from the start is another run.",
+        ]
+    return "\n".join(lines) + "\n" + config.to_yaml(config.from_dict(values))
+
+
+def _ending(plan: Search, interrupted: str, winner: str | None) -> list[str]:
+    folder = plan.folder.store.describe()
+    if interrupted:
+        why = "search.budget is used up: with a larger one" if interrupted == "budget" else "stopped:"
+        return [f"{why} the same command goes on with the search", f"search     {folder}"]
+    lines = [f"search     {folder}"]
+    return [*lines, f"next       raycls train {folder}/{BEST}"] if winner is not None else lines
+
+
+def _all_failed(plan: Search) -> LaunchError:
+    failed = next(trial for trial in plan.board.ledger.trials.values() if trial.state == "failed")
+    return LaunchError(
+        "the first trials all failed, so the search was ended",
+        where=plan.folder.store.describe(f"trials/{failed.id}"),
+        found=f"trial {failed.id}: {failed.error}",
+        fix="correct what the error names; the base config alone runs with raycls train; begin anew with --new",
+    )

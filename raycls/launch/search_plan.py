@@ -1,0 +1,243 @@
+"""What is checked, and derived, before a search starts: its space, its data, its budget of models, its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from raycls.config import load as config
+from raycls.config.schema import Run
+from raycls.config.search import objective
+from raycls.config.space import Space
+from raycls.config.space_check import apply, space_of
+from raycls.config.write import flow
+from raycls.data import augment
+from raycls.data.source import Dataset, check_source, open_dataset
+from raycls.errors import ConfigError, DataError, RayclsError
+from raycls.launch.exploits import keep
+from raycls.launch.model_budget import within
+from raycls.launch.preflight import evaluated_split, image_size, plan_of
+from raycls.models import zoo
+from raycls.run.folder import RunFolder
+from raycls.run.lock import Lock
+from raycls.search.board import Board, Length
+from raycls.search.ledger import Ledger
+from raycls.search.sample import make_sampler
+
+__all__ = ["Search", "open_search"]
+
+_LOCK_SECONDS = 60.0
+_CORNERS = 512
+_MAY_CHANGE = frozenset(
+    {
+        "search.trials",
+        "search.max_concurrent",
+        "search.target",
+        "search.budget",
+        "search.max_failures",
+        "search.gpus_per_trial",
+        "search.confirm.seeds",
+    }
+)
+"""How far a search goes, and on what; everything else of it decides which trials there are."""
+
+
+@dataclass
+class Search:
+    """A search that may start."""
+
+    run: Run
+    folder: RunFolder
+    dataset: Dataset
+    space: Space
+    board: Board
+    metric: str
+    mode: Literal["max", "min"]
+    command: tuple[str, ...]
+    interrupted: str = ""
+    """`sigint`, `sigterm` or `budget` once the search is to pause."""
+
+    @property
+    def budget_seconds(self) -> float:
+        budget = self.run.search.budget
+        return 0.0 if isinstance(budget, str) else budget.seconds or 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to train."""
+        ledger, seeds = self.board.ledger, self.run.search.confirm.seeds
+        if ledger.end_reason is None or self.board.running:
+            return False
+        if ledger.end_reason == "trials" and len(self.board.searched) < self.run.search.trials:
+            return False  # search.trials was raised
+        confirmed = [trial for trial in ledger.trials.values() if trial.phase == "confirm"]
+        return isinstance(seeds, str) or (
+            len(confirmed) >= seeds * min(2, len(self.board.searched)) and all(trial.test for trial in confirmed)
+        )
+
+    def header(self, arithmetic: str) -> list[str]:
+        """What the search is, for the screen."""
+        search, size = self.run.search, self.space.size()
+        combinations = "infinitely many" if size is None else str(size)
+        scheduler = search.scheduler
+        facts = {
+            "asha": f"asha, grace {scheduler.grace}, reduction {scheduler.reduction}, brackets {scheduler.brackets}",
+            "median": f"median, grace {scheduler.grace}",
+            "pbt": f"pbt, interval {scheduler.interval}, quantile {scheduler.quantile:g}",
+        }.get(scheduler.name, "none: every trial runs to its end")
+        lines = [
+            f"search     {self.folder.store.describe()}",
+            f"space      {', '.join(self.space.paths)}: {combinations} combinations",
+            f"trials     {search.trials}, {search.algorithm}, {self.metric} ({self.mode}), scheduler {facts}",
+            f"at a time  {arithmetic}",
+        ]
+        known = self.board.searched
+        if known:
+            running = sum(trial.state == "running" for trial in known)
+            lines.append(f"going on   {len(known)} trials are known, {running} of them not at their end")
+        return lines
+
+    def rungs_in_epochs(self) -> list[float]:
+        """The milestones of the scheduler, for plots; empty where they are times."""
+        unit = self.run.search.scheduler.grace.unit
+        length = self.board.length({})
+        factor = {"ep": 1.0, "st": 1 / length.steps_per_epoch, "%": length.epochs / 100}.get(unit)
+        if factor is None:
+            return []
+        return sorted({milestone * factor for _, milestone, _ in self.board.scheduler.rungs})
+
+
+@contextmanager
+def open_search(
+    loaded: config.Loaded, *, new: bool, command: Sequence[str], say: Callable[[str], None]
+) -> Iterator[Search]:
+    """Check everything, open the search folder and hold its lock for the length of the block."""
+    run = loaded.run
+    if not run.search.space:
+        raise ConfigError(
+            "there is nothing to search",
+            where="search.space",
+            found="empty",
+            fix="name paths and their values, for example search.space: {optim.lr: loguniform(1e-4, 1)}",
+        )
+    space = space_of(run)
+    _check_names(run, space, loaded.origins)
+    dataset = open_dataset(run.data)
+    _check_splits(run, dataset)
+    metric, mode = objective(run.search, run.evaluate.metric)
+    fits = within(run, len(dataset.classes), lambda varied: image_size(varied, dataset, plan_of(varied, dataset)))
+    sampler = make_sampler(space, run.search, mode=mode, fits=fits)
+    _check_budget(sampler.suggest, loaded.origins)
+    folder = RunFolder.at(run.run.storage, run.run.name)
+    if new and (moved := folder.set_aside()):
+        say(f"the earlier search is now {moved}")
+    with Lock(folder, "search", timeout=_LOCK_SECONDS):
+        _check_same(run, folder)
+        board = Board(
+            Ledger(folder.store),
+            space,
+            run.search,
+            sampler,
+            metric,
+            mode,
+            lambda chosen: _length(run, dataset, chosen),
+            keep=lambda *what: keep(folder, *what),
+        )
+        yield Search(run, folder, dataset, space, board, metric, mode, tuple(command))
+
+
+def _length(run: Run, dataset: Dataset, chosen: Mapping[str, Any]) -> Length:
+    plan = plan_of(apply(run, chosen), dataset)
+    return Length(plan.epochs(plan.total_steps), plan.steps_per_epoch)
+
+
+def _check_names(run: Run, space: Space, origins: Mapping[str, str]) -> None:
+    """Look up every model and augmentation that the space can name, and bind their arguments. Takes no process."""
+    check_source(run.data)
+    seen: set[str] = set()
+    for chosen in space.corners(_CORNERS):
+        varied = apply(run, chosen)
+        key = flow(
+            [varied.model.model_dump(mode="json"), varied.augment.model_dump(mode="json"), varied.data.image_size]
+        )
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            zoo.check(varied.model)
+            augment.build(varied.augment.train, train=True, image_size=varied.data.image_size)
+            augment.build(varied.augment.eval, train=False, image_size=varied.data.image_size)
+        except RayclsError as error:
+            raise _located(error, chosen, origins) from error
+
+
+def _located(error: RayclsError, chosen: Mapping[str, Any], origins: Mapping[str, str]) -> RayclsError:
+    """The same error with the line of the space that leads to it, and the combination."""
+    paths = [path for path in chosen if path.startswith(("model", "augment", "data"))]
+    lines = [
+        f"{origins[f'search.space.{path}']}  search.space.{path}" for path in paths if f"search.space.{path}" in origins
+    ]
+    error.where = "; ".join([*([error.where] if error.where else []), *lines]) or None
+    with_what = ", ".join(f"{path}: {flow(value)}" for path, value in chosen.items())
+    error.found = f"{error.found or ''} (in a trial with {with_what})".strip()
+    return error
+
+
+def _check_splits(run: Run, dataset: Dataset) -> None:
+    evaluated_split(run, dataset)
+    if isinstance(run.search.confirm.seeds, str):
+        return
+    if run.evaluate.split == "test":
+        raise ConfigError(
+            "the test split is not untouched: it is evaluated during training",
+            where="search.confirm.seeds, evaluate.split",
+            found="evaluate.split: test",
+            fix="evaluate on val during training, or set search.confirm.seeds: off",
+        )
+    if not len(dataset.splits.get("test", ())):
+        raise DataError(
+            "the data has no test split to confirm the winner on",
+            where="search.confirm.seeds",
+            found=", ".join(f"{name} ({len(split)})" for name, split in dataset.splits.items()),
+            fix="give data.split a part for test, or set search.confirm.seeds: off",
+        )
+
+
+def _check_budget(suggest: Callable[[int], Any], origins: Mapping[str, str]) -> None:
+    """The first suggestion, asked for here: a budget that no model of the space meets is told before Ray starts."""
+    try:
+        suggest(1)
+    except ConfigError as error:
+        options = [name for name in ("search.max_parameters", "search.max_flops") if name in (error.where or "")]
+        places = [f"{origins[name]}  {name}" for name in options if name in origins]
+        error.where = "; ".join(places) or error.where
+        raise
+
+
+def _check_same(run: Run, folder: RunFolder) -> None:
+    """Refuse to go on with another search, or in the folder of a run; a first start notes the config."""
+    where = folder.store.describe(RunFolder.CONFIG)
+    if folder.store.exists(RunFolder.ATTEMPTS):
+        raise ConfigError(
+            "this folder holds a run and not a search",
+            where=folder.store.describe(),
+            fix="use another run.name, or set the run aside with --new",
+        )
+    if not folder.store.exists(Ledger.FILE):
+        folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
+        return
+    before = config.load_text(folder.store.read_bytes(RunFolder.CONFIG).decode(), where).run
+    changed = [
+        item
+        for item in config.difference(before, run)
+        if not item.harmless or (item.path.startswith("search.") and item.path not in _MAY_CHANGE)
+    ]
+    if changed:
+        raise ConfigError(
+            "this search was started with another config",
+            where=where,
+            found="\n         ".join(str(item) for item in changed),
+            fix="use another run.name, undo the change, or start anew with --new (the old search is kept beside it)",
+        )

@@ -1,0 +1,246 @@
+"""One trial of a search, in the process that Ray Tune gives it: a run like any other, whose evaluations are judged.
+
+A trial of one worker trains in that process, in a thread; one of several workers has a group of them through
+`TorchTrainer`, and the process only listens. Both end at a step boundary with a checkpoint when they are stopped, and
+hand back what they hold before the process is given to the next trial.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import queue
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ray import tune
+
+from raycls.config import load as config
+from raycls.config.schema import Run
+from raycls.config.space_check import apply
+from raycls.data.source import Dataset
+from raycls.errors import RayclsError
+from raycls.launch import session
+from raycls.launch.cluster import Cluster, prepare_environment
+from raycls.launch.exploits import take_over
+from raycls.launch.preflight import Prepared, prepare
+from raycls.launch.session import World
+from raycls.launch.trainer import make_job
+from raycls.run import history
+from raycls.run.folder import RunFolder
+from raycls.search.board import Task
+from raycls.train.metrics import flat
+
+__all__ = ["Shared", "TrialProcess", "trial_run"]
+
+_BEAT = 2.0
+"""Seconds after which a trial without news says that it is alive: Tune can talk to it only between two answers."""
+_LEAVING = 60.0
+"""Seconds that a stopped trial has for its last step and its checkpoint."""
+STOPPED = "search"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trials of a search have in common."""
+
+    config: dict[str, Any]
+    """The run that is varied."""
+    dataset: Dataset
+    trials: str
+    """Folder or URI of the trials' run folders."""
+    device: str
+    workdir: str
+    command: tuple[str, ...]
+    mailbox: Any
+    """Where the search asks every trial to stop."""
+    test_split: str = "test"
+
+
+def trial_run(base: Run, task: Task, storage: str) -> Run:
+    """The run of a trial: the base with the values of `task`, its own folder, and an executor that fits in it."""
+    run = apply(base, task.chosen)
+    values = config.to_dict(run)
+    values["run"] |= {"name": task.trial, "storage": storage}
+    if task.seed is not None:
+        values["run"]["seed"] = task.seed
+    if run.scale.workers <= 1 and run.data.executor in ("auto", "ray"):
+        values["data"]["executor"] = "inline"  # all executors give the same bytes
+    if base.search.scheduler.name == "pbt":
+        values["checkpoint"]["every"] = values["evaluate"]["every"]  # others may go on from any evaluation
+    return config.from_dict(values)
+
+
+class _Talk:
+    """Between the thread that trains and Tune's calls: one result at a time, and the trial waits for the answer."""
+
+    def __init__(self) -> None:
+        self._results: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._answered = threading.Semaphore(0)
+        self._asked = False
+        self.stopping = ""
+
+    def report(self, kind: str, **facts: Any) -> str:
+        """From the trial: hand over a result and wait; the reason to stop, or empty."""
+        if not self.stopping:
+            self._results.put({"record": json.dumps({"kind": kind, **facts})})
+            self._answered.acquire()
+        return self.stopping
+
+    def close(self, **facts: Any) -> None:
+        """From the trial: its last words."""
+        self._results.put({"record": json.dumps({"kind": "end", **facts}), "done": True})
+
+    def next(self) -> dict[str, Any]:
+        """For Tune: the next result. Asking for it says that the trial may go on after the one before."""
+        if self._asked:
+            self._answered.release()
+        try:
+            result = self._results.get(timeout=_BEAT)
+        except queue.Empty:
+            self._asked = False
+            return {"record": ""}
+        self._asked = True
+        return result
+
+    def stop(self, reason: str) -> None:
+        """For Tune: the trial ends at its next step boundary."""
+        self.stopping = self.stopping or reason
+        self._answered.release()
+
+
+class TrialProcess(tune.Trainable):
+    """What Tune starts, asks and stops. The process is used for one trial after another."""
+
+    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
+        prepare_environment()
+        if shared is None:
+            raise ValueError("a trial needs what its search shares")
+        self._shared = shared
+        self._begin(config)
+
+    def step(self) -> dict[str, Any]:
+        return self._talk.next()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if not self._end():
+            return False
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._end()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        os.chdir(self._shared.workdir)  # Tune moves to a folder of its own, where no path of the config leads anywhere
+        task, talk = Task(**json.loads(config["task"])), _Talk()
+        donor = json.loads(config["donor"]) if config.get("donor") else None
+        self._talk = talk
+        self._thread = threading.Thread(
+            target=_run, args=(task, donor, self._shared, talk), name=f"raycls-trial-{task.trial}", daemon=True
+        )
+        self._thread.start()
+
+    def _end(self) -> bool:
+        """Stop the trial where it still runs; whether it is gone."""
+        self._talk.stop(STOPPED)
+        self._thread.join(_LEAVING)
+        return not self._thread.is_alive()
+
+
+def _run(task: Task, donor: dict[str, Any] | None, shared: Shared, talk: _Talk) -> None:
+    """A whole trial. What goes wrong in it is the trial's end and not the search's."""
+    try:
+        state = _Trial(task, shared, talk).run(donor)
+        talk.close(state=state)
+    except Exception as error:  # noqa: BLE001 - also of plug-ins, and of a model that is too large
+        talk.close(state="failed", error=_told(error))
+    finally:
+        gc.collect()  # the model of this trial must not be in memory beside the next one's
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+class _Trial:
+    def __init__(self, task: Task, shared: Shared, talk: _Talk) -> None:
+        self.task, self.shared, self.talk = task, shared, talk
+        self.run_config = trial_run(config.from_dict(shared.config), task, shared.trials)
+        self.folder = RunFolder.at(shared.trials, task.trial)
+        self.verdict = ""
+
+    def run(self, donor: dict[str, Any] | None) -> str:
+        if donor is not None:
+            take_over(self.folder, self.run_config, donor)
+        prepared = prepare(
+            self.run_config, new=False, command=self.shared.command, say=lambda text: None, dataset=self.shared.dataset
+        )
+        if prepared.result is None:
+            result = self._train(prepared)
+            state = "finished" if result["state"] in ("done", "early", "budget") else "stopped"
+        else:  # killed between its end and the ledger's line
+            self._tell_past(None)
+            state = "finished"
+        if state == "finished" and self.task.phase == "confirm" and not self.task.tested:
+            self.talk.report("test", values=flat(self._score(prepared)))
+        return state
+
+    def _train(self, prepared: Prepared) -> dict[str, Any]:
+        job = make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device)
+        return self._compute(session.train, job)
+
+    def _score(self, prepared: Prepared) -> dict[str, Any]:
+        split = self.shared.test_split
+        job = make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device, split)
+        return self._compute(session.evaluate, job)
+
+    def _compute(self, function: Callable[..., dict[str, Any]], job: session.Job) -> dict[str, Any]:
+        from raycls.launch.group import StopWatch, run_group
+
+        watch = StopWatch(self.shared.mailbox)
+
+        def asked() -> str:
+            return self.verdict or self.talk.stopping or watch.asked()
+
+        try:
+            if self.run_config.scale.workers > 1:
+                nowhere = Cluster(False, "", {}, "the logs of the cluster")
+                return run_group(function, job, self.run_config, nowhere, asked, self._post, self._decide)
+            device = torch.device(self.shared.device)
+            return function(job, World(device=device, post=self._post, stop_requested=asked, decide=self._decide))
+        finally:
+            watch.close()
+
+    def _post(self, record: dict[str, Any]) -> None:
+        if record["kind"] == "start":
+            self._tell_past(record["step"])
+        elif record["kind"] == "group":
+            self.talk.report("group", placement_group=record["placement_group"])
+
+    def _tell_past(self, last: int | None) -> None:
+        """Report what was evaluated before this start: the search may have been killed before it heard of it."""
+        for record in history.read(self.folder):
+            if record.get("kind") == "evaluate" and (last is None or record["step"] <= last):
+                self.verdict = self.verdict or self._decide({**record, "seconds": record.get("elapsed", 0.0)})
+
+    def _decide(self, record: dict[str, Any]) -> str:
+        numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}
+        facts = {name: numbers.pop(name) for name in ("step", "epoch", "seconds")}
+        values = {name: value for name, value in numbers.items() if name not in _NOT_VALUES}
+        return self.talk.report("evaluation", values=values, **facts)
+
+
+_NOT_VALUES = ("time", "attempt", "best", "elapsed")
+
+
+def _told(error: Exception) -> str:
+    """The error as the ledger keeps it, with the place where a plug-in raised it."""
+    if isinstance(error, RayclsError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,274 @@
+"""What a search knows and decides: which trial comes next, which goes on, which learns from which. No Ray, no clock.
+
+Everything is written to the ledger when it happens, and everything that is known is what the ledger says: a board
+over the ledger of a search that was killed decides as the one that was killed would have.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from raycls.config.duration import Duration
+from raycls.config.search import SearchConfig
+from raycls.config.space import Space
+from raycls.search.ledger import Ledger, Trial, trial_id
+from raycls.search.median import Median
+from raycls.search.population import Population
+from raycls.search.rungs import Asha
+from raycls.search.sample import Sampler
+from raycls.search.verdict import Never, Scheduler, Verdict, goodness
+
+__all__ = ["Board", "Length", "Move", "Task"]
+
+_FAILED_FIRST = 3
+"""When that many trials failed and none did not, the search ends: something is wrong with all of them."""
+_TIMED_RUNGS = 10
+"""Rungs of a grace that is a time, where nobody knows how long a run takes."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a trial is asked to run."""
+
+    epochs: float
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        return round(self.epochs * self.steps_per_epoch)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial that is to be started, or gone on with."""
+
+    trial: str
+    number: int
+    chosen: Mapping[str, Any]
+    seed: int | None = None
+    phase: str = "search"
+    exploits: int = 0
+    """How many times it went on from another trial so far; the newest is in the ledger."""
+    tested: bool = False
+    """Whether the test split was scored already."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """What happens to a trial after a result."""
+
+    stop: bool = False
+    why: str = ""
+    task: Task | None = None
+    """Set where the trial goes on from the weights of `donor` after `step` steps, with other values."""
+    donor: str = ""
+    step: int = 0
+
+
+@dataclass
+class Board:
+    """The decisions of one search, over its ledger."""
+
+    ledger: Ledger
+    space: Space
+    search: SearchConfig
+    sampler: Sampler
+    metric: str
+    mode: Literal["max", "min"]
+    length: Callable[[Mapping[str, Any]], Length]
+    """Of a trial with these values."""
+    keep: Callable[[str, int, str, int], bool] = lambda donor, step, trial, count: True
+    """Puts the checkpoint of `donor` after `step` steps where exploit number `count` of `trial` finds it, whatever the
+    donor does meanwhile; False where it cannot be had."""
+    over: str = ""
+    """Why no further trial is started: `trials`, `exhausted`, `target`, `failed`; empty while there are more."""
+    _waiting: deque[Task] = field(default_factory=deque[Task])
+
+    def __post_init__(self) -> None:
+        self.scheduler = self._scheduler()
+        self.population = self._population()
+        self._next = 1
+        self._replay()
+
+    def next(self) -> Task | None:
+        """The trial to start now; None where there is none any more, and `over` says why."""
+        if self._waiting and self.over not in ("target", "failed"):
+            return self._waiting.popleft()
+        if self.over:
+            return None
+        if self._next > self.search.trials:
+            self.over = "trials"
+            return None
+        number = self._next
+        chosen = self.sampler.suggest(number)
+        if chosen is None:
+            self.over = "exhausted"
+            return None
+        self._next += 1
+        length, name = self.length(chosen), trial_id(number)
+        self.ledger.add_trial(
+            name, number=number, chosen=chosen, asked=length.epochs, steps_per_epoch=length.steps_per_epoch
+        )
+        return Task(name, number, chosen)
+
+    def judge(self, name: str, *, step: int, epoch: float, seconds: float, values: Mapping[str, float]) -> Move:
+        """Take an evaluation of a trial into the ledger and decide about it. One that is known gets its old answer."""
+        trial = self.ledger.trials[name]
+        known = trial.knows(step)
+        if known or trial.phase != "search":
+            if not known:
+                self.ledger.result(name, step=step, epoch=epoch, seconds=seconds, values=values)
+            return Move(trial.state == "stopped", trial.why)
+        value = float(values[self.metric])
+        if self.population is not None:
+            return self._evolve(trial, step, epoch, seconds, values)
+        time = self._time(trial, self.search.scheduler.grace, step, epoch, seconds)
+        verdict = self.scheduler.judge(trial.number, time, value)
+        self.ledger.result(
+            name, step=step, epoch=epoch, seconds=seconds, values=values, rung=verdict.rung, cutoff=verdict.cutoff
+        )
+        self._aim(value)
+        if verdict.stop and epoch < trial.asked:  # one that is at its end has nothing left to be stopped from
+            self.ledger.stop(name, step=step, why=verdict.why)
+            return Move(True, verdict.why)
+        return Move()
+
+    def end(self, name: str, *, state: str, epochs: float, seconds: float, error: str | None = None) -> None:
+        """A trial ended: `finished`, `stopped` or `failed`."""
+        trial = self.ledger.trials[name]
+        if self.ledger.end(name, state=state, epochs=epochs, seconds=seconds, error=error) and trial.phase == "search":
+            self.sampler.tell(trial.number, trial.chosen, self._worth(trial))
+            self._give_up()
+
+    def aim_reached(self) -> bool:
+        return self.over == "target"
+
+    def confirm(self, name: str, seed: int) -> Task | None:
+        """The task to train the values of trial `name` with another seed; None if that was done and scored."""
+        source = self.ledger.trials[name]
+        repeated = trial_id(source.number, seed)
+        known = self.ledger.trials.get(repeated)
+        if known is None:
+            facts = {"number": source.number, "chosen": source.chosen, "seed": seed, "of": name}
+            self.ledger.add_trial(
+                repeated, **facts, phase="confirm", asked=source.asked, steps_per_epoch=source.steps_per_epoch
+            )
+        elif known.ended:
+            return None
+        tested = known is not None and known.test is not None
+        return Task(repeated, source.number, source.chosen, seed, "confirm", tested=tested)
+
+    @property
+    def searched(self) -> list[Trial]:
+        """The trials of the search itself, without those that confirm its result."""
+        return [trial for trial in self.ledger.trials.values() if trial.phase == "search"]
+
+    @property
+    def running(self) -> list[Trial]:
+        """The trials that were started and neither ended nor were stopped."""
+        return [trial for trial in self.ledger.trials.values() if trial.state == "running"]
+
+    def _replay(self) -> None:
+        """Bring sampler and scheduler to where the ledger is, then put what was under way at the head of the queue."""
+        missed: dict[str, tuple[int, str]] = {}
+        for line in self.ledger.lines:
+            kind, trial = line.get("kind"), self.ledger.trials.get(str(line.get("trial")))
+            if trial is None or trial.phase != "search":
+                continue
+            if kind == "trial":
+                self.sampler.adopt(trial.number, line["chosen"])
+                self._next = max(self._next, trial.number + 1)
+            elif kind == "result":
+                verdict = self._replay_result(trial, line)
+                if verdict.stop and trial.state == "running" and line["epoch"] < trial.asked:
+                    missed[trial.id] = (int(line["step"]), verdict.why)
+            elif kind == "end":
+                self.sampler.tell(trial.number, trial.chosen, self._worth(trial))
+        for name, (step, why) in missed.items():  # killed after the result was written, before what follows from it
+            self.ledger.stop(name, step=step, why=why)
+        for trial in self.ledger.trials.values():
+            if trial.phase == "search" and trial.state == "running":
+                self._waiting.append(self._task(trial))
+            elif trial.state == "stopped" and not trial.ended:  # decided, but nobody was left to see it end
+                self.end(trial.id, state="stopped", epochs=trial.epochs, seconds=trial.seconds)
+        self._give_up()
+
+    def _replay_result(self, trial: Trial, line: Mapping[str, Any]) -> Verdict:
+        # From the line and not from the trial: after an exploit a step may have been measured twice.
+        value = float(line["values"][self.metric])
+        where = int(line["step"]), float(line["epoch"]), float(line["seconds"])
+        self._aim(value)
+        if self.population is not None:
+            self.population.report(trial.number, self._time(trial, self.search.scheduler.interval, *where), value)
+            return Verdict()
+        return self.scheduler.judge(trial.number, self._time(trial, self.search.scheduler.grace, *where), value)
+
+    def _task(self, trial: Trial) -> Task:
+        return Task(trial.id, trial.number, trial.chosen, trial.seed, trial.phase, len(trial.exploits))
+
+    def _evolve(self, trial: Trial, step: int, epoch: float, seconds: float, values: Mapping[str, float]) -> Move:
+        population = self.population
+        if population is None:
+            raise ValueError("only a population evolves")
+        value = float(values[self.metric])
+        time = self._time(trial, self.search.scheduler.interval, step, epoch, seconds)
+        number = population.report(trial.number, time, value)
+        self.ledger.result(trial.id, step=step, epoch=epoch, seconds=seconds, values=values)
+        self._aim(value)
+        if number is None or epoch >= trial.asked:
+            return Move()
+        donor = self.ledger.trials[trial_id(number)]
+        from_step = donor.results[-1].step
+        if not self.keep(donor.id, from_step, trial.id, len(trial.exploits) + 1):
+            return Move()
+        chosen = population.explore(donor.chosen, trial.number, len(trial.exploits) + 1)
+        self.ledger.exploit(trial.id, donor=donor.id, step=from_step, chosen=chosen)
+        return Move(task=self._task(trial), donor=donor.id, step=from_step)
+
+    def _worth(self, trial: Trial) -> float | None:
+        return None if trial.state == "failed" else trial.value(self.metric, self.mode)
+
+    def _aim(self, value: float) -> None:
+        target = self.search.target
+        if not isinstance(target, str) and goodness(value, self.mode) >= goodness(target, self.mode):
+            self.over = "target"
+
+    def _give_up(self) -> None:
+        ended = [trial for trial in self.ledger.trials.values() if trial.ended and trial.phase == "search"]
+        if len(ended) >= _FAILED_FIRST and all(trial.state == "failed" for trial in ended):
+            self.over = self.over or "failed"
+
+    def _time(self, trial: Trial, unit: Duration, step: int, epoch: float, seconds: float) -> float:
+        """Where a result is, in the unit of the scheduler."""
+        if unit.seconds is not None:
+            return seconds
+        return {"ep": epoch, "st": float(step), "%": 100 * epoch / trial.asked}[unit.unit]
+
+    def _scheduler(self) -> Scheduler:
+        chosen = self.search.scheduler
+        grace = chosen.grace.seconds or chosen.grace.value
+        if chosen.name == "asha":
+            return Asha(
+                grace=grace,
+                reduction=chosen.reduction,
+                brackets=chosen.brackets,
+                longest=self._longest(chosen.grace, grace, chosen.reduction),
+                mode=self.mode,
+                seed=self.search.seed,
+            )
+        return Median(grace=grace, mode=self.mode) if chosen.name == "median" else Never()
+
+    def _population(self) -> Population | None:
+        chosen = self.search.scheduler
+        if chosen.name != "pbt":
+            return None
+        return Population(self.space, chosen, mode=self.mode, seed=self.search.seed)
+
+    def _longest(self, unit: Duration, grace: float, reduction: int) -> float:
+        base = self.length({})
+        if unit.seconds is not None:
+            return grace * reduction**_TIMED_RUNGS
+        return {"ep": base.epochs, "st": float(base.steps), "%": 100.0}[unit.unit]
