@@ -20,7 +20,7 @@ from raycls.run.folder import RunFolder
 from raycls.run.history import read
 from raycls.train.task import Classification
 
-_CLOCKS = ("attempt", "time", "images_per_second", "data_wait")
+_CLOCKS = ("attempt", "time", "elapsed", "images_per_second", "data_wait")
 """What differs between two runs that are the same."""
 
 
