@@ -279,7 +279,7 @@ class Fast:
             self.model = nn.parallel.DistributedDataParallel(
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
-                broadcast_buffers=False,
+                forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
             )
             # DDP packs its buckets anew after its first backward pass, in the order in which gradients came;
