@@ -8,6 +8,9 @@ EasyScale (Li et al., SC '23), accuracy that does not depend on the number of wo
 
 `Fast` is DistributedDataParallel: the same world size gives the same bits.
 
+Under both, a parameter that took part in no forward pass of a step has no gradient, as in one process; one that
+took part in some counts as zero in the others.
+
 Buffers (batch-norm statistics) follow the same rule under `Exact`: each micro-batch starts from the step's
 buffers, and what it changes is a leaf; the step's new buffers are the old ones plus the mean change. Integer
 buffers count steps, not micro-batches.
@@ -93,12 +96,15 @@ def tree_sum(node: Node, leaves: int, find: Callable[[Node], Tensor | None]) -> 
 
 
 class _Flat:
-    """One contiguous vector for gradients, float buffers and the two totals, with views shaped like each.
+    """One contiguous vector for gradients, float buffers, the two totals, and a count per parameter.
 
-    The views have the parameters' strides, so that copying into them is a copy of memory.
+    There are views shaped like each. They have the parameters' strides, so that copying into them is a copy of
+    memory. A count says in how many micro-batches the parameter got a gradient.
     """
 
-    def __init__(self, like: list[Tensor], padded: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, like: list[Tensor], parameters: int, padded: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.data = torch.zeros(padded, dtype=dtype, device=device)
         self.views: list[Tensor] = []
         start = 0
@@ -107,6 +113,7 @@ class _Flat:
             self.views.append(part.as_strided(tensor.size(), _dense_strides(tensor), part.storage_offset()))
             start += tensor.numel()
         self.totals = self.data[start : start + 2]
+        self.uses = self.data[start + 2 : start + 2 + parameters]
 
 
 class Exact:
@@ -123,7 +130,7 @@ class Exact:
         self._floats = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
         self._like = [*self._parameters, *self._floats]
-        size = sum(tensor.numel() for tensor in self._like) + 2
+        size = sum(tensor.numel() for tensor in self._like) + 2 + len(self._parameters)
         self._dtype = torch.float32
         for tensor in self._like:
             self._dtype = torch.promote_types(self._dtype, tensor.dtype)
@@ -190,8 +197,9 @@ class Exact:
         result = self._stack[0][1]
         if self._world > 1:
             self._exchange([part for part in parts if part is not None], result.data)
-        for parameter, view in zip(self._parameters, result.views, strict=False):
-            parameter.grad = view
+        # No gradient at all where no micro-batch gave one: a zero would let weight decay and momentum change it.
+        for parameter, view, uses in zip(self._parameters, result.views, result.uses.tolist(), strict=False):
+            parameter.grad = view if uses else None
         filled = min(self._leaves, self._order.rows(self._step))
         changes = result.views[len(self._parameters) :]
         for buffer, start, change in zip(self._floats, self._float_start, changes, strict=True):
@@ -208,13 +216,15 @@ class Exact:
             _copy(self._counters, self._counter_start)
 
     def _new(self) -> _Flat:
-        return _Flat(self._like, self._shard * self._world, self._dtype, self._device)
+        return _Flat(self._like, len(self._parameters), self._shard * self._world, self._dtype, self._device)
 
     def _fill(self, flat: _Flat) -> None:
         views, grads = [], []
-        for parameter, view in zip(self._parameters, flat.views, strict=False):
+        flat.uses.fill_(1)
+        for index, (parameter, view) in enumerate(zip(self._parameters, flat.views, strict=False)):
             if parameter.grad is None:
                 view.zero_()
+                flat.uses[index] = 0
             else:
                 views.append(view)
                 grads.append(parameter.grad)
@@ -276,17 +286,17 @@ class Fast:
         self._step = 0
         self._image = torch.zeros(1, 3, *image, device=device)
         if world > 1:
+            # Looking for unused parameters costs a walk through the graph per step, and is right for every network:
+            # which ones take part may depend on the images. DDP then keeps its buckets, too. Else it packs them anew
+            # after its first backward pass, in the order in which gradients came, and with three or more ranks a
+            # resumed run would add in another order than an uninterrupted one.
             self.model = nn.parallel.DistributedDataParallel(
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
                 forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
+                find_unused_parameters=True,
             )
-            # DDP packs its buckets anew after its first backward pass, in the order in which gradients came;
-            # with three or more ranks that changes the order of additions. Two passes before the first step
-            # pin it, so that a resumed run adds as an uninterrupted one does.
-            self._pass_without_samples()
-            self._pass_without_samples()
 
     def begin(self, step: int) -> None:
         self._step = step
@@ -317,7 +327,10 @@ class Fast:
             _copy(self._buffers, self._start)
 
     def _pass_without_samples(self) -> None:
-        """A backward pass that adds zeros: a rank without rows must still take part in DDP's all-reduce."""
+        """A backward pass that adds zeros: a rank without rows must still take part in DDP's all-reduce.
+
+        A parameter that only this pass uses has a gradient of zeros, and not none, in that step.
+        """
         modes = [(module, module.training) for module in self._module.modules()]
         self._module.eval()  # leaves batch-norm statistics alone and draws no random numbers
         try:

@@ -36,7 +36,7 @@ _OPTIONS = (
     "model.args={width: 8, dropout: 0.2}",
 )
 _FAST = ("train.reduction=fast", "model.args={width: 96}")
-"""3.5 MB of gradients: DistributedDataParallel needs several buckets, and packs them anew after its first step."""
+"""3.5 MB of gradients: DistributedDataParallel needs several buckets, which a start must not pack in another way."""
 
 
 @pytest.fixture(scope="module")

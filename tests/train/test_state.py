@@ -23,6 +23,7 @@ _OPTIMIZERS = {
 def _state(name: str, ema: float | str = 0.5, scaled: bool = False) -> TrainState:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    model.register_parameter("unused", nn.Parameter(torch.ones(2)))  # no gradient, so nothing in the optimizer
     return TrainState(
         model=model,
         optimizer=_OPTIMIZERS[name](model.parameters()),
