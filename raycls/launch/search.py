@@ -98,7 +98,7 @@ class _Play:
     def run(self) -> None:
         """Play until there is nothing left to do, a signal, or the end of the budget."""
         plan = self.plan
-        self.ledger.start()
+        self.board.start()
         self.display.start(plan.header(self.slots.arithmetic(self.nodes)))
         self._refuse_small_population()
         self._tune(self.board.next)

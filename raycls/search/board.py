@@ -19,12 +19,14 @@ from raycls.search.median import Median
 from raycls.search.population import Population
 from raycls.search.rungs import Asha
 from raycls.search.sample import Sampler
-from raycls.search.verdict import Never, Scheduler, Verdict, goodness
+from raycls.search.verdict import Never, Scheduler, goodness
 
 __all__ = ["Board", "Length", "Move", "Task"]
 
 _FAILED_FIRST = 3
-"""When that many trials failed and none did not, the search ends: something is wrong with all of them."""
+"""When that many trials failed and no other one has a result, the search ends: something is wrong with all of them."""
+_LEAVING = ("target", "failed")
+"""Ends of a search that are also the end of the trials that run."""
 _TIMED_RUNGS = 10
 """Rungs of a grace that is a time, where nobody knows how long a run takes."""
 
@@ -80,9 +82,9 @@ class Board:
     mode: Literal["max", "min"]
     length: Callable[[Mapping[str, Any]], Length]
     """Of a trial with these values."""
-    keep: Callable[[str, int, str, int], bool] = lambda donor, step, trial, count: True
+    keep: Callable[[str, int, str, int], str] = lambda donor, step, trial, count: "-"
     """Puts the checkpoint of `donor` after `step` steps where exploit number `count` of `trial` finds it, whatever the
-    donor does meanwhile; False where it cannot be had."""
+    donor does meanwhile. Returns the sha256 of its weights, empty where it cannot be had."""
     over: str = ""
     """Why no further trial is started: `trials`, `exhausted`, `target`, `failed`; empty while there are more."""
     _waiting: deque[Task] = field(default_factory=deque[Task])
@@ -91,21 +93,40 @@ class Board:
         self.scheduler = self._scheduler()
         self.population = self._population()
         self._next = 1
+        self._verdicts: dict[str, tuple[int, str]] = {}
+        """Trials that are to be stopped after a step, and why: killed between a result and what follows from it."""
+        self._learner: tuple[Trial, int] | None = None
+        """A trial that is to go on from that of the number: killed at the same moment."""
         self._replay()
+
+    def start(self) -> None:
+        """Note a start of the search. Once, before the first `next`: what an earlier start was about to write when it
+        was killed is written now, and what was under way stands at the head of the queue.
+        """
+        self.ledger.start()
+        for name, (step, why) in self._verdicts.items():
+            self.ledger.stop(name, step=step, why=why)
+        if self._learner is not None:
+            self._exploit(*self._learner)
+        for trial in self.searched:
+            left = trial.state == "stopped" or (trial.state == "running" and self.over in _LEAVING)
+            if left and not trial.ended:  # decided, but nobody was left to see it end
+                state = "finished" if trial.epochs >= trial.asked else "stopped"
+                self.end(trial.id, state=state, epochs=trial.epochs, seconds=trial.seconds)
+            elif trial.state == "running":
+                self._waiting.append(self._task(trial))
 
     def next(self) -> Task | None:
         """The trial to start now; None where there is none any more, and `over` says why."""
-        if self._waiting and self.over not in ("target", "failed"):
+        if self._waiting and self.over not in _LEAVING:
             return self._waiting.popleft()
         if self.over:
             return None
-        if self._next > self.search.trials:
-            self.over = "trials"
-            return None
         number = self._next
-        chosen = self.sampler.suggest(number)
+        chosen = self.sampler.suggest(number) if number <= self.search.trials else None
         if chosen is None:
-            self.over = "exhausted"
+            self.over = "trials" if number > self.search.trials else "exhausted"
+            self._give_up()
             return None
         self._next += 1
         length, name = self.length(chosen), trial_id(number)
@@ -115,13 +136,15 @@ class Board:
         return Task(name, number, chosen)
 
     def judge(self, name: str, *, step: int, epoch: float, seconds: float, values: Mapping[str, float]) -> Move:
-        """Take an evaluation of a trial into the ledger and decide about it. One that is known gets its old answer."""
+        """Take an evaluation of a trial into the ledger and decide about it. One that is known gets its old answer, and
+        one of a trial that was stopped, or has ended, is too late: it is told to stop, and the others never hear of it.
+        """
         trial = self.ledger.trials[name]
-        known = trial.knows(step)
-        if known or trial.phase != "search":
-            if not known:
-                self.ledger.result(name, step=step, epoch=epoch, seconds=seconds, values=values)
-            return Move(trial.state == "stopped", trial.why)
+        if trial.knows(step) or trial.state != "running":
+            return Move(trial.state != "running", trial.why)
+        if trial.phase != "search":
+            self.ledger.result(name, step=step, epoch=epoch, seconds=seconds, values=values)
+            return Move()
         value = float(values[self.metric])
         if self.population is not None:
             return self._evolve(trial, step, epoch, seconds, values)
@@ -142,9 +165,6 @@ class Board:
         if self.ledger.end(name, state=state, epochs=epochs, seconds=seconds, error=error) and trial.phase == "search":
             self.sampler.tell(trial.number, trial.chosen, self._worth(trial))
             self._give_up()
-
-    def aim_reached(self) -> bool:
-        return self.over == "target"
 
     def confirm(self, name: str, seed: int) -> Task | None:
         """The task to train the values of trial `name` with another seed; None if that was done and scored."""
@@ -172,39 +192,34 @@ class Board:
         return [trial for trial in self.ledger.trials.values() if trial.state == "running"]
 
     def _replay(self) -> None:
-        """Bring sampler and scheduler to where the ledger is, then put what was under way at the head of the queue."""
-        missed: dict[str, tuple[int, str]] = {}
+        """Bring sampler and scheduler to where the ledger is, and find what should have followed. Writes nothing."""
         for line in self.ledger.lines:
             kind, trial = line.get("kind"), self.ledger.trials.get(str(line.get("trial")))
             if trial is None or trial.phase != "search":
                 continue
+            self._learner = None
             if kind == "trial":
                 self.sampler.adopt(trial.number, line["chosen"])
                 self._next = max(self._next, trial.number + 1)
             elif kind == "result":
-                verdict = self._replay_result(trial, line)
-                if verdict.stop and trial.state == "running" and line["epoch"] < trial.asked:
-                    missed[trial.id] = (int(line["step"]), verdict.why)
+                self._replay_result(trial, line)
             elif kind == "end":
                 self.sampler.tell(trial.number, trial.chosen, self._worth(trial))
-        for name, (step, why) in missed.items():  # killed after the result was written, before what follows from it
-            self.ledger.stop(name, step=step, why=why)
-        for trial in self.ledger.trials.values():
-            if trial.phase == "search" and trial.state == "running":
-                self._waiting.append(self._task(trial))
-            elif trial.state == "stopped" and not trial.ended:  # decided, but nobody was left to see it end
-                self.end(trial.id, state="stopped", epochs=trial.epochs, seconds=trial.seconds)
         self._give_up()
 
-    def _replay_result(self, trial: Trial, line: Mapping[str, Any]) -> Verdict:
+    def _replay_result(self, trial: Trial, line: Mapping[str, Any]) -> None:
         # From the line and not from the trial: after an exploit a step may have been measured twice.
-        value = float(line["values"][self.metric])
+        value, goes_on = float(line["values"][self.metric]), trial.state == "running" and line["epoch"] < trial.asked
         where = int(line["step"]), float(line["epoch"]), float(line["seconds"])
         self._aim(value)
         if self.population is not None:
-            self.population.report(trial.number, self._time(trial, self.search.scheduler.interval, *where), value)
-            return Verdict()
-        return self.scheduler.judge(trial.number, self._time(trial, self.search.scheduler.grace, *where), value)
+            time = self._time(trial, self.search.scheduler.interval, *where)
+            number = self.population.report(trial.number, time, value)
+            self._learner = (trial, number) if number is not None and goes_on else None
+            return
+        verdict = self.scheduler.judge(trial.number, self._time(trial, self.search.scheduler.grace, *where), value)
+        if verdict.stop and goes_on:
+            self._verdicts[trial.id] = where[0], verdict.why
 
     def _task(self, trial: Trial) -> Task:
         return Task(trial.id, trial.number, trial.chosen, trial.seed, trial.phase, len(trial.exploits))
@@ -218,15 +233,19 @@ class Board:
         number = population.report(trial.number, time, value)
         self.ledger.result(trial.id, step=step, epoch=epoch, seconds=seconds, values=values)
         self._aim(value)
-        if number is None or epoch >= trial.asked:
+        return Move() if number is None or epoch >= trial.asked else self._exploit(trial, number)
+
+    def _exploit(self, trial: Trial, number: int) -> Move:
+        """Let `trial` go on from trial `number`, where its checkpoint can still be had."""
+        donor, count = self.ledger.trials[trial_id(number)], len(trial.exploits) + 1
+        step = donor.results[-1].step
+        weights = self.keep(donor.id, step, trial.id, count)
+        if self.population is None or not weights:
             return Move()
-        donor = self.ledger.trials[trial_id(number)]
-        from_step = donor.results[-1].step
-        if not self.keep(donor.id, from_step, trial.id, len(trial.exploits) + 1):
-            return Move()
-        chosen = population.explore(donor.chosen, trial.number, len(trial.exploits) + 1)
-        self.ledger.exploit(trial.id, donor=donor.id, step=from_step, chosen=chosen)
-        return Move(task=self._task(trial), donor=donor.id, step=from_step)
+        chosen = self.population.explore(donor.chosen, trial.number, count)
+        if not self.ledger.exploit(trial.id, donor=donor.id, step=step, chosen=chosen, weights=weights):
+            return Move()  # the very same as one before: nothing would be new
+        return Move(task=self._task(trial), donor=donor.id, step=step)
 
     def _worth(self, trial: Trial) -> float | None:
         return None if trial.state == "failed" else trial.value(self.metric, self.mode)
@@ -237,9 +256,13 @@ class Board:
             self.over = "target"
 
     def _give_up(self) -> None:
-        ended = [trial for trial in self.ledger.trials.values() if trial.ended and trial.phase == "search"]
-        if len(ended) >= _FAILED_FIRST and all(trial.state == "failed" for trial in ended):
-            self.over = self.over or "failed"
+        """End a search that has nothing but failures, once there are enough of them or no more trials to come."""
+        trials = self.searched
+        failed = [trial for trial in trials if trial.ended and trial.state == "failed"]
+        hopeful = [trial for trial in trials if trial.results and trial not in failed]
+        no_more = self.over in ("trials", "exhausted") and 0 < len(trials) == len(failed)
+        if not hopeful and (len(failed) >= _FAILED_FIRST or no_more) and self.over != "target":
+            self.over = "failed"
 
     def _time(self, trial: Trial, unit: Duration, step: int, epoch: float, seconds: float) -> float:
         """Where a result is, in the unit of the scheduler."""
