@@ -12,6 +12,9 @@ from raycls.errors import TrainError
 
 __all__ = ["arithmetic", "cpu_kind", "precision_dtype", "resolve_precision"]
 
+_REFUSAL = " does not have a deterministic implementation"
+"""What torch says of an operation, after its name (at::Context::alertNotDeterministic)."""
+
 
 def native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 itself: CUDA from sm80 on, CPUs with AVX512-BF16 or AMX."""
@@ -52,7 +55,7 @@ def cpu_kind() -> str:
 def arithmetic(*, threads: int, strict: bool) -> Iterator[None]:
     """Set the CPU threads and deterministic kernels, and put both back: a debugger's process lives on.
 
-    `strict` refuses an operation that has no deterministic kernel; otherwise it is only warned of.
+    `strict` refuses an operation that has no deterministic kernel, with a TrainError; otherwise it is only warned of.
     """
     before = (
         torch.get_num_threads(),
@@ -71,9 +74,23 @@ def arithmetic(*, threads: int, strict: bool) -> Iterator[None]:
     torch.backends.cudnn.deterministic = True
     try:
         yield
+    except RuntimeError as error:
+        if _REFUSAL in str(error):
+            raise _not_deterministic(str(error)) from error
+        raise
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
         torch.utils.deterministic.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = before[4]
         torch.backends.cudnn.deterministic = before[5]
+
+
+def _not_deterministic(text: str) -> TrainError:
+    operation = text.partition(_REFUSAL)[0].splitlines()[-1]
+    return TrainError(
+        "the model needs an operation for which torch has no deterministic kernel on this device",
+        where="train.reduction",
+        found=f"{operation}, under exact",
+        fix="use a layer without it, or set train.reduction=fast, which only warns of it; then start with --new",
+    )

@@ -17,11 +17,12 @@ from PIL import Image
 
 from raycls.data import augment
 from raycls.data.order import Order
-from raycls.errors import DataError
+from raycls.errors import DataError, TrainError
 from raycls.launch import session
 from raycls.launch.session import Job, World
 from raycls.run.folder import RunFolder
 from raycls.run.ledger import check
+from raycls.train.task import Classification, MicroBatch
 from raycls.train.worker import ABORTED
 
 _STEPS = ("train.micro_batches=4", "data.batch_size=32", "train.duration=2ep", "track.log_every=1st")
@@ -152,6 +153,21 @@ def test_process_is_left_as_it_was(data: Path, tmp_path: Path) -> None:
     assert random.getstate() == before[2]
     assert torch.get_num_threads() == 2
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_operation_without_a_deterministic_kernel_ends_the_run_with_its_name(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Classification.loss
+
+    def loss(self: Classification, model: torch.nn.Module, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        batch.images.flatten().put_(torch.tensor([0, 0]), torch.ones(2))
+        return original(self, model, batch)
+
+    monkeypatch.setattr(Classification, "loss", loss)
+    with pytest.raises(TrainError, match="no deterministic kernel") as caught:
+        train(make_job(tmp_path / "run", data, *_STEPS))
+    assert caught.value.found == "put_, under exact"
 
 
 @pytest.mark.parametrize(("reduction", "world"), [("exact", 3), ("fast", 3)])

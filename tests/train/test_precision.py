@@ -61,6 +61,26 @@ def test_settings_are_put_back_after_an_error(strict: bool) -> None:
     assert _settings() == before
 
 
+def test_an_operation_without_a_deterministic_kernel_is_named() -> None:
+    before = _settings()
+    with pytest.raises(TrainError, match="no deterministic kernel") as caught, arithmetic(threads=1, strict=True):
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+    assert caught.value.found == "put_, under exact"
+    assert "train.reduction=fast" in str(caught.value.fix)
+    assert _settings() == before
+
+
+def test_such_an_operation_is_only_warned_of_where_bits_are_not_promised() -> None:
+    with pytest.warns(UserWarning, match="put_ does not have"), arithmetic(threads=1, strict=False):
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes") as caught, arithmetic(threads=1, strict=True):
+        torch.mm(torch.ones(2, 3), torch.ones(2, 3))
+    assert caught.value.__cause__ is None
+
+
 def test_nothing_but_bf16_counts_as_native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
