@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pickle
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from harness.plugins import user_module
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
@@ -22,6 +22,7 @@ PLUGIN = '''
 import random
 import numpy as np
 import torch
+from harness.plugins import user_module
 from PIL import Image
 
 def draws(low=0):
@@ -58,14 +59,9 @@ def no_factory():
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name = "transforms_of_test_augment"
-    (tmp_path / f"{name}.py").write_text(PLUGIN)
-    monkeypatch.setenv("RAYCLS_WORKDIR", str(tmp_path))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    yield name
-    sys.modules.pop(name, None)
+def plugin(tmp_path: Path) -> Iterator[str]:
+    with user_module(tmp_path, "transforms_of_test_augment", PLUGIN) as name:
+        yield name
 
 
 def _image(height: int = 40, width: int = 60) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
+from harness.plugins import user_module
 
 from raycls.config.schema import DataConfig, SourceConfig
 from raycls.data import augment
@@ -27,12 +27,9 @@ def source(path):
 """
 
 
-def test_exception_of_a_source_arrives_as_an_error_that_names_the_sample(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "source_of_a_user.py").write_text(_PLUGIN)
-    monkeypatch.setenv("RAYCLS_WORKDIR", str(tmp_path))
-    dataset = open_dataset(DataConfig(source=SourceConfig(name="source_of_a_user:source", path=str(tmp_path))))
+def test_exception_of_a_source_arrives_as_an_error_that_names_the_sample(tmp_path: Path) -> None:
+    with user_module(tmp_path, "source_of_a_user", _PLUGIN) as name:
+        dataset = open_dataset(DataConfig(source=SourceConfig(name=f"{name}:source", path=str(tmp_path))))
     same = augment.build((), train=True, image_size=8)
     maker = Maker(Order(0, 2, 1, 1), 1, dataset.splits["train"], dataset.splits["val"], 1, same, same)
     made = maker(Position(TRAIN, 0, 0, 0, 0))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from harness.plugins import user_module
 from PIL import Image
 
 from raycls.config.schema import DataConfig, SourceConfig, SplitConfig
@@ -33,15 +33,9 @@ def nothing(path): return [1, 2]
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Name of a module under a working directory of its own; it is forgotten after the test."""
-    name = "squares_of_test_source"
-    (tmp_path / f"{name}.py").write_text(PLUGIN)
-    monkeypatch.setenv("RAYCLS_WORKDIR", str(tmp_path))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    yield name
-    sys.modules.pop(name, None)
+def plugin(tmp_path: Path) -> Iterator[str]:
+    with user_module(tmp_path, "squares_of_test_source", PLUGIN) as name:
+        yield name
 
 
 def _config(name: str, path: Path | None = None, /, **args: object) -> DataConfig:

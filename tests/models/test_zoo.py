@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,26 @@ import numpy as np
 import pytest
 import torch
 import torchvision.models
+from harness.plugins import user_module
 from torch import nn
 
 from raycls.config.schema import ModelConfig
 from raycls.errors import ConfigError, ModelError
 from raycls.models.zoo import build, check, probe
+
+PLUGIN = """
+import random, numpy, torch
+def net(num_classes, hidden=4):
+    layer = torch.nn.Linear(12, num_classes)
+    layer.bias.data.fill_(random.random() + numpy.random.rand() + hidden)
+    return torch.nn.Sequential(torch.nn.Flatten(), layer)
+def no_net(num_classes):
+    return num_classes
+def lazy(num_classes):
+    return torch.nn.LazyLinear(num_classes)
+def broken(num_classes):
+    raise KeyError('nothing here')
+"""
 
 
 def model_config(name: str = "tiny_cnn", **fields: Any) -> ModelConfig:
@@ -27,26 +43,9 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A module under a working directory of its own; its name differs per test, because imports are kept."""
-    name = f"own_model_{abs(hash(request.node.name))}"
-    (tmp_path / f"{name}.py").write_text(
-        "import random, numpy, torch\n"
-        "def net(num_classes, hidden=4):\n"
-        "    layer = torch.nn.Linear(12, num_classes)\n"
-        "    layer.bias.data.fill_(random.random() + numpy.random.rand() + hidden)\n"
-        "    return torch.nn.Sequential(torch.nn.Flatten(), layer)\n"
-        "def no_net(num_classes):\n"
-        "    return num_classes\n"
-        "def lazy(num_classes):\n"
-        "    return torch.nn.LazyLinear(num_classes)\n"
-        "def broken(num_classes):\n"
-        "    raise KeyError('nothing here')\n"
-    )
-    monkeypatch.setenv("RAYCLS_WORKDIR", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return name
+def plugin(tmp_path: Path) -> Iterator[str]:
+    with user_module(tmp_path, "models_of_test_zoo", PLUGIN) as name:
+        yield name
 
 
 @pytest.mark.parametrize("fields", [{}, {"init": "xavier_uniform"}, {"init": "kaiming"}, {"args": {"dropout": 0.3}}])
@@ -111,7 +110,7 @@ def test_a_plug_in_is_called_with_the_classes_and_its_arguments(plugin: str) -> 
     [
         ("no_net", "did not return a network"),
         ("lazy", "shape is not known"),
-        ("broken", r"nothing here.*own_model_\d+\.py:11"),
+        ("broken", r"nothing here.*models_of_test_zoo\.py:12"),
     ],
 )
 def test_a_plug_in_that_is_no_network_is_refused(plugin: str, attribute: str, words: str) -> None:
