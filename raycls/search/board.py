@@ -24,7 +24,8 @@ from raycls.search.verdict import Never, Scheduler, goodness
 __all__ = ["Board", "Length", "Move", "Task"]
 
 _FAILED_FIRST = 3
-"""When that many trials failed and no other one has a result, the search ends: something is wrong with all of them."""
+"""When that many trials failed, and all that were started by then do so too, the search ends: something is wrong with
+every one of them."""
 _LEAVING = ("target", "failed")
 """Ends of a search that are also the end of the trials that run."""
 _TIMED_RUNGS = 10
@@ -93,6 +94,9 @@ class Board:
         self.scheduler = self._scheduler()
         self.population = self._population()
         self._next = 1
+        self._failed = 0
+        self._doubtful = 0
+        """The newest trial when so many had failed that the rest is waited for."""
         self._verdicts: dict[str, tuple[int, str]] = {}
         """Trials that are to be stopped after a step, and why: killed between a result and what follows from it."""
         self._learner: tuple[Trial, int] | None = None
@@ -163,7 +167,7 @@ class Board:
         """A trial ended: `finished`, `stopped` or `failed`."""
         trial = self.ledger.trials[name]
         if self.ledger.end(name, state=state, epochs=epochs, seconds=seconds, error=error) and trial.phase == "search":
-            self.sampler.tell(trial.number, trial.chosen, self._worth(trial))
+            self._learn(trial)
             self._give_up()
 
     def confirm(self, name: str, seed: int) -> Task | None:
@@ -204,7 +208,7 @@ class Board:
             elif kind == "result":
                 self._replay_result(trial, line)
             elif kind == "end":
-                self.sampler.tell(trial.number, trial.chosen, self._worth(trial))
+                self._learn(trial)
         self._give_up()
 
     def _replay_result(self, trial: Trial, line: Mapping[str, Any]) -> None:
@@ -247,8 +251,13 @@ class Board:
             return Move()  # the very same as one before: nothing would be new
         return Move(task=self._task(trial), donor=donor.id, step=step)
 
-    def _worth(self, trial: Trial) -> float | None:
-        return None if trial.state == "failed" else trial.value(self.metric, self.mode)
+    def _learn(self, trial: Trial) -> None:
+        """From the end of a trial."""
+        failed = trial.state == "failed"
+        self.sampler.tell(trial.number, trial.chosen, None if failed else trial.value(self.metric, self.mode))
+        self._failed += failed
+        if self._failed == _FAILED_FIRST and not self._doubtful:
+            self._doubtful = self._next - 1
 
     def _aim(self, value: float) -> None:
         target = self.search.target
@@ -258,10 +267,12 @@ class Board:
     def _give_up(self) -> None:
         """End a search that has nothing but failures, once there are enough of them or no more trials to come."""
         trials = self.searched
-        failed = [trial for trial in trials if trial.ended and trial.state == "failed"]
-        hopeful = [trial for trial in trials if trial.results and trial not in failed]
+        failed = {trial.number for trial in trials if trial.ended and trial.state == "failed"}
+        if self.over == "target" or any(trial.results for trial in trials if trial.number not in failed):
+            return
+        enough = self._doubtful and failed.issuperset(range(1, self._doubtful + 1))
         no_more = self.over in ("trials", "exhausted") and 0 < len(trials) == len(failed)
-        if not hopeful and (len(failed) >= _FAILED_FIRST or no_more) and self.over != "target":
+        if enough or no_more:
             self.over = "failed"
 
     def _time(self, trial: Trial, unit: Duration, step: int, epoch: float, seconds: float) -> float:
