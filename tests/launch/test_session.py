@@ -29,12 +29,6 @@ _STEPS = ("train.micro_batches=4", "data.batch_size=32", "train.duration=2ep", "
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # 99 rows in batches of 32: the last one has 3, fewer than the four micro-batches
-    return write_arrays(tmp_path_factory.mktemp("data") / "data.npz", train=99, val=21)
-
-
-@pytest.fixture(scope="module")
 def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in one process."""
     folder = tmp_path_factory.mktemp("runs") / "reference"

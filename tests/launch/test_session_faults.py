@@ -16,7 +16,6 @@ from harness.jobs import (
     train_rank_killed,
     train_rank_stopped,
     weights,
-    write_arrays,
 )
 from harness.kills import run_killed
 from harness.ranks import run_ranks
@@ -37,11 +36,6 @@ _OPTIONS = (
 )
 _FAST = ("train.reduction=fast", "model.args={width: 96}")
 """3.5 MB of gradients: DistributedDataParallel needs several buckets, which a start must not pack in another way."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_arrays(tmp_path_factory.mktemp("data") / "data.npz", train=99, val=21)
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,13 @@ def edit(folder: RunFolder, name: str, position: int, *lines: dict[str, object])
     path.write_text("\n".join(kept) + "\n")
 
 
+def tear(folder: RunFolder) -> None:
+    """Cut into the last line of rank 1's first ledger, as a crash does."""
+    path = folder.path("ledger/attempt-0001-rank-1.jsonl")
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-9])
+
+
 def run(folder: RunFolder, final: int = 7) -> LedgerReport:
     report = check(folder)
     assert (report.samples, report.steps) == (SAMPLES, final)
@@ -99,9 +106,7 @@ def test_the_newest_checkpoint_is_the_end_of_an_unfinished_run(folder: RunFolder
 
 def test_a_torn_line_after_the_newest_checkpoint_is_no_problem(folder: RunFolder) -> None:
     attempt(folder, 0, 4)
-    path = folder.path("ledger/attempt-0001-rank-1.jsonl")
-    assert path is not None
-    path.write_bytes(path.read_bytes()[:-9])
+    tear(folder)
     attempt(folder, 3, 7)
     prepare(folder, 7)
     assert run(folder).ok
@@ -109,9 +114,7 @@ def test_a_torn_line_after_the_newest_checkpoint_is_no_problem(folder: RunFolder
 
 def test_a_torn_line_before_it_is_a_loss(folder: RunFolder) -> None:
     attempt(folder, 0, 4)
-    path = folder.path("ledger/attempt-0001-rank-1.jsonl")
-    assert path is not None
-    path.write_bytes(path.read_bytes()[:-9])
+    tear(folder)
     attempt(folder, 4, 7)
     prepare(folder, 7)
     assert any("step 4 has 2 samples in 1 lines, it needs 4" in text for text in run(folder).problems)
