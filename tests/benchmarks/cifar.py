@@ -267,8 +267,8 @@ def _compare(result: dict[str, Any], pairs: Sequence[tuple[float, float]]) -> No
     result["accuracy_difference_points"] = round(100 * (ours - plain), 2)
     result["wall_raycls_against_plain"] = wall = measure.ratios(pairs)
     measure.say(
-        f"raycls against plain: accuracy {100 * (ours - plain):+.2f} points, wall {wall['median']:.3f} "
-        f"({wall['min']:.3f} to {wall['max']:.3f}, n={wall['n']}), start-up apart"
+        f"raycls against plain: accuracy {100 * (ours - plain):+.2f} points, wall {measure.spread(wall)}, "
+        "start-up apart"
     )
 
 

@@ -133,11 +133,7 @@ def _compare(setting: Setting, executors: Sequence[str], rounds: int) -> dict[st
             "cpu_seconds_by_process": _shares(runs),
             "runs": runs,
         }
-        compared = "; ".join(
-            f"{one['median']:.3f} of {base} ({one['min']:.3f} to {one['max']:.3f}, n={one['n']})"
-            for base, one in against.items()
-            if base != name
-        )
+        compared = "; ".join(f"{measure.spread(one)} of {base}" for base, one in against.items() if base != name)
         measure.say(
             f"slices of {setting.rows:4}  {name:16} {statistics.median(rates[name]):6.1f} images per CPU-second, "
             f"{statistics.median(walls):4.0f} images/s; {compared}"

@@ -179,12 +179,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for micro_batches in options.micro_batches:
             case = _compare(rows, micro_batches, options)
             result["cases"].append(case)
-            wall, cpu = case["wall_against_bare"], case["cpu_against_bare"]
             measure.say(
                 f"batch {rows:4}, micro-batches {micro_batches}: {case['bare_ms_per_step']:.1f} ms of CPU per bare "
-                f"step; raycls {cpu['median']:.3f} of it ({cpu['min']:.3f} to {cpu['max']:.3f}), "
-                f"wall {wall['median']:.3f} ({wall['min']:.3f} to {wall['max']:.3f}), n={cpu['n']} pairs of steps, "
-                f"{options.threads} thread(s)"
+                f"step on {options.threads} thread(s); raycls against it, over pairs of steps: CPU "
+                f"{measure.spread(case['cpu_against_bare'])}, wall {measure.spread(case['wall_against_bare'])}"
             )
     return measure.finish(result, options.json)
 

@@ -30,6 +30,7 @@ __all__ = [
     "mine",
     "ratios",
     "say",
+    "spread",
     "this_thread",
     "usage",
 ]
@@ -131,6 +132,11 @@ def ratios(pairs: Sequence[tuple[float, float]]) -> dict[str, float | int]:
         "max": round(max(values), 4),
         "n": len(values),
     }
+
+
+def spread(found: dict[str, float | int]) -> str:
+    """What `ratios` found, for a line of text."""
+    return f"{found['median']:.3f} ({found['min']:.3f} to {found['max']:.3f}, n={found['n']})"
 
 
 def begin(benchmark: str) -> dict[str, Any]:

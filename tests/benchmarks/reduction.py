@@ -122,12 +122,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             case = Case(model, batch, micro_batches, options.size, options.width, options.pairs)
             found = _compare(case, options.ranks)
             result["cases"].append(found)
-            wall, cpu = found["wall_exact_against_fast"], found["cpu_exact_against_fast"]
             measure.say(
                 f"{model} at {options.size}x{options.size}, batch {batch}, micro-batches {micro_batches}: fast "
-                f"{found['fast_cpu_ms_per_step']:.0f} ms of CPU per step over all ranks; exact {cpu['median']:.3f} "
-                f"of it ({cpu['min']:.3f} to {cpu['max']:.3f}), wall {wall['median']:.3f} ({wall['min']:.3f} to "
-                f"{wall['max']:.3f}), n={wall['n']}"
+                f"{found['fast_cpu_ms_per_step']:.0f} ms of CPU per step over all ranks; exact against it: CPU "
+                f"{measure.spread(found['cpu_exact_against_fast'])}, wall "
+                f"{measure.spread(found['wall_exact_against_fast'])}"
             )
     return measure.finish(result, options.json)
 
