@@ -31,6 +31,8 @@ from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
 
 __all__ = [
+    "DECODING_CPUS",
+    "READING_CPUS",
     "Prepared",
     "check_fit",
     "evaluated_split",
@@ -39,12 +41,11 @@ __all__ = [
     "plan_of",
     "prepare",
     "reduction_of",
-    "room",
 ]
 
 _LOCK_SECONDS = 60.0
 """How long a first start waits for the process that wrote before it: a killed one is gone within seconds."""
-_DECODING_CPUS = 0.91
+DECODING_CPUS, READING_CPUS = 0.9, 0.01
 """What Ray Data needs on one node to make any progress: a decoding task, and the one that reads positions."""
 
 
@@ -138,8 +139,8 @@ def check_fit(run: Run, nodes: Sequence[Mapping[str, float]], device: str, execu
             fix="lower scale.workers, or add GPUs; a run that begins may also set scale.device=cpu "
             "(one that was trained on GPUs needs --new for that)",
         )
-    decoding = _DECODING_CPUS if executor == "ray" else 0.0
-    places = room(run, nodes, device, executor)
+    decoding = DECODING_CPUS + READING_CPUS if executor == "ray" else 0.0
+    places = _room(run, nodes, device, executor)
     if places < workers:
         raise LaunchError(
             "the run does not fit the cluster: it would wait for ever",
@@ -150,9 +151,9 @@ def check_fit(run: Run, nodes: Sequence[Mapping[str, float]], device: str, execu
         )
 
 
-def room(run: Run, nodes: Sequence[Mapping[str, float]], device: str, executor: str) -> int:
+def _room(run: Run, nodes: Sequence[Mapping[str, float]], device: str, executor: str) -> int:
     """How many workers find their place when the decoding has its own, on the node where it costs fewest of them."""
-    decoding = _DECODING_CPUS if executor == "ray" else 0.0
+    decoding = DECODING_CPUS + READING_CPUS if executor == "ray" else 0.0
 
     def places(node: Mapping[str, float], taken: float = 0.0) -> int:
         count = int((node.get("CPU", 0.0) - taken) / run.scale.cpus_per_worker + 1e-6)

@@ -7,79 +7,94 @@ from dataclasses import dataclass
 
 from raycls.config.schema import Run
 from raycls.errors import LaunchError
-from raycls.launch.preflight import check_fit, executor_of, room
+from raycls.launch.preflight import DECODING_CPUS, READING_CPUS, check_fit, executor_of
 
 __all__ = ["Slots"]
 
 _DATA_CPUS = 1.0
 """CPUs that decoding through Ray Data keeps busy beside the workers of one trial."""
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Slots:
     """What one trial takes.
 
-    A trial of one worker reserves it with Tune. One of several reserves its workers' part itself, all of it or none
-    (a placement group), so that no two trials hold a part and wait for the other's.
+    A trial of one worker reserves its threads with Tune. One of several reserves its workers' part itself, all of it
+    or none (a placement group), so that no two trials hold a part and wait for the other's.
     """
 
     run: Run
     device: str
-    cpus: float
-    """CPUs that its threads keep busy."""
+    threads: float
+    """CPUs that its training threads keep busy."""
+    decoding: float
+    """CPUs that its decoding keeps busy beside them; where they are few, it takes its turn."""
     gpus: float
 
     @classmethod
     def of(cls, run: Run, device: str) -> Slots:
         workers = max(1, run.scale.workers)
-        own = max(float(run.scale.threads), run.scale.cpus_per_worker)
-        decoding = 0.0
-        if workers > 1:
-            executor = executor_of(run)
-            decoding = {"ray": _DATA_CPUS, "processes": float(run.data.processes * workers)}.get(executor, 0.0)
+        # Ray Data is for trials of several workers: the others decode in their own process, or in some beside it.
+        executor = executor_of(run) if workers > 1 or run.data.executor == "processes" else "inline"
+        decoding = {"ray": _DATA_CPUS, "processes": float(run.data.processes * workers)}.get(executor, 0.0)
         part = run.search.gpus_per_trial
         gpus = 0.0 if device == "cpu" else float(workers) if isinstance(part, str) else part
-        return cls(run, device, workers * own + decoding, gpus)
+        return cls(run, device, workers * max(float(run.scale.threads), run.scale.cpus_per_worker), decoding, gpus)
 
     @property
     def nested(self) -> bool:
         """Whether a trial has a group of workers of its own."""
         return self.run.scale.workers > 1
 
+    @property
+    def cpus(self) -> float:
+        """CPUs that a trial keeps busy."""
+        return self.threads + self.decoding
+
     def resources(self) -> dict[str, float]:
         """What Tune reserves for a trial."""
         if self.nested:  # the process that waits for the workers: on the head, which is not taken away
             return {"node:__internal_head__": 0.001}
-        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        return {"CPU": self.threads, **({"GPU": self.gpus} if self.gpus else {})}
 
     def check(self, nodes: Sequence[Mapping[str, float]]) -> None:
-        """Refuse a trial that can never start on `nodes`. Raises LaunchError with the numbers."""
+        """Refuse a trial that can never start on `nodes`, or may wait for ever. Raises LaunchError with the numbers."""
         if self.nested:
             check_fit(self.run, nodes, self.device, executor_of(self.run))
-        elif not self._alone(nodes):
-            raise LaunchError(
-                "no trial fits the cluster: the search would wait for ever",
-                found=", ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-                or "no node",
-                valid=f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "") + " on one node",
-                fix="lower scale.threads or search.gpus_per_trial, or add nodes",
+        if self._together(nodes, 1):
+            return
+        fix = "lower scale.threads or search.gpus_per_trial, or add nodes"
+        valid = f"{self.threads:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "") + " on one node"
+        if self.nested:
+            valid = (
+                f"room for {self.run.scale.workers} workers of {self.run.scale.cpus_per_worker:g} CPUs, however they "
+                f"are spread, with {DECODING_CPUS + READING_CPUS:g} CPUs left on one node for decoding"
             )
+            fix = "lower scale.workers or scale.cpus_per_worker, or add nodes"
+        raise LaunchError(
+            "no trial fits the cluster: the search would wait for ever",
+            found=", ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes) or "no node",
+            valid=valid,
+            fix=fix,
+        )
 
     def count(self, nodes: Sequence[Mapping[str, float]]) -> int:
-        """Trials at a time on `nodes`; at least 1 where one can start at all."""
+        """Trials at a time on `nodes`: as many as keep its CPUs busy, or `search.max_concurrent`, and never more than
+        can be there together. At least 1 where one can start at all.
+        """
         limit = self.run.search.max_concurrent
-        most = self._grouped(nodes) if self.nested else self._alone(nodes)
-        if isinstance(limit, int):
-            return min(limit, self._reserved(nodes) if self.nested else most)
-        return most
+        if isinstance(limit, str):
+            limit = max(1, int(sum(node.get("CPU", 0.0) for node in nodes) / self.cpus + _ROUNDING))
+        return self._together(nodes, limit)
 
     def arithmetic(self, nodes: Sequence[Mapping[str, float]]) -> str:
         """The count and where it comes from, in one line."""
         cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
-        workers, threads = max(1, self.run.scale.workers), self.run.scale.threads
-        each = f"{workers} x {threads} thread{'s' if threads > 1 else ''}" if self.nested else f"{threads} threads"
-        decoding = self.cpus - workers * max(float(threads), self.run.scale.cpus_per_worker)
-        each += f" + {decoding:g} for decoding" if decoding > 0 else ""
+        workers, threads = max(1, self.run.scale.workers), max(self.run.scale.threads, self.run.scale.cpus_per_worker)
+        each = f"{threads:g} thread{'s' if threads != 1 else ''}"
+        each = f"{workers} x {each}" if self.nested else each
+        each += f" + {self.decoding:g} for decoding" if self.decoding else ""
         text = f"{self.count(nodes)} at a time: {cpus:g} CPUs, {self.cpus:g} for a trial ({each})"
         if self.gpus:
             text += f"; {gpus:g} GPUs, {self.gpus:g} for a trial"
@@ -88,18 +103,36 @@ class Slots:
         limit = self.run.search.max_concurrent
         return text + (f"; search.max_concurrent {limit}" if isinstance(limit, int) else "")
 
-    def _alone(self, nodes: Sequence[Mapping[str, float]]) -> int:
-        def places(node: Mapping[str, float]) -> int:
-            count = int(node.get("CPU", 0.0) / self.cpus + 1e-6)
-            return min(count, int(node.get("GPU", 0.0) / self.gpus + 1e-6)) if self.gpus else count
+    def _together(self, nodes: Sequence[Mapping[str, float]], most: int) -> int:
+        """Trials, up to `most`, that can be there at the same time, whichever node Ray gives to whom."""
+        if not self.nested:
+            return min(most, sum(self._alone(node) for node in nodes))
+        places = sum(self._workers(node) for node in nodes) // self.run.scale.workers
+        return next((trials for trials in range(min(most, places), 0, -1) if self._never_waits(nodes, trials)), 0)
 
-        return sum(places(node) for node in nodes)
+    def _alone(self, node: Mapping[str, float]) -> int:
+        count = int(node.get("CPU", 0.0) / self.threads + _ROUNDING)
+        if not self.gpus:
+            return count
+        return min(count, int(node.get("GPU", 0.0)) * int(1 / self.gpus + _ROUNDING))  # a part is of one GPU
 
-    def _grouped(self, nodes: Sequence[Mapping[str, float]]) -> int:
-        busy = int(sum(node.get("CPU", 0.0) for node in nodes) / self.cpus + 1e-6)
-        reserved = self._reserved(nodes)
-        return min(reserved, max(1, busy))
+    def _workers(self, node: Mapping[str, float]) -> int:
+        """Workers that find their place on `node`."""
+        count = int(node.get("CPU", 0.0) / self.run.scale.cpus_per_worker + _ROUNDING)
+        return min(count, int(node.get("GPU", 0.0))) if self.device == "cuda" else count
 
-    def _reserved(self, nodes: Sequence[Mapping[str, float]]) -> int:
-        """Trials whose reservations fit at the same time, with room for decoding left: more would wait for ever."""
-        return room(self.run, nodes, self.device, executor_of(self.run)) // self.run.scale.workers
+    def _never_waits(self, nodes: Sequence[Mapping[str, float]], trials: int) -> bool:
+        """Whether the workers of so many trials leave room for one decoding task, even where they are spread so that
+        they leave as little as they can. Without that no trial would have data, and none would ever end.
+        """
+        if executor_of(self.run) != "ray":
+            return True
+        needed = DECODING_CPUS + trials * READING_CPUS  # every trial has a reading task for as long as it runs
+        blocking = 0
+        for node in nodes:
+            cpus = node.get("CPU", 0.0) + _ROUNDING
+            least = int((cpus - needed) / self.run.scale.cpus_per_worker) + 1 if cpus >= needed else 0
+            if least > self._workers(node):
+                return True  # its GPUs, or whole workers, are used up before its CPUs are
+            blocking += least
+        return trials * self.run.scale.workers < blocking
