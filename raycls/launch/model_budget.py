@@ -34,10 +34,17 @@ def cost_of(run: Run, classes: int, height: int, width: int) -> Cost:
 def within(run: Run, classes: int, size: Callable[[Run], tuple[int, int]]) -> Callable[[Mapping[str, Any]], bool]:
     """Whether values of the space give a model within `search.max_parameters` and `search.max_flops`.
 
-    `size` gives height and width of the images of a run. Each model is built once.
+    `size` gives height and width of the images of a run. Each model is built once. One that cannot be built fits: its
+    trial fails, and tells why, and the search goes on.
     """
     limits = run.search.max_parameters, run.search.max_flops
-    known: dict[str, Cost] = {}
+    known: dict[str, Cost | None] = {}
+
+    def measure(varied: Run) -> Cost | None:
+        try:
+            return cost_of(varied, classes, *size(varied))
+        except Exception:  # noqa: BLE001 - whatever a plug-in raises
+            return None
 
     def fits(chosen: Mapping[str, Any]) -> bool:
         if limits == ("off", "off"):
@@ -46,8 +53,10 @@ def within(run: Run, classes: int, size: Callable[[Run], tuple[int, int]]) -> Ca
             {path: value for path, value in chosen.items() if path.split(".")[0] in ("model", "data", "augment")}
         )
         if key not in known:
-            varied = apply(run, chosen)
-            known[key] = cost_of(varied, classes, *size(varied))
-        return all(isinstance(limit, str) or value <= limit for limit, value in zip(limits, known[key], strict=True))
+            known[key] = measure(apply(run, chosen))
+        cost = known[key]
+        return cost is None or all(
+            isinstance(limit, str) or value <= limit for limit, value in zip(limits, cost, strict=True)
+        )
 
     return fits
