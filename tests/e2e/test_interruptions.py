@@ -10,6 +10,8 @@ import pytest
 from harness.processes import Command, titled
 from harness.runs import Foreign, Site
 
+from raycls.run.folder import RunFolder
+
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 GONE = 10.0
@@ -22,9 +24,9 @@ def slow(site: Site) -> None:
     site.slow(True)
 
 
-def begin(site: Site, name: str, workers: int, first: int, last: int) -> Command:
+def begin(site: Site, name: str, workers: int, first: int, last: int, *options: str) -> Command:
     """Start the run, or go on with it, and wait for a random step between `first` and `last`."""
-    command = site.raycls("train", "small.yaml", f"run.name={name}", f"scale.workers={workers}")
+    command = site.raycls("train", "small.yaml", f"run.name={name}", f"scale.workers={workers}", *options)
     step = random.randint(first, last)
     try:
         if workers:
@@ -91,6 +93,24 @@ def interrupted(site: Site, name: str, workers: int, first: int, number: signal.
     assert (site.run(name) / "checkpoints" / f"step-{reached:08d}" / "manifest.json").exists()
     assert not (site.run(name) / "model").exists()
     return reached
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_fast_reduction_killed_and_resumed_on_as_many_workers(site: Site, slow: None) -> None:
+    fast = "train.reduction=fast"
+    with begin(site, "fast-killed", 2, 10, 30, fast) as command:
+        command.kill_all()
+        command.assert_gone(1)
+    site.slow(False)
+    for name in ("fast-killed", "fast"):
+        with site.raycls("train", "small.yaml", f"run.name={name}", "scale.workers=2", fast) as command:
+            assert command.wait(200) == 0, command.said()
+        assert RunFolder(site.run(name)).read_json(RunFolder.PLAN)["reduction"] == "fast"
+    assert [attempt["workers"] for attempt in site.attempts("fast-killed")] == [2, 2]
+    assert site.attempts("fast-killed")[1]["step"] >= 7
+    assert len(site.attempts("fast")) == 1
+    site.assert_same("fast-killed", "fast")
 
 
 def test_second_signal_ends_at_once(site: Site) -> None:

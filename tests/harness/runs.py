@@ -47,10 +47,10 @@ class Site:
     def attempts(self, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.run(name) / "attempts.jsonl").read_text().splitlines()]
 
-    def assert_same(self, name: str) -> None:
-        """The run has the reference's weights and ledger, byte for byte, and the ledger holds."""
-        assert weights(self.run(name)) == weights(self.run("reference"))
-        assert seen(self.run(name)) == seen(self.run("reference"))
+    def assert_same(self, name: str, reference: str = "reference") -> None:
+        """The run has the weights and the ledger of another one, byte for byte, and the ledger holds."""
+        assert weights(self.run(name)) == weights(self.run(reference))
+        assert seen(self.run(name)) == seen(self.run(reference))
         report = ledgers.check(RunFolder(str(self.run(name))))
         assert report.ok, report.problems
 
