@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import socket
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,39 +66,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture(scope="session")
 def foreign() -> Iterator[Foreign]:
-    """A cluster as somebody else would have started it: `ray start --head`, with a token, on ports of its own."""
-    from harness.processes import start
-    from harness.runs import Foreign
+    """A cluster that all tests which join one share."""
+    from harness.clusters import standing
 
-    from raycls.launch.guard import guarded
-
-    folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # short: sockets lie below it
-    port = _free_port()
-    token = secrets.token_hex(32)
-    outside = {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": token,
-        "RAY_TMPDIR": str(folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ADDRESS": "",
-        "HOME": str(folder),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
-    words += ["--num-cpus=3", "--include-dashboard=false", f"--temp-dir={folder}"]
-    words += [f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"]
-    words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
-    # The guard is for pytest itself: a time limit ends it without a teardown.
-    with guarded(str(folder)), start(words, folder, name="foreign", env=outside) as head:
-        head.until(lambda: "Ray runtime started" in head.stdout, 120)
-        environment = {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-        yield Foreign(head, environment)
-        head.kill_all()  # it would drain for half a minute
-        head.assert_gone(10)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
+    with standing(3) as cluster:
+        yield cluster

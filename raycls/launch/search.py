@@ -148,7 +148,6 @@ class _Play:
             tick=self._tick,
             changed=self._changed,
             interrupted=lambda: bool(plan.interrupted),
-            shares=lambda: self.board.population is not None,
             donated=self._donated,
         )
         process = tune.with_resources(tune.with_parameters(TrialProcess, shared=shared), self.slots.resources())

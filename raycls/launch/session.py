@@ -300,7 +300,11 @@ def _build(
         early_stop=EarlyStop.of(run.train.early_stop, run.evaluate.metric),
     )
     if resumed:
+        options = [{name: group[name] for name in group if name != "params"} for group in state.optimizer.param_groups]
         state.load(checkpoint.load(folder, start["step"]).trees)
+        # The config's, not the checkpoint's: they differ where a trial goes on from another one's weights.
+        for group, own in zip(state.optimizer.param_groups, options, strict=True):
+            group.update(own)
     return state, task
 
 

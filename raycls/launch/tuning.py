@@ -118,13 +118,12 @@ class Judge(FIFOScheduler):
         tick: Callable[[], None],
         changed: Callable[[str, Move | None], None],
         interrupted: Callable[[], bool],
-        shares: Callable[[], bool],
         donated: Callable[[Task], str],
     ) -> None:
         super().__init__()
         self._board, self._groups = board, groups
         self._tick, self._changed, self._interrupted = tick, changed, interrupted
-        self._shares, self._donated = shares, donated
+        self._donated = donated
         self._moved: set[str] = set()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
@@ -175,7 +174,7 @@ class Judge(FIFOScheduler):
             controller.pause_trial(trial, should_checkpoint=False)
             trial.set_config({"task": json.dumps(asdict(move.task)), "donor": self._donated(move.task)})
             return TrialScheduler.NOOP
-        if self._shares() and any(other.status in (Trial.PENDING, Trial.PAUSED) for other in controller.get_trials()):
+        if move.turn and any(other.status in (Trial.PENDING, Trial.PAUSED) for other in controller.get_trials()):
             controller.pause_trial(trial, should_checkpoint=False)  # more trials than places: each has its turn
             return TrialScheduler.NOOP
         return TrialScheduler.CONTINUE

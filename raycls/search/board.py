@@ -69,6 +69,8 @@ class Move:
     """Set where the trial goes on from the weights of `donor` after `step` steps, with other values."""
     donor: str = ""
     step: int = 0
+    turn: bool = False
+    """Whether the trial has come past an interval: where there are more trials than places, another one's turn."""
 
 
 @dataclass
@@ -234,10 +236,13 @@ class Board:
             raise ValueError("only a population evolves")
         value = float(values[self.metric])
         time = self._time(trial, self.search.scheduler.interval, step, epoch, seconds)
+        before = trial.results[-1].epoch if trial.results else 0.0
         number = population.report(trial.number, time, value)
         self.ledger.result(trial.id, step=step, epoch=epoch, seconds=seconds, values=values)
         self._aim(value)
-        return Move() if number is None or epoch >= trial.asked else self._exploit(trial, number)
+        if number is not None and epoch < trial.asked:
+            return self._exploit(trial, number)
+        return Move(turn=population.passed(time * before / epoch, time))
 
     def _exploit(self, trial: Trial, number: int) -> Move:
         """Let `trial` go on from trial `number`, where its checkpoint can still be had."""

@@ -287,11 +287,15 @@ class Ledger(_Known):
             return False
         return self._write({"kind": "stop", "trial": name, "step": step, "why": why})
 
-    def exploit(self, name: str, *, donor: str, step: int, chosen: Mapping[str, Any]) -> bool:
-        """Note that a trial goes on from the weights that `donor` had after `step` steps, with the values `chosen`."""
+    def exploit(self, name: str, *, donor: str, step: int, chosen: Mapping[str, Any], weights: str = "") -> bool:
+        """Note that a trial goes on from the weights that `donor` had after `step` steps, with the values `chosen`.
+
+        `weights` is their sha256.
+        """
         if Exploit(donor, step, strict_json.plain(chosen)) in self.trials[name].exploits:
             return False
-        return self._write({"kind": "exploit", "trial": name, "donor": donor, "step": step, "chosen": chosen})
+        facts = {"donor": donor, "step": step, "weights": weights, "chosen": chosen}
+        return self._write({"kind": "exploit", "trial": name, **facts})
 
     def end(self, name: str, *, state: str, epochs: float, seconds: float, error: str | None = None) -> bool:
         """Note how a trial ended: `finished`, `stopped` or `failed`, the last with its `error`."""

@@ -63,6 +63,10 @@ class Population:
         self._times[number] = self._times[donor]  # its score stays until it reports: the worst quarter is full
         return donor
 
+    def passed(self, before: float, time: float) -> bool:
+        """Whether an interval ends between the two times."""
+        return self._intervals(time) > self._intervals(before)
+
     def explore(self, chosen: Mapping[str, Any], number: int, count: int) -> dict[str, Any]:
         """What trial `number` goes on with after its exploit number `count`, from its donor's values `chosen`.
 

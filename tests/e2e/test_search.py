@@ -1,0 +1,154 @@
+"""Searches on a real Ray: stopped trials give back what they held, killed searches go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+
+import pytest
+from harness.clusters import joined, standing, state
+from harness.jobs import weights
+from harness.processes import Command
+from harness.runs import Foreign, Site
+from harness.searches import SEARCH, Found
+
+from raycls.config.load import load
+
+pytestmark = [pytest.mark.ray]
+
+
+@pytest.fixture(scope="session")
+def searched(site: Site) -> Site:
+    """The site with a search config."""
+    (site.folder / "search.yaml").write_text(SEARCH)
+    return site
+
+
+def reach(found: Found, command: Command, results: int) -> None:
+    """Wait until the ledger has that many results."""
+    command.until(lambda: len(found.of_kind("result")) >= results)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_at_three_moments(searched: Site) -> None:
+    """SIGKILL of the driver, one trial at a time: decisions, table and winner are the uninterrupted ones."""
+    one = ("search", "search.yaml", "search.max_concurrent=1", "search.trials=5")
+    with searched.raycls(*one, "run.name=whole") as command:
+        assert command.wait(150) == 0, command.said()
+        command.assert_gone(10)
+    whole, cut = Found.of(searched, "whole"), Found.of(searched, "cut")
+    count = len(whole.of_kind("result"))
+    finished: dict[str, int] = {}
+    for part in (0.2, 0.5, 0.8):
+        with searched.raycls(*one, "run.name=cut") as command:
+            reach(cut, command, int(count * part) + random.randint(0, count // 6))
+            command.kill()
+            command.assert_gone(10)
+        finished |= {line["trial"]: len(cut.attempts(line["trial"])) for line in cut.of_kind("end")}
+    with searched.raycls(*one, "run.name=cut") as command:
+        assert command.wait(150) == 0, command.said()
+        command.assert_gone(10)
+    assert cut.rows == whole.rows
+    assert cut.decisions == whole.decisions
+    assert {trial: len(cut.attempts(trial)) for trial in finished} == finished, "a trial that had ended was run again"
+    assert (cut.folder / "best.yaml").read_text().splitlines()[2:] != []
+    with searched.raycls("train", str(whole.folder / "best.yaml"), "scale.workers=0") as command:
+        assert command.wait(60) == 0, command.said()
+    winner = next(line for line in (whole.folder / "best.yaml").read_text().splitlines() if line.startswith("# Trial"))
+    trial = winner.split()[2]
+    assert weights(searched.run("whole-best")) == weights(whole.folder / "trials" / trial)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_stopped_trials_give_back_their_workers(searched: Site, foreign: Foreign) -> None:
+    """Eight trials of two workers, two at a time, no dashboard, a second Ray beside: nothing stays behind."""
+    with standing(1):
+        before = state(foreign.environment)
+        words = ("search", "search.yaml", "scale.workers=2", "search.max_concurrent=2", "run.name=nested")
+        with searched.raycls(*words, env=foreign.environment) as command:
+            assert command.wait(400) == 0, command.said()
+        foreign.assert_idle()
+        after = state(foreign.environment)
+    found = Found.of(searched, "nested")
+    assert len(found.rows) == 8
+    stopped = [row for row in found.rows if row["state"] == "stopped"]
+    assert len(stopped) >= 4
+    assert all(float(row["epochs"]) < 9 for row in stopped)
+    assert sum(float(row["epochs"]) for row in found.rows) < 0.6 * 8 * 9
+    assert set(after["groups"].values()) <= {"REMOVED"}, after["groups"]
+    assert after["available"].get("CPU") == before["available"].get("CPU")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_interrupted_and_gone_on_with(searched: Site) -> None:
+    """SIGINT: every trial writes a checkpoint, exit 130; the same command goes on from there."""
+    searched.slow(True)
+    try:
+        with searched.raycls("search", "search.yaml", "run.name=paused", "search.trials=3") as command:
+            found = Found.of(searched, "paused")
+            reach(found, command, 3)
+            command.process.send_signal(signal.SIGINT)
+            assert command.wait(60) == 130, command.said()
+            command.assert_gone(10)
+    finally:
+        searched.slow(False)
+    left = {line["trial"] for line in found.of_kind("trial")} - {line["trial"] for line in found.of_kind("end")}
+    measured = {line["trial"] for line in found.of_kind("result")} & left
+    assert measured
+    with searched.raycls("search", "search.yaml", "run.name=paused", "search.trials=3") as command:
+        assert command.wait(120) == 0, command.said()
+    assert [row["state"] for row in found.rows].count("running") == 0
+    assert all(found.attempts(trial)[-1]["step"] > 0 for trial in measured)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_population_copies_weights(searched: Site) -> None:
+    """After an exploit a trial has the donor's weights, to the byte, and then weights of its own."""
+    words = ("search", "search.yaml", "run.name=evolved", "search.trials=4", "search.space={}", "train.duration=6ep")
+    rates = "search.space={optim.lr: loguniform(1e-4, 0.3), optim.weight_decay: uniform(0, 0.01)}"
+    with searched.raycls(*words, rates, "search.scheduler.name=pbt", "search.scheduler.interval=2ep") as command:
+        assert command.wait(200) == 0, command.said()
+        command.assert_gone(10)
+    found = Found.of(searched, "evolved")
+    exploits = found.of_kind("exploit")
+    assert exploits
+    assert [row["state"] for row in found.rows] == ["finished"] * 4
+    newest = {line["trial"]: line for line in exploits}
+    for trial, line in newest.items():
+        taken = json.loads((found.folder / "trials" / trial / "exploit.json").read_text())
+        assert taken["done"] and taken["weights"] == line["weights"] and taken["step"] == line["step"]
+        assert weights(found.folder / "trials" / trial) != weights(found.folder / "trials" / line["donor"])
+        own = load(found.folder / "trials" / trial / "config.yaml").run
+        assert own.optim.lr == line["chosen"]["optim.lr"]
+    assert not (found.folder / "exploits").exists() or not any((found.folder / "exploits").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+def test_a_node_is_lost(searched: Site) -> None:
+    """Its trials go on elsewhere from their checkpoints; none that had finished is run again."""
+    with standing(1) as cluster, joined(cluster, 2) as node:
+        searched.slow(True)
+        words = ("search", "search.yaml", "run.name=lost", "search.scheduler.name=none", "search.trials=5")
+        with searched.raycls(*words, "train.duration=4ep", env=cluster.environment) as command:
+            found = Found.of(searched, "lost")
+            command.until(lambda: len({line["trial"] for line in found.of_kind("result")}) >= 3)
+            assert "3 at a time" in command.stdout
+            node.kill_all()
+            searched.slow(False)
+            assert command.wait(300) == 0, command.said()
+        assert "was lost with its process or node" in command.stdout
+        after = state(cluster.environment)
+        assert after["available"]["CPU"] == 1
+    assert [row["state"] for row in found.rows] == ["finished"] * 5
+    again = [trial for row in found.rows if len(found.attempts(trial := row["trial"])) > 1]
+    assert again and all(found.attempts(trial)[-1]["step"] > 0 for trial in again)
+    first = [(line["trial"], line["step"]) for line in found.of_kind("result")]
+    assert len(first) == len(set(first)), "an evaluation was counted twice"

@@ -1,0 +1,90 @@
+"""Clusters that nobody of ours started, to be joined by commands under test."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.processes import Command, start
+from harness.runs import Foreign
+from raycls.launch.guard import guarded
+
+_STATE = """
+import json, ray
+from ray.util.placement_group import placement_group_table
+ray.init("auto", logging_level="ERROR", log_to_driver=False)
+groups = {name: group["state"] for name, group in placement_group_table().items()}
+print(json.dumps({"available": ray.available_resources(), "total": ray.cluster_resources(), "groups": groups}))
+"""
+
+
+@contextmanager
+def standing(cpus: int, *, dashboard: bool = False) -> Iterator[Foreign]:
+    """`ray start --head` as somebody else would have typed it, with a token, on ports of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # short: sockets lie below it
+    port = _free_port()
+    token = secrets.token_hex(32)
+    outside = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": "",
+        "HOME": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
+    words += [f"--num-cpus={cpus}", f"--include-dashboard={str(dashboard).lower()}", f"--temp-dir={folder}"]
+    words += [f"--dashboard-port={_free_port()}"] if dashboard else []
+    words += [f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"]
+    words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
+    # The guard is for pytest itself: a time limit ends it without a teardown.
+    with guarded(str(folder)), start(words, folder, name="foreign", env=outside) as head:
+        head.until(lambda: "Ray runtime started" in head.stdout, 120)
+        environment = {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        yield Foreign(head, environment)
+        head.kill_all()  # it would drain for half a minute
+        head.assert_gone(10)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def joined(cluster: Foreign, cpus: int) -> Iterator[Command]:
+    """One more node of a standing cluster, in processes of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))
+    outside = {**cluster.environment, "RAY_TMPDIR": str(folder), "HOME": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
+    outside["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    words = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}"]
+    words += [f"--address={cluster.environment['RAY_ADDRESS']}", "--dashboard-agent-listen-port=0"]
+    words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
+    outside["RAY_ADDRESS"] = ""
+    with start(words, folder, name="node", env=outside) as node:
+        node.until(lambda: "Ray runtime started" in node.stdout, 120)
+        yield node
+        node.kill_all()
+        node.assert_gone(10)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def state(environment: dict[str, str]) -> dict[str, Any]:
+    """What a cluster has: `available` and `total` resources, and `groups` (placement groups) with their states."""
+    variables = {**os.environ, **environment}
+    command = [sys.executable, "-c", _STATE]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
