@@ -87,7 +87,7 @@ def arithmetic(*, threads: int, strict: bool) -> Iterator[None]:
 
 
 def _not_deterministic(text: str) -> TrainError:
-    operation = text.partition(_REFUSAL)[0].splitlines()[-1]
+    operation = text.partition(_REFUSAL)[0].rpartition("\n")[2]
     return TrainError(
         "the model needs an operation for which torch has no deterministic kernel on this device",
         where="train.reduction",
