@@ -27,6 +27,7 @@ from raycls.errors import ConfigError, DataError, LaunchError, ModelError, Raycl
 from raycls.models import zoo
 from raycls.run.folder import RunFolder
 from raycls.run.lock import Lock
+from raycls.search.ledger import Ledger as SearchLedger
 from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
 
@@ -86,10 +87,14 @@ def prepare(
     `dataset` is what `open_dataset` gave for the same data before: trials of a search share one. A folder without a
     checkpoint holds nothing to go on from: what is started there may differ from the first try.
     """
+    if run.search.space:
+        say("search.space is not used by raycls train: the values beside it are trained (raycls search varies them)")
     check_source(run.data)
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
     augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
     folder = RunFolder.at(run.run.storage, run.run.name)
+    if not new:
+        _refuse_search(folder)
     resumed = not new and _has_begun(folder)
     if not resumed:  # a resumed run needs no weights to start from
         zoo.check(run.model)
@@ -244,6 +249,16 @@ def _resumed_plan(run: Run, plan: Plan, written: dict[str, Any] | None) -> Plan:
         )
     values = {**plan.to_dict(), "micro_batches": earlier.micro_batches}
     return Plan.from_dict(values)
+
+
+def _refuse_search(folder: RunFolder) -> None:
+    if folder.store.exists(SearchLedger.FILE):
+        raise ConfigError(
+            "this folder holds a search and not a run",
+            where=folder.store.describe(),
+            fix="use another run.name, or set the search aside with --new; "
+            "what a search found is trained from its best.yaml",
+        )
 
 
 def _check_same(run: Run, dataset: Dataset, folder: RunFolder) -> None:

@@ -23,6 +23,7 @@ from raycls.models import zoo
 from raycls.run.folder import RunFolder
 from raycls.run.lock import Lock
 from raycls.search.board import Board, Length
+from raycls.search.confirm import candidates, repeats
 from raycls.search.ledger import Ledger
 from raycls.search.sample import make_sampler
 
@@ -72,9 +73,13 @@ class Search:
             return False
         if ledger.end_reason == "trials" and len(self.board.searched) < self.run.search.trials:
             return False  # search.trials was raised
-        confirmed = [trial for trial in ledger.trials.values() if trial.phase == "confirm"]
-        return isinstance(seeds, str) or (
-            len(confirmed) >= seeds * min(2, len(self.board.searched)) and all(trial.test for trial in confirmed)
+        if ledger.end_reason == "target" and self.board.over != "target":
+            return False  # so was search.target
+        if isinstance(seeds, str):
+            return True
+        repeated = [repeats(ledger, of) for of in candidates(ledger)]
+        return bool(repeated) and all(
+            len(trials) >= seeds and all(trial.ended for trial in trials) for trials in repeated
         )
 
     def header(self, arithmetic: str) -> list[str]:
@@ -219,7 +224,7 @@ def _check_budget(suggest: Callable[[int], Any], origins: Mapping[str, str]) -> 
 def _check_same(run: Run, folder: RunFolder) -> None:
     """Refuse to go on with another search, or in the folder of a run; a first start notes the config."""
     where = folder.store.describe(RunFolder.CONFIG)
-    if folder.store.exists(RunFolder.ATTEMPTS):
+    if folder.store.exists(RunFolder.ENV) or folder.store.exists(RunFolder.ATTEMPTS):
         raise ConfigError(
             "this folder holds a run and not a search",
             where=folder.store.describe(),
