@@ -77,7 +77,14 @@ def _handle(group: str) -> PlacementGroup:
     return PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group)))
 
 
-class Supply(Searcher):
+class _Unsaved:
+    """Tune pickles what it is given, for a resume of its own. Nobody resumes from that: there is nothing to keep."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Supply(_Unsaved, Searcher):
     """Hands Tune one trial after another: as many at a time as there is room for at that moment."""
 
     def __init__(
@@ -107,7 +114,7 @@ class Supply(Searcher):
         """Nothing: the ledger has it."""
 
 
-class Judge(FIFOScheduler):
+class Judge(_Unsaved, FIFOScheduler):
     """Gives every result to the board and does what it says."""
 
     def __init__(
@@ -180,7 +187,7 @@ class Judge(FIFOScheduler):
         return TrialScheduler.CONTINUE
 
 
-class Lost(Callback):
+class Lost(_Unsaved, Callback):
     """What a process left that died with its node: its workers' reservation is given back before it starts again."""
 
     def __init__(self, groups: Groups, say: Callable[[str], None]) -> None:

@@ -18,6 +18,31 @@ from raycls.config.load import load
 pytestmark = [pytest.mark.ray]
 
 
+NETS = '''
+"""A network with a choice of how it goes wrong."""
+
+import os
+
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, trouble):
+        super().__init__()
+        self.head = nn.Linear(3, num_classes)
+        self.trouble = trouble
+
+    def forward(self, images):
+        if self.training and self.trouble == "kill":
+            os._exit(137)
+        if self.training and self.trouble == "raise":
+            raise RuntimeError("CUDA out of memory, or whatever else")
+        logits = self.head(images.mean((2, 3)))
+        return logits * torch.nan if self.trouble == "diverge" else logits
+'''
+
+
 @pytest.fixture(scope="session")
 def searched(site: Site) -> Site:
     """The site with a search config."""
@@ -152,3 +177,24 @@ def test_a_node_is_lost(searched: Site) -> None:
     assert again and all(found.attempts(trial)[-1]["step"] > 0 for trial in again)
     first = [(line["trial"], line["step"]) for line in found.of_kind("result")]
     assert len(first) == len(set(first)), "an evaluation was counted twice"
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_bad_trials_are_not_a_dead_search(searched: Site) -> None:
+    """One raises, one diverges, one takes its process with it: each is a failed trial, the good one wins."""
+    (searched.folder / "nets.py").write_text(NETS)
+    words = ("search", "search.yaml", "run.name=bad", "search.space={}", "search.algorithm=grid", "train.duration=2ep")
+    space = "search.space={model.args: [{trouble: none}, {trouble: raise}, {trouble: diverge}, {trouble: kill}]}"
+    model = ("model.name=nets:Net", "model.args={}", "search.max_failures=1")
+    with searched.raycls(*words, space, *model) as command:
+        assert command.wait(200) == 0, command.said()
+        command.assert_gone(10)
+    found = Found.of(searched, "bad")
+    assert [row["state"] for row in found.rows] == ["finished", "failed", "failed", "failed"]
+    errors = {line["trial"]: line["error"] for line in found.of_kind("end")}
+    assert "whatever else" in errors["0002"] and "nets.py" in errors["0002"]
+    assert "not finite" in errors["0003"]
+    assert "lost" in errors["0004"]
+    assert (found.folder / "best.yaml").read_text().startswith("# Trial 0001")
