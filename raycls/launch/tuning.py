@@ -137,7 +137,10 @@ class Judge(_Unsaved, FIFOScheduler):
         """Tune asks this several times a second, so it is also where time passes."""
         self._tick()
         self._groups.tidy()
-        return super().choose_trial_to_run(tune_controller)
+        if self._board.population is None:
+            return super().choose_trial_to_run(tune_controller)
+        waiting = [trial for trial in tune_controller.get_trials() if trial.status in (Trial.PENDING, Trial.PAUSED)]
+        return min(waiting, key=lambda trial: self._board.turn(_task(trial)["trial"]), default=None)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         record = _record(result)

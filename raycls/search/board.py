@@ -197,6 +197,11 @@ class Board:
         """The trials that were started and neither ended nor were stopped."""
         return [trial for trial in self.ledger.trials.values() if trial.state == "running"]
 
+    def turn(self, name: str) -> tuple[float, int]:
+        """Whose turn it is where there are more trials than places: the trial's for which this is least."""
+        trial = self.ledger.trials[name]
+        return trial.epochs, trial.number
+
     def _replay(self) -> None:
         """Bring sampler and scheduler to where the ledger is, and find what should have followed. Writes nothing."""
         for line in self.ledger.lines:
@@ -240,7 +245,9 @@ class Board:
         number = population.report(trial.number, time, value)
         self.ledger.result(trial.id, step=step, epoch=epoch, seconds=seconds, values=values)
         self._aim(value)
-        if number is not None and epoch < trial.asked:
+        if epoch >= trial.asked:  # it has nothing left to wait for
+            return Move()
+        if number is not None:
             return self._exploit(trial, number)
         return Move(turn=population.passed(time * before / epoch, time))
 
@@ -250,10 +257,10 @@ class Board:
         step = donor.results[-1].step
         weights = self.keep(donor.id, step, trial.id, count)
         if self.population is None or not weights:
-            return Move()
+            return Move(turn=True)
         chosen = self.population.explore(donor.chosen, trial.number, count)
         if not self.ledger.exploit(trial.id, donor=donor.id, step=step, chosen=chosen, weights=weights):
-            return Move()  # the very same as one before: nothing would be new
+            return Move(turn=True)  # the very same as one before: nothing would be new
         return Move(task=self._task(trial), donor=donor.id, step=step)
 
     def _learn(self, trial: Trial) -> None:

@@ -37,7 +37,7 @@ class Play:
         concurrency: int = 1,
         seed: int = 0,
         mode: Literal["max", "min"] = "max",
-        keep: Callable[[str, int, str, int], bool] = lambda *what: True,
+        keep: Callable[[str, int, str, int], str] = lambda *what: "sha",
     ) -> None:
         self.store = Store(folder)
         self.space, self.search, self.mode, self.grows = space, search, mode, grows
@@ -87,7 +87,7 @@ class Play:
 
     def _chosen(self) -> str:
         if self.board.population is not None:  # they take turns
-            return min(self._running, key=lambda name: (self.ledger.trials[name].epochs, name))
+            return min(self._running, key=self.board.turn)
         return self._draw.choice(list(self._running)) if self.concurrency > 1 else next(iter(self._running))
 
     def _turn(self, name: str) -> None:

@@ -273,14 +273,15 @@ def test_an_exhausted_space_ends_the_search_and_more_trials_go_on(tmp_path: Path
 def test_an_exploit_is_kept_and_recorded_once(tmp_path: Path) -> None:
     kept: list[tuple[str, int, str, int]] = []
 
-    def keep(*what: Any) -> bool:
+    def keep(*what: Any) -> str:
         kept.append(what)
-        return True
+        return f"sha {len(kept)}"
 
     play = Play(tmp_path / "search", _SPACE, config("pbt"), grows, keep=keep).run()
     exploits = [line for line in play.ledger.lines if line["kind"] == "exploit"]
     assert len(exploits) >= 3
     numbers: Counter[str] = Counter()
+    assert [line["weights"] for line in exploits] == [f"sha {number}" for number in range(1, len(kept) + 1)]
     for line, (donor, step, trial, count) in zip(exploits, kept, strict=True):
         numbers[trial] += 1
         assert (line["donor"], line["step"], line["trial"]) == (donor, step, trial)
@@ -292,7 +293,7 @@ def test_an_exploit_is_kept_and_recorded_once(tmp_path: Path) -> None:
 
 
 def test_without_its_checkpoint_there_is_no_exploit(tmp_path: Path) -> None:
-    play = Play(tmp_path / "search", _SPACE, config("pbt"), grows, keep=lambda *what: False).run()
+    play = Play(tmp_path / "search", _SPACE, config("pbt"), grows, keep=lambda *what: "").run()
     assert not any(trial.exploits for trial in play.trials)
     assert {trial.state for trial in play.trials} == {"finished"}
 
