@@ -16,6 +16,7 @@ from typing import Any, cast
 from raycls.config.check import known, validate
 from raycls.config.difference import HARMLESS, Difference, difference
 from raycls.config.document import MAX_BYTES, Document, parse
+from raycls.config.effect import without_effect
 from raycls.config.mistakes import COMMAND_LINE, ConfigMistakesError, Mistake, Path, Place, dotted
 from raycls.config.overrides import read_overrides
 from raycls.config.schema import Run
@@ -70,11 +71,11 @@ def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Loaded:
     base = _base(documents[0], path)
     if base is not None:
         documents.insert(0, base)
-    return _resolve(str(file), documents, read_overrides(overrides), path.stem)
+    return _resolve(str(file), documents, read_overrides(overrides), path.stem, effects=True)
 
 
 def load_text(text: str, name: str = "config.yaml", overrides: Sequence[str] = ()) -> Loaded:
-    """Read a config from text, for example one kept in an object store. It cannot extend a file."""
+    """Read a config that a run folder keeps. It cannot extend a file, and may hold options without effect."""
     document = parse(text, name)
     if "extends" in document.values:
         place = document.places[("extends",)]
@@ -98,7 +99,9 @@ def show(loaded: Loaded) -> str:
     return render(to_dict(loaded.run), loaded.origins)
 
 
-def _resolve(title: str, files: Sequence[Document], overrides: Sequence[Document], stem: str) -> Loaded:
+def _resolve(
+    title: str, files: Sequence[Document], overrides: Sequence[Document], stem: str, *, effects: bool = False
+) -> Loaded:
     home = Place(title)
     mistakes: list[Mistake] = []
     values: dict[str, Any] = {}
@@ -112,6 +115,8 @@ def _resolve(title: str, files: Sequence[Document], overrides: Sequence[Document
     complete = all(document.complete for document in files)
     run, wrong = validate(values, places, home, mistakes, rules=complete)
     mistakes += wrong
+    if effects and complete:
+        mistakes += without_effect((*files, *overrides), values, places, home, {item.path for item in mistakes})
     mistakes += check_space(values, places, home, None if mistakes else run)
     if run is None or mistakes:
         raise ConfigMistakesError(title, _in_order(mistakes, title))

@@ -1,0 +1,137 @@
+"""Options that do nothing beside the value of another one: a value written for nothing is a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from raycls.config.document import Document
+from raycls.config.mistakes import Mistake, Path, Place, dotted
+from raycls.config.schema import Run
+from raycls.config.space_text import SPACE, Places, read
+from raycls.config.words import shown
+from raycls.config.write import flow, leaves, to_dict
+
+__all__ = ["without_effect"]
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Where an option has an effect: `choice` has one of `values`, or any but them where `other`."""
+
+    choice: str
+    values: tuple[Any, ...]
+    other: bool = False
+
+    def holds(self, value: Any) -> bool:
+        return (value in self.values) is not self.other
+
+    def __str__(self) -> str:
+        values = " or ".join(flow(value) for value in self.values)
+        return f"{self.choice}: {'anything but ' if self.other else ''}{values}"
+
+
+_DECODED_AHEAD = _Beside("data.executor", ("inline",), other=True)
+_IMAGE_FILES = _Beside("data.source.name", ("cifar", "arrays"), other=True)
+_ON_RAY = _Beside("scale.workers", (0,), other=True)
+
+_EFFECTIVE: Mapping[str, _Beside] = {
+    "data.processes": _Beside("data.executor", ("processes",)),
+    "data.prefetch": _DECODED_AHEAD,
+    "data.formats": _IMAGE_FILES,
+    "data.max_pixels": _IMAGE_FILES,
+    "optim.weight_decay_on": _Beside("optim.weight_decay", (0,), other=True),
+    "optim.momentum": _Beside("optim.name", ("sgd", "rmsprop")),
+    "optim.nesterov": _Beside("optim.name", ("sgd",)),
+    "optim.betas": _Beside("optim.name", ("adam", "adamw")),
+    "optim.eps": _Beside("optim.name", ("adam", "adamw", "rmsprop")),
+    "optim.alpha": _Beside("optim.name", ("rmsprop",)),
+    "schedule.every": _Beside("schedule.name", ("step", "cosine_restarts")),
+    "schedule.milestones": _Beside("schedule.name", ("multistep",)),
+    "schedule.gamma": _Beside("schedule.name", ("step", "multistep", "exponential", "plateau")),
+    "schedule.period_factor": _Beside("schedule.name", ("cosine_restarts",)),
+    "schedule.min_factor": _Beside("schedule.name", ("cosine", "cosine_restarts", "plateau")),
+    "schedule.patience": _Beside("schedule.name", ("plateau",)),
+    "train.early_stop.min_delta": _Beside("train.early_stop.patience", ("off",), other=True),
+    "scale.cpus_per_worker": _ON_RAY,
+    "scale.max_failures": _ON_RAY,
+    "search.scheduler.grace": _Beside("search.scheduler.name", ("asha", "median")),
+    "search.scheduler.reduction": _Beside("search.scheduler.name", ("asha",)),
+    "search.scheduler.brackets": _Beside("search.scheduler.name", ("asha",)),
+    "search.scheduler.interval": _Beside("search.scheduler.name", ("pbt",)),
+    "search.scheduler.quantile": _Beside("search.scheduler.name", ("pbt",)),
+    "search.scheduler.resample": _Beside("search.scheduler.name", ("pbt",)),
+}
+"""Options, and what each needs beside it. What has an effect beside everything is not here."""
+
+
+def without_effect(
+    documents: Sequence[Document],
+    values: Mapping[str, Any],
+    places: Mapping[Path, Place],
+    home: Place,
+    wrong: Collection[str] = (),
+) -> list[Mistake]:
+    """A mistake for each option of `values` (all `documents` laid over each other) that was written for nothing.
+
+    Dotted paths in `wrong` have a mistake of their own already, and nothing is said that hangs on them.
+
+    Where a later layer chose otherwise than the one with the option (`optim.name=adamw` over a file with
+    `optim: {name: sgd, momentum: 0.8}`), or where the space searches the choice, nothing is wrong. Nor is it in a
+    file in which every option is written: raycls printed that one.
+    """
+    layers = _layers(documents)
+    printed = {name for document in documents if _is_whole(document) for name in _files(document)}
+    written = _at(values, SPACE)
+    space = cast("Mapping[str, Any]", written) if isinstance(written, Mapping) else dict[str, Any]()
+    mistakes: list[Mistake] = []
+    for option, needs in _EFFECTIVE.items():
+        path, searched = _path(option), option in space
+        place = Places(places, home)(option) if searched else places.get(path)
+        if place is None or place.file in printed or not {option, needs.choice}.isdisjoint(wrong):
+            continue
+        if _met(needs, values, space, home):
+            continue
+        chosen = places.get(_path(needs.choice))
+        if chosen is not None and layers[chosen.file] > layers[place.file]:
+            continue
+        where = dotted((*SPACE, option)) if searched else option
+        found = shown(_at(values, (*SPACE, option) if searched else path))
+        what = f"it has no effect beside {needs.choice}: {flow(_value(values, needs.choice))}"
+        mistakes.append(Mistake(place, where, what, found, f"beside {needs}", "leave it out, or change the other one"))
+    return mistakes
+
+
+def _met(needs: _Beside, values: Mapping[str, Any], space: Mapping[str, Any], home: Place) -> bool:
+    if needs.choice not in space:
+        return needs.holds(_value(values, needs.choice))
+    parameters, _ = read({needs.choice: space[needs.choice]}, Places({}, home))
+    return not parameters or any(needs.holds(value) for value in parameters[0].ends)
+
+
+def _layers(documents: Sequence[Document]) -> dict[str, int]:
+    return {name: layer for layer, document in enumerate(documents) for name in _files(document)}
+
+
+def _files(document: Document) -> set[str]:
+    return {place.file for place in document.places.values()}
+
+
+def _is_whole(document: Document) -> bool:
+    return all(path in document.places for path, _ in leaves(to_dict(Run())))
+
+
+def _value(values: Mapping[str, Any], option: str) -> Any:
+    written = _at(values, _path(option))
+    return _at(to_dict(Run()), _path(option)) if written is None else written
+
+
+def _path(option: str) -> tuple[str, ...]:
+    return tuple(option.split("."))
+
+
+def _at(values: Any, path: Path) -> Any:
+    for key in path:
+        values = cast("Mapping[Any, Any]", values).get(key) if isinstance(values, Mapping) else None
+    return values
