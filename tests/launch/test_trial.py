@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from harness.plugins import user_module
 
 from raycls.config.load import load_text, to_dict
 from raycls.data.source import open_dataset
-from raycls.launch import group, session, trial
+from raycls.launch import group, records, session
 from raycls.launch.exploits import keep, kept
 from raycls.launch.preflight import prepare
 from raycls.launch.session import World
@@ -51,6 +51,7 @@ class NoWatch:
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(group, "StopWatch", NoWatch)
+    monkeypatch.setattr(records, "svg", lambda lines: b"")  # curves of thirty trials that nobody looks at
     arrays = write_arrays(tmp_path / "images.npz", train=40, val=12)
     found = dict(np.load(arrays))
     np.savez(arrays, **found, test_images=found["val_images"], test_labels=found["val_labels"])
@@ -124,14 +125,14 @@ def step(process: TrialProcess) -> dict[str, Any]:
 
 def whole(process: TrialProcess) -> list[dict[str, Any]]:
     """All that it says, to its end."""
-    records = [step(process)]
-    while records[-1]["kind"] != "end":
-        records.append(step(process))
-    return records
+    found = [step(process)]
+    while found[-1]["kind"] != "end":
+        found.append(step(process))
+    return found
 
 
-def steps(records: list[dict[str, Any]]) -> list[int]:
-    return [record["step"] for record in records if record["kind"] == "evaluation"]
+def steps(found: list[dict[str, Any]]) -> list[int]:
+    return [record["step"] for record in found if record["kind"] == "evaluation"]
 
 
 def folder(name: str = "0001") -> RunFolder:
@@ -140,81 +141,6 @@ def folder(name: str = "0001") -> RunFolder:
 
 def no_thread() -> bool:
     return not [thread for thread in threading.enumerate() if thread.name.startswith("raycls-")]
-
-
-# --- the two sides of a trial ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def talk(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(trial, "_BEAT", 0.02)
-    return trial._Talk()
-
-
-def heard(talk: Any) -> Any:
-    """The next record; heartbeats are left out."""
-    while not (result := talk.next())["record"]:
-        pass
-    return json.loads(result["record"])
-
-
-def side(function: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=function, daemon=True)
-    thread.start()
-    return thread
-
-
-def test_one_result_at_a_time_and_an_answer_for_each(talk: Any) -> None:
-    answers: list[str] = []
-
-    def trains() -> None:
-        for number in range(3):
-            time.sleep(0.05)  # longer than a heartbeat
-            answers.append(talk.report("evaluation", number=number))
-        talk.close(state="finished")
-
-    thread = side(trains)
-    for number in range(3):
-        assert heard(talk) == {"kind": "evaluation", "number": number}
-        time.sleep(0.06)
-        assert len(answers) == number  # it waits, however many heartbeats there were
-    assert heard(talk) == {"kind": "end", "state": "finished"}
-    thread.join(5)
-    assert answers == ["", "", ""]
-
-
-def test_a_trial_that_waits_is_stopped_at_once(talk: Any) -> None:
-    answers: list[str] = []
-    thread = side(lambda: answers.append(talk.report("evaluation", number=1)))
-    heard(talk)
-    talk.stop("search")
-    thread.join(5)
-    assert answers == ["search"]
-
-
-def test_a_trial_that_trains_is_stopped_where_it_asks_next(talk: Any) -> None:
-    asked, going_on = threading.Event(), threading.Event()
-    answers: list[str] = []
-
-    def trains() -> None:
-        answers.append(talk.report("evaluation", number=1))
-        asked.set()
-        going_on.wait(5)
-        answers.append(talk.report("evaluation", number=2))  # nobody listens any more: it must not wait
-        answers.append(talk.report("evaluation", number=3))
-
-    thread = side(trains)
-    heard(talk)
-    assert talk.next() == {"record": ""}  # the answer to the first, and then a heartbeat
-    assert asked.wait(5)
-    talk.stop("search")
-    talk.stop("another reason")
-    going_on.set()
-    thread.join(5)
-    assert answers == ["", "search", "search"]
-
-
-# --- a process ---------------------------------------------------------------------------------------------
 
 
 def test_evaluations_arrive_one_by_one_and_training_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,10 +296,10 @@ def test_a_confirmation_is_scored_once_on_the_test_split() -> None:
     given = shared("search.confirm.seeds=2")
     confirm = {"name": "0001-s7", "seed": 7, "phase": "confirm"}
     process = begin(given, task(**confirm))
-    records = whole(process)
+    *_, last, test, _ = found = whole(process)
     process.cleanup()
-    assert [record["kind"] for record in records] == ["evaluation"] * 4 + ["test", "end"]
-    assert records[-2]["values"]["top1"] == records[-3]["values"]["top1"]  # the same images, here
+    assert [record["kind"] for record in found] == ["evaluation"] * 4 + ["test", "end"]
+    assert test["values"]["top1"] == last["values"]["top1"]  # the same images, here
     assert load_text(folder("0001-s7").store.read_bytes("config.yaml").decode(), "config.yaml").run.run.seed == 7
     for tested, kinds in ((False, ["test", "end"]), (True, ["end"])):  # killed before, and after, the line of the score
         process = begin(given, task(**confirm, tested=tested))
@@ -393,11 +319,11 @@ def test_a_trial_goes_on_from_the_weights_of_another() -> None:
     first.cleanup()
     donor = {"checkpoint": search.store.sub(kept("0002", 1)).uri, "step": 2 * _STEPS, "count": 1}
     assert second.reset_config(task(2, 0.02, json.dumps(donor), exploits=1))
-    records = whole(second)
+    found = whole(second)
     second.cleanup()
     assert folder("0002").read_json("exploit.json")["weights"] == sha
-    assert steps(records) == [3, 9, 12]  # its own past, then from where the donor was
-    assert records[-1]["state"] == "finished"
+    assert steps(found) == [3, 9, 12]  # its own past, then from where the donor was
+    assert found[-1]["state"] == "finished"
     rates = [line["lr"] for line in read(folder("0002")) if line["kind"] == "train" and line["step"] > 2 * _STEPS]
     assert rates and all(rate <= 0.02 for rate in rates)
 
