@@ -240,7 +240,7 @@ def test_a_search_that_goes_on_is_the_same_search(raycls: Command, change: str, 
         "search.max_failures=7",
         "search.gpus_per_trial=0.5",
         "track.log_every=7st",
-        "data.prefetch=2",
+        "checkpoint.keep=5",
     ],
 )
 def test_how_far_a_search_goes_may_change(change: str) -> None:
