@@ -34,6 +34,7 @@ _WAIT = 0.5
 _GRACE = 5.0
 """Seconds that the other workers have to end by themselves after one has reported an error."""
 ABORT = "abort"
+_CLEANER = "PlacementGroupCleanerCallback"
 
 
 def run_group(
@@ -124,10 +125,10 @@ def _tidy(job: Job, folder: str) -> None:
 
 def _trainer(
     function: Callable[[Job, World], dict[str, Any]], job: Job, run: Run, mailbox: Any, folder: str, *, judged: bool
-) -> ray_torch.TorchTrainer:
+) -> _Trainer:
     gpu = job.device == "cuda"
     resources = {"CPU": run.scale.cpus_per_worker, **({"GPU": 1.0} if gpu else {})}
-    return ray_torch.TorchTrainer(
+    return _Trainer(
         _worker_main,
         # An object reference: the list of a million files is sent once, not with every message.
         train_loop_config={"function": function, "job": [ray.put(job)], "mailbox": mailbox, "judged": judged},
@@ -147,6 +148,17 @@ def _trainer(
         ),
         torch_config=ray_torch.TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
     )
+
+
+class _Trainer(ray_torch.TorchTrainer):
+    """Without the process that Ray starts beside every run to remove a dead controller's placement group.
+
+    It outlives the job, and without a dashboard it waits for ever. A placement group goes with its job anyway, and that
+    of a trial within one is removed by the search.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [one for one in super()._create_default_callbacks() if type(one).__name__ != _CLEANER]
 
 
 def _worker_main(settings: dict[str, Any]) -> None:

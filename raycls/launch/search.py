@@ -166,7 +166,7 @@ class _Play:
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=plan.run.search.max_failures),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    callbacks=[Lost(self.groups, self.display.event)],
+                    callbacks=[Lost(self.board, self.groups, say=self.display.event, changed=self._changed)],
                 ),
             )
             try:
@@ -228,7 +228,7 @@ class _Play:
 
     def _changed(self, name: str, move: Move | None) -> None:
         trial, metric, mode = self.ledger.trials[name], self.plan.metric, self.plan.mode
-        if move is not None and move.stop:
+        if move is not None and move.stop and trial.results:
             self.display.event(stop_text(trial, metric, mode, trial.results[-1].cutoff))
         elif move is None:
             if trial.state != "stopped":

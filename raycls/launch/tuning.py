@@ -131,7 +131,6 @@ class Judge(_Unsaved, FIFOScheduler):
         self._board, self._groups = board, groups
         self._tick, self._changed, self._interrupted = tick, changed, interrupted
         self._donated = donated
-        self._moved: set[str] = set()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Tune asks this several times a second, so it is also where time passes."""
@@ -164,16 +163,6 @@ class Judge(_Unsaved, FIFOScheduler):
         self._board.end(name, state=state, epochs=known.epochs, seconds=known.seconds, error=error)
         self._changed(name, None)
 
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        name = _task(trial)["trial"]
-        self._groups.leave(name, 0.0)
-        known = self._board.ledger.trials[name]
-        lost = "its process or node was lost, more often than search.max_failures allows"
-        reason = str(trial.get_error() or "").strip().splitlines()
-        error = f"{lost}: {reason[-1]}" if reason else lost
-        self._board.end(name, state="failed", epochs=known.epochs, seconds=known.seconds, error=error)
-        self._changed(name, None)
-
     def _judged(self, controller: Any, trial: Trial, name: str, record: dict[str, Any]) -> str:
         facts = {key: record[key] for key in ("step", "epoch", "seconds", "values")}
         move = self._board.judge(name, **facts)
@@ -191,16 +180,35 @@ class Judge(_Unsaved, FIFOScheduler):
 
 
 class Lost(_Unsaved, Callback):
-    """What a process left that died with its node: its workers' reservation is given back before it starts again."""
+    """Trials whose process or node was lost. Tune tells a scheduler of those that it starts again and of those that it
+    gives up in the same words; here it tells them apart.
+    """
 
-    def __init__(self, groups: Groups, say: Callable[[str], None]) -> None:
-        self._groups, self._say = groups, say
+    def __init__(
+        self, board: Board, groups: Groups, *, say: Callable[[str], None], changed: Callable[[str, Move | None], None]
+    ) -> None:
+        self._board, self._groups, self._say, self._changed = board, groups, say, changed
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """What its workers had reserved is given back before it starts again."""
+        name = self._left(trial)
+        self._say(f"trial {name} was lost with its process or node; it goes on from its newest checkpoint")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """It was lost once too often: a failed trial."""
+        name = self._left(trial)
+        known = self._board.ledger.trials[name]
+        lost = "its process or node was lost, more often than search.max_failures allows"
+        reason = str(trial.get_error() or "").strip().splitlines()
+        error = f"{lost}: {reason[-1]}" if reason else lost
+        self._board.end(name, state="failed", epochs=known.epochs, seconds=known.seconds, error=error)
+        self._changed(name, None)
+
+    def _left(self, trial: Trial) -> str:
         name = _task(trial)["trial"]
         self._groups.leave(name, 0.0)
         self._groups.tidy()
-        self._say(f"trial {name} was lost with its process or node; it goes on from its newest checkpoint")
+        return name
 
 
 def _task(trial: Trial) -> dict[str, Any]:

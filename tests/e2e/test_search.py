@@ -9,7 +9,7 @@ import signal
 import pytest
 from harness.clusters import joined, standing, state
 from harness.jobs import weights
-from harness.processes import Command
+from harness.processes import Command, titled
 from harness.runs import Foreign, Site
 from harness.searches import SEARCH, Found
 
@@ -90,16 +90,20 @@ def test_killed_at_three_moments(searched: Site) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_stopped_trials_give_back_their_workers(searched: Site, foreign: Foreign) -> None:
-    """Eight trials of two workers, two at a time, no dashboard, a second Ray beside: nothing stays behind."""
+    """Eight trials of two workers, two at a time, no dashboard, a second Ray beside, one trial's process killed."""
     with standing(1):
         before = state(foreign.environment)
         words = ("search", "search.yaml", "scale.workers=2", "search.max_concurrent=2", "run.name=nested")
         with searched.raycls(*words, env=foreign.environment) as command:
+            reach(Found.of(searched, "nested"), command, 2)
+            one = titled(foreign.head.processes(), "ray::ResourceTrainable")[0]
+            one.kill()  # what its workers reserved stays behind
             assert command.wait(400) == 0, command.said()
         foreign.assert_idle()
         after = state(foreign.environment)
     found = Found.of(searched, "nested")
     assert len(found.rows) == 8
+    assert "was lost with its process or node" in command.stdout
     stopped = [row for row in found.rows if row["state"] == "stopped"]
     assert len(stopped) >= 4
     assert all(float(row["epochs"]) < 9 for row in stopped)
