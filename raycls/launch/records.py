@@ -51,6 +51,8 @@ class Recorder:
         self.writer = Writer(folder, run.checkpoint.keep) if first else None
         kept = run.train.ledger
         self.ledger = None if kept == "off" else Ledger(folder, attempt, worker.rank, pixels=kept == "pixels")
+        self.curves = True
+        """Whether `finish` draws `curves.svg`."""
         self._best_to_keep: dict[str, Any] | None = None
         self._mark = time.monotonic()
         self._waited = 0.0
@@ -163,7 +165,8 @@ class Recorder:
             if self.history is not None:
                 self.history.close()
             write_csv(self.folder)
-            self.folder.store.write_bytes(RunFolder.CURVES, svg(read(self.folder)))
+            if self.curves:
+                self.folder.store.write_bytes(RunFolder.CURVES, svg(read(self.folder)))
         except (OSError, RayclsError) as error:
             text = f"warning: history.csv or curves.svg could not be written: {str(error).splitlines()[0]}"
             self.post({"kind": "event", "text": text})

@@ -154,7 +154,13 @@ def open_search(
 
 
 def _length(run: Run, dataset: Dataset, chosen: Mapping[str, Any]) -> Length:
-    plan = plan_of(apply(run, chosen), dataset)
+    try:
+        varied = apply(run, chosen)
+    except (
+        ConfigError
+    ):  # a combination that breaks a rule, beyond those that were looked at: its trial fails and says so
+        varied = run
+    plan = plan_of(varied, dataset)
     return Length(plan.epochs(plan.total_steps), plan.steps_per_epoch)
 
 

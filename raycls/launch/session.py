@@ -69,6 +69,8 @@ class Job:
     """sha256 of the run's `env.json` as the driver sees it: whether a worker sees the same folder."""
     split: str = ""
     """For an evaluation: the split."""
+    curves: bool = True
+    """Whether `curves.svg` is drawn: it takes longer than a small trial, and a search draws all of its trials."""
 
 
 @dataclass
@@ -113,6 +115,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         state, task = _together(worker, partial(_build, run, job, plan, folder, start, world))
         worker.elapsed_before = state.elapsed
         recorder = stack.enter_context(Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset))
+        recorder.curves = job.curves
         worker.pending_error = recorder.pending_error
         judged.watch(state, recorder)
         if job.reduction == "exact" and job.device == "cpu":

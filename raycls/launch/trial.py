@@ -14,7 +14,7 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -122,6 +122,7 @@ class TrialProcess(tune.Trainable):
         if shared is None:
             raise ValueError("a trial needs what its search shares")
         self._shared = shared
+        gc.freeze()  # what was imported stays: the collection after each trial looks at what trials made
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
@@ -191,7 +192,7 @@ class _Trial:
 
     def _train(self, prepared: Prepared) -> dict[str, Any]:
         job = make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device)
-        return self._compute(session.train, job)
+        return self._compute(session.train, replace(job, curves=False))
 
     def _score(self, prepared: Prepared) -> dict[str, Any]:
         split = self.shared.test_split

@@ -28,6 +28,8 @@ _FAILED_FIRST = 3
 every one of them."""
 _LEAVING = ("target", "failed")
 """Ends of a search that are also the end of the trials that run."""
+_CORNERS = 64
+"""Combinations that are looked at for the longest trial, where lengths are searched."""
 _TIMED_RUNGS = 10
 """Rungs of a grace that is a time, where nobody knows how long a run takes."""
 
@@ -314,7 +316,10 @@ class Board:
         return Population(self.space, chosen, mode=self.mode, seed=self.search.seed)
 
     def _longest(self, unit: Duration, grace: float, reduction: int) -> float:
-        base = self.length({})
+        varied = {"train.duration", "data.batch_size"} & set(self.space.paths)
+        lengths = [self.length({}), *(self.length(chosen) for chosen in self.space.corners(_CORNERS if varied else 0))]
+        most_epochs = max(length.epochs for length in lengths)
         if unit.seconds is not None:
             return grace * reduction**_TIMED_RUNGS
-        return {"ep": base.epochs, "st": float(base.steps), "%": 100.0}[unit.unit]
+        most_steps = max(length.steps for length in lengths)
+        return {"ep": most_epochs, "st": float(most_steps), "%": 100.0}[unit.unit]
