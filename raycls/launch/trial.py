@@ -159,7 +159,7 @@ def _run(task: Task, donor: dict[str, Any] | None, shared: Shared, talk: _Talk) 
     try:
         state = _Trial(task, shared, talk).run(donor)
         talk.close(state=state)
-    except Exception as error:  # noqa: BLE001 - also of plug-ins, and of a model that is too large
+    except BaseException as error:  # noqa: BLE001 - also a plug-in's SystemExit: without an end the search would wait
         talk.close(state="failed", error=_told(error))
     finally:
         gc.collect()  # the model of this trial must not be in memory beside the next one's
@@ -238,7 +238,7 @@ class _Trial:
 _NOT_VALUES = ("time", "attempt", "best", "elapsed")
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """The error as the ledger keeps it, with the place where a plug-in raised it."""
     if isinstance(error, RayclsError):
         return str(error)

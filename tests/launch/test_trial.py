@@ -74,6 +74,11 @@ class Net(TinyCnn):
         if self.passes > 5:
             raise ZeroDivisionError("five are enough")
         return super().forward(images)
+
+
+class Leaver(TinyCnn):
+    def forward(self, images):
+        raise SystemExit(3)
 """
 
 
@@ -245,6 +250,14 @@ def test_an_error_of_a_plug_in_is_the_end_of_its_trial_alone() -> None:
     assert whole(process)[-1] == {"kind": "end", "state": "finished"}
     process.cleanup()
     assert no_thread()
+
+
+def test_a_plug_in_that_leaves_python_is_heard_of_too() -> None:
+    process = begin(shared("model={name: 'faulty:Leaver', args: {width: 4}}"), task())
+    (end,) = whole(process)
+    process.cleanup()
+    assert end["state"] == "failed"
+    assert "SystemExit: 3" in end["error"]
 
 
 @pytest.mark.parametrize(
