@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -94,6 +95,7 @@ class _Play:
         self.began = time.monotonic()
         self.groups, self.mailbox = Groups(), make_mailbox()
         self.told = False
+        self.confirming = False
 
     def run(self) -> None:
         """Play until there is nothing left to do, a signal, or the end of the budget."""
@@ -111,6 +113,8 @@ class _Play:
 
     def _confirm(self) -> None:
         """Train the two best anew, each with several seeds."""
+        from raycls.launch.mailbox import make_mailbox
+
         seeds = self.plan.run.search.confirm.seeds
         if isinstance(seeds, str):
             return
@@ -123,6 +127,8 @@ class _Play:
         tasks = [self.board.confirm(trial.id, base + k) for k in range(1, seeds + 1) for trial in chosen]
         left = [task for task in tasks if task is not None]
         if left:
+            # Where a target was reached, every trial was told to stop: those that confirm are not meant.
+            self.confirming, self.told, self.mailbox = True, False, make_mailbox()
             self.display.event(f"training the best {len(chosen)} on {seeds} seeds each, for the test split")
             self._tune(lambda: left.pop(0) if left else None)
 
@@ -186,7 +192,8 @@ class _Play:
             self.display.event("stopping: every trial finishes its step and writes a checkpoint")
 
     def _leaving(self) -> bool:
-        return bool(self.plan.interrupted) or self.board.over in ("target", "failed")
+        over = not self.confirming and self.board.over in ("target", "failed")
+        return bool(self.plan.interrupted) or over
 
     def _room(self) -> int:
         """Trials at a time, now: the cluster may have grown."""
@@ -300,7 +307,7 @@ def _ending(plan: Search, interrupted: str, winner: str | None) -> list[str]:
         why = "search.budget is used up: with a larger one" if interrupted == "budget" else "stopped:"
         return [f"{why} the same command goes on with the search", f"search     {folder}"]
     lines = [f"search     {folder}"]
-    return [*lines, f"next       raycls train {folder}/{BEST}"] if winner is not None else lines
+    return [*lines, f"next       raycls train {shlex.quote(f'{folder}/{BEST}')}"] if winner is not None else lines
 
 
 def _all_failed(plan: Search) -> LaunchError:
