@@ -79,6 +79,52 @@ def test_cifar_plain(run: Any) -> None:
     assert plain["seconds_after_the_mark"] > 0
 
 
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_search(run: Any) -> None:
+    found = run("search", "quality", "overhead", "many")
+    (pair,) = found["quality"]["repetitions"]
+    assert pair["random_epochs"] == 4  # two trials of two epochs
+    assert pair["evaluations_in_both"] == pair["the_same_to_the_bit"] == pair["asha_epochs"] >= 3
+    assert pair["random_to_near"] is not None
+    assert set(found["overhead"]["runs"]) == {"plain", "raycls"}
+    assert 0 < found["overhead"]["runs"]["raycls"][0]["training"] < found["overhead"]["runs"]["raycls"][0]["all"]
+    functions = {row["function"] for row in found["overhead"]["profile"]["functions"]}
+    assert {"launch/session.py:train", "train/loop.py:train"} <= functions
+    assert found["many"]["ledger_lines_per_trial"] == {"trial": 1, "result": 1, "end": 1}
+    assert set(found["many"]["groups"]) >= {"driver", "trials", "raylet"}
+    assert max(sample["trials"]["processes"] for sample in found["many"]["samples"]) >= 1
+
+
+def test_asha_played_on_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four trials one after another, reduction 4, rungs after 1 and 4 epochs: by hand."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    quality = importlib.import_module("search_quality")
+    monkeypatch.setattr(quality, "slots", lambda: 1)
+    curves = {
+        trial: [quality.Point(trial, epoch, level + epoch / 1000, float(epoch)) for epoch in range(1, 7)]
+        for trial, level in enumerate((0.5, 0.6, 0.4, 0.9), 1)
+    }
+    played = quality._played(curves, list(curves), 6, 0)
+    # The first two and the last are the best that came so far; the third is not, after its first epoch.
+    assert [(point.trial, point.epoch) for point in played] == [
+        (trial, epoch) for trial in (1, 2, 3, 4) for epoch in range(1, 2 if trial == 3 else 7)
+    ]
+    assert quality._ratio(played, 0.9, 24) == pytest.approx(14 / 24)  # six, six, one, and the first of the last
+    assert quality._ratio(played, 0.95, 24) is None
+    assert quality._spread([0.2, None, 0.5]) == {
+        "median": 0.5,
+        "min": 0.2,
+        "max": None,
+        "n": 3,
+        "not_reached": 1,
+        "within_target": 1,
+        "all": [0.2, None, 0.5],
+    }
+    for name in ("search_quality", "searching", "measure"):
+        sys.modules.pop(name, None)
+
+
 def test_recipe_is_that_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     from raycls.config.load import load
