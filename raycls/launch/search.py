@@ -157,7 +157,7 @@ class _Play:
             donated=self._donated,
         )
         process = tune.with_resources(tune.with_parameters(TrialProcess, shared=shared), self.slots.resources())
-        with _tunes_folder() as folder:
+        with _tunes_folder(self._most()) as folder:
             tuner = tune.Tuner(
                 process,
                 tune_config=tune.TuneConfig(
@@ -208,6 +208,10 @@ class _Play:
                 self.display.event(self.slots.arithmetic(self.nodes))
         return max(1, self.slots.count(self.nodes))
 
+    def _most(self) -> int:
+        """Trials that may wait for a process at the same time."""
+        return max(1, self.slots.count(self.nodes))
+
     def _refuse_small_population(self) -> None:
         trials, places = self.plan.run.search.trials, self.slots.count(self.nodes)
         if self.board.population is not None and self.slots.nested and places < trials:
@@ -245,11 +249,16 @@ class _Play:
 
 
 @contextmanager
-def _tunes_folder() -> Iterator[str]:
-    """Where Tune keeps what it must: nothing of it is read again. It is quiet for that long."""
-    before = {name: os.environ.get(name) for name in _TUNE}
-    os.environ.update(_TUNE)
-    folder = tempfile.mkdtemp(prefix="raycls-tune-")
+def _tunes_folder(places: int) -> Iterator[str]:
+    """Where Tune keeps what it must: nothing of it is read again. It is quiet for that long.
+
+    With fewer trials waiting than `places` Tune throws processes away while they start: it hands a trial that waits for
+    one to the process of a trial that has just ended.
+    """
+    wanted = {**_TUNE, "TUNE_MAX_PENDING_TRIALS_PG": str(places)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    folder = tempfile.mkdtemp(prefix=f"raycls-{os.getpid()}-tune")  # the next start sweeps it up after a kill
     logger = logging.getLogger("ray.tune")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # what happens to trials is told by us, and stands in the ledger

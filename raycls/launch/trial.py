@@ -121,11 +121,15 @@ class TrialProcess(tune.Trainable):
         prepare_environment()
         if shared is None:
             raise ValueError("a trial needs what its search shares")
+        from raycls.launch.group import StopWatch
+
         self._shared = shared
-        gc.freeze()  # what was imported stays: the collection after each trial looks at what trials made
+        self._watch = StopWatch(shared.mailbox)
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
+        if not self._thread.ident:  # not before: Tune makes processes that it throws away again
+            self._thread.start()
         return self._talk.next()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -136,6 +140,7 @@ class TrialProcess(tune.Trainable):
 
     def cleanup(self) -> None:
         self._end()
+        self._watch.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
         os.chdir(self._shared.workdir)  # Tune moves to a folder of its own, where no path of the config leads anywhere
@@ -143,33 +148,38 @@ class TrialProcess(tune.Trainable):
         donor = json.loads(config["donor"]) if config.get("donor") else None
         self._talk = talk
         self._thread = threading.Thread(
-            target=_run, args=(task, donor, self._shared, talk), name=f"raycls-trial-{task.trial}", daemon=True
+            target=_run,
+            args=(task, donor, self._shared, talk, self._watch.asked),
+            name=f"raycls-trial-{task.trial}",
+            daemon=True,
         )
-        self._thread.start()
 
     def _end(self) -> bool:
         """Stop the trial where it still runs; whether it is gone."""
         self._talk.stop(STOPPED)
-        self._thread.join(_LEAVING)
+        if self._thread.ident:
+            self._thread.join(_LEAVING)
         return not self._thread.is_alive()
 
 
-def _run(task: Task, donor: dict[str, Any] | None, shared: Shared, talk: _Talk) -> None:
+def _run(task: Task, donor: dict[str, Any] | None, shared: Shared, talk: _Talk, asked: Callable[[], str]) -> None:
     """A whole trial. What goes wrong in it is the trial's end and not the search's."""
     try:
-        state = _Trial(task, shared, talk).run(donor)
+        state = _Trial(task, shared, talk, asked).run(donor)
         talk.close(state=state)
     except BaseException as error:  # noqa: BLE001 - also a plug-in's SystemExit: without an end the search would wait
         talk.close(state="failed", error=_told(error))
     finally:
         gc.collect()  # the model of this trial must not be in memory beside the next one's
+        if not gc.get_freeze_count():
+            gc.freeze()  # what the first trial imported stays: later collections look at what trials made
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
 
 class _Trial:
-    def __init__(self, task: Task, shared: Shared, talk: _Talk) -> None:
-        self.task, self.shared, self.talk = task, shared, talk
+    def __init__(self, task: Task, shared: Shared, talk: _Talk, all_asked: Callable[[], str]) -> None:
+        self.task, self.shared, self.talk, self.all_asked = task, shared, talk, all_asked
         self.run_config = trial_run(config.from_dict(shared.config), task, shared.trials)
         self.folder = RunFolder.at(shared.trials, task.trial)
         self.verdict = ""
@@ -200,21 +210,16 @@ class _Trial:
         return self._compute(session.evaluate, job)
 
     def _compute(self, function: Callable[..., dict[str, Any]], job: session.Job) -> dict[str, Any]:
-        from raycls.launch.group import StopWatch, run_group
-
-        watch = StopWatch(self.shared.mailbox)
-
         def asked() -> str:
-            return self.verdict or self.talk.stopping or watch.asked()
+            return self.verdict or self.talk.stopping or self.all_asked()
 
-        try:
-            if self.run_config.scale.workers > 1:
-                nowhere = Cluster(False, "", {}, "the logs of the cluster")
-                return run_group(function, job, self.run_config, nowhere, asked, self._post, self._decide)
-            device = torch.device(self.shared.device)
-            return function(job, World(device=device, post=self._post, stop_requested=asked, decide=self._decide))
-        finally:
-            watch.close()
+        if self.run_config.scale.workers > 1:
+            from raycls.launch.group import run_group
+
+            nowhere = Cluster(False, "", {}, "the logs of the cluster")
+            return run_group(function, job, self.run_config, nowhere, asked, self._post, self._decide)
+        device = torch.device(self.shared.device)
+        return function(job, World(device=device, post=self._post, stop_requested=asked, decide=self._decide))
 
     def _post(self, record: dict[str, Any]) -> None:
         if record["kind"] == "start":

@@ -154,6 +154,8 @@ class Judge(_Unsaved, FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         name, record = _task(trial)["trial"], _record(result)
+        for kept in (trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps):
+            kept.clear()  # statistics that nobody reads, of every trial until the end of the search
         self._groups.leave(name)
         known = self._board.ledger.trials[name]
         state = str(record.get("state", "stopped"))
