@@ -141,6 +141,7 @@ class TrialProcess(tune.Trainable):
     def cleanup(self) -> None:
         self._end()
         self._watch.close()
+        gc.unfreeze()
 
     def _begin(self, config: dict[str, Any]) -> None:
         os.chdir(self._shared.workdir)  # Tune moves to a folder of its own, where no path of the config leads anywhere
