@@ -32,6 +32,8 @@ __all__ = ["SearchOutcome", "search"]
 
 BEST = "best.yaml"
 _SIGNALS = {"sigint": 130, "sigterm": 143}
+_TABLE_SECONDS = 2.0
+"""How often `trials.csv` is written while the search is under way."""
 _NODES_SECONDS = 5.0
 """How often the cluster is asked for its size."""
 _TUNE = {
@@ -95,6 +97,7 @@ class _Play:
         self.began = time.monotonic()
         self.groups, self.mailbox = Groups(), make_mailbox()
         self.told = False
+        self._tabled = 0.0
         self.confirming = False
 
     def run(self) -> None:
@@ -244,7 +247,9 @@ class _Play:
         elif move is None:
             if trial.state != "stopped":
                 self.display.event(end_text(trial, metric, mode))
-            write_csv(self.plan.folder.store, self.ledger, self.plan.space.paths, metric, mode)
+            if time.monotonic() - self._tabled > _TABLE_SECONDS:  # the ledger is exact at every moment, the table soon
+                self._tabled = time.monotonic()
+                write_csv(self.plan.folder.store, self.ledger, self.plan.space.paths, metric, mode)
         self.display.update(self.ledger, metric, mode)
 
 

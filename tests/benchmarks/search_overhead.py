@@ -124,7 +124,7 @@ def profile(folder: Path, *, trials: int) -> dict[str, Any]:
     for number in range(2 + trials):
         task = Task(f"{number:04d}", number, {"optim.lr": 0.01 + 0.001 * number})
         if number < 2:  # what a process does once
-            trial._run(task, None, shared, _Answers())
+            trial._run(task, None, shared, _Answers(), lambda: "")
         else:
             watch.runcall(trial._run, task, None, shared, _Answers())
     gc.unfreeze()
