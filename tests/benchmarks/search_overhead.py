@@ -14,7 +14,6 @@ import json
 import os
 import pstats
 import statistics
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from searching import Searched, finished, numbers, plain_clock, slots, start_pla
 from raycls.config.load import load, to_dict
 from raycls.data.source import open_dataset
 from raycls.launch import trial
-from raycls.launch.mailbox import make_mailbox
 from raycls.search.board import Task
 
 __all__ = ["TARGET", "overhead", "profile"]
@@ -106,8 +104,6 @@ def _trained(history: list[dict[str, Any]]) -> float:
 def profile(folder: Path, *, trials: int) -> dict[str, Any]:
     """Where the time of a trial goes, in this process and without Tune: milliseconds per trial of each function of
     ours with all that it calls, under cProfile (which slows Python down, and neither the disk nor the kernels).
-
-    A Ray must be connected.
     """
     run = load(folder / write_tiny(folder), [f"data.source.path={folder / 'tiny.npz'}"]).run
     shared = trial.Shared(
@@ -117,7 +113,7 @@ def profile(folder: Path, *, trials: int) -> dict[str, Any]:
         device="cpu",
         workdir=str(folder),
         command=(),
-        mailbox=make_mailbox(),
+        mailbox=None,
     )
     gc.freeze()
     watch = cProfile.Profile()
@@ -126,12 +122,8 @@ def profile(folder: Path, *, trials: int) -> dict[str, Any]:
         if number < 2:  # what a process does once
             trial._run(task, None, shared, _Answers(), lambda: "")
         else:
-            watch.runcall(trial._run, task, None, shared, _Answers())
+            watch.runcall(trial._run, task, None, shared, _Answers(), lambda: "")
     gc.unfreeze()
-    shared.mailbox.stop.remote(trial.STOPPED)
-    for thread in threading.enumerate():
-        if thread.name == "raycls-stop":  # waits in a call that would end this process if Ray were gone
-            thread.join()
     return _told(watch, trials)
 
 
