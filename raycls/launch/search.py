@@ -182,6 +182,7 @@ class _Play:
                 tuner.fit()
             finally:
                 self.groups.close()
+                self._table()  # also where the search ends with an error
 
     def _tick(self) -> None:
         """Several times a second: whether all trials are to end."""
@@ -248,9 +249,13 @@ class _Play:
             if trial.state != "stopped":
                 self.display.event(end_text(trial, metric, mode))
             if time.monotonic() - self._tabled > _TABLE_SECONDS:  # the ledger is exact at every moment, the table soon
-                self._tabled = time.monotonic()
-                write_csv(self.plan.folder.store, self.ledger, self.plan.space.paths, metric, mode)
+                self._table()
         self.display.update(self.ledger, metric, mode)
+
+    def _table(self) -> None:
+        self._tabled = time.monotonic()
+        plan = self.plan
+        write_csv(plan.folder.store, self.ledger, plan.space.paths, plan.metric, plan.mode)
 
 
 @contextmanager
