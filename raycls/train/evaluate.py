@@ -18,6 +18,9 @@ from raycls.train.worker import Worker
 
 __all__ = ["evaluate"]
 
+_NO_STEP = -1
+"""Stands for the step in the seeds of an evaluation, which are the same after every step."""
+
 
 @torch.no_grad()
 def evaluate(
@@ -32,7 +35,8 @@ def evaluate(
     """Evaluate `model` on this rank's `slices` and add up over ranks; returns `metrics.summarise`'s dictionary.
 
     A batch is computed whole by one rank, so its bits do not depend on the world size. Counts are integers. Each
-    batch's loss is a float64 sum that only its rank contributes; the batches are added up in their order.
+    batch's loss is a float64 sum that only its rank contributes; the batches are added up in their order. A model
+    that draws in evaluation mode too (`F.dropout(x)` does) draws the same for a batch, whoever computes it.
     """
     size = len(classes)
     losses = torch.zeros(max(1, batches), dtype=torch.float64)
@@ -46,6 +50,7 @@ def evaluate(
             if error is not None or not len(made.labels):
                 continue
             labels = torch.from_numpy(made.labels.copy()).to(task.device)
+            task.seed_forward(_NO_STEP, made.position.index)
             with task.autocast():
                 logits = model(task.images(made.pixels))
             logits = logits.double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -73,12 +74,17 @@ class Classification:
                 yield MicroBatch(index, self.images(pixels[start:stop]), targets[start:stop])
 
     def seed_forward(self, step: int, micro: int) -> None:
-        """Seed what dropout and its like draw from: a function of the position, never carried along."""
+        """Seed what dropout and its like draw from: a function of the position, never carried along.
+
+        numpy's and Python's generators too: layers that are left out at random often ask these.
+        """
         seed = key(self.seed, step, micro) >> 1
         # torch.manual_seed would also leave a note, with a traceback, for GPUs that nobody uses: a millisecond.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+        random.seed(seed)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.amp or torch.bfloat16, enabled=self.amp is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ _CLASSES = tuple("abcdefghij")
 
 
 def _data(count: int) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.RandomState(2)
-    return random.randint(0, 256, (count, 4, 4, 3), dtype=np.uint8), random.randint(0, 8, count)  # i, j: no rows
+    draw = np.random.RandomState(2)
+    return draw.randint(0, 256, (count, 4, 4, 3), dtype=np.uint8), draw.randint(0, 8, count)  # i, j: no rows
 
 
 def _model() -> nn.Module:
@@ -66,6 +67,28 @@ def test_three_ranks_give_every_digit_of_one(count: int, batch: int) -> None:
     alone = run_ranks(1, of_rank, count, batch)[0]
     assert alone["count"] == count
     assert run_ranks(3, of_rank, count, batch) == [alone] * 3
+
+
+class _Draws(nn.Module):
+    """Leaves out pixels in evaluation too, as `F.dropout` does where nobody tells it the mode, and adds noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = _model()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(F.dropout(images)) + float(np.random.random()) + torch.rand(10) * random.random()
+
+
+def of_rank_that_draws(rank: int, world: int, count: int, batch: int) -> dict[str, Any]:
+    torch.manual_seed(rank)
+    slices = _slices(count, batch, rank, world)
+    return evaluate(_Draws(), slices, _task(), Worker(rank, world), batches=-(-count // batch), classes=_CLASSES)
+
+
+def test_a_model_that_draws_in_evaluation_draws_the_same_on_any_number_of_ranks() -> None:
+    alone = run_ranks(1, of_rank_that_draws, 40, 4)[0]
+    assert run_ranks(3, of_rank_that_draws, 40, 4) == [alone] * 3
 
 
 def test_oracles() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,19 @@ def test_forward_seed_is_a_function_of_the_position() -> None:
     assert len(set(values)) == len(places)
     torch.manual_seed(key(1, 2, 0) >> 1)
     assert torch.rand(1).item() == drawn(1, 2, 0)
+
+
+@pytest.mark.parametrize("draw", [np.random.random, random.random])
+def test_forward_may_draw_from_numpy_and_python(draw: Callable[[], float]) -> None:
+    def drawn(step: int, micro: int) -> float:
+        draw()
+        _task(seed=0).seed_forward(step, micro)
+        return draw()
+
+    places = [(step, micro) for step in range(3) for micro in range(3)]
+    values = [drawn(*place) for place in places]
+    assert values == [drawn(*place) for place in places]
+    assert len(set(values)) == len(places)
 
 
 def test_digests() -> None:
