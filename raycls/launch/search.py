@@ -26,7 +26,8 @@ from raycls.launch.slots import Slots
 from raycls.launch.trainer import StopRequest, device_of
 from raycls.report.search import plots
 from raycls.search.board import Move, Task
-from raycls.search.results import best, ranked, write_csv
+from raycls.search.confirm import pair
+from raycls.search.results import best, measured, write_csv
 
 __all__ = ["SearchOutcome", "search"]
 
@@ -121,10 +122,7 @@ class _Play:
         seeds = self.plan.run.search.confirm.seeds
         if isinstance(seeds, str):
             return
-        first = [trial for trial in ranked(self.ledger, self.plan.metric, self.plan.mode) if trial.state != "failed"]
-        winner = best(self.ledger, self.plan.metric, self.plan.mode)
-        rivals = [trial for trial in first if winner is not None and trial.id != winner.id][:1]
-        chosen = [winner, *rivals] if winner is not None else []
+        chosen = pair(self.ledger, self.plan.metric, self.plan.mode)
         # The seed of the search itself chose the winner: the models that are compared have other ones.
         base = self.plan.run.run.seed
         tasks = [self.board.confirm(trial.id, base + k) for k in range(1, seeds + 1) for trial in chosen]
@@ -307,7 +305,7 @@ def _best_yaml(plan: Search, chosen: Mapping[str, Any], trial: str, evolved: boo
     values = config.to_dict(apply(plan.run, chosen))
     values["run"] |= {"name": f"{plan.run.run.name}-best", "storage": plan.run.run.storage}
     value = plan.board.ledger.trials[trial].value(plan.metric, plan.mode)
-    count = len([one for one in plan.board.ledger.trials.values() if one.phase == "search"])
+    count = len(measured(plan.board.ledger, plan.metric, plan.mode))
     lines = [
         f"# Trial {trial} of the search {plan.folder.store.describe()}: {plan.metric} {value} at its best evaluation,",
         f"# optimistic, because it was selected from {count} trials by this very value.",

@@ -23,7 +23,7 @@ from raycls.models import zoo
 from raycls.run.folder import RunFolder
 from raycls.run.lock import Lock
 from raycls.search.board import Board, Length
-from raycls.search.confirm import candidates, repeats
+from raycls.search.confirm import pair, repeats
 from raycls.search.ledger import Ledger
 from raycls.search.sample import make_sampler
 
@@ -77,10 +77,8 @@ class Search:
             return False  # so was search.target
         if isinstance(seeds, str):
             return True
-        repeated = [repeats(ledger, of) for of in candidates(ledger)]
-        return bool(repeated) and all(
-            len(trials) >= seeds and all(trial.ended for trial in trials) for trials in repeated
-        )
+        repeated = [repeats(ledger, trial.id) for trial in pair(ledger, self.metric, self.mode)]
+        return all(len(trials) >= seeds and all(trial.ended for trial in trials) for trials in repeated)
 
     def header(self, arithmetic: str) -> list[str]:
         """What the search is, for the screen."""
@@ -252,3 +250,5 @@ def _check_same(run: Run, folder: RunFolder) -> None:
             found="\n         ".join(str(item) for item in changed),
             fix="use another run.name, undo the change, or start anew with --new (the old search is kept beside it)",
         )
+    if config.to_yaml(before) != config.to_yaml(run):  # how far it goes was changed
+        folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())

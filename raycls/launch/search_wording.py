@@ -9,7 +9,7 @@ from typing import Any
 
 from raycls.config.write import flow
 from raycls.launch.wording import value_text
-from raycls.search.confirm import Summary, candidates, paired, repeats, scores, summarise
+from raycls.search.confirm import Summary, pair, paired, repeats, scores, summarise
 from raycls.search.ledger import Ledger, Trial
 from raycls.search.results import best, measured, ranked, savings, searched
 
@@ -109,12 +109,12 @@ def search_lines(ledger: Ledger, metric: str, mode: str) -> list[str]:
     lines += _table([row(trial, metric, mode) for trial in order[:_BEST_SHOWN]], metric)
     if winner is None:
         return [*lines, "winner     none: no trial finished, and none was stopped"]
-    return [*lines, *_winner_lines(winner, ledger, metric, mode), *confirm_lines(ledger, metric)]
+    return [*lines, *_winner_lines(winner, ledger, metric, mode), *confirm_lines(ledger, metric, mode)]
 
 
-def confirm_lines(ledger: Ledger, metric: str) -> list[str]:
+def confirm_lines(ledger: Ledger, metric: str, mode: str) -> list[str]:
     """The models trained again on other seeds, on the test split; nothing where there are none."""
-    names = candidates(ledger)
+    names = [trial.id for trial in pair(ledger, metric, mode) if repeats(ledger, trial.id)]
     if not names:
         return []
     lines = [f"confirm    test {metric}; the test split was scored once per model"]

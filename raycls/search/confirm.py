@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raycls.search.ledger import Ledger, Trial
+from raycls.search.results import best, ranked
 
-__all__ = ["Summary", "candidates", "paired", "repeats", "scores", "summarise", "t_quantile"]
+__all__ = ["Summary", "pair", "paired", "repeats", "scores", "summarise", "t_quantile"]
 
 _CONFIDENCE = 0.95
 
@@ -36,9 +37,13 @@ def repeats(ledger: Ledger, of: str) -> list[Trial]:
     return sorted(found, key=lambda trial: -1 if trial.seed is None else trial.seed)
 
 
-def candidates(ledger: Ledger) -> list[str]:
-    """The trials that are repeated, in the order in which that began: the winner first."""
-    return list(dict.fromkeys(trial.of for trial in ledger.trials.values() if trial.phase == "confirm" and trial.of))
+def pair(ledger: Ledger, metric: str, mode: str) -> list[Trial]:
+    """The winner and the runner-up, who are trained again; fewer where there are no two that gave a value."""
+    winner = best(ledger, metric, mode)
+    if winner is None:
+        return []
+    others = [trial for trial in ranked(ledger, metric, mode) if trial.state in ("finished", "stopped")]
+    return [winner, *[trial for trial in others if trial.id != winner.id][:1]]
 
 
 def scores(ledger: Ledger, of: str, metric: str) -> dict[int, float]:

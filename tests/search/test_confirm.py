@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from raycls.run.store import Store
-from raycls.search.confirm import Summary, candidates, paired, repeats, scores, summarise, t_quantile
+from raycls.search.confirm import Summary, pair, paired, repeats, scores, summarise, t_quantile
 from raycls.search.ledger import Ledger, trial_id
 
 
@@ -68,8 +68,19 @@ def test_scores_come_from_the_repeats_that_were_scored(tmp_path: Path) -> None:
     ledger.add_trial(
         "0001-s4", number=1, phase="confirm", of="0001", seed=4, chosen={}, asked=1, steps_per_epoch=1
     )  # not scored
-    assert candidates(ledger) == ["0002", "0001"]
     assert scores(ledger, "0002", "top1") == {1: 0.8, 3: 0.7}
     assert scores(ledger, "0001", "top1") == {1: 0.6}
     assert scores(ledger, "0001", "loss") == {}
     assert [trial.id for trial in repeats(ledger, "0002")] == ["0002-s1", "0002-s2", "0002-s3"]
+
+
+def test_the_pair_is_the_winner_of_now(tmp_path: Path) -> None:
+    """Trials that come later can win: then they are the ones that are trained again."""
+    ledger = Ledger(Store(tmp_path))
+    assert pair(ledger, "top1", "max") == []
+    for number, top1, state in ((1, 0.6, "finished"), (2, 0.9, "failed"), (3, 0.5, "stopped"), (4, 0.8, "finished")):
+        ledger.add_trial(trial_id(number), number=number, chosen={}, asked=1, steps_per_epoch=1)
+        ledger.result(trial_id(number), step=1, epoch=1, seconds=1, values={"top1": top1})
+        ledger.end(trial_id(number), state=state, epochs=1, seconds=1)
+        expected = {1: ["0001"], 2: ["0001"], 3: ["0001", "0003"], 4: ["0004", "0001"]}[number]
+        assert [trial.id for trial in pair(ledger, "top1", "max")] == expected
