@@ -103,9 +103,10 @@ def test_readme_of_the_configs_lists_each() -> None:
 def test_configs_in_the_readme_are_valid() -> None:
     text = (CONFIGS.parent / "README.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 2
-    complete, _ = (load_text(block).run for block in blocks)
+    assert len(blocks) == 3
+    complete, _, searched = (load_text(block).run for block in blocks)
     assert isinstance(complete.train.micro_batches, int)
+    assert space_of(searched).paths
 
 
 def test_the_two_first_commands_are_in_the_first_25_lines_of_the_readme() -> None:
