@@ -10,6 +10,7 @@ import os
 import socket
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,6 +21,8 @@ from raycls.run.store import Store
 __all__ = ["Lock"]
 
 _POLL = 0.1
+_PATIENCE = 1.0
+"""Seconds that are waited without a word."""
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _logger = logging.getLogger("raycls")
 
@@ -33,14 +36,23 @@ class Lock:
     """Held by the process that writes to a run folder; the kernel frees it when that process ends, however.
 
     `with Lock(folder, "train"): ...`. Waits up to `timeout` seconds for another holder, then raises LaunchError
-    that names it. A store that is not local has no lock: object stores offer none.
+    that names it; `say` hears of a wait that is longer than a moment. A store that is not local has no lock: object
+    stores offer none.
     """
 
-    def __init__(self, folder: _HasStore, purpose: str, *, timeout: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: _HasStore,
+        purpose: str,
+        *,
+        timeout: float = 0.0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.path: Path | None = folder.store.local_path("lock")
         self._store = folder.store
         self._purpose = purpose
         self._timeout = timeout
+        self._say = say
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
@@ -56,10 +68,14 @@ class Lock:
         """Take the lock. Makes the run folder where it is missing."""
         if self.path is None or self._descriptor is not None:
             return
-        deadline = time.monotonic() + self._timeout
+        began, told = time.monotonic(), False
         while not self._try(self.path):
-            if time.monotonic() >= deadline:
+            waited = time.monotonic() - began
+            if waited >= self._timeout:
                 raise self._refusal(self.path)
+            if waited >= _PATIENCE and not told:
+                self._say(f"waiting up to {self._timeout:.0f} s for the run folder: used by {_holder(self.path)}")
+                told = True
             time.sleep(_POLL)
 
     def release(self) -> None:
@@ -76,7 +92,12 @@ class Lock:
     def _try(self, path: Path) -> bool:
         self._store.make_folder()
         with self._store.explaining("opened", "lock"):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                if path.parent.exists():
+                    raise
+                return False  # the folder was set aside since it was made
         taken = False
         try:
             taken = _flock(descriptor, path) and _is_at(descriptor, path)

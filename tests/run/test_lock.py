@@ -49,6 +49,17 @@ def process(function: Callable[[], None]) -> Iterator[int]:
             pass
 
 
+def test_a_wait_is_told_once_and_names_the_holder(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycls.run.lock._PATIENCE", 0.1)
+    said: list[str] = []
+    with Lock(folder, "train"), pytest.raises(LaunchError):
+        Lock(folder, "train", timeout=0.5, say=said.append).acquire()
+    assert len(said) == 1
+    assert f"process {os.getpid()} on " in said[0]
+    Lock(folder, "train", timeout=0.5, say=said.append).acquire()
+    assert len(said) == 1
+
+
 def test_one_holder_at_a_time(folder: RunFolder) -> None:
     with Lock(folder, "train"):
         with pytest.raises(LaunchError) as caught:
@@ -147,6 +158,19 @@ def test_a_folder_set_aside_between_open_and_lock(folder: RunFolder, monkeypatch
     with Lock(folder, "train", timeout=30), pytest.raises(LaunchError):
         Lock(folder, "train").acquire()
     assert (path / "lock").exists()
+
+
+def test_a_folder_set_aside_between_made_and_open(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, path = Store.make_folder, Path(folder.uri)
+
+    def made_and_moved(store: Store, name: str = "") -> None:
+        real(store, name)
+        if not path.with_name("run.old-1").exists():
+            path.rename(path.with_name("run.old-1"))
+
+    monkeypatch.setattr(Store, "make_folder", made_and_moved)
+    with Lock(folder, "train", timeout=30):
+        assert (path / "lock").exists()
 
 
 def test_a_file_system_without_locks(
