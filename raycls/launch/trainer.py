@@ -60,7 +60,7 @@ class Outcome:
 def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: Display) -> Outcome:
     """Train `run`, or go on with it, and wait for its end. Blocks; SIGINT and SIGTERM end it after a checkpoint."""
     began = time.monotonic()
-    _checkdevice_of(run)
+    _check_device(run)
     with StopRequest(display.abandon) as stop:
         prepared = prepare(run, new=new, command=command, say=lambda text: display.record(_event(text)))
         if prepared.result is not None:
@@ -91,7 +91,7 @@ def evaluate(
         )
     text = store.store.read_bytes(RunFolder.CONFIG).decode()
     run = _overridden(text, store.store.describe(RunFolder.CONFIG), overrides)
-    _checkdevice_of(run)
+    _check_device(run)
     dataset = open_dataset(run.data)
     wanted = split or ("test" if "test" in dataset.splits else run.evaluate.split)
     if wanted not in dataset.splits:
@@ -189,7 +189,7 @@ def device_of(run: Run, gpus: int) -> str:
     return "cuda" if gpus else "cpu"
 
 
-def _checkdevice_of(run: Run) -> None:
+def _check_device(run: Run) -> None:
     """Refuse a GPU that is not in this machine, where the run stays in this process."""
     if run.scale.workers == 0 and run.scale.device == "cuda" and not torch.cuda.is_available():
         raise LaunchError(
