@@ -15,7 +15,9 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
@@ -31,9 +33,9 @@ from types import ModuleType
 from typing import Any
 
 from raycls.config.suggest import suggest
-from raycls.errors import ConfigError
+from raycls.errors import ConfigError, TrainError
 
-__all__ = ["GROUP", "bind", "resolve", "suggest"]
+__all__ = ["GROUP", "bind", "no_exit", "resolve", "suggest"]
 
 GROUP = "raycls.plugins"
 """The entry-point group of packages that bring plug-ins."""
@@ -99,6 +101,8 @@ def bind(function: Callable[..., Any], args: Mapping[str, Any], *, given: Sequen
             problems.append(f"there is no argument {key}")
             near = suggest(key, choices)
             hints += [] if near is None else [f"did you mean {where}.{near}?"]
+            if near is None and where.endswith(".args"):
+                hints.append(f"take {key} out; on the command line {where}={{}} drops what a file sets")
     problems += [
         f"the argument {parameter.name} is missing"
         for parameter in parameters
@@ -115,6 +119,23 @@ def bind(function: Callable[..., Any], args: Mapping[str, Any], *, given: Sequen
             valid=valid + (", and any other" if takes_any else ""),
             fix="; ".join(hints) or None,
         )
+
+
+@contextmanager
+def no_exit() -> Generator[None]:
+    """Where code of a user runs: a call of `sys.exit` there is a TrainError, and not the end of the command.
+
+    Its exit code would be taken for that of raycls, 0 for a run that is done.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise TrainError(
+            "a plug-in called sys.exit, which would end the command as if raycls had",
+            found=f"sys.exit({error.code!r}), raised in {last.filename}:{last.lineno}",
+            fix="raise an exception there that says what is wrong",
+        ) from error
 
 
 def _met(parameter: inspect.Parameter, args: Mapping[str, Any], given: Sequence[str]) -> bool:
@@ -144,7 +165,7 @@ def _entry_point(kind: str, name: str) -> Callable[..., Any] | None:
     entry = next(iter(found.values()))
     try:
         loaded = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"the {kind} {name!r} ({entry.value}) cannot be imported: {reason}") from error
     if not callable(loaded):

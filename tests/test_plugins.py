@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -11,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from raycls.errors import ConfigError
-from raycls.plugins import bind, resolve
+from raycls.errors import ConfigError, TrainError
+from raycls.plugins import bind, no_exit, resolve
 
 BUILTINS: Mapping[str, Callable[..., Any] | str] = {
     "twice": lambda x: 2 * x,
@@ -182,8 +183,8 @@ def test_another_module_of_that_name_is_not_taken(tmp_path: Path, monkeypatch: p
     write(tmp_path, "first/plug_m.py", "def f():\n    return 2\n")
     monkeypatch.syspath_prepend(tmp_path / "first")
     refused("plug_m:f", tmp_path, words="Python finds another module")
-    write(tmp_path, "yaml/net.py", "def f():\n    pass\n")
-    refused("yaml.net:f", tmp_path, words="already imported")
+    write(tmp_path, "pytest/net.py", "def f():\n    pass\n")
+    refused("pytest.net:f", tmp_path, words="already imported")
 
 
 def test_a_name_with_the_suffix_of_a_file(tmp_path: Path) -> None:
@@ -259,6 +260,12 @@ def test_arguments_that_fit() -> None:
     ("args", "given", "words", "fix"),
     [
         ({"depth": 1, "widht": 2}, ["path"], "there is no argument widht", "did you mean model.args.width?"),
+        (
+            {"depth": 1, "groups": 2},
+            ["path"],
+            "there is no argument groups",
+            "take groups out; on the command line model.args={} drops what a file sets",
+        ),
         ({}, ["path"], "the argument depth is missing", None),
         ({"depth": 1, "path": "x"}, ["path"], "path is set by raycls", "leave model.args.path out"),
         ({"depth": 1}, ["path", "num_classes"], "it must take the argument num_classes", None),
@@ -293,3 +300,11 @@ def test_a_class_is_bound_by_its_constructor() -> None:
     bind(Net, {"width": 3}, given=["num_classes"], where="model.args")
     with pytest.raises(ConfigError, match=r"fit .*Net: there is no argument depth; the argument width is missing"):
         bind(Net, {"depth": 3}, given=["num_classes"], where="model.args")
+
+
+def test_code_of_a_user_cannot_end_the_command() -> None:
+    with pytest.raises(TrainError, match=r"called sys\.exit") as caught, no_exit():
+        sys.exit(0)
+    assert re.search(r"sys\.exit\(0\), raised in .*test_plugins\.py:\d+", caught.value.found or "")
+    with pytest.raises(ValueError, match="as it is"), no_exit():
+        raise ValueError("as it is")

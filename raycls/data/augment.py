@@ -76,7 +76,7 @@ class Augment:
         for step in self._steps:
             try:
                 result = step.function(image)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise _failure(step, image, error) from error
             image = _checked(result, step) if step.foreign else result
         return np.asarray(image)
@@ -145,7 +145,7 @@ def _step(entry: Operation, where: str, image_size: int) -> _Step:
     args = {key: tuple(value) if isinstance(value, list) and not foreign else value for key, value in args.items()}
     try:
         function = factory(**args) if foreign else factory(image_size=image_size, **args)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"The operation {name} does not accept its arguments.",
             where=f"{where}.{name}",
@@ -188,7 +188,7 @@ def _checked(result: Any, step: _Step) -> Image.Image:
     )
 
 
-def _failure(step: _Step, image: Any, error: Exception) -> DataError:
+def _failure(step: _Step, image: Any, error: BaseException) -> DataError:
     size = f" on an image of {image.height} x {image.width} (height x width)" if isinstance(image, Image.Image) else ""
     return DataError(
         f"The operation {step.name} failed{size}.",

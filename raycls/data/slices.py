@@ -146,11 +146,11 @@ def _augmented(split: Split, augment: Augment, key: tuple[int, int, int]) -> np.
         if isinstance(error, DataError):  # an augmentation knows the image, not where it came from
             error.where = error.where or split.locate(key[2])
         raise
-    except Exception as error:  # of a plug-in; raised as it is, Ray would try the image for ever
+    except (Exception, SystemExit) as error:  # of a plug-in; raised as it is, Ray would try the image for ever
         raise unexpected(error, where=split.locate(key[2])) from error
 
 
-def unexpected(error: Exception, *, where: str | None = None) -> DataError:
+def unexpected(error: BaseException, *, where: str | None = None) -> DataError:
     """An exception of a data source or an augmentation as an error that can travel to the driver."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f", raised in {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

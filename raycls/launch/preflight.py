@@ -25,6 +25,7 @@ from raycls.data import augment
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
 from raycls.models import zoo
+from raycls.plugins import no_exit
 from raycls.run.folder import RunFolder
 from raycls.run.lock import Lock
 from raycls.search.ledger import Ledger as SearchLedger
@@ -79,6 +80,7 @@ def reduction_of(run: Run, device: str) -> str:
     return "exact" if device == "cpu" else "fast"
 
 
+@no_exit()
 def prepare(
     run: Run, *, new: bool, command: Sequence[str], say: Callable[[str], None], dataset: Dataset | None = None
 ) -> Prepared:
@@ -111,7 +113,7 @@ def prepare(
     else:
         if new and (moved := folder.set_aside()):
             say(f"the earlier run is now {moved}")
-        _write_first(run, dataset, folder, command)
+        _write_first(run, dataset, folder, command, say)
     return Prepared(run, dataset, plan, folder, parameters, tuple(command), _finished(folder))
 
 
@@ -207,7 +209,7 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> 
         ) from error
     except RayclsError:
         raise
-    except Exception as error:  # whatever a plug-in raises
+    except (Exception, SystemExit) as error:  # whatever a plug-in raises
         raise ModelError(
             "the model cannot be trained: its forward pass fails in training mode",
             where="model.name",
@@ -303,8 +305,11 @@ def _has_begun(folder: RunFolder) -> bool:
     return bool(folder.steps()) or _finished(folder) is not None
 
 
-def _write_first(run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str]) -> None:
-    with Lock(folder, "start", timeout=_LOCK_SECONDS):  # a run before its first checkpoint may be under way there
+def _write_first(
+    run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str], say: Callable[[str], None]
+) -> None:
+    # a run before its first checkpoint may be under way there
+    with Lock(folder, "start", timeout=_LOCK_SECONDS, say=say):
         _write_start(run, dataset, folder, command)
 
 

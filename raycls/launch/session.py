@@ -31,6 +31,7 @@ from raycls.errors import LaunchError, RayclsError, from_json, to_json
 from raycls.launch.preflight import image_size
 from raycls.launch.records import Recorder
 from raycls.models import zoo
+from raycls.plugins import no_exit
 from raycls.run import checkpoint
 from raycls.run.folder import Attempt, RunFolder
 from raycls.run.lock import Lock
@@ -90,6 +91,7 @@ class World:
     on, or the reason to stop. Of a search; a run of its own has nobody to ask."""
 
 
+@no_exit()
 def train(job: Job, world: World) -> dict[str, Any]:
     """Train until the plan, the budget, a signal or an error ends it. Returns what `Recorder.result` says."""
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
@@ -108,7 +110,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(_generators_put_back())
         if world.rank == 0:
-            stack.enter_context(Lock(folder, "train", timeout=_LOCK_SECONDS))
+            stack.enter_context(Lock(folder, "train", timeout=_LOCK_SECONDS, say=partial(_tell, world)))
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start["step"], world)
         stack.callback(stream.close)
@@ -186,6 +188,7 @@ class _Judged:
         return self._world.decide({**state.last, "seconds": state.elapsed})
 
 
+@no_exit()
 def evaluate(job: Job, world: World) -> dict[str, Any]:
     """Evaluate the final weights of a run on `job.split`; returns `metrics.summarise`'s dictionary."""
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
@@ -230,9 +233,13 @@ def _agree_on_start(run: Run, job: Job, plan: Plan, folder: RunFolder, world: Wo
     return begun
 
 
+def _tell(world: World, text: str) -> None:
+    world.post({"kind": "event", "text": text})
+
+
 def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> dict[str, Any]:
     def warn(text: str) -> None:
-        world.post({"kind": "event", "text": f"warning: {text}"})
+        _tell(world, f"warning: {text}")
 
     check_shared(job, folder)
     state = checkpoint.newest(folder, on_bad=warn)
@@ -281,7 +288,7 @@ def _compare_cpus(worker: Worker, world: World) -> None:
     if not worker.same(zlib.crc32(cpu_kind().encode())):
         text = "warning: the workers' CPUs are of different kinds: other workers may give other bits"
         if world.rank == 0:
-            world.post({"kind": "event", "text": text})
+            _tell(world, text)
 
 
 def _build(

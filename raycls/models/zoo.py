@@ -74,7 +74,7 @@ def probe(model: nn.Module, num_classes: int, height: int, width: int) -> None:
             output = model(torch.zeros(2, 3, height, width, device=device))
     except RayclsError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"the model cannot process images of {height}x{width} pixels",
             found=_reason(error),
@@ -114,7 +114,7 @@ def _construct(
             model = factory(num_classes=num_classes, **config.args)
     except RayclsError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"the model {config.name} cannot be built",
             where="model.args",
@@ -160,7 +160,7 @@ def _scope(seed: int) -> Iterator[None]:
         random.setstate(states[2])
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The error in one line, with the place in the code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     first = (str(error).splitlines() or [""])[0]

@@ -51,6 +51,7 @@ def wrong(how):
         "channels": lambda image: np.zeros((4, 4, 4), np.uint8),
         "none": lambda image: None,
         "raises": lambda image: 1 / 0,
+        "leaves": lambda image: exit(0),
     }[how]
 
 def no_factory():
@@ -204,6 +205,7 @@ def test_what_a_users_transform_may_return(plugin: str, how: str) -> None:
         ("channels", r"\[4, 4, 4\]"),
         ("none", "NoneType"),
         ("raises", "ZeroDivisionError"),
+        ("leaves", "SystemExit"),
     ],
 )
 def test_what_it_may_not(plugin: str, how: str, found: str) -> None:

@@ -107,6 +107,12 @@ def test_plateau_survives_a_stop(data: Path, tmp_path: Path) -> None:
     assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
 
 
+def test_a_model_cannot_end_the_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Classification, "loss", lambda *_: exit(0))
+    with pytest.raises(TrainError, match=r"called sys\.exit"):
+        train(make_job(tmp_path / "run", data, *_OPTIONS))
+
+
 class _Slow:
     """Makes every step take at least this long, so that a time passes in a known number of steps."""
 
