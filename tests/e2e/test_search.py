@@ -161,15 +161,20 @@ def test_a_population_copies_weights(searched: Site) -> None:
 @pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-def test_a_node_is_lost(searched: Site) -> None:
-    """Its trials go on elsewhere from their checkpoints; none that had finished is run again."""
-    with standing(1) as cluster, joined(cluster, 2) as node:
-        searched.slow(True)
-        words = ("search", "search.yaml", "run.name=lost", "search.scheduler.name=none", "search.trials=5")
-        with searched.raycls(*words, "train.duration=4ep", env=cluster.environment) as command:
-            found = Found.of(searched, "lost")
+def test_a_node_joins_and_is_lost(searched: Site) -> None:
+    """It takes trials as soon as it is there. When it dies they go on elsewhere from their checkpoints."""
+    words = ("search", "search.yaml", "run.name=lost", "search.scheduler.name=none", "search.trials=5")
+    found = Found.of(searched, "lost")
+    searched.slow(True)
+    with (
+        standing(1) as cluster,
+        searched.raycls(*words, "train.duration=4ep", env=cluster.environment) as command,
+    ):
+        reach(found, command, 1)
+        assert "1 at a time" in command.stdout
+        with joined(cluster, 2) as node:
+            command.until(lambda: "3 at a time" in command.stdout)
             command.until(lambda: len({line["trial"] for line in found.of_kind("result")}) >= 3)
-            assert "3 at a time" in command.stdout
             node.kill_all()
             searched.slow(False)
             assert command.wait(300) == 0, command.said()
