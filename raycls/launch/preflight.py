@@ -363,6 +363,5 @@ def _git_commit(directory: str) -> str | None:
 
 def _finished(folder: RunFolder) -> dict[str, Any] | None:
     result = folder.read_json(RunFolder.RESULT)
-    if result and result["state"] in ("done", "early") and folder.store.exists(RunFolder.WEIGHTS):
-        return result
-    return None
+    whole = all(folder.store.exists(name) for name in (RunFolder.WEIGHTS, RunFolder.MODEL_INFO))
+    return result if result and result["state"] in ("done", "early") and whole else None

@@ -242,14 +242,15 @@ def test_micro_batches_stay_what_they_were() -> None:
         assert make_job(folder, Path("data.npz"), "train.duration=1ep", world=world).plan["micro_batches"] == 2
 
 
-def test_a_finished_run_has_a_result() -> None:
+@pytest.mark.parametrize("file", ["model.safetensors", "model.json"])
+def test_a_finished_run_has_a_result(file: str) -> None:
     folder = Path("runs/run").absolute()
     train(_job(folder))
     run = load_text((folder / "config.yaml").read_text(), "config.yaml").run
     result = prepare(run, new=False, command=[], say=print).result
     assert result is not None
     assert (result["state"], result["step"]) == ("done", 3)
-    (folder / "model" / "model.safetensors").unlink()
+    (folder / "model" / file).unlink()
     assert prepare(run, new=False, command=[], say=print).result is None  # it is trained to its end again
 
 
