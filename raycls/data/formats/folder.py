@@ -137,12 +137,13 @@ class _Scan:
 
     def images(self, relative: str) -> Iterator[str]:
         """Relative paths of the images below a directory, in no particular order."""
-        pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(relative, ())]
+        parts = relative.split("/")
+        outer = tuple(self._identity("/".join(parts[:depth])) for depth in range(len(parts)))
+        pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(relative, outer)]
         while pending:
             directory, above = pending.pop()
-            status = os.stat(os.path.join(self.root, directory))
-            if (identity := (status.st_dev, status.st_ino)) in above:
-                continue  # a link back up: what it leads to has been seen
+            if (identity := self._identity(directory)) in above:
+                continue  # a link back up: what it leads to is seen anyway, and may be of other classes
             above = (*above, identity)
             for entry, path in self._entries(directory):
                 if entry.is_dir():
@@ -153,6 +154,10 @@ class _Scan:
                     yield path
                 else:  # a link to nothing, or a pipe that would be waited on for ever
                     self.broken.append(path)
+
+    def _identity(self, relative: str) -> tuple[int, int]:
+        status = os.stat(os.path.join(self.root, relative))
+        return status.st_dev, status.st_ino
 
     def _entries(self, relative: str) -> Iterator[tuple[os.DirEntry[str], str]]:
         directory = os.path.join(self.root, relative) if relative else self.root

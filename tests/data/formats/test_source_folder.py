@@ -138,6 +138,16 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert list(_by_key(root)) == ["a/0.png", "a/link.png", "b/1.png", "b/more/2.png"]
 
 
+def test_a_link_back_to_the_root_brings_no_images_of_other_classes(tmp_path: Path) -> None:
+    root = _make(tmp_path / "flat", "a/0.png", "b/1.png")
+    (root / "a" / "up").symlink_to(root)
+    assert list(_by_key(root)) == ["a/0.png", "b/1.png"]
+    root = _make(tmp_path / "split", "train/a/0.png", "train/b/1.png", "val/a/2.png")
+    (root / "train" / "a" / "up").symlink_to(root / "train")
+    (root / "train" / "b" / "top").symlink_to(root)
+    assert list(_by_key(root)) == ["train/a/0.png", "train/b/1.png", "val/a/2.png"]
+
+
 def test_entries_that_are_no_files(tmp_path: Path) -> None:
     """A pipe named like an image would be read for ever."""
     _make(tmp_path, "a/1.png", "b/1.png")
