@@ -16,6 +16,7 @@ from statistics import median
 import numpy as np
 
 from raycls.config.schema import DataConfig, SourceConfig
+from raycls.data.samples import SPLIT_NAMES
 from raycls.data.source import Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError
 
@@ -244,7 +245,8 @@ def _model(small: bool) -> str:
 def _has_own_splits(dataset: Dataset) -> bool:
     """Read from the keys, which are relative paths: `train/cat/1.jpg` is an image of a split the folder has."""
     split = dataset.splits["train"]
-    return split.key(0).split("/")[0] == "train" and "train" not in dataset.classes
+    top = split.key(0).split("/")[0]
+    return SPLIT_NAMES.get(top.casefold()) == "train" and top not in dataset.classes
 
 
 def _text(value: object) -> str:

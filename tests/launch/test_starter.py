@@ -106,6 +106,9 @@ def test_splits_of_the_folder_are_used(tmp_path: Path) -> None:
     assert found.counts["test"] == (3, 4)
     assert "(the folder has them)" in describe(found)[3]
     assert not survey(str(make(tmp_path / "flat", {"x1": 10, "x2": 10}))).own_splits
+    make(tmp_path / "loud" / "Train", {"x1": 10, "x2": 10})
+    make(tmp_path / "loud" / "VALID", {"x1": 3, "x2": 4})
+    assert survey(str(tmp_path / "loud")).own_splits
 
 
 def test_a_name_that_yaml_would_misread_survives(tmp_path: Path) -> None:
