@@ -171,7 +171,7 @@ def _worker_main(settings: dict[str, Any]) -> None:
     if ray.get(mailbox.stopped.remote("", 0.0)) == ABORT:
         return  # the group before this one failed for good
     stop = StopWatch(mailbox)
-    if rank == 0:
+    if rank == 0 and settings["judged"]:
         mailbox.post.remote({"kind": "group", "placement_group": _placement_group()})
     world = World(
         rank=rank,
