@@ -81,6 +81,8 @@ class Dataset:
     """Among `train`, `val` and `test`; one without samples is not there."""
     fingerprint: str
     """sha256 over the classes and the keys and labels of each split, in hexadecimal. Pixels do not count."""
+    own_splits: tuple[str, ...] = ()
+    """The splits that the data brought itself; the others were cut from it."""
 
 
 def check_source(config: DataConfig) -> None:
@@ -113,7 +115,7 @@ def open_dataset(config: DataConfig) -> Dataset:
             reader = Files(samples.reader.root, names)  # the keys are the file names: one copy is enough on the wire
         splits[name] = Split(name, classes, labels[rows], names, reader, tuple(config.formats), config.max_pixels)
     _check_trained(splits, classes)
-    return Dataset(classes, splits, _fingerprint(classes, splits))
+    return Dataset(classes, splits, _fingerprint(classes, splits), tuple(samples.splits or ()))
 
 
 def _source(config: SourceConfig) -> Callable[..., Any]:

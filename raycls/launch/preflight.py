@@ -20,7 +20,7 @@ from torch import nn
 
 from raycls import __version__
 from raycls.config import load as config
-from raycls.config.schema import Run
+from raycls.config.schema import Run, SplitConfig
 from raycls.data import augment
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
@@ -102,6 +102,8 @@ def prepare(
         zoo.check(run.model)
     dataset = dataset or open_dataset(run.data)
     evaluated_split(run, dataset)
+    if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
+        say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
     written = folder.read_json(RunFolder.PLAN) if resumed else None
     plan = _resumed_plan(run, plan_of(run, dataset), written)
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)

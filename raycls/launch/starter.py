@@ -16,7 +16,6 @@ from statistics import median
 import numpy as np
 
 from raycls.config.schema import DataConfig, SourceConfig
-from raycls.data.samples import SPLIT_NAMES
 from raycls.data.source import Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError
 
@@ -97,7 +96,7 @@ def survey(path: str, *, ignore: tuple[str, ...] = ()) -> Survey:
         ignore=ignore,
         classes=dataset.classes,
         counts=counts,
-        own_splits=_has_own_splits(dataset),
+        own_splits=bool(dataset.own_splits),
         sizes=tuple(sizes),
         unreadable=tuple(unreadable),
     )
@@ -240,13 +239,6 @@ def _model(small: bool) -> str:
         rate = "1e-3"
     optim = f"optim:\n  name: adamw\n  lr: {rate}\n  weight_decay: 0.05\n  weight_decay_on: weights\n\n"
     return model + optim + "schedule:\n  name: cosine\n  warmup: 1ep\n\n"
-
-
-def _has_own_splits(dataset: Dataset) -> bool:
-    """Read from the keys, which are relative paths: `train/cat/1.jpg` is an image of a split the folder has."""
-    split = dataset.splits["train"]
-    top = split.key(0).split("/")[0]
-    return SPLIT_NAMES.get(top.casefold()) == "train" and top not in dataset.classes
 
 
 def _text(value: object) -> str:

@@ -254,6 +254,24 @@ def test_a_finished_run_has_a_result(file: str) -> None:
     assert prepare(run, new=False, command=[], say=print).result is None  # it is trained to its end again
 
 
+def test_a_split_that_the_data_leaves_nothing_to_cut_for_is_told() -> None:
+    def said(*overrides: str) -> list[str]:
+        notes: list[str] = []
+        _prepare(*overrides, said=notes)
+        return notes
+
+    halves = "data.split={train: 0.5, val: 0.5, test: 0}"
+    assert said(halves) == ["data.split is not used: the data has splits of its own (train, val)"]
+    assert said() == []
+    with np.load("data.npz") as arrays:
+        flat = {"images": arrays["train_images"], "labels": arrays["train_labels"]}
+        trained = {name: arrays[name] for name in ("train_images", "train_labels")}
+    np.savez("data.npz", **flat)
+    assert said(halves) == []
+    np.savez("data.npz", **trained)
+    assert said(halves) == []  # val is cut from train
+
+
 def test_a_start_without_a_checkpoint_binds_nothing() -> None:
     """A first start that failed, for example because it did not fit, may be corrected under its own name."""
     folder = Path("runs/run")
