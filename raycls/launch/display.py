@@ -6,16 +6,14 @@ the run folder. A display that can no longer be written to (a closed pipe) goes 
 
 from __future__ import annotations
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from raycls.config.schema import TrackConfig
+from raycls.launch.screen import Screen, is_live, show_cursor
 from raycls.launch.wording import (
     Ending,
     Record,
@@ -37,10 +35,9 @@ __all__ = ["Display", "PlainDisplay", "RichDisplay", "make"]
 _PARTS_OF_EPOCH = 5
 _PARTS_OF_RUN = 20
 _RATE_WINDOW = 30
-_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
-class Display(ABC):
+class Display(Screen, ABC):
     """Shows one run. A context manager: leaving it gives the terminal back.
 
     `start` takes what is known of the run before its first step; every key may be absent: `folder`,
@@ -54,7 +51,7 @@ class Display(ABC):
         self._info: dict[str, Any] = {}
         self._train: dict[str, Any] = {}
         self._pace = Pace()
-        self._muted = False
+        super().__init__()
 
     def start(self, info: Record) -> None:
         """Show the header."""
@@ -80,23 +77,6 @@ class Display(ABC):
         """Show how the run ended, its best metric, its folder, and what to type next."""
         self._guard(lambda: self._end(ending_lines(outcome, self._info)))
 
-    def close(self) -> None:  # noqa: B027 - plain lines have nothing to give back
-        """Give the terminal back. Harmless when called twice."""
-
-    def abandon(self) -> None:  # noqa: B027 - plain lines have nothing to give back
-        """Give the terminal back at once, from a signal handler of a process that is about to end."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._guard(self.close)
-
     @property
     def eta(self) -> float | None:
         """Seconds to the last step at the present pace, or None before it is known."""
@@ -114,17 +94,6 @@ class Display(ABC):
     def _evaluation(self, record: Record) -> None: ...
     @abstractmethod
     def _end(self, lines: Sequence[str]) -> None: ...
-
-    def _guard(self, show: Callable[[], None]) -> None:
-        """A screen that is gone must not end a training: the run folder has all of it."""
-        if self._muted:
-            return
-        try:
-            show()
-        except (OSError, ValueError) as error:
-            if isinstance(error, ValueError) and "closed file" not in str(error):
-                raise
-            self._muted = True
 
 
 class PlainDisplay(Display):
@@ -239,9 +208,7 @@ class RichDisplay(Display):
         self._live.stop()
 
     def abandon(self) -> None:
-        # Neither rich nor the stream: whoever was interrupted may hold their locks.
-        with suppress(OSError, ValueError):
-            os.write(self._console.file.fileno(), _SHOW_CURSOR)
+        show_cursor(self._console.file)
 
     def _begin(self) -> None:
         for line in header_lines(self._info):
@@ -313,6 +280,6 @@ class Pace:
 
 def make(track: TrackConfig, stream: IO[str]) -> Display:
     """The display for `stream`: live on a terminal that can move its cursor, plain lines elsewhere."""
-    if stream.isatty() and os.environ.get("TERM", "") != "dumb":
+    if is_live(stream):
         return RichDisplay(stream)
     return PlainDisplay(stream, track.print_every.seconds or 0.0)

@@ -6,15 +6,13 @@ Both kinds are fed by the driver and show what the ledger knows. A display that 
 
 from __future__ import annotations
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING
 
 from raycls.config.schema import TrackConfig
+from raycls.launch.screen import Screen, is_live, show_cursor
 from raycls.launch.search_wording import progress_text, rows
 from raycls.search.ledger import Ledger
 
@@ -24,14 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["PlainSearchDisplay", "RichSearchDisplay", "SearchDisplay", "make_search_display"]
 
 _ROWS = 20
-_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
-class SearchDisplay(ABC):
+class SearchDisplay(Screen, ABC):
     """Shows one search. A context manager: leaving it gives the terminal back."""
 
     def __init__(self) -> None:
-        self._muted = False
+        super().__init__()
 
     def start(self, header_lines: Sequence[str]) -> None:
         """Show what the search is."""
@@ -49,23 +46,6 @@ class SearchDisplay(ABC):
         """Show what the search found."""
         self._guard(lambda: self._end(lines))
 
-    def close(self) -> None:  # noqa: B027 - plain lines have nothing to give back
-        """Give the terminal back. Harmless when called twice."""
-
-    def abandon(self) -> None:  # noqa: B027 - plain lines have nothing to give back
-        """Give the terminal back at once, from a signal handler of a process that is about to end."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._guard(self.close)
-
     def _begin(self, lines: Sequence[str]) -> None:
         for line in lines:
             self._line(line)
@@ -78,17 +58,6 @@ class SearchDisplay(ABC):
     def _end(self, lines: Sequence[str]) -> None:
         for line in lines:
             self._line(line)
-
-    def _guard(self, show: Callable[[], None]) -> None:
-        """A screen that is gone must not end a search: the ledger has all of it."""
-        if self._muted:
-            return
-        try:
-            show()
-        except (OSError, ValueError) as error:
-            if isinstance(error, ValueError) and "closed file" not in str(error):
-                raise
-            self._muted = True
 
 
 class PlainSearchDisplay(SearchDisplay):
@@ -126,9 +95,7 @@ class RichSearchDisplay(SearchDisplay):
         self._live.stop()
 
     def abandon(self) -> None:
-        # Neither rich nor the stream: whoever was interrupted may hold their locks.
-        with suppress(OSError, ValueError):
-            os.write(self._console.file.fileno(), _SHOW_CURSOR)
+        show_cursor(self._console.file)
 
     def _begin(self, lines: Sequence[str]) -> None:
         super()._begin(lines)
@@ -170,6 +137,6 @@ def _table(ledger: Ledger, metric: str, mode: str, most: int) -> Table:
 
 def make_search_display(track: TrackConfig, stream: IO[str]) -> SearchDisplay:
     """The display for `stream`: live on a terminal that can move its cursor, plain lines elsewhere."""
-    if stream.isatty() and os.environ.get("TERM", "") != "dumb":
+    if is_live(stream):
         return RichSearchDisplay(stream)
     return PlainSearchDisplay(stream, track.print_every.seconds or 0.0)

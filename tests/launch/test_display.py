@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from harness.streams import Gone, Terminal
 
 from raycls.config.duration import Duration
 from raycls.config.schema import TrackConfig
@@ -55,23 +56,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class Gone(io.StringIO):
-    """A pipe whose reader left."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tries = 0
-
-    def write(self, text: str, /) -> int:
-        self.tries += 1
-        raise BrokenPipeError
 
 
 def train_record(step: int, time: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.streams import Gone, Terminal
 
 from raycls.config.duration import Duration
 from raycls.config.schema import TrackConfig
@@ -23,23 +24,6 @@ from raycls.launch.search_wording import (
 )
 from raycls.run.store import Store
 from raycls.search.ledger import Ledger, trial_id
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class Gone(io.StringIO):
-    """A pipe whose reader left."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tries = 0
-
-    def write(self, text: str, /) -> int:
-        self.tries += 1
-        raise BrokenPipeError
 
 
 @pytest.fixture
