@@ -27,7 +27,7 @@ from raycls.errors import ConfigError, DataError, LaunchError, ModelError, Raycl
 from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.run.folder import RunFolder
-from raycls.run.lock import Lock
+from raycls.run.lock import HANDOVER_SECONDS, Lock
 from raycls.search.ledger import Ledger as SearchLedger
 from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
@@ -45,8 +45,6 @@ __all__ = [
     "reduction_of",
 ]
 
-_LOCK_SECONDS = 60.0
-"""How long a first start waits for the process that wrote before it: a killed one is gone within seconds."""
 DECODING_CPUS, READING_CPUS = 0.9, 0.01
 """What Ray Data needs on one node to make any progress: a decoding task, and the one that reads positions."""
 
@@ -311,7 +309,7 @@ def _write_first(
     run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str], say: Callable[[str], None]
 ) -> None:
     # a run before its first checkpoint may be under way there
-    with Lock(folder, "start", timeout=_LOCK_SECONDS, say=say):
+    with Lock(folder, "start", timeout=HANDOVER_SECONDS, say=say):
         _write_start(run, dataset, folder, command)
 
 

@@ -23,7 +23,7 @@ from raycls.launch.search_display import SearchDisplay
 from raycls.launch.search_plan import Search, open_search
 from raycls.launch.search_wording import end_text, search_lines, start_text, stop_text
 from raycls.launch.slots import Slots
-from raycls.launch.trainer import StopRequest, device_of
+from raycls.launch.trainer import SIGNALS, StopRequest, device_of
 from raycls.report.search import plots
 from raycls.search.board import Move, Task
 from raycls.search.confirm import pair
@@ -32,7 +32,6 @@ from raycls.search.results import best, measured, write_csv
 __all__ = ["SearchOutcome", "search"]
 
 BEST = "best.yaml"
-_SIGNALS = {"sigint": 130, "sigterm": 143}
 _TABLE_SECONDS = 2.0
 """How often `trials.csv` is written while the search is under way."""
 _NODES_SECONDS = 5.0
@@ -78,7 +77,7 @@ def search(
         display.finish([*lines, *_ending(plan, interrupted, winner)])
     value = None if winner is None else plan.board.ledger.trials[winner].value(plan.metric, plan.mode)
     state = {"": "done", "budget": "budget"}.get(interrupted, "stopped")
-    code = _SIGNALS.get(interrupted, EXIT_STOPPED) if interrupted else EXIT_DONE
+    code = SIGNALS.get(interrupted, EXIT_STOPPED) if interrupted else EXIT_DONE
     return SearchOutcome(state, plan.folder.store.describe(), winner, value, code)
 
 
@@ -194,7 +193,7 @@ class _Play:
             self.display.event("stopping: every trial finishes its step and writes a checkpoint")
 
     def _leaving(self) -> bool:
-        over = not self.confirming and self.board.over in ("target", "failed")
+        over = not self.confirming and self.board.leaving
         return bool(self.plan.interrupted) or over
 
     def _room(self) -> int:
@@ -208,10 +207,10 @@ class _Play:
             self.nodes = nodes()
             if self.slots.count(self.nodes) != before:
                 self.display.event(self.slots.arithmetic(self.nodes))
-        return max(1, self.slots.count(self.nodes))
+        return self._most()
 
     def _most(self) -> int:
-        """Trials that may wait for a process at the same time."""
+        """Trials at a time on the nodes as they were when last asked."""
         return max(1, self.slots.count(self.nodes))
 
     def _refuse_small_population(self) -> None:

@@ -27,9 +27,6 @@ _ROWS = 20
 class SearchDisplay(Screen, ABC):
     """Shows one search. A context manager: leaving it gives the terminal back."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def start(self, header_lines: Sequence[str]) -> None:
         """Show what the search is."""
         self._guard(lambda: self._begin(header_lines))

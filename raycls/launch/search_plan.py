@@ -21,7 +21,7 @@ from raycls.launch.model_budget import within
 from raycls.launch.preflight import evaluated_split, image_size, plan_of
 from raycls.models import zoo
 from raycls.run.folder import RunFolder
-from raycls.run.lock import Lock
+from raycls.run.lock import HANDOVER_SECONDS, Lock
 from raycls.search.board import Board, Length
 from raycls.search.confirm import pair, repeats
 from raycls.search.ledger import Ledger
@@ -29,7 +29,6 @@ from raycls.search.sample import make_sampler
 
 __all__ = ["Search", "open_search"]
 
-_LOCK_SECONDS = 60.0
 _CORNERS = 512
 _MAY_CHANGE = frozenset(
     {
@@ -136,7 +135,7 @@ def open_search(
     folder = RunFolder.at(run.run.storage, run.run.name)
     if new and (moved := folder.set_aside()):
         say(f"the earlier search is now {moved}")
-    with Lock(folder, "search", timeout=_LOCK_SECONDS):
+    with Lock(folder, "search", timeout=HANDOVER_SECONDS):
         _check_same(run, folder)
         board = Board(
             Ledger(folder.store),

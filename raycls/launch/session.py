@@ -34,7 +34,7 @@ from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.run import checkpoint
 from raycls.run.folder import Attempt, RunFolder
-from raycls.run.lock import Lock
+from raycls.run.lock import HANDOVER_SECONDS, Lock
 from raycls.run.weights import read_model
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.loop import train as train_loop
@@ -47,9 +47,6 @@ from raycls.train.task import Classification
 from raycls.train.worker import Worker
 
 __all__ = ["Job", "World", "evaluate", "train"]
-
-_LOCK_SECONDS = 60.0
-"""How long a new group waits for the process that wrote before it: a killed one is gone within seconds."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(_generators_put_back())
         if world.rank == 0:
-            stack.enter_context(Lock(folder, "train", timeout=_LOCK_SECONDS, say=partial(_tell, world)))
+            stack.enter_context(Lock(folder, "train", timeout=HANDOVER_SECONDS, say=partial(_tell, world)))
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start["step"], world)
         stack.callback(stream.close)

@@ -40,7 +40,8 @@ _EVALUATION_OPTIONS = (
     "track.",
 )
 """What an evaluation may change: who computes, where the data is, and which images are decoded."""
-_SIGNALS = {"sigint": 130, "sigterm": 143}
+SIGNALS = {"sigint": 130, "sigterm": 143}
+"""Exit codes of what a signal ended."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,7 @@ def _event(text: str) -> dict[str, Any]:
 
 def _outcome(result: dict[str, Any], folder: RunFolder, began: float) -> Outcome:
     state = result["state"]
-    exit_code = _SIGNALS.get(str(result.get("reason")), EXIT_STOPPED) if state in ("stopped", "budget") else EXIT_DONE
+    exit_code = SIGNALS.get(str(result.get("reason")), EXIT_STOPPED) if state in ("stopped", "budget") else EXIT_DONE
     return Outcome(
         state=state,
         folder=folder.store.describe(),

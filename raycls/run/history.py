@@ -23,7 +23,6 @@ __all__ = ["History", "read", "write_csv"]
 
 _TEXTS = ("kind", "split", "text")
 _NOT_DRAWN = ("attempt", "step", "time", "count", *_TEXTS)
-_NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
 class History:
@@ -89,7 +88,7 @@ def write_csv(folder: RunFolder) -> None:
 
 
 def _number(name: str, value: Any) -> Any:
-    return _NOT_FINITE.get(value, value) if isinstance(value, str) and name not in _TEXTS else value
+    return strict_json.NOT_FINITE.get(value, value) if isinstance(value, str) and name not in _TEXTS else value
 
 
 class _Events:

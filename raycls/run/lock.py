@@ -18,8 +18,10 @@ from typing import Any, Protocol, Self
 from raycls.errors import LaunchError
 from raycls.run.store import Store
 
-__all__ = ["Lock"]
+__all__ = ["HANDOVER_SECONDS", "Lock"]
 
+HANDOVER_SECONDS = 60.0
+"""How long a new process waits for the one that wrote before it: a killed one is gone within seconds."""
 _POLL = 0.1
 _PATIENCE = 1.0
 """Seconds that are waited without a word."""

@@ -7,7 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["dumps", "plain"]
+__all__ = ["NOT_FINITE", "dumps", "plain"]
+
+NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+"""What `plain` makes texts of, to be read back where a number is expected."""
 
 
 def dumps(value: object, *, indent: int | None = None) -> str:

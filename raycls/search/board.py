@@ -117,7 +117,7 @@ class Board:
         if self._learner is not None:
             self._exploit(*self._learner)
         for trial in self.searched:
-            left = trial.state == "stopped" or (trial.state == "running" and self.over in _LEAVING)
+            left = trial.state == "stopped" or (trial.state == "running" and self.leaving)
             if left and not trial.ended:  # decided, but nobody was left to see it end
                 state = "finished" if trial.epochs >= trial.asked else "stopped"
                 self.end(trial.id, state=state, epochs=trial.epochs, seconds=trial.seconds)
@@ -126,7 +126,7 @@ class Board:
 
     def next(self) -> Task | None:
         """The trial to start now; None where there is none any more, and `over` says why."""
-        if self._waiting and self.over not in _LEAVING:
+        if self._waiting and not self.leaving:
             return self._waiting.popleft()
         if self.over:
             return None
@@ -155,7 +155,7 @@ class Board:
             return Move()
         value = float(values[self.metric])
         if self.population is not None:
-            return self._evolve(trial, step, epoch, seconds, values)
+            return self._evolve(self.population, trial, step, epoch, seconds, values)
         time = self._time(trial, self.search.scheduler.grace, step, epoch, seconds)
         verdict = self.scheduler.judge(trial.number, time, value)
         self.ledger.result(
@@ -188,6 +188,11 @@ class Board:
             return None
         tested = known is not None and known.test is not None
         return Task(repeated, source.number, source.chosen, seed, "confirm", tested=tested)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the trials that run are to end, too."""
+        return self.over in _LEAVING
 
     @property
     def searched(self) -> list[Trial]:
@@ -237,10 +242,15 @@ class Board:
     def _task(self, trial: Trial) -> Task:
         return Task(trial.id, trial.number, trial.chosen, trial.seed, trial.phase, len(trial.exploits))
 
-    def _evolve(self, trial: Trial, step: int, epoch: float, seconds: float, values: Mapping[str, float]) -> Move:
-        population = self.population
-        if population is None:
-            raise ValueError("only a population evolves")
+    def _evolve(
+        self,
+        population: Population,
+        trial: Trial,
+        step: int,
+        epoch: float,
+        seconds: float,
+        values: Mapping[str, float],
+    ) -> Move:
         value = float(values[self.metric])
         time = self._time(trial, self.search.scheduler.interval, step, epoch, seconds)
         before = trial.results[-1].epoch if trial.results else 0.0
@@ -316,10 +326,10 @@ class Board:
         return Population(self.space, chosen, mode=self.mode, seed=self.search.seed)
 
     def _longest(self, unit: Duration, grace: float, reduction: int) -> float:
+        if unit.seconds is not None:
+            return grace * reduction**_TIMED_RUNGS
         varied = {"train.duration", "data.batch_size"} & set(self.space.paths)
         lengths = [self.length({}), *(self.length(chosen) for chosen in self.space.corners(_CORNERS if varied else 0))]
         most_epochs = max(length.epochs for length in lengths)
-        if unit.seconds is not None:
-            return grace * reduction**_TIMED_RUNGS
         most_steps = max(length.steps for length in lengths)
         return {"ep": most_epochs, "st": float(most_steps), "%": 100.0}[unit.unit]

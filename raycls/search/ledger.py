@@ -20,8 +20,6 @@ from raycls.run.store import Store
 
 __all__ = ["Exploit", "Ledger", "Result", "Trial", "trial_id"]
 
-_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -333,4 +331,4 @@ def _number(value: Any) -> float | None:
 
 
 def _finite_or_not(value: Any) -> float:
-    return _NOT_FINITE[value] if isinstance(value, str) else float(value)
+    return strict_json.NOT_FINITE[value] if isinstance(value, str) else float(value)

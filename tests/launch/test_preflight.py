@@ -288,7 +288,7 @@ def test_a_start_without_a_checkpoint_binds_nothing() -> None:
 
 def test_a_start_under_way_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before its first checkpoint a run looks as if it had not begun; whoever trains holds the lock."""
-    monkeypatch.setattr("raycls.launch.preflight._LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("raycls.launch.preflight.HANDOVER_SECONDS", 0.0)
     prepared = _prepare()
     with Lock(prepared.folder, "train"):
         assert "another process is using this run folder" in _refused(LaunchError, "run.seed=3")

@@ -261,7 +261,7 @@ def test_new_sets_a_search_aside() -> None:
 
 
 def test_a_second_search_in_the_same_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycls.launch.search_plan._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("raycls.launch.search_plan.HANDOVER_SECONDS", 0.1)
     write(_SPACE)
     with opened(), pytest.raises(LaunchError, match="search"), opened():
         pass
