@@ -56,6 +56,8 @@ _EFFECTIVE: Mapping[str, _Beside] = {
     "train.early_stop.min_delta": _Beside("train.early_stop.patience", ("off",), other=True),
     "scale.cpus_per_worker": _ON_RAY,
     "scale.max_failures": _ON_RAY,
+    "scale.wait": _ON_RAY,
+    "scale.resize_every": _Beside("scale.workers", (0, 1), other=True),
     "search.scheduler.grace": _Beside("search.scheduler.name", ("asha", "median")),
     "search.scheduler.reduction": _Beside("search.scheduler.name", ("asha",)),
     "search.scheduler.brackets": _Beside("search.scheduler.name", ("asha",)),

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raycls.config.address import has_secret
 from raycls.config.duration import Duration
+from raycls.config.scale import ScaleConfig
 from raycls.config.search import SearchConfig, objective
 from raycls.config.section import Count, Finite, Fraction, NotNegative, Operation, Positive, Section, Tuple
 
@@ -234,7 +235,7 @@ class TrainConfig(Section):
     """How long to train, in epochs or steps."""
     micro_batches: Count | Literal["auto"] = "auto"
     """Parts of a global batch that are computed one by one and added up: the most workers a run can have.
-    `auto` is `scale.workers` at the first start; it stays what it was when the run is resumed."""
+    `auto` is `scale.workers` (the most of them) at the first start; it stays what it was when the run is resumed."""
     reduction: Literal["auto", "exact", "fast"] = "auto"
     """How gradients are added over workers. `exact`: the same bits for any number of workers.
     `fast`: DistributedDataParallel. `auto`: exact on CPU, fast on GPU."""
@@ -250,6 +251,9 @@ class TrainConfig(Section):
     """When to give up."""
     budget: Duration | Literal["off"] = "off"
     """Wall-clock time after which the run checkpoints and ends, counted over all its starts."""
+    stall_timeout: Duration | Literal["off"] = Duration(30, "m")
+    """Time without progress after which the run ends with an error, and writes where every worker stood. Longer than
+    any single step, evaluation batch and checkpoint takes."""
 
     @model_validator(mode="after")
     def _units(self) -> TrainConfig:
@@ -257,6 +261,8 @@ class TrainConfig(Section):
             raise ValueError(f"duration is in epochs or steps and greater than 0: {self.duration} is not")
         if isinstance(self.budget, Duration) and not self.budget.seconds:
             raise ValueError(f"budget is a time such as 2h: {self.budget} is not")
+        if isinstance(self.stall_timeout, Duration) and not self.stall_timeout.seconds:
+            raise ValueError(f"stall_timeout is a time such as 30m: {self.stall_timeout} is not")
         return self
 
 
@@ -292,21 +298,6 @@ class CheckpointConfig(Section):
         if self.every.value <= 0:
             raise ValueError(f"every must be greater than 0: {self.every} is not")
         return self
-
-
-class ScaleConfig(Section):
-    """Who computes."""
-
-    workers: Annotated[int, Field(ge=0)] = 1
-    """Training processes. 0 trains in this process, without Ray: for development, under a debugger."""
-    threads: Count = 1
-    """CPU threads of one worker. They decide the bits of a run on CPUs, so they are never guessed."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: one GPU per worker where there are GPUs, else CPU."""
-    cpus_per_worker: Annotated[float, Field(ge=0.001)] = 0.01
-    """CPUs that Ray sets aside for one worker; few, so that data tasks always find room."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
-    """How many times lost workers are replaced before the run fails."""
 
 
 class TrackConfig(Section):
@@ -345,15 +336,15 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _across(self) -> Run:
-        if self.data.executor == "ray" and self.scale.workers == 0:
+        if self.data.executor == "ray" and self.scale.most == 0:
             raise ValueError(
                 "data.executor: ray needs scale.workers of 1 or more; "
                 "with scale.workers: 0 use data.executor: inline or processes"
             )
         if isinstance(self.train.micro_batches, int):
-            if self.scale.workers > self.train.micro_batches:
+            if self.scale.most > self.train.micro_batches:
                 raise ValueError(
-                    f"scale.workers ({self.scale.workers}) must not exceed train.micro_batches "
+                    f"scale.workers ({self.scale.most}) must not exceed train.micro_batches "
                     f"({self.train.micro_batches}): a worker without a micro-batch has nothing to do"
                 )
             if self.train.micro_batches > self.data.batch_size:
@@ -380,7 +371,9 @@ class Run(Section):
             raise ValueError(
                 "search.scheduler.name: pbt changes values as it goes; with search.algorithm: grid each stays"
             )
-        if self.search.gpus_per_trial != "auto" and self.scale.workers > 1:
+        if self.search.space and self.scale.elastic:
+            raise ValueError("scale.workers: [least, most] is for one run: the trials of a search have a fixed number")
+        if self.search.gpus_per_trial != "auto" and self.scale.most > 1:
             raise ValueError(
                 "search.gpus_per_trial is for trials of one worker; "
                 "with scale.workers of 2 or more each worker has a GPU of its own"

@@ -14,14 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from raycls.errors import LaunchError
 from raycls.launch.guard import guarded
 
-__all__ = ["Cluster", "nodes", "prepare_environment", "running_cluster"]
+__all__ = ["Cluster", "draining", "nodes", "prepare_environment", "running_cluster"]
 
 _QUIET = {
     # Without this Ray uploads the working directory and builds a new environment under `uv run`.
@@ -33,7 +33,8 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # How soon the end, and the death, of a worker is noticed, in seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _PREFIX = "raycls-"
@@ -56,10 +57,17 @@ class Cluster:
     """Folder of Ray's own logs: on this machine where the cluster is private."""
     nodes: tuple[dict[str, float], ...] = ()
     """The resources of each node that is alive."""
+    most: dict[str, float] = field(default_factory=dict[str, float])
+    """What it may grow to, where it grows by itself; empty where it does not, or where nobody says."""
+
+    @property
+    def grows(self) -> bool:
+        return bool(self.most)
 
     @property
     def gpus(self) -> int:
-        return int(self.resources.get("GPU", 0))
+        """GPUs that are there, or that may come."""
+        return int(max(self.resources.get("GPU", 0), self.most.get("GPU", 0)))
 
     @property
     def cpus(self) -> float:
@@ -106,7 +114,8 @@ def _joined(address: str) -> Iterator[Cluster]:
                     "RAY_AUTH_TOKEN_PATH; without RAY_ADDRESS a private Ray is started",
                 ) from error
             try:
-                yield Cluster(False, address, dict(ray.cluster_resources()), "the logs of the cluster", nodes())
+                there: dict[str, float] = dict(ray.cluster_resources())
+                yield Cluster(False, address, there, "the logs of the cluster", nodes(), _most())
             finally:
                 ray.shutdown()
     finally:
@@ -176,10 +185,24 @@ def _connect(address: str, **options: Any) -> None:
 
 
 def nodes() -> tuple[dict[str, float], ...]:
-    """The resources of each node that is alive now."""
+    """The resources of each node that is alive now and stays."""
     import ray
 
-    return tuple(dict(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    leaving = draining()
+    return tuple(dict(node["Resources"]) for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving)
+
+
+def draining() -> frozenset[str]:
+    """Ids of the nodes that had their notice: they are about to be taken away."""
+    from ray._private.state import state
+
+    return frozenset(state.get_draining_nodes())
+
+
+def _most() -> dict[str, float]:
+    from ray._private.state import state
+
+    return {name: float(count) for name, count in (state.get_max_resources_from_cluster_config() or {}).items()}
 
 
 @contextmanager

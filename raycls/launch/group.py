@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,20 +22,27 @@ from raycls.config.schema import Run
 from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_json
 from raycls.launch.cluster import Cluster
 from raycls.launch.mailbox import make_mailbox
+from raycls.launch.records import MOVES
 from raycls.launch.session import Job, World
+from raycls.launch.stall import write_stacks
 from raycls.launch.wording import STOPPING
 from raycls.run.folder import RunFolder
 from raycls.train.worker import ABORTED
 
-__all__ = ["StopWatch", "run_group"]
+__all__ = ["StopWatch", "WorkersLostError", "run_group"]
 
 _CONTROLLER_RETRIES = 10
 """How often Ray Train may try to place a group of workers before the run fails."""
 _WAIT = 0.5
 _GRACE = 5.0
 """Seconds that the other workers have to end by themselves after one has reported an error."""
-ABORT = "abort"
+ABORT, STALLED = "abort", "stalled"
+"""Reasons to leave at once; with the second one after a note of where every thread stands."""
 _CLEANER = "PlacementGroupCleanerCallback"
+
+
+class WorkersLostError(LaunchError):
+    """Workers died, or raised what none of our errors is, and were not replaced."""
 
 
 def run_group(
@@ -45,17 +53,24 @@ def run_group(
     stop_asked: Callable[[], str],
     post: Callable[[dict[str, Any]], None],
     decide: Callable[[dict[str, Any]], str] | None = None,
+    *,
+    workers: int | None = None,
+    replaced: int | None = None,
 ) -> dict[str, Any]:
-    """Run `function` on `run.scale.workers` workers through `TorchTrainer`; returns rank 0's result.
+    """Run `function` on `workers` workers (`scale.workers`) through `TorchTrainer`; returns rank 0's result.
 
     `decide` is called in this thread with each evaluation while the workers wait for its verdict, see `World`.
 
     `fit` runs in a thread, so that signals come to this one and Ray does not handle them. Workers that die
-    are replaced up to `scale.max_failures` times; errors of ours end the run at once, as they were raised.
+    are replaced up to `replaced` times (`scale.max_failures`), by as many; then WorkersLostError is raised. Errors of
+    ours end the run at once, as they were raised. `stop_asked` may change its reason; what it says is passed on.
     """
     mailbox = make_mailbox()
     folder = f"ray-{uuid.uuid4().hex[:8]}"  # Ray Train's own state, of this start alone: nothing of ours depends on it
-    trainer = _trainer(function, job, run, mailbox, folder, judged=decide is not None)
+    scaling = _Scaling(
+        run.scale.most if workers is None else workers, run.scale.max_failures if replaced is None else replaced
+    )
+    trainer = _trainer(function, job, run, mailbox, folder, scaling, judged=decide is not None)
     failures: list[BaseException] = []
 
     def fit() -> None:
@@ -73,7 +88,7 @@ def run_group(
     if outcome is not None and outcome["kind"] == "error":
         raise from_json(outcome["error"])
     if outcome is None:
-        raise _lost(run, cluster, failures)
+        raise _lost(scaling, cluster, failures)
     return outcome["result"]
 
 
@@ -86,13 +101,15 @@ def _wait(
 ) -> dict[str, Any] | None:
     """Hand on records until the group has ended; the result or the first error that was posted, if any."""
     outcome: dict[str, Any] | None = None
-    told, deadline = False, float("inf")
+    told, deadline = "", float("inf")
     while True:
         ended = not thread.is_alive()
-        if stop_asked() and not told:
-            told = True
-            mailbox.stop.remote(stop_asked())
-            post({"kind": "event", "text": STOPPING})
+        asked = stop_asked()
+        if asked != told and deadline == float("inf"):
+            told = asked
+            mailbox.stop.remote(asked)
+            if asked not in MOVES:
+                post({"kind": "event", "text": STOPPING})
         try:
             records = ray.get(mailbox.take.remote(0.0 if ended else _WAIT))
         except RayError as error:
@@ -108,6 +125,8 @@ def _wait(
                 post(record)
             elif outcome is None or outcome["kind"] == "result":
                 outcome = record
+                if record.get("stalled"):
+                    mailbox.stop.remote(STALLED)
                 deadline = time.monotonic() + _GRACE if record["kind"] == "error" else deadline
         if ended and not records:
             return outcome
@@ -123,17 +142,36 @@ def _tidy(job: Job, folder: str) -> None:
         RunFolder(job.folder).store.delete_tree(folder)
 
 
+@dataclass(frozen=True)
+class _Scaling:
+    workers: int
+    replaced: int
+
+
 def _trainer(
-    function: Callable[[Job, World], dict[str, Any]], job: Job, run: Run, mailbox: Any, folder: str, *, judged: bool
+    function: Callable[[Job, World], dict[str, Any]],
+    job: Job,
+    run: Run,
+    mailbox: Any,
+    folder: str,
+    scaling: _Scaling,
+    *,
+    judged: bool,
 ) -> _Trainer:
     gpu = job.device == "cuda"
     resources = {"CPU": run.scale.cpus_per_worker, **({"GPU": 1.0} if gpu else {})}
     return _Trainer(
         _worker_main,
         # An object reference: the list of a million files is sent once, not with every message.
-        train_loop_config={"function": function, "job": [ray.put(job)], "mailbox": mailbox, "judged": judged},
+        train_loop_config={
+            "function": function,
+            "job": [ray.put(job)],
+            "mailbox": mailbox,
+            "judged": judged,
+            "notices": os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0",
+        },
         scaling_config=ray_train.ScalingConfig(
-            num_workers=run.scale.workers,
+            num_workers=scaling.workers,
             use_gpu=gpu,
             resources_per_worker=resources,
             # CPU workers reserve next to nothing: packed, all of them would share one node.
@@ -143,7 +181,8 @@ def _trainer(
             name=folder,
             storage_path=job.folder,
             failure_config=ray_train.FailureConfig(
-                max_failures=run.scale.max_failures, controller_failure_limit=_CONTROLLER_RETRIES
+                max_failures=scaling.replaced,
+                controller_failure_limit=_CONTROLLER_RETRIES if scaling.replaced else 0,
             ),
         ),
         torch_config=ray_torch.TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
@@ -168,9 +207,9 @@ def _worker_main(settings: dict[str, Any]) -> None:
     context = ray_train.get_context()
     rank = context.get_world_rank()
     device: Any = torch.device("cpu") if job.device == "cpu" else ray_torch.get_device()
-    if ray.get(mailbox.stopped.remote("", 0.0)) == ABORT:
+    if ray.get(mailbox.stopped.remote("", 0.0)) in (ABORT, STALLED):
         return  # the group before this one failed for good
-    stop = StopWatch(mailbox)
+    stop = StopWatch(mailbox, last_words=lambda: write_stacks(RunFolder(job.folder), rank))
     if rank == 0 and settings["judged"]:
         mailbox.post.remote({"kind": "group", "placement_group": _placement_group()})
     world = World(
@@ -180,6 +219,8 @@ def _worker_main(settings: dict[str, Any]) -> None:
         share=collective.broadcast_from_rank_zero,
         post=lambda record: mailbox.post.remote(record) and None,
         stop_requested=stop.asked,
+        preempted=_preempted if settings["notices"] else None,
+        stalled=lambda error: mailbox.post.remote({"kind": "error", "error": to_json(error), "stalled": True}) and None,
         decide=(lambda record: str(ray.get(mailbox.judge.remote(record)))) if settings["judged"] else None,
     )
     try:
@@ -197,6 +238,11 @@ def _worker_main(settings: dict[str, Any]) -> None:
         ray.get(mailbox.post.remote(message))
 
 
+def _preempted() -> bool:
+    """Whether a node of this group has had its notice. A barrier of all ranks, as Ray Train offers it."""
+    return ray_train.get_preemption_info() is not None
+
+
 def _placement_group() -> str:
     """The id of what this group of workers reserves: a search makes sure that it is given back."""
     group = ray.util.get_current_placement_group()
@@ -206,8 +252,8 @@ def _placement_group() -> str:
 class StopWatch:
     """Waits, in a thread of its own, for the driver's request to stop. Where it is to abort, ends the process."""
 
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
+    def __init__(self, mailbox: Any, last_words: Callable[[], Any] = lambda: None) -> None:
+        self._mailbox, self._last_words = mailbox, last_words
         self._reason = ""
         self._closed = False
         threading.Thread(target=self._watch, name="raycls-stop", daemon=True).start()
@@ -224,15 +270,18 @@ class StopWatch:
                 reason = str(ray.get(self._mailbox.stopped.remote(self._reason, _WAIT * 4)))
             except RayError:
                 return  # the driver is gone, and this process follows
-            if reason == ABORT and not self._closed:
+            if reason in (ABORT, STALLED) and not self._closed:
+                if reason == STALLED:
+                    with suppress(OSError, RayclsError):
+                        self._last_words()
                 os._exit(1)  # the loop may wait in a collective that nothing else ends
             self._reason = reason
 
 
-def _lost(run: Run, cluster: Cluster, failures: list[BaseException]) -> LaunchError:
+def _lost(scaling: _Scaling, cluster: Cluster, failures: list[BaseException]) -> WorkersLostError:
     found = _last_line(failures[0]) if failures else "the workers ended without a result"
-    return LaunchError(
-        f"the run failed: its workers were lost or raised, and {run.scale.max_failures} restarts did not help",
+    return WorkersLostError(
+        f"the run failed: its workers were lost or raised, and {scaling.replaced} restarts did not help",
         found=found,
         fix=f"the logs are in {cluster.logs}; the same command goes on from the newest checkpoint; "
         "scale.workers=0 runs the same training in one process, under a debugger",

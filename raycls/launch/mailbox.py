@@ -57,7 +57,8 @@ class Mailbox:
     async def stop(self, reason: str) -> None:
         """Ask the workers to finish their step, checkpoint and end: `search`, `sigint` or `sigterm`.
 
-        `abort` asks every worker to leave at once, whatever it waits for.
+        `resize` and `preempted` ask for the same, so that another group goes on. `abort` and `stalled` ask every
+        worker to leave at once, whatever it waits for.
         """
         async with self._news:
             self._stop = reason

@@ -9,8 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,7 +22,7 @@ from raycls.config import load as config
 from raycls.config.schema import Run, SplitConfig
 from raycls.data import augment
 from raycls.data.source import Dataset, Split, check_source, open_dataset
-from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
+from raycls.errors import ConfigError, DataError, ModelError, RayclsError
 from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.run.folder import RunFolder
@@ -33,20 +32,13 @@ from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
 
 __all__ = [
-    "DECODING_CPUS",
-    "READING_CPUS",
     "Prepared",
-    "check_fit",
     "evaluated_split",
-    "executor_of",
     "image_size",
     "plan_of",
     "prepare",
     "reduction_of",
 ]
-
-DECODING_CPUS, READING_CPUS = 0.9, 0.01
-"""What Ray Data needs on one node to make any progress: a decoding task, and the one that reads positions."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +54,6 @@ class Prepared:
     """The words that were typed."""
     result: dict[str, Any] | None
     """What an earlier start left, where it ended for good."""
-
-
-def executor_of(run: Run) -> str:
-    """The executor that `data.executor: auto` means."""
-    if run.data.executor != "auto":
-        return run.data.executor
-    return "ray" if run.scale.workers else "inline"
 
 
 def reduction_of(run: Run, device: str) -> str:
@@ -135,47 +120,6 @@ def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:
     return _size_of(run, dataset, "train", int(plan.order.batch(0)[0]))
 
 
-def check_fit(run: Run, nodes: Sequence[Mapping[str, float]], device: str, executor: str) -> None:
-    """Refuse at once what could never start. `nodes` are the resources of each node, as Ray counts them."""
-    workers, share = run.scale.workers, run.scale.cpus_per_worker
-    gpus = sum(node.get("GPU", 0.0) for node in nodes)
-    if device == "cuda" and workers > gpus:
-        raise LaunchError(
-            "the run does not fit the cluster: it would wait for ever",
-            found=f"{gpus:g} GPUs for {workers} workers with one each",
-            fix="lower scale.workers, or add GPUs; a run that begins may also set scale.device=cpu "
-            "(one that was trained on GPUs needs --new for that)",
-        )
-    decoding = DECODING_CPUS + READING_CPUS if executor == "ray" else 0.0
-    places = _room(run, nodes, device, executor)
-    if places < workers:
-        raise LaunchError(
-            "the run does not fit the cluster: it would wait for ever",
-            found=f"{_described(nodes)}: room for {places} of {workers} workers",
-            valid=f"{share:g} CPUs{' and a GPU' if device == 'cuda' else ''} on one node for each worker"
-            + (f", and {decoding:g} CPUs on one node for decoding" if decoding else ""),
-            fix="lower scale.workers or scale.cpus_per_worker, or add CPUs",
-        )
-
-
-def _room(run: Run, nodes: Sequence[Mapping[str, float]], device: str, executor: str) -> int:
-    """How many workers find their place when the decoding has its own, on the node where it costs fewest of them."""
-    decoding = DECODING_CPUS + READING_CPUS if executor == "ray" else 0.0
-
-    def places(node: Mapping[str, float], taken: float = 0.0) -> int:
-        count = int((node.get("CPU", 0.0) - taken) / run.scale.cpus_per_worker + 1e-6)
-        return min(count, int(node.get("GPU", 0.0))) if device == "cuda" else count
-
-    lost = [places(node) - places(node, decoding) for node in nodes if node.get("CPU", 0.0) >= decoding]
-    return max(0, sum(places(node) for node in nodes) - min(lost)) if lost else 0
-
-
-def _described(nodes: Sequence[Mapping[str, float]]) -> str:
-    kinds = Counter((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
-    words = [f"{count} x ({cpus:g} CPUs{f', {gpus:g} GPUs' if gpus else ''})" for (cpus, gpus), count in kinds.items()]
-    return f"nodes: {', '.join(words) or 'none'}"
-
-
 def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool = True) -> tuple[int, int]:
     operations = run.augment.train if train else run.augment.eval
     transform = augment.build(operations, train=train, image_size=run.data.image_size)
@@ -228,7 +172,7 @@ def plan_of(run: Run, dataset: Dataset) -> Plan:
         classes=len(dataset.classes),
         evaluate_rows=0 if evaluated is None else len(evaluated),
         batch_size=run.data.batch_size,
-        workers=run.scale.workers,
+        workers=run.scale.most,
         train=run.train,
         evaluate=run.evaluate,
         checkpoint=run.checkpoint,
@@ -241,11 +185,11 @@ def _resumed_plan(run: Run, plan: Plan, written: dict[str, Any] | None) -> Plan:
         return plan
     # What decides the bits stays what it was at the first start; how often to save and log may change.
     earlier = Plan.from_dict(written)
-    if run.scale.workers > earlier.micro_batches:
+    if run.scale.most > earlier.micro_batches:
         raise ConfigError(
             "more workers than this run has micro-batches",
             where="scale.workers",
-            found=str(run.scale.workers),
+            found=str(run.scale.most),
             valid=f"0 to {earlier.micro_batches}, fixed when the run was started",
             fix="lower scale.workers, or start anew with --new and a larger train.micro_batches",
         )

@@ -26,13 +26,20 @@ from raycls.train.state import TrainState
 from raycls.train.task import digests
 from raycls.train.worker import Worker
 
-__all__ = ["Recorder"]
+__all__ = ["MOVES", "Recorder"]
 
-_REASONS = {"sigint": "stopped", "sigterm": "stopped", "search": "stopped"}
+MOVES = ("resize", "preempted")
+"""Reasons to end after which another group of workers goes on at once."""
+
+_STOPPED = (*MOVES, "search", "sigint", "sigterm")
+"""Reasons that are no end of the run itself."""
 
 
 class Recorder:
-    """History and checkpoints on rank 0, a ledger on every rank. A context manager: leaving it closes all."""
+    """History and checkpoints on rank 0, a ledger on every rank. A context manager: leaving it closes all.
+
+    `curves`: whether `finish` draws `curves.svg`.
+    """
 
     def __init__(
         self,
@@ -43,6 +50,8 @@ class Recorder:
         attempt: int,
         post: Callable[[dict[str, Any]], None],
         dataset: Dataset,
+        *,
+        curves: bool = True,
     ) -> None:
         self.run, self.plan, self.folder, self.worker = run, plan, folder, worker
         self.attempt, self.post, self.dataset = attempt, post, dataset
@@ -51,8 +60,7 @@ class Recorder:
         self.writer = Writer(folder, run.checkpoint.keep) if first else None
         kept = run.train.ledger
         self.ledger = None if kept == "off" else Ledger(folder, attempt, worker.rank, pixels=kept == "pixels")
-        self.curves = True
-        """Whether `finish` draws `curves.svg`."""
+        self.curves = curves
         self._best_to_keep: dict[str, Any] | None = None
         self._mark = time.monotonic()
         self._waited = 0.0
@@ -144,7 +152,7 @@ class Recorder:
             error = failed
         self.worker.check(error)
         result = {
-            "state": _REASONS.get(reason, reason),
+            "state": "stopped" if reason in _STOPPED else reason,
             "reason": reason,
             "step": state.step,
             "epochs": self.plan.epochs(state.step),
@@ -156,7 +164,8 @@ class Recorder:
             if result["state"] != "stopped":
                 self._write_model(state)
             self.folder.write_json(RunFolder.RESULT, result)
-            self._draw()
+            if reason not in MOVES:
+                self._draw()
         return result
 
     def _draw(self) -> None:

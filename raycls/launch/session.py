@@ -28,8 +28,10 @@ from raycls.data.slices import Maker, Timeline
 from raycls.data.source import Dataset
 from raycls.data.stream import Stream, open_stream
 from raycls.errors import LaunchError, RayclsError, from_json, to_json
+from raycls.launch.judged import Judged
 from raycls.launch.preflight import image_size
 from raycls.launch.records import Recorder
+from raycls.launch.stall import Stall, leave
 from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.run import checkpoint
@@ -83,6 +85,10 @@ class World:
     post: Callable[[dict[str, Any]], None] = lambda record: None
     """Tells the driver something for its display."""
     stop_requested: Callable[[], str] = lambda: ""
+    preempted: Callable[[], bool] | None = None
+    """Whether a node of this group is about to be taken away; a collective call, the same on every rank."""
+    stalled: Callable[[RayclsError], None] = leave
+    """Told, in a thread of its own, that this worker does not get on: it ends the process, or has it ended."""
     decide: Callable[[dict[str, Any]], str] | None = None
     """Asked on rank 0 about each evaluation, once its checkpoint is on the disk and before the next step: empty to go
     on, or the reason to stop. Of a search; a run of its own has nobody to ask."""
@@ -94,12 +100,13 @@ def train(job: Job, world: World) -> dict[str, Any]:
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
     folder = RunFolder(job.folder)
     os.environ["RAYCLS_WORKDIR"] = job.workdir
-    judged = _Judged(world)
+    judged = Judged(world.decide if world.rank == 0 else None, world.stop_requested)
     worker = Worker(
         world.rank,
         world.size,
         world.device,
         stop_requested=judged.stop_requested,
+        preempted=world.preempted,
         budget_seconds=plan.budget_seconds,
         save_seconds=plan.checkpoint_seconds,
     )
@@ -108,13 +115,14 @@ def train(job: Job, world: World) -> dict[str, Any]:
         stack.enter_context(_generators_put_back())
         if world.rank == 0:
             stack.enter_context(Lock(folder, "train", timeout=HANDOVER_SECONDS, say=partial(_tell, world)))
+        stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start["step"], world)
         stack.callback(stream.close)
         state, task = _together(worker, partial(_build, run, job, plan, folder, start, world))
         worker.elapsed_before = state.elapsed
-        recorder = stack.enter_context(Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset))
-        recorder.curves = job.curves
+        recorder = Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, curves=job.curves)
+        stack.enter_context(recorder)
         worker.pending_error = recorder.pending_error
         judged.watch(state, recorder)
         if job.reduction == "exact" and job.device == "cpu":
@@ -145,44 +153,8 @@ def train(job: Job, world: World) -> dict[str, Any]:
             save=recorder.save,
         )
         result = recorder.finish(state, reason)
-        judged.last()
+        judged.verdict()
         return result
-
-
-class _Judged:
-    """Hands every evaluation to the search that this run is a trial of, at the step boundary that follows it.
-
-    By then its checkpoint is under way too; a verdict that comes after it is on the disk can rely on it.
-    """
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._state: TrainState | None = None
-        self._recorder: Recorder | None = None
-        self._judged = 0
-
-    def watch(self, state: TrainState, recorder: Recorder) -> None:
-        self._state, self._recorder = state, recorder
-        self._judged = state.step
-
-    def stop_requested(self) -> str:
-        return self._verdict() or self._world.stop_requested()
-
-    def last(self) -> None:
-        """The evaluation after the last step; nothing is left to stop."""
-        if self._world.rank == 0:
-            self._verdict()
-
-    def _verdict(self) -> str:
-        state, recorder = self._state, self._recorder
-        if self._world.decide is None or state is None or recorder is None or state.last is None:
-            return ""
-        if state.last["step"] <= self._judged:
-            return ""
-        self._judged = state.last["step"]
-        if recorder.writer is not None:
-            recorder.writer.settle()
-        return self._world.decide({**state.last, "seconds": state.elapsed})
 
 
 @no_exit()
@@ -252,7 +224,7 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     for attempt in folder.attempts()[-1:]:
         _warn_of_changes(attempt, here, job, world, warn)
     attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here)
-    world.post({"kind": "start", "step": step, "attempt": attempt, "precision": precision})
+    world.post({"kind": "start", "step": step, "attempt": attempt, "precision": precision, "workers": world.size})
     return {"step": step, "attempt": attempt, "precision": precision}
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from raycls.config.schema import Run
 from raycls.errors import LaunchError
-from raycls.launch.preflight import DECODING_CPUS, READING_CPUS, check_fit, executor_of
+from raycls.launch.placement import check_fit, executor_of, never_waits, workers_on
 
 __all__ = ["Slots"]
 
+_ROUNDING = 1e-6
 _DATA_CPUS = 1.0
 """CPUs that decoding through Ray Data keeps busy beside the workers of one trial."""
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Slots:
 
     @classmethod
     def of(cls, run: Run, device: str) -> Slots:
-        workers = max(1, run.scale.workers)
+        workers = max(1, run.scale.most)
         # Ray Data is for trials of several workers: the others decode in their own process, or in some beside it.
         executor = executor_of(run) if workers > 1 or run.data.executor == "processes" else "inline"
         decoding = {"ray": _DATA_CPUS, "processes": float(run.data.processes * workers)}.get(executor, 0.0)
@@ -45,7 +45,7 @@ class Slots:
     @property
     def nested(self) -> bool:
         """Whether a trial has a group of workers of its own."""
-        return self.run.scale.workers > 1
+        return self.run.scale.most > 1
 
     @property
     def cpus(self) -> float:
@@ -62,22 +62,14 @@ class Slots:
         """Refuse a trial that can never start on `nodes`, or may wait for ever. Raises LaunchError with the numbers."""
         if self.nested:
             check_fit(self.run, nodes, self.device, executor_of(self.run))
-        if self._together(nodes, 1):
-            return
-        fix = "lower scale.threads or search.gpus_per_trial, or add nodes"
-        valid = f"{self.threads:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "") + " on one node"
-        if self.nested:
-            valid = (
-                f"room for {self.run.scale.workers} workers of {self.run.scale.cpus_per_worker:g} CPUs, however they "
-                f"are spread, with {DECODING_CPUS + READING_CPUS:g} CPUs left on one node for decoding"
+        elif not self._together(nodes, 1):
+            raise LaunchError(
+                "no trial fits the cluster: the search would wait for ever",
+                found=", ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+                or "no node",
+                valid=f"{self.threads:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "") + " on one node",
+                fix="lower scale.threads or search.gpus_per_trial, or add nodes",
             )
-            fix = "lower scale.workers or scale.cpus_per_worker, or add nodes"
-        raise LaunchError(
-            "no trial fits the cluster: the search would wait for ever",
-            found=", ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes) or "no node",
-            valid=valid,
-            fix=fix,
-        )
 
     def count(self, nodes: Sequence[Mapping[str, float]]) -> int:
         """Trials at a time on `nodes`: as many as keep its CPUs busy, or `search.max_concurrent`, and never more than
@@ -91,7 +83,7 @@ class Slots:
     def arithmetic(self, nodes: Sequence[Mapping[str, float]]) -> str:
         """The count and where it comes from, in one line."""
         cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
-        workers, threads = max(1, self.run.scale.workers), max(self.run.scale.threads, self.run.scale.cpus_per_worker)
+        workers, threads = max(1, self.run.scale.most), max(self.run.scale.threads, self.run.scale.cpus_per_worker)
         each = f"{threads:g} thread{'s' if threads != 1 else ''}"
         each = f"{workers} x {each}" if self.nested else each
         each += f" + {self.decoding:g} for decoding" if self.decoding else ""
@@ -107,32 +99,14 @@ class Slots:
         """Trials, up to `most`, that can be there at the same time, whichever node Ray gives to whom."""
         if not self.nested:
             return min(most, sum(self._alone(node) for node in nodes))
-        places = sum(self._workers(node) for node in nodes) // self.run.scale.workers
-        return next((trials for trials in range(min(most, places), 0, -1) if self._never_waits(nodes, trials)), 0)
+        places = sum(workers_on(self.run, node, self.device) for node in nodes) // self.run.scale.most
+        fitting = (
+            trials for trials in range(min(most, places), 0, -1) if never_waits(self.run, nodes, self.device, trials)
+        )
+        return next(fitting, 0)
 
     def _alone(self, node: Mapping[str, float]) -> int:
         count = int(node.get("CPU", 0.0) / self.threads + _ROUNDING)
         if not self.gpus:
             return count
         return min(count, int(node.get("GPU", 0.0)) * int(1 / self.gpus + _ROUNDING))  # a part is of one GPU
-
-    def _workers(self, node: Mapping[str, float]) -> int:
-        """Workers that find their place on `node`."""
-        count = int(node.get("CPU", 0.0) / self.run.scale.cpus_per_worker + _ROUNDING)
-        return min(count, int(node.get("GPU", 0.0))) if self.device == "cuda" else count
-
-    def _never_waits(self, nodes: Sequence[Mapping[str, float]], trials: int) -> bool:
-        """Whether the workers of so many trials leave room for one decoding task, even where they are spread so that
-        they leave as little as they can. Without that no trial would have data, and none would ever end.
-        """
-        if executor_of(self.run) != "ray":
-            return True
-        needed = DECODING_CPUS + trials * READING_CPUS  # every trial has a reading task for as long as it runs
-        blocking = 0
-        for node in nodes:
-            cpus = node.get("CPU", 0.0) + _ROUNDING
-            least = int((cpus - needed) / self.run.scale.cpus_per_worker) + 1 if cpus >= needed else 0
-            if least > self._workers(node):
-                return True  # its GPUs, or whole workers, are used up before its CPUs are
-            blocking += least
-        return trials * self.run.scale.workers < blocking

@@ -21,9 +21,10 @@ from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, DataError, Launc
 from raycls.launch import session
 from raycls.launch.cluster import running_cluster
 from raycls.launch.display import Display
-from raycls.launch.preflight import Prepared, check_fit, executor_of, prepare, reduction_of
+from raycls.launch.placement import check_fit, executor_of
+from raycls.launch.preflight import Prepared, prepare, reduction_of
 from raycls.launch.session import Job, World
-from raycls.launch.wording import STOPPING
+from raycls.launch.wording import STOPPING, plural
 from raycls.run.folder import RunFolder
 from raycls.train.plan import Plan
 
@@ -42,6 +43,8 @@ _EVALUATION_OPTIONS = (
 """What an evaluation may change: who computes, where the data is, and which images are decoded."""
 SIGNALS = {"sigint": 130, "sigterm": 143}
 """Exit codes of what a signal ended."""
+_LOST = "workers were lost"
+_MOVED = {"resize": "there is room for more workers", "preempted": "a node is being taken away"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: 
         prepared = prepare(run, new=new, command=command, say=lambda text: display.record(_event(text)))
         if prepared.result is not None:
             result = {**prepared.result, "state": "already"}
-        elif run.scale.workers == 0:
+        elif run.scale.most == 0:
             result = _train_here(prepared, stop, display)
         else:
             result = _train_on_ray(prepared, stop, display)
@@ -113,7 +116,7 @@ def evaluate(
     count = len(dataset.splits[wanted])
     evaluating = _event(f"evaluating {count} image{'' if count == 1 else 's'} of split {wanted}")
     # No request to stop here: nothing is lost where an evaluation is interrupted.
-    if run.scale.workers == 0:
+    if run.scale.most == 0:
         device = device_of(run, torch.cuda.device_count())
         job = make_job(run, store, plan, dataset, device, wanted)
         display.record(evaluating)
@@ -157,13 +160,11 @@ def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> di
     run = prepared.run
     display.record(_event(_connecting()))
     with running_cluster() as cluster:
-        from raycls.launch.group import run_group
+        from raycls.launch.elastic import train_in_groups
 
         device = device_of(run, cluster.gpus)
         job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
-        check_fit(run, cluster.nodes, device, job.executor)
-        display.record(_event(f"placing {run.scale.workers} worker{'' if run.scale.workers == 1 else 's'}"))
-        return run_group(session.train, job, run, cluster, stop.asked, _Poster(prepared, job, display))
+        return train_in_groups(job, run, cluster, stop.asked, _Poster(prepared, job, display), patient=cluster.grows)
 
 
 def make_job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str, split: str = "") -> Job:
@@ -192,7 +193,7 @@ def device_of(run: Run, gpus: int) -> str:
 
 def _check_device(run: Run) -> None:
     """Refuse a GPU that is not in this machine, where the run stays in this process."""
-    if run.scale.workers == 0 and run.scale.device == "cuda" and not torch.cuda.is_available():
+    if run.scale.most == 0 and run.scale.device == "cuda" and not torch.cuda.is_available():
         raise LaunchError(
             "this machine has no GPU that torch can use",
             where="scale.device",
@@ -227,12 +228,22 @@ class _Poster:
     def __init__(self, prepared: Prepared, job: Job, display: Display) -> None:
         self.prepared, self.job, self.display = prepared, job, display
         self.started = False
+        self.why = _LOST
 
     def __call__(self, record: dict[str, Any]) -> None:
-        if record.get("kind") != "start":
+        kind = record.get("kind")
+        if kind == "group-size":
+            self.display.record(_event(f"placing {plural(record['workers'], 'worker')}"))
+        elif kind == "lost":
+            self.display.record(_event("workers were lost: looking for room for others"))
+        elif kind == "moved":
+            self.why = _MOVED[record["reason"]]
+        elif kind != "start":
             self.display.record(record)
         elif self.started:
-            self.display.record(_event(f"workers were lost; going on from step {record['step']}"))
+            on = f" on {plural(record['workers'], 'worker')}" if self.prepared.run.scale.elastic else ""
+            self.display.record(_event(f"{self.why}; going on from step {record['step']}{on}"))
+            self.why = _LOST
         else:
             self.started = True
             self.display.start(self._header(record))
@@ -247,7 +258,7 @@ class _Poster:
             "splits": {name: len(split) for name, split in dataset.splits.items()},
             "model": run.model.name,
             "parameters": self.prepared.parameters,
-            "workers": run.scale.workers,
+            "workers": record["workers"],
             "threads": run.scale.threads,
             "executor": self.job.executor,
             "device": self.job.device,

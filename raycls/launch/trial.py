@@ -69,7 +69,7 @@ def trial_run(base: Run, task: Task, storage: str) -> Run:
     values["run"] |= {"name": task.trial, "storage": storage}
     if task.seed is not None:
         values["run"]["seed"] = task.seed
-    if run.scale.workers <= 1 and run.data.executor in ("auto", "ray"):
+    if run.scale.most <= 1 and run.data.executor in ("auto", "ray"):
         values["data"]["executor"] = "inline"  # all executors give the same bytes
     if base.search.scheduler.name == "pbt":
         values["checkpoint"]["every"] = values["evaluate"]["every"]  # others may go on from any evaluation
@@ -214,11 +214,14 @@ class _Trial:
         def asked() -> str:
             return self.verdict or self.talk.stopping or self.all_asked()
 
-        if self.run_config.scale.workers > 1:
+        if self.run_config.scale.most > 1:
+            from raycls.launch.elastic import train_in_groups
             from raycls.launch.group import run_group
 
             nowhere = Cluster(False, "", {}, "the logs of the cluster")
-            return run_group(function, job, self.run_config, nowhere, asked, self._post, self._decide)
+            if function is session.train:
+                return train_in_groups(job, self.run_config, nowhere, asked, self._post, self._decide, patient=True)
+            return run_group(function, job, self.run_config, nowhere, asked, self._post)
         device = torch.device(self.shared.device)
         return function(job, World(device=device, post=self._post, stop_requested=asked, decide=self._decide))
 

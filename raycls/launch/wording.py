@@ -20,6 +20,7 @@ __all__ = [
     "ledger_lines",
     "number_text",
     "place",
+    "plural",
     "speed_text",
     "summary_lines",
     "train_text",
@@ -86,7 +87,7 @@ def header_lines(info: Record) -> list[str]:
     arithmetic = [f"{name} {info[name]}" for name in ("precision", "reduction") if name in info]
     if "batch_size" in info:
         parts = info.get("micro_batches")
-        arithmetic.append(f"batch {info['batch_size']}" + (f" in {_plural(parts, 'micro-batch')}" if parts else ""))
+        arithmetic.append(f"batch {info['batch_size']}" + (f" in {plural(parts, 'micro-batch')}" if parts else ""))
     lines += [f"arithmetic {', '.join(arithmetic)}"] if arithmetic else []
     if "total_steps" in info:
         steps = f"{info['total_steps']}"
@@ -229,7 +230,7 @@ def clock_text(seconds: float | None) -> str:
 
 def _workers(info: Record) -> str:
     count = int(info["workers"])
-    threads = _plural(int(info.get("threads", 1)), "thread")
+    threads = plural(int(info.get("threads", 1)), "thread")
     words = [f"in this process, no Ray, {threads}" if count == 0 else f"{count} on Ray, {threads} each"]
     words += [str(info["device"])] if "device" in info else []
     words += [f"executor {info['executor']}"] if "executor" in info else []
@@ -241,5 +242,6 @@ def join(*parts: str) -> str:
     return "  ".join(part for part in parts if part and part != "| ")
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """The count and its noun, in the plural where it is one."""
     return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("ch") else "s")

@@ -57,6 +57,7 @@ class RunFolder:
     CURVES = "curves.svg"
     EVENTS = "events"
     RESULT = "result.json"
+    STACKS = "stacks"
     LOCK = "lock"
 
     def __init__(self, store: Store | str | Path) -> None:

@@ -46,6 +46,7 @@ def evaluate(
     error = None
     try:
         for made in slices:
+            worker.alive()
             error = error or made.error
             if error is not None or not len(made.labels):
                 continue

@@ -40,7 +40,7 @@ def train(
     evaluate: Callable[[TrainState], bool],
     save: Callable[[TrainState], None],
 ) -> str:
-    """Train from `state.step` to the end of `plan`; say why it ended: `done`, `early`, `budget`, `sigint`, `sigterm`.
+    """Train from `state.step` to the end of `plan`; say why it ended: `done`, `early`, or what the ranks agreed on.
 
     `lr(step)` is the learning rate of a step (0-based); `clip_norm` may be infinite. Called on the way: `seen`
     with each trained slice, `log`, `evaluate` (which updates best, plateau and early stop, and says whether this is

@@ -13,16 +13,30 @@ from raycls.errors import RayclsError, TrainError
 
 __all__ = ["ABORTED", "Agreement", "Worker"]
 
-GO, BUDGET, SEARCH, SIGINT, SIGTERM, ERROR = 0, 1, 2, 3, 4, 5
-_REASONS = {GO: "", BUDGET: "budget", SEARCH: "search", SIGINT: "sigint", SIGTERM: "sigterm"}
+GO, RESIZE, PREEMPTED, BUDGET, SEARCH, SIGINT, SIGTERM, ERROR = range(8)
+_REASONS = {
+    GO: "",
+    RESIZE: "resize",
+    PREEMPTED: "preempted",
+    BUDGET: "budget",
+    SEARCH: "search",
+    SIGINT: "sigint",
+    SIGTERM: "sigterm",
+}
 _CODES = {reason: code for code, reason in _REASONS.items()}
 
 ABORTED = "another worker reported an error"
+_LOOK_SECONDS = 2.0
+"""How often the ranks ask together whether one of their nodes is about to be taken away."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What all ranks do next. `stop` is empty, `budget`, `search`, `sigint` or `sigterm`."""
+    """What all ranks do next.
+
+    `stop` is empty, `resize` or `preempted` (another group of workers goes on), `budget`, `search`, `sigint` or
+    `sigterm`.
+    """
 
     stop: str
     save: bool
@@ -36,7 +50,9 @@ class Worker:
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     stop_requested: Callable[[], str] = lambda: ""
-    """Asked on rank 0: empty, `search` (a search stops this trial), `sigint` or `sigterm`."""
+    """Asked on rank 0: empty, `resize`, `search` (a search stops this trial), `sigint` or `sigterm`."""
+    preempted: Callable[[], bool] | None = None
+    """Whether a node of this group is about to be taken away: a collective call with the same answer on every rank."""
     pending_error: Callable[[], RayclsError | None] = lambda: None
     """An error that happened beside the loop, such as in the thread that writes checkpoints."""
     budget_seconds: float = 0.0
@@ -44,11 +60,18 @@ class Worker:
     elapsed_before: float = 0.0
     _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
+    _looked: float = field(default_factory=time.monotonic)
+    beat: float = field(default_factory=time.monotonic)
+    """When this rank last got on with its work, by the monotonic clock."""
 
     @property
     def elapsed(self) -> float:
         """Seconds of training over all starts."""
         return self.elapsed_before + time.monotonic() - self._began
+
+    def alive(self) -> None:
+        """This rank gets on with its work."""
+        self.beat = time.monotonic()
 
     def agree(self, error: RayclsError | None = None) -> Agreement:
         """Before every step: whether to go on, decided by all ranks together.
@@ -56,15 +79,21 @@ class Worker:
         A rank that has an error says so here, so that no other rank waits for it in a collective for ever.
         Raises that error, or on the other ranks a TrainError that says `ABORTED`.
         """
+        self.alive()
+        now = self.beat
         error = error or self.pending_error()
-        save = self.rank == 0 and self.save_seconds > 0 and time.monotonic() - self._saved >= self.save_seconds
-        code, saves = self._most(ERROR if error else self._wish(), int(save))
+        save = self.rank == 0 and self.save_seconds > 0 and now - self._saved >= self.save_seconds
+        look = self.rank == 0 and self.preempted is not None and now - self._looked >= _LOOK_SECONDS
+        code, saves, looks = self._most(ERROR if error else self._wish(), int(save), int(look))
         if error is not None:
             raise error
         if code == ERROR:
             raise TrainError(ABORTED)
         if saves:
-            self._saved = time.monotonic()
+            self._saved = now
+        if looks and self.preempted is not None:
+            self._looked = now
+            code = max(code, PREEMPTED if self.preempted() else GO)
         return Agreement(_REASONS[code], bool(saves))
 
     def check(self, error: RayclsError | None = None) -> None:

@@ -12,7 +12,10 @@ def test_every_option_can_be_described() -> None:
 
 
 def test_descriptions() -> None:
-    assert allowed(("scale", "workers"))[0] == "a whole number, at least 0"
+    assert allowed(("scale", "max_failures"))[0] == "a whole number, at least 0"
+    assert allowed(("scale", "workers"))[0] == (
+        "a whole number, at least 0 or a list of 2 values, each a whole number, at least 1"
+    )
     assert allowed(("optim", "lr"))[0] == "a number, greater than 0"
     assert allowed(("optim", "name")) == ("sgd, adam, adamw or rmsprop", ("sgd", "adam", "adamw", "rmsprop"))
     assert allowed(("train", "micro_batches")) == ("a whole number, at least 1 or auto", ("auto",))

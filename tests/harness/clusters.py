@@ -40,6 +40,7 @@ def standing(cpus: int, *, dashboard: bool = False) -> Iterator[Foreign]:
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": "",
+        "RAY_raylet_start_wait_time_s": "180",  # a busy machine
         "HOME": str(folder),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
     }
@@ -63,6 +64,7 @@ def joined(cluster: Foreign, cpus: int) -> Iterator[Command]:
     """One more node of a standing cluster, in processes of its own."""
     folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))
     outside = {**cluster.environment, "RAY_TMPDIR": str(folder), "HOME": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
+    outside["RAY_raylet_start_wait_time_s"] = "180"
     outside["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     words = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}"]
     words += [f"--address={cluster.environment['RAY_ADDRESS']}", "--dashboard-agent-listen-port=0"]

@@ -14,7 +14,8 @@ from harness.jobs import make_job, train, weights, write_arrays
 from raycls.config.load import load_text
 from raycls.config.schema import Run
 from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
-from raycls.launch.preflight import Prepared, check_fit, executor_of, prepare, reduction_of
+from raycls.launch.placement import check_fit, executor_of
+from raycls.launch.preflight import Prepared, prepare, reduction_of
 from raycls.run.folder import RunFolder
 from raycls.run.lock import Lock
 

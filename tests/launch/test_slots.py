@@ -82,7 +82,7 @@ def test_workers_that_are_spread_leave_their_room_on_no_node() -> None:
     with pytest.raises(LaunchError) as refused:
         spread.check(nodes(4, 4))
     assert "however they are spread" in str(refused.value)
-    assert "4 CPUs, 0 GPUs, 4 CPUs" in str(refused.value)
+    assert "2 x (4 CPUs)" in str(refused.value)
     slots("scale.workers=13", "train.micro_batches=14", "scale.cpus_per_worker=0.5").check(nodes(4, 4))
 
 

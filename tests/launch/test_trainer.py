@@ -6,11 +6,9 @@ import io
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,7 +20,7 @@ from harness.processes import raycls
 from raycls.config.load import load_text
 from raycls.config.schema import Run
 from raycls.errors import ConfigError, LaunchError
-from raycls.launch import trainer
+from raycls.launch import elastic, trainer
 from raycls.launch.cluster import Cluster
 from raycls.launch.display import PlainDisplay
 from raycls.launch.wording import STOPPING
@@ -127,13 +125,12 @@ def test_a_start_on_ray_is_not_silent(monkeypatch: pytest.MonkeyPatch, address: 
         shown.append(screen.getvalue())
         yield Cluster(True, "local", {"CPU": 2.0}, "logs", ({"CPU": 2.0},))
 
-    def run_group(*_: object) -> dict[str, Any]:
+    def run_group(*_: object, **__: object) -> dict[str, Any]:
         shown.append(screen.getvalue())
-        return {"state": "done", "step": 3, "epochs": 1.0, "best": None, "final": None}
+        return {"state": "done", "reason": "done", "step": 3, "epochs": 1.0, "best": None, "final": None}
 
-    group: Any = ModuleType("raycls.launch.group")
-    group.run_group = run_group
-    monkeypatch.setitem(sys.modules, "raycls.launch.group", group)
+    monkeypatch.setattr(elastic, "run_group", run_group)
+    monkeypatch.setattr(elastic, "nodes", lambda: ({"CPU": 2.0},))
     monkeypatch.setattr(trainer, "running_cluster", running)
     monkeypatch.setenv("RAY_ADDRESS", address)
     trainer.train(_run("scale.workers=2"), display=PlainDisplay(screen))

@@ -1,0 +1,143 @@
+"""Groups of workers, one after another, until a run ends: workers join, leave, and are lost with their nodes.
+
+A group has a fixed size. It ends at a step boundary, with a checkpoint, where there is room for more workers or where
+one of its nodes is about to be taken away; the next one goes on from there. What it computes does not depend on its
+size, so nothing else changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from raycls.config.schema import Run
+from raycls.launch import session
+from raycls.launch.cluster import Cluster, draining, nodes
+from raycls.launch.group import WorkersLostError, run_group
+from raycls.launch.placement import Demand, group_size, wait_for_room
+from raycls.launch.records import MOVES
+from raycls.launch.session import Job
+
+__all__ = ["train_in_groups"]
+
+_LOOK_SECONDS = 2.0
+"""How often the driver asks for nodes that are about to be taken away."""
+_MOST_UNPLACED = 10
+"""Groups in a row that are lost before they begin: a node that just died looks alive for some seconds."""
+_NOTICED_SECONDS = 300.0
+"""For so long after a notice the loss of workers is put down to it."""
+
+
+def train_in_groups(
+    job: Job,
+    run: Run,
+    cluster: Cluster,
+    stop_asked: Callable[[], str],
+    post: Callable[[dict[str, Any]], None],
+    decide: Callable[[dict[str, Any]], str] | None = None,
+    *,
+    patient: bool = False,
+) -> dict[str, Any]:
+    """Train on as many groups of workers as it takes; returns the last one's result, see `run_group`.
+
+    `patient`: whether nodes may come that are not there at the start. Raises LaunchError where there is no room for a
+    group and none comes, or where workers were lost more often than `scale.max_failures` allows. Losses that a notice
+    foretold are not counted.
+    """
+    losses, unplaced, result = 0, 0, None
+    while True:
+        size = wait_for_room(
+            run,
+            job.device,
+            nodes,
+            patient=patient or result is not None or losses + unplaced > 0,
+            stopped=lambda: bool(stop_asked()),
+            say=lambda text: post({"kind": "event", "text": text}),
+        )
+        if not size:
+            return _stopped(result, stop_asked())
+        post({"kind": "group-size", "workers": size})
+        watch = _Watch(run, job.device, size, stop_asked, post)
+        try:
+            result = run_group(
+                session.train,
+                job,
+                run,
+                cluster,
+                watch.asked,
+                watch.post,
+                decide,
+                workers=size,
+                replaced=0 if run.scale.elastic else None,
+            )
+        except WorkersLostError:
+            if not (run.scale.elastic or watch.noticed):
+                raise  # Ray has replaced them as often as it may
+            losses += watch.started and not watch.noticed
+            unplaced = 0 if watch.started else unplaced + 1
+            if losses > run.scale.max_failures or unplaced > _MOST_UNPLACED:
+                raise
+            post({"kind": "lost"})
+            continue
+        finally:
+            watch.close()
+        if result["reason"] not in MOVES:
+            return result
+        if asked := stop_asked():
+            return _stopped(result, asked)
+        post({"kind": "moved", "reason": result["reason"], "step": result["step"]})
+
+
+def _stopped(result: dict[str, Any] | None, reason: str) -> dict[str, Any]:
+    """The end of a run between two groups, or before the first one."""
+    nothing = {"step": 0, "epochs": 0.0, "best": None, "final": None, "seconds": 0.0}
+    return {**(result or nothing), "state": "stopped", "reason": reason}
+
+
+class _Watch:
+    """What the cluster does while a group trains: asked several times a second, in the driver's thread."""
+
+    def __init__(
+        self,
+        run: Run,
+        device: str,
+        size: int,
+        stop_asked: Callable[[], str],
+        post: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._run, self._device, self._size, self._stop_asked, self._post = run, device, size, stop_asked, post
+        self.started = False
+        """Whether the group has begun to train."""
+        self._looked = self._sized = time.monotonic()
+        self._notice = float("-inf")
+        self._resize = ""
+        self._demand = Demand()
+        self._missing = run.scale.most - size
+        if run.scale.elastic and self._missing:
+            self._demand.ask(run, device, self._missing)
+
+    def asked(self) -> str:
+        """Why the group is to end: a signal, or room for more workers."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            if draining():
+                self._notice = now
+        if self._run.scale.elastic and now - self._sized >= (self._run.scale.resize_every.seconds or 0.0):
+            self._sized = now
+            if group_size(self._run, nodes(), self._device) > self._size:
+                self._resize = "resize"
+        return self._stop_asked() or self._resize
+
+    def post(self, record: dict[str, Any]) -> None:
+        self.started = self.started or record["kind"] == "start"
+        self._post(record)
+
+    @property
+    def noticed(self) -> bool:
+        """Whether a node had its notice not long ago."""
+        return time.monotonic() - self._notice < _NOTICED_SECONDS
+
+    def close(self) -> None:
+        self._demand.close()

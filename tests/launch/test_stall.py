@@ -1,0 +1,95 @@
+"""A run that does not get on: where every thread stands, and an error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from harness.processes import raycls
+
+from raycls.config.duration import Duration
+from raycls.errors import RayclsError
+from raycls.launch.stall import Stall, write_stacks
+from raycls.run.folder import RunFolder
+from raycls.train.worker import Worker
+
+_STUCK = """
+import time
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(3, num_classes)
+        self.calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        if self.training and self.calls > 6:
+            wait_for_a_train_that_never_comes()
+        return self.head(images.mean(dim=(2, 3)))
+
+
+def wait_for_a_train_that_never_comes():
+    time.sleep(600)
+"""
+
+
+def test_stacks_name_every_thread(tmp_path: Path) -> None:
+    asleep = threading.Event()
+
+    def a_function_with_a_telling_name() -> None:
+        asleep.wait()
+
+    thread = threading.Thread(target=a_function_with_a_telling_name)
+    thread.start()
+    try:
+        where = write_stacks(RunFolder(tmp_path), 3)
+    finally:
+        asleep.set()
+        thread.join()
+    text = Path(where).read_text()
+    assert where == str(tmp_path / "stacks" / "rank-3.txt")
+    assert "a_function_with_a_telling_name" in text and "test_stacks_name_every_thread" in text
+
+
+def test_told_once_and_only_without_a_beat(tmp_path: Path) -> None:
+    worker, told = Worker(), []
+    with Stall(worker, RunFolder(tmp_path), Duration(0.4, "s"), told.append):
+        for _ in range(30):
+            time.sleep(0.02)
+            worker.alive()
+        assert not told
+        end = time.monotonic() + 20
+        while not told and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.6)
+    assert len(told) == 1
+    error: RayclsError = told[0]
+    assert "makes no progress" in error.what and str(tmp_path / "stacks") in str(error.where)
+    assert (tmp_path / "stacks" / "rank-0.txt").exists()
+
+
+@pytest.mark.parametrize("timeout", ["off", Duration(0.2, "s")])
+def test_nothing_is_told_after_the_end_or_where_it_is_off(tmp_path: Path, timeout: Duration | str) -> None:
+    told: list[RayclsError] = []
+    with Stall(Worker(), RunFolder(tmp_path), timeout, told.append):
+        time.sleep(0.5 if timeout == "off" else 0.0)
+    time.sleep(0.4)
+    assert not told
+
+
+def test_a_run_that_hangs_ends(tmp_path: Path) -> None:
+    """The thread that hangs cannot be woken: the process ends, its stacks say where it stood."""
+    (tmp_path / "stuck.py").write_text(_STUCK)
+    words = ["data.source.name=digits", "model.name=stuck:Net", "scale.workers=0", "train.stall_timeout=2s"]
+    (tmp_path / "run.yaml").write_text("")
+    with raycls(tmp_path, "train", "run.yaml", *words, "data.image_size=8", "data.batch_size=32") as command:
+        assert command.wait(120) == 1, command.said()
+        assert "the run makes no progress: rank 0" in command.stderr
+        assert "Traceback" not in command.stderr
+    text = (tmp_path / "runs" / "run" / "stacks" / "rank-0.txt").read_text()
+    assert "wait_for_a_train_that_never_comes" in text
