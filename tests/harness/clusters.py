@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ import json, ray
 from ray.util.placement_group import placement_group_table
 ray.init("auto", logging_level="ERROR", log_to_driver=False)
 groups = {name: group["state"] for name, group in placement_group_table().items()}
-print(json.dumps({"available": ray.available_resources(), "total": ray.cluster_resources(), "groups": groups}))
+nodes = {node["NodeName"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
+found = {"available": ray.available_resources(), "total": ray.cluster_resources(), "groups": groups, "nodes": nodes}
+print(json.dumps(found))
 """
 
 
 @contextmanager
-def standing(cpus: int, *, dashboard: bool = False) -> Iterator[Foreign]:
+def standing(cpus: int, *, dashboard: bool = False, address: str = "127.0.0.1") -> Iterator[Foreign]:
     """`ray start --head` as somebody else would have typed it, with a token, on ports of its own."""
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # short: sockets lie below it
     port = _free_port()
@@ -45,6 +47,7 @@ def standing(cpus: int, *, dashboard: bool = False) -> Iterator[Foreign]:
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
     }
     words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
+    words += [f"--node-ip-address={address}"] if address != "127.0.0.1" else []
     words += [f"--num-cpus={cpus}", f"--include-dashboard={str(dashboard).lower()}", f"--temp-dir={folder}"]
     words += [f"--dashboard-port={_free_port()}"] if dashboard else []
     words += [f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"]
@@ -52,7 +55,7 @@ def standing(cpus: int, *, dashboard: bool = False) -> Iterator[Foreign]:
     # The guard is for pytest itself: a time limit ends it without a teardown.
     with guarded(str(folder)), start(words, folder, name="foreign", env=outside) as head:
         head.until(lambda: "Ray runtime started" in head.stdout, 120)
-        environment = {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        environment = {"RAY_ADDRESS": f"{address}:{port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         yield Foreign(head, environment)
         head.kill_all()  # it would drain for half a minute
         head.assert_gone(10)
@@ -60,13 +63,17 @@ def standing(cpus: int, *, dashboard: bool = False) -> Iterator[Foreign]:
 
 
 @contextmanager
-def joined(cluster: Foreign, cpus: int) -> Iterator[Command]:
-    """One more node of a standing cluster, in processes of its own."""
+def joined(
+    cluster: Foreign, cpus: int, *, name: str = "", address: str = "", inside: Sequence[str] = ()
+) -> Iterator[Command]:
+    """One more node of a standing cluster, in processes of its own. `inside` goes before its command."""
     folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))
     outside = {**cluster.environment, "RAY_TMPDIR": str(folder), "HOME": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
     outside["RAY_raylet_start_wait_time_s"] = "180"
     outside["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    words = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}"]
+    words = [*inside, str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}"]
+    words += [f"--node-name={name}"] if name else []
+    words += [f"--node-ip-address={address}"] if address else []
     words += [f"--address={cluster.environment['RAY_ADDRESS']}", "--dashboard-agent-listen-port=0"]
     words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     outside["RAY_ADDRESS"] = ""
@@ -79,7 +86,8 @@ def joined(cluster: Foreign, cpus: int) -> Iterator[Command]:
 
 
 def state(environment: dict[str, str]) -> dict[str, Any]:
-    """What a cluster has: `available` and `total` resources, and `groups` (placement groups) with their states."""
+    """What a cluster has: `available` and `total` resources, `groups` (placement groups) with their states, and the
+    `nodes` that are alive: their ids by name."""
     variables = {**os.environ, **environment}
     command = [sys.executable, "-c", _STATE]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=True)

@@ -1,0 +1,85 @@
+"""A network that can be cut: each node of a cluster in a network namespace of its own, all on one bridge.
+
+Linux as root, with iproute2. The processes themselves are ordinary ones of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+__all__ = ["Network", "missing", "network"]
+
+_SUBNET = "10.78.0"
+
+
+def missing() -> str:
+    """What this machine lacks for it, in words; empty where nothing is."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        return "cutting a network needs Linux and root"
+    return "" if shutil.which("ip") else "cutting a network needs the program ip (Debian: apt install iproute2)"
+
+
+@dataclass(frozen=True)
+class Network:
+    """`address` is this machine's; a node `number` (from 1) has one of its own."""
+
+    name: str
+    address: str = f"{_SUBNET}.1"
+
+    def inside(self, number: int) -> list[str]:
+        """What a command begins with that runs on node `number`."""
+        return ["ip", "netns", "exec", self._space(number)]
+
+    def node(self, number: int) -> str:
+        return f"{_SUBNET}.{10 + number}"
+
+    def cut(self, number: int) -> None:
+        """No packet reaches the node any more, and none leaves it."""
+        _ip("link", "set", self._wire(number), "down")
+
+    def heal(self, number: int) -> None:
+        _ip("link", "set", self._wire(number), "up")
+
+    def _space(self, number: int) -> str:
+        return f"{self.name}-{number}"
+
+    def _wire(self, number: int) -> str:
+        return f"{self.name}w{number}"
+
+    def add(self, number: int) -> None:
+        space, wire = self._space(number), self._wire(number)
+        _ip("netns", "add", space)
+        _ip("link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", space)
+        _ip("link", "set", wire, "master", self.name, "up")
+        _ip("-n", space, "link", "set", "lo", "up")
+        _ip("-n", space, "addr", "add", f"{self.node(number)}/24", "dev", "eth0")
+        _ip("-n", space, "link", "set", "eth0", "up")
+        _ip("-n", space, "route", "add", "default", "via", self.address)  # Ray looks up its own address by a route
+
+
+@contextmanager
+def network(nodes: int) -> Iterator[Network]:
+    """A bridge with this machine and `nodes` nodes on it; nothing of it is left afterwards."""
+    made = Network(f"rc{os.getpid() % 100000}")
+    _ip("link", "add", made.name, "type", "bridge")
+    try:
+        _ip("addr", "add", f"{made.address}/24", "dev", made.name)
+        _ip("link", "set", made.name, "up")
+        for number in range(1, nodes + 1):
+            made.add(number)
+        yield made
+    finally:
+        for number in range(1, nodes + 1):
+            with suppress(subprocess.CalledProcessError):
+                _ip("netns", "delete", made._space(number))
+        _ip("link", "delete", made.name)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
