@@ -41,9 +41,9 @@ def train_in_groups(
 ) -> dict[str, Any]:
     """Train on as many groups of workers as it takes; returns the last one's result, see `run_group`.
 
-    `patient`: whether nodes may come that are not there at the start. Raises LaunchError where there is no room for a
-    group and none comes, or where workers were lost more often than `scale.max_failures` allows. Losses that a notice
-    foretold are not counted.
+    `patient`: whether to wait for nodes from the start on, as where the cluster grows by itself. Raises LaunchError
+    where there is no room for a group and none comes, or where workers were lost more often than `scale.max_failures`
+    allows. Losses that a notice foretold are not counted.
     """
     losses, unplaced, result = 0, 0, None
     while True:
@@ -51,14 +51,15 @@ def train_in_groups(
             run,
             job.device,
             nodes,
-            patient=patient or result is not None or losses + unplaced > 0,
+            patient=cluster.grows or patient or result is not None or losses + unplaced > 0,
+            grows=cluster.grows,
             stopped=lambda: bool(stop_asked()),
             say=lambda text: post({"kind": "event", "text": text}),
         )
         if not size:
             return _stopped(result, stop_asked())
         post({"kind": "group-size", "workers": size})
-        watch = _Watch(run, job.device, size, stop_asked, post)
+        watch = _Watch(run, job.device, size, stop_asked, post, grows=cluster.grows)
         try:
             result = run_group(
                 session.train,
@@ -105,6 +106,8 @@ class _Watch:
         size: int,
         stop_asked: Callable[[], str],
         post: Callable[[dict[str, Any]], None],
+        *,
+        grows: bool,
     ) -> None:
         self._run, self._device, self._size, self._stop_asked, self._post = run, device, size, stop_asked, post
         self.started = False
@@ -112,14 +115,13 @@ class _Watch:
         self._looked = self._sized = time.monotonic()
         self._notice = float("-inf")
         self._resize = ""
-        self._demand = Demand()
-        self._missing = run.scale.most - size
-        if run.scale.elastic and self._missing:
-            self._demand.ask(run, device, self._missing)
+        self._demand = Demand(run, device) if grows and size < run.scale.most else None
 
     def asked(self) -> str:
         """Why the group is to end: a signal, or room for more workers."""
         now = time.monotonic()
+        if self._demand is not None and self.started:
+            self._demand.renew()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now
             if draining():
@@ -140,4 +142,5 @@ class _Watch:
         return time.monotonic() - self._notice < _NOTICED_SECONDS
 
     def close(self) -> None:
-        self._demand.close()
+        if self._demand is not None:
+            self._demand.close()

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 from raycls.config.schema import Run
 from raycls.errors import LaunchError
@@ -27,6 +28,7 @@ DECODING_CPUS, READING_CPUS = 0.9, 0.01
 """What Ray Data needs on one node to make any progress: a decoding task, and the one that reads positions."""
 _ROUNDING = 1e-6
 _LOOK_SECONDS = 1.0
+_RENEW_SECONDS, _FORGET_SECONDS = 20.0, 90.0
 
 Nodes = Sequence[Mapping[str, float]]
 """The resources of each node, as Ray counts them."""
@@ -126,29 +128,38 @@ def described(nodes: Nodes) -> str:
 
 
 class Demand:
-    """Tells a cluster that can grow what a run lacks: reservations that wait for their nodes.
+    """Tells a cluster that can grow how large it is to be for a run: nodes for `scale.workers`, the most of them.
 
-    They belong to this job. An autoscaler brings nodes for them, and forgets them when the job ends, however it ends;
-    `ray.autoscaler.sdk.request_resources` would stay, and keep nodes that nobody uses.
+    Through the actor that Ray Train and Ray Data use for that: it adds up what all of them ask for, and forgets a
+    request that is not renewed. With `ray.autoscaler.sdk.request_resources` the nodes of a driver that was killed would
+    stay for ever.
     """
 
-    def __init__(self) -> None:
-        self._waiting: list[Any] = []
-
-    def ask(self, run: Run, device: str, missing: int) -> None:
-        """Ask for the nodes of `missing` more workers, and one CPU for decoding, instead of what was asked before."""
-        from ray.util.placement_group import placement_group
-
-        self.close()
+    def __init__(self, run: Run, device: str) -> None:
         each = {"CPU": max(float(run.scale.threads), run.scale.cpus_per_worker)}
-        bundles = [{**each, **({"GPU": 1.0} if device == "cuda" else {})} for _ in range(missing)]
-        self._waiting = [placement_group([bundle]) for bundle in bundles]
+        self._bundles = [{**each, **({"GPU": 1.0} if device == "cuda" else {})} for _ in range(run.scale.most)]
+        self._name = f"raycls-{uuid4().hex}"
+        self._asked = float("-inf")
+        self._coordinator: Any = None
+
+    def renew(self) -> None:
+        """Ask, or ask again before it is forgotten; cheap enough to be called at any time."""
+        from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as autoscaling
+
+        if time.monotonic() - self._asked < _RENEW_SECONDS:
+            return
+        self._asked = time.monotonic()
+        self._coordinator = self._coordinator or autoscaling.get_or_create_autoscaling_coordinator()
+        self._coordinator.request_resources.remote(
+            requester_id=self._name,
+            resources=self._bundles,
+            expire_after_s=_FORGET_SECONDS,
+            priority=autoscaling.ResourceRequestPriority.LOW,  # what decoding needs of the nodes comes first
+        )
 
     def close(self) -> None:
-        from ray.util.placement_group import remove_placement_group
-
-        while self._waiting:
-            remove_placement_group(self._waiting.pop())
+        if self._coordinator is not None:
+            self._coordinator.cancel_request.remote(requester_id=self._name)
 
 
 def wait_for_room(
@@ -157,14 +168,16 @@ def wait_for_room(
     nodes: Callable[[], Nodes],
     *,
     patient: bool,
+    grows: bool,
     stopped: Callable[[], bool],
     say: Callable[[str], None],
 ) -> int:
-    """Workers of the next group; 0 where `stopped` came first. Waits up to `scale.wait` for nodes where `patient`.
+    """Workers of the next group; 0 where `stopped` came first. Waits up to `scale.wait` for nodes where `patient`,
+    and asks for them where the cluster `grows`.
 
     Raises LaunchError where what is there does not do, and nothing more came or can come.
     """
-    began, told, demand = time.monotonic(), False, Demand()
+    began, told, demand = time.monotonic(), False, Demand(run, device)
     try:
         while True:
             there = nodes()
@@ -178,7 +191,8 @@ def wait_for_room(
                 if not told:
                     told = True
                     say(_waiting_text(run, device, there))
-                    demand.ask(run, device, run.scale.most)
+                if grows:
+                    demand.renew()
             if stopped():
                 return 0
             time.sleep(_LOOK_SECONDS)

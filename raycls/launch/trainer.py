@@ -164,7 +164,7 @@ def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> di
 
         device = device_of(run, cluster.gpus)
         job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
-        return train_in_groups(job, run, cluster, stop.asked, _Poster(prepared, job, display), patient=cluster.grows)
+        return train_in_groups(job, run, cluster, stop.asked, _Poster(prepared, job, display))
 
 
 def make_job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str, split: str = "") -> Job:

@@ -49,7 +49,7 @@ def standing(cpus: int, *, dashboard: bool = False, address: str = "127.0.0.1") 
     words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
     words += [f"--node-ip-address={address}"] if address != "127.0.0.1" else []
     words += [f"--num-cpus={cpus}", f"--include-dashboard={str(dashboard).lower()}", f"--temp-dir={folder}"]
-    words += [f"--dashboard-port={_free_port()}"] if dashboard else []
+    words += [f"--dashboard-port={_free_port()}"]
     words += [f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"]
     words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     # The guard is for pytest itself: a time limit ends it without a teardown.

@@ -54,7 +54,6 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Play]:
         monkeypatch.setattr(elastic, "nodes", lambda: ({"CPU": float(made.cpus)},))
         monkeypatch.setattr(elastic, "draining", lambda: made.draining)
         monkeypatch.setattr(elastic, "_LOOK_SECONDS", 0.0)
-        monkeypatch.setattr(elastic.Demand, "ask", lambda *_: None)
         return made
 
     return make

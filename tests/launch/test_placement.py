@@ -85,14 +85,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wait(cluster: Growing, run: Run, monkeypatch: pytest.MonkeyPatch, **options: Any) -> int:
     class Asked:
-        def ask(self, run: Run, device: str, missing: int) -> None:
-            cluster.asked.append(missing)
+        def __init__(self, run: Run, device: str) -> None:
+            self.workers = run.scale.most
+
+        def renew(self) -> None:
+            cluster.asked.append(self.workers)
 
         def close(self) -> None:
             cluster.closed += 1
 
     monkeypatch.setattr(placement, "Demand", Asked)
-    given: dict[str, Any] = {"patient": True, "stopped": lambda: False, **options}
+    given: dict[str, Any] = {"patient": True, "grows": True, "stopped": lambda: False, **options}
     return wait_for_room(run, "cpu", cluster.nodes, say=cluster.said.append, **given)
 
 
@@ -101,13 +104,13 @@ def test_a_wait_says_for_what_and_ends_when_the_nodes_are_there(quick: None, mon
     run = run_of("scale.workers=[1, 3]", "scale.wait=10m", "data.executor=ray")
     assert wait(cluster, run, monkeypatch) == 1
     assert cluster.said == ["waiting up to 10m for nodes with 1 to 3 x (1 CPUs); nodes: none"]
-    assert cluster.asked == [3]
+    assert cluster.asked == [3, 3]
     assert cluster.closed == 1
 
 
 def test_a_cluster_that_does_not_grow_is_not_waited_for(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LaunchError, match="does not fit the cluster"):
-        wait(Growing(cpus(0)), run_of("scale.workers=1", "data.executor=ray"), monkeypatch, patient=False)
+        wait(Growing(cpus(0)), run_of("scale.workers=1", "data.executor=ray"), monkeypatch, patient=False, grows=False)
 
 
 def test_a_wait_has_an_end(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
