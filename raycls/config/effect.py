@@ -9,11 +9,15 @@ from typing import Any, cast
 from raycls.config.document import Document
 from raycls.config.mistakes import Mistake, Path, Place, dotted
 from raycls.config.schema import Run
+from raycls.config.space import Space
+from raycls.config.space_conditions import in_order
 from raycls.config.space_text import SPACE, Places, read
 from raycls.config.words import shown
 from raycls.config.write import flow, leaves, to_dict
 
-__all__ = ["without_effect"]
+__all__ = ["searched_in_vain", "without_effect"]
+
+_CORNERS = 512
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,7 @@ def without_effect(
     """
     layers = _layers(documents)
     printed = {name for document in documents if _is_whole(document) for name in _files(document)}
-    written = _at(values, SPACE)
-    space = cast("Mapping[str, Any]", written) if isinstance(written, Mapping) else dict[str, Any]()
+    space = _space(values)
     mistakes: list[Mistake] = []
     for option, needs in _EFFECTIVE.items():
         path, searched = _path(option), option in space
@@ -105,11 +108,43 @@ def without_effect(
     return mistakes
 
 
+def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place) -> list[Mistake]:
+    """Searched options that some trials would have for nothing: trials that differ in nothing else are the same one.
+
+    The space is right otherwise (`check_space`).
+    """
+    space = _space(values)
+    hanging = {option: needs for option, needs in _EFFECTIVE.items() if {option, needs.choice} <= space.keys()}
+    if not hanging:
+        return []
+    at = Places(places, home)
+    parameters, _ = read(space, at)
+    found: dict[str, Mistake] = {}
+    listed = {parameter.path for parameter in parameters if parameter.kind == "choice"}
+    for chosen in Space(tuple(in_order(parameters))).corners(_CORNERS):
+        for option, needs in hanging.items():
+            beside = chosen.get(needs.choice, _value(values, needs.choice))
+            if option in found or option not in chosen or needs.choice not in listed or needs.holds(beside):
+                continue
+            what = f"it has no effect beside {needs.choice}: {flow(beside)}, which is searched too"
+            (choice,) = (parameter for parameter in parameters if parameter.path == needs.choice)
+            good = [value for value in choice.values if needs.holds(value)]
+            when = f"{{when: {{{needs.choice}: {flow(good[0] if len(good) == 1 else good)}}}, values: ...}}"
+            fix = f"write a condition: {option}: {when}" if good else "leave it out"
+            found[option] = Mistake(at(option), dotted((*SPACE, option)), what, None, f"beside {needs}", fix)
+    return list(found.values())
+
+
 def _met(needs: _Beside, values: Mapping[str, Any], space: Mapping[str, Any], home: Place) -> bool:
     if needs.choice not in space:
-        return needs.holds(_value(values, needs.choice))
+        return needs.holds(_value(values, needs.choice))  # where both are searched: searched_in_vain
     parameters, _ = read({needs.choice: space[needs.choice]}, Places({}, home))
     return not parameters or any(needs.holds(value) for value in parameters[0].ends)
+
+
+def _space(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    written = _at(values, SPACE)
+    return cast("Mapping[str, Any]", written) if isinstance(written, Mapping) else {}
 
 
 def _layers(documents: Sequence[Document]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from raycls.config.check import known, validate
 from raycls.config.difference import HARMLESS, Difference, difference
 from raycls.config.document import MAX_BYTES, Document, parse
-from raycls.config.effect import without_effect
+from raycls.config.effect import searched_in_vain, without_effect
 from raycls.config.mistakes import COMMAND_LINE, ConfigMistakesError, Mistake, Path, Place, dotted
 from raycls.config.overrides import read_overrides
 from raycls.config.schema import Run
@@ -118,6 +118,8 @@ def _resolve(
     if effects and complete:
         mistakes += without_effect((*files, *overrides), values, places, home, {item.path for item in mistakes})
     mistakes += check_space(values, places, home, None if mistakes else run)
+    if effects and complete and not mistakes:
+        mistakes += searched_in_vain(values, places, home)
     if run is None or mistakes:
         raise ConfigMistakesError(title, _in_order(mistakes, title))
     return Loaded(run, _origins(run, places))

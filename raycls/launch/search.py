@@ -16,7 +16,7 @@ from typing import Any
 
 from raycls.config import load as config
 from raycls.config.space_check import apply
-from raycls.errors import EXIT_DONE, EXIT_STOPPED, LaunchError
+from raycls.errors import EXIT_DONE, EXIT_STOPPED, LaunchError, RayclsError
 from raycls.launch.cluster import Cluster, running_cluster
 from raycls.launch.exploits import kept
 from raycls.launch.search_display import SearchDisplay
@@ -72,8 +72,9 @@ def search(
             with running_cluster() as cluster:
                 _Play(plan, cluster, stop, display).run()
         lines = search_lines(plan.board.ledger, plan.metric, plan.mode)
-        interrupted = plan.interrupted or stop.asked()
-        winner = _write_results(plan, display.event)
+        # A signal after the last trial has ended interrupts nothing.
+        interrupted = "" if plan.is_done else plan.interrupted or stop.asked()
+        winner = _write_results(plan, interrupted, display.event)
         display.finish([*lines, *_ending(plan, interrupted, winner)])
     value = None if winner is None else plan.board.ledger.trials[winner].value(plan.metric, plan.mode)
     state = {"": "done", "budget": "budget"}.get(interrupted, "stopped")
@@ -99,6 +100,8 @@ class _Play:
         self.told = False
         self._tabled = 0.0
         self.confirming = False
+        self.full = ""
+        """What a trial said that could not write its files."""
 
     def run(self) -> None:
         """Play until there is nothing left to do, a signal, or the end of the budget."""
@@ -107,7 +110,8 @@ class _Play:
         self.display.start(plan.header(self.slots.arithmetic(self.nodes)))
         self._refuse_small_population()
         self._tune(self.board.next)
-        if plan.interrupted:
+        self._refuse_full_storage()
+        if plan.interrupted and not self.board.is_played:
             return
         if self.board.over == "failed":
             raise _all_failed(plan)
@@ -126,11 +130,12 @@ class _Play:
         base = self.plan.run.run.seed
         tasks = [self.board.confirm(trial.id, base + k) for k in range(1, seeds + 1) for trial in chosen]
         left = [task for task in tasks if task is not None]
-        if left:
+        if left and not self.plan.interrupted:
             # Where a target was reached, every trial was told to stop: those that confirm are not meant.
             self.confirming, self.told, self.mailbox = True, False, make_mailbox()
             self.display.event(f"training the best {len(chosen)} on {seeds} seeds each, for the test split")
             self._tune(lambda: left.pop(0) if left else None)
+            self._refuse_full_storage()
 
     def _tune(self, take: Callable[[], Task | None]) -> None:
         from ray import tune
@@ -142,7 +147,7 @@ class _Play:
         shared = Shared(
             config=config.to_dict(plan.run),
             dataset=plan.dataset,
-            trials=plan.folder.store.sub("trials").uri,
+            trials=plan.trials,
             device=self.device,
             workdir=os.getcwd(),
             command=tuple(plan.command),
@@ -155,6 +160,7 @@ class _Play:
             changed=self._changed,
             interrupted=lambda: bool(plan.interrupted),
             donated=self._donated,
+            full=self._is_full,
         )
         process = tune.with_resources(tune.with_parameters(TrialProcess, shared=shared), self.slots.resources())
         with _tunes_folder(self._most()) as folder:
@@ -177,6 +183,10 @@ class _Play:
             )
             try:
                 tuner.fit()
+            except Exception as error:
+                if (own := _own(error)) is not None:  # of the ledger, which Tune wraps in words of its own
+                    raise own from error
+                raise
             finally:
                 self.groups.close()
                 self._table()  # also where the search ends with an error
@@ -194,7 +204,7 @@ class _Play:
 
     def _leaving(self) -> bool:
         over = not self.confirming and self.board.leaving
-        return bool(self.plan.interrupted) or over
+        return bool(self.plan.interrupted) or bool(self.full) or over
 
     def _room(self) -> int:
         """Trials at a time, now: the cluster may have grown."""
@@ -224,8 +234,27 @@ class _Play:
                 fix="lower search.trials, set scale.workers to 1 (such trials take turns), or add nodes",
             )
 
+    def _is_full(self, trial: str, error: str) -> None:
+        self.full = self.full or error
+        self.display.event(f"trial {trial} could not write its files")
+
+    def _refuse_full_storage(self) -> None:
+        if self.full:
+            raise LaunchError(
+                "the run folders of the trials cannot be written, so the search was stopped",
+                where=self.plan.trials,
+                found=self.full,
+                fix="make room there; then the same command goes on with the search",
+            )
+
     def _started(self, task: Task) -> str:
+        from raycls.launch.trial import set_aside_other
+
         trial = self.ledger.trials[task.trial]
+        if not trial.results and (moved := set_aside_other(self.plan.run, task, self.plan.trials)):
+            self.display.event(
+                f"trial {task.trial} begins anew: its line in the ledger was lost, its run is now {moved}"
+            )
         again = ", going on" if trial.results else ""
         self.display.event(start_text(trial) + again)
         self.display.update(self.ledger, self.plan.metric, self.plan.mode)
@@ -281,11 +310,11 @@ def _tunes_folder(places: int) -> Iterator[str]:
                 os.environ[name] = value
 
 
-def _write_results(plan: Search, say: Callable[[str], None]) -> str | None:
+def _write_results(plan: Search, interrupted: str, say: Callable[[str], None]) -> str | None:
     """The table, the plots, and the winner's config. Returns the winner."""
     ledger, store = plan.board.ledger, plan.folder.store
     write_csv(store, ledger, plan.space.paths, plan.metric, plan.mode)
-    if not plan.interrupted:
+    if not interrupted:
         drawn, left_out = plots(
             list(ledger.trials.values()), plan.space.paths, plan.metric, plan.mode, rungs=plan.rungs_in_epochs()
         )
@@ -315,6 +344,13 @@ def _best_yaml(plan: Search, chosen: Mapping[str, Any], trial: str, evolved: boo
             "# that has them from the start is another run.",
         ]
     return "\n".join(lines) + "\n" + config.to_yaml(config.from_dict(values))
+
+
+def _own(error: BaseException | None) -> RayclsError | None:
+    """The error of ours that led to `error`."""
+    while error is not None and not isinstance(error, RayclsError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _ending(plan: Search, interrupted: str, winner: str | None) -> list[str]:

@@ -60,6 +60,11 @@ class Search:
     """`sigint`, `sigterm` or `budget` once the search is to pause."""
 
     @property
+    def trials(self) -> str:
+        """Folder or URI of the trials' run folders."""
+        return self.folder.store.sub("trials").uri
+
+    @property
     def budget_seconds(self) -> float:
         budget = self.run.search.budget
         return 0.0 if isinstance(budget, str) else budget.seconds or 0.0
@@ -70,10 +75,10 @@ class Search:
         ledger, seeds = self.board.ledger, self.run.search.confirm.seeds
         if ledger.end_reason is None or self.board.running:
             return False
-        if ledger.end_reason == "trials" and len(self.board.searched) < self.run.search.trials:
-            return False  # search.trials was raised
         if ledger.end_reason == "target" and self.board.over != "target":
-            return False  # so was search.target
+            return False  # search.target was raised
+        if not self.board.is_played:
+            return False  # so was search.trials, or the line of a trial is lost
         if isinstance(seeds, str):
             return True
         repeated = [repeats(ledger, trial.id) for trial in pair(ledger, self.metric, self.mode)]
@@ -135,7 +140,7 @@ def open_search(
     folder = RunFolder.at(run.run.storage, run.run.name)
     if new and (moved := folder.set_aside()):
         say(f"the earlier search is now {moved}")
-    with Lock(folder, "search", timeout=HANDOVER_SECONDS):
+    with Lock(folder, "search", timeout=HANDOVER_SECONDS, say=say):
         _check_same(run, folder)
         board = Board(
             Ledger(folder.store),
@@ -237,10 +242,13 @@ def _check_same(run: Run, folder: RunFolder) -> None:
         folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
         return
     before = config.load_text(folder.store.read_bytes(RunFolder.CONFIG).decode(), where).run
+    split = max(1, before.scale.workers) != max(1, run.scale.workers) and run.train.micro_batches == "auto"
     changed = [
         item
         for item in config.difference(before, run)
-        if not item.harmless or (item.path.startswith("search.") and item.path not in _MAY_CHANGE)
+        if not item.harmless
+        or (item.path.startswith("search.") and item.path not in _MAY_CHANGE)
+        or (item.path == "scale.workers" and split)  # which decides how the batches of trials to come are cut
     ]
     if changed:
         raise ConfigError(

@@ -7,6 +7,7 @@ hand back what they hold before the process is given to the next trial.
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -24,7 +25,7 @@ from raycls.config import load as config
 from raycls.config.schema import Run
 from raycls.config.space_check import apply
 from raycls.data.source import Dataset
-from raycls.errors import RayclsError
+from raycls.errors import CheckpointError, ConfigError, RayclsError
 from raycls.launch import session
 from raycls.launch.cluster import Cluster, prepare_environment
 from raycls.launch.exploits import take_over
@@ -33,10 +34,11 @@ from raycls.launch.session import World
 from raycls.launch.trainer import make_job
 from raycls.run import history
 from raycls.run.folder import RunFolder
+from raycls.run.lock import HANDOVER_SECONDS
 from raycls.search.board import Task
 from raycls.train.metrics import flat
 
-__all__ = ["Shared", "TrialProcess", "trial_run"]
+__all__ = ["Shared", "TrialProcess", "set_aside_other", "trial_run"]
 
 _BEAT = 2.0
 """Seconds after which a trial without news says that it is alive: Tune can talk to it only between two answers."""
@@ -74,6 +76,23 @@ def trial_run(base: Run, task: Task, storage: str) -> Run:
     if base.search.scheduler.name == "pbt":
         values["checkpoint"]["every"] = values["evaluate"]["every"]  # others may go on from any evaluation
     return config.from_dict(values)
+
+
+def set_aside_other(base: Run, task: Task, storage: str) -> str | None:
+    """Rename the folder of a trial that holds a run with other values; where it is now, None where nothing was renamed.
+
+    So it is where the trial's line in the ledger was damaged, and the values that are suggested now are others.
+    """
+    folder = RunFolder.at(storage, task.trial)
+    text = folder.store.find_bytes(RunFolder.CONFIG)
+    if text is None:
+        return None
+    try:
+        run, before = trial_run(base, task, storage), config.load_text(text.decode()).run
+    except ConfigError:  # the trial will say so
+        return None
+    same = all(item.harmless for item in config.difference(before, run))
+    return None if same else folder.set_aside(timeout=HANDOVER_SECONDS)
 
 
 class _Talk:
@@ -169,7 +188,7 @@ def _run(task: Task, donor: dict[str, Any] | None, shared: Shared, talk: _Talk, 
         state = _Trial(task, shared, talk, asked).run(donor)
         talk.close(state=state)
     except BaseException as error:  # noqa: BLE001 - also a plug-in's SystemExit: without an end the search would wait
-        talk.close(state="failed", error=_told(error))
+        talk.close(state="failed", error=_told(error), full=_is_full(error))
     finally:
         gc.collect()  # the model of this trial must not be in memory beside the next one's
         if not gc.get_freeze_count():
@@ -244,7 +263,14 @@ class _Trial:
         return self.talk.report("evaluation", values=values, **facts)
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _NOT_VALUES = ("time", "attempt", "best", "elapsed")
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether the storage of all trials takes nothing more: none of them is to blame."""
+    reason = error.__cause__
+    return isinstance(error, CheckpointError) and isinstance(reason, OSError) and reason.errno in _FULL
 
 
 def _told(error: BaseException) -> str:

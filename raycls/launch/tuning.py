@@ -126,11 +126,12 @@ class Judge(_Unsaved, FIFOScheduler):
         changed: Callable[[str, Move | None], None],
         interrupted: Callable[[], bool],
         donated: Callable[[Task], str],
+        full: Callable[[str, str], None],
     ) -> None:
         super().__init__()
         self._board, self._groups = board, groups
         self._tick, self._changed, self._interrupted = tick, changed, interrupted
-        self._donated = donated
+        self._donated, self._full = donated, full
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Tune asks this several times a second, so it is also where time passes."""
@@ -162,6 +163,9 @@ class Judge(_Unsaved, FIFOScheduler):
         if self._interrupted() and state == "stopped" and known.state == "running":
             return  # it goes on when the search does
         error = record.get("error")
+        if record.get("full"):
+            self._full(name, str(error))  # so does this one, when there is room again
+            return
         self._board.end(name, state=state, epochs=known.epochs, seconds=known.seconds, error=error)
         self._changed(name, None)
 

@@ -98,6 +98,8 @@ class Board:
         self.scheduler = self._scheduler()
         self.population = self._population()
         self._next = 1
+        self._lost: deque[int] = deque()
+        """Numbers below it whose line in the ledger was damaged: these trials are started again."""
         self._failed = 0
         self._doubtful = 0
         """The newest trial when so many had failed that the rest is waited for."""
@@ -130,13 +132,16 @@ class Board:
             return self._waiting.popleft()
         if self.over:
             return None
-        number = self._next
+        number = self._lost[0] if self._lost else self._next
         chosen = self.sampler.suggest(number) if number <= self.search.trials else None
         if chosen is None:
             self.over = "trials" if number > self.search.trials else "exhausted"
             self._give_up()
             return None
-        self._next += 1
+        if self._lost:
+            self._lost.popleft()
+        else:
+            self._next += 1
         length, name = self.length(chosen), trial_id(number)
         self.ledger.add_trial(
             name, number=number, chosen=chosen, asked=length.epochs, steps_per_epoch=length.steps_per_epoch
@@ -190,6 +195,18 @@ class Board:
         return Task(repeated, source.number, source.chosen, seed, "confirm", tested=tested)
 
     @property
+    def is_played(self) -> bool:
+        """Whether every trial of the search has ended and none is to come. Sets `over` where that was not known yet."""
+        if self._waiting or any(trial.phase == "search" for trial in self.running):
+            return False
+        number = self._lost[0] if self._lost else self._next
+        if not self.over and number > self.search.trials:
+            self.over = "trials"
+        elif not self.over and self.sampler.suggest(number) is None:
+            self.over = "exhausted"
+        return bool(self.over)
+
+    @property
     def leaving(self) -> bool:
         """Whether the trials that run are to end, too."""
         return self.over in _LEAVING
@@ -223,6 +240,8 @@ class Board:
                 self._replay_result(trial, line)
             elif kind == "end":
                 self._learn(trial)
+        known = {trial.number for trial in self.searched}
+        self._lost.extend(number for number in range(1, self._next) if number not in known)
         self._give_up()
 
     def _replay_result(self, trial: Trial, line: Mapping[str, Any]) -> None:

@@ -119,6 +119,65 @@ def test_a_searched_option_without_effect_is_a_mistake_in_the_space(tmp_path: Pa
     assert mistakes(tmp_path, text.replace("adamw", "rmsprop")) == []
 
 
+def searching(space: str, rest: str = "") -> str:
+    return f"{rest}search:\n  space:\n    optim.lr: [0.1, 0.2]\n{space}"
+
+
+@pytest.mark.parametrize(
+    ("space", "beside"),
+    [
+        ("    optim.name: [sgd, adamw]\n    optim.momentum: uniform(0.8, 0.99)\n", "optim.name: adamw"),
+        ("    optim.momentum: [0.8, 0.9]\n    optim.name: [rmsprop, adam]\n", "optim.name: adam"),
+        (
+            "    optim.momentum: {when: {optim.lr: 0.1}, values: [0.8, 0.9]}\n    optim.name: [sgd, adamw]\n",
+            "optim.name: adamw",
+        ),
+        (
+            "    optim.name: [sgd, adam, adamw]\n    optim.momentum: {when: {optim.name: [sgd, adam]}, values: [1]}\n",
+            "optim.name: adam",
+        ),
+        # without the condition's value, optim.name is the adamw of the rest
+        (
+            "    optim.momentum: [0.8, 0.9]\n    optim.name: {when: {optim.lr: 0.1}, values: [sgd, rmsprop]}\n",
+            "optim.name: adamw",
+        ),
+    ],
+)
+def test_a_searched_option_that_some_trials_have_for_nothing_is_a_mistake(
+    tmp_path: Path, space: str, beside: str
+) -> None:
+    (found,) = mistakes(tmp_path, searching(space, "optim: {name: adamw}\n"))
+    line = 5 + next(index for index, text in enumerate(space.splitlines()) if "optim.momentum" in text)
+    assert (found.place.line, found.path) == (line, "search.space.optim.momentum")
+    assert f"no effect beside {beside}, which is searched too" in found.what
+    assert found.fix is not None and "{when: {optim.name: " in found.fix
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        "    optim.name: [sgd, adamw]\n    optim.momentum: {when: {optim.name: sgd}, values: [0.8, 0.9]}\n",
+        "    optim.name: [sgd, rmsprop]\n    optim.momentum: [0.8, 0.9]\n",
+        "    optim.weight_decay: uniform(0, 0.1)\n    optim.weight_decay_on: [all, weights]\n",
+        # one thing decides about both
+        "    optim.name: {when: {optim.lr: 0.1}, values: [sgd]}\n"
+        "    optim.momentum: {when: {optim.lr: 0.1}, values: [0.8, 0.9]}\n",
+    ],
+)
+def test_a_searched_option_with_effect_in_every_trial_is_none(tmp_path: Path, space: str) -> None:
+    assert mistakes(tmp_path, searching(space, "optim: {name: adamw}\n")) == []
+
+
+def test_what_is_searched_for_nothing_is_told_once_the_space_is_right(tmp_path: Path) -> None:
+    space = "    optim.name: [sgd, adamv]\n    optim.momentum: [0.8, 0.9]\n"
+    assert ["optim.name" in path for path in paths(mistakes(tmp_path, searching(space)))] == [True]
+
+
+def test_a_search_folder_of_an_earlier_version_is_read() -> None:
+    text = searching("    optim.name: [sgd, adamw]\n    optim.momentum: [0.8, 0.9]\n")
+    assert load_text(text).run.search.space["optim.momentum"] == [0.8, 0.9]
+
+
 def test_what_raycls_printed_is_a_config_again(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("optim: {name: sgd, momentum: 0.8}\n")
     loaded = load(tmp_path / "mine.yaml", ("optim.name=adamw",))

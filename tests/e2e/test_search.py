@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 import signal
+from contextlib import nullcontext
 
 import pytest
 from harness.clusters import joined, standing, state
 from harness.jobs import weights
 from harness.processes import Command, titled
-from harness.runs import Foreign, Site
+from harness.runs import Site
 from harness.searches import SEARCH, Found
 
 from raycls.config.load import load
@@ -89,19 +90,24 @@ def test_killed_at_three_moments(searched: Site) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_stopped_trials_give_back_their_workers(searched: Site, foreign: Foreign) -> None:
-    """Eight trials of two workers, two at a time, no dashboard, a second Ray beside, one trial's process killed."""
-    with standing(1):
-        before = state(foreign.environment)
-        words = ("search", "search.yaml", "scale.workers=2", "search.max_concurrent=2", "run.name=nested")
-        with searched.raycls(*words, env=foreign.environment) as command:
-            reach(Found.of(searched, "nested"), command, 2)
-            one = titled(foreign.head.processes(), "ray::ResourceTrainable")[0]
+@pytest.mark.parametrize("dashboard", [False, True], ids=["without_a_dashboard", "with_a_dashboard"])
+def test_stopped_trials_give_back_their_workers(searched: Site, dashboard: bool) -> None:
+    """Eight trials of two workers, two at a time, one trial's process killed: without a dashboard and with a second
+    Ray beside, where Ray's own cleaner does nothing; and with a dashboard, where it does the same work as ours.
+    """
+    name = f"nested{dashboard:d}"
+    beside = nullcontext() if dashboard else standing(1)
+    with beside, standing(3, dashboard=dashboard) as cluster:
+        before = state(cluster.environment)
+        words = ("search", "search.yaml", "scale.workers=2", "search.max_concurrent=2", f"run.name={name}")
+        with searched.raycls(*words, env=cluster.environment) as command:
+            reach(Found.of(searched, name), command, 2)
+            one = titled(cluster.head.processes(), "ray::ResourceTrainable")[0]
             one.kill()  # what its workers reserved stays behind
             assert command.wait(400) == 0, command.said()
-        foreign.assert_idle()
-        after = state(foreign.environment)
-    found = Found.of(searched, "nested")
+        cluster.assert_idle()
+        after = state(cluster.environment)
+    found = Found.of(searched, name)
     assert len(found.rows) == 8
     assert "was lost with its process or node" in command.stdout
     stopped = [row for row in found.rows if row["state"] == "stopped"]

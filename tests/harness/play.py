@@ -133,7 +133,7 @@ class Play:
         self._measured[name, step] = value
 
     def _take_over(self, name: str, donor: str, step: int) -> None:
-        self._now[name] = step, self._measured[donor, step]
+        self._now[name] = step, self._measured.get((donor, step), 0.0)  # none where the donor's line was damaged
 
 
 def _facts(trial: Trial) -> tuple[Any, ...]:

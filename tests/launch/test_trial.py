@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -25,9 +26,10 @@ from raycls.launch.exploits import keep, kept
 from raycls.launch.preflight import prepare
 from raycls.launch.session import World
 from raycls.launch.trainer import make_job
-from raycls.launch.trial import Shared, TrialProcess, trial_run
+from raycls.launch.trial import Shared, TrialProcess, set_aside_other, trial_run
 from raycls.run.folder import RunFolder
 from raycls.run.history import read
+from raycls.run.local import LocalFiles
 from raycls.search.board import Task
 
 _STEPS = 3
@@ -250,6 +252,31 @@ def test_an_error_of_a_plug_in_is_the_end_of_its_trial_alone() -> None:
     assert whole(process)[-1] == {"kind": "end", "state": "finished"}
     process.cleanup()
     assert no_thread()
+
+
+@pytest.mark.faults
+def test_a_full_disk_is_told_apart_from_a_bad_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(self: LocalFiles, name: str, data: bytes, atomic: bool) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(LocalFiles, "write", write)
+    for number, full in ((errno.ENOSPC, True), (errno.EACCES, False)):
+        (end,) = whole(begin(shared(), task()))
+        assert (end["state"], end["full"]) == ("failed", full)
+        assert os.strerror(number) in end["error"]
+
+
+def test_a_folder_with_another_run_is_set_aside() -> None:
+    given = shared("train.duration=1ep")
+    whole(begin(given, task(1, lr=0.02)))
+    run = base("train.duration=1ep")
+    same, other = (Task("0001", 1, {"optim.lr": lr}) for lr in (0.02, 0.05))
+    assert set_aside_other(run, same, given.trials) is None
+    assert set_aside_other(base("train.duration=1ep", "checkpoint.keep=7"), same, given.trials) is None
+    moved = set_aside_other(run, other, given.trials)
+    assert moved is not None and moved.endswith("0001.old-1")
+    assert not folder().store.exists()
+    assert set_aside_other(run, other, given.trials) is None
 
 
 def test_a_plug_in_that_leaves_python_is_heard_of_too() -> None:

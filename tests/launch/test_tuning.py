@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,7 +39,7 @@ class Controller:
         trial.status = Trial.PAUSED
 
 
-def judge_of(play: Play) -> Judge:
+def judge_of(play: Play, full: Callable[[str, str], None] = lambda name, error: None) -> Judge:
     return Judge(
         play.board,
         Groups(),
@@ -46,6 +47,7 @@ def judge_of(play: Play) -> Judge:
         changed=lambda name, move: None,
         interrupted=lambda: False,
         donated=lambda task: "donor",
+        full=full,
     )
 
 
@@ -86,3 +88,16 @@ def test_without_a_population_the_first_that_waits_is_next(tmp_path: Path) -> No
         answer = judge.on_trial_result(controller, controller.trials[0], evaluation(epoch, 0.5))
         assert answer == TrialScheduler.CONTINUE
     assert judge.choose_trial_to_run(controller) is controller.trials[1]
+
+
+def test_a_trial_that_found_the_disk_full_has_not_ended(tmp_path: Path) -> None:
+    search = SearchConfig.model_validate({"trials": 2, "scheduler": {"name": "none"}})
+    play, told = Play(tmp_path, _SPACE, search, lambda chosen: 0.0), list[str]()
+    controller, judge = Controller(play), judge_of(play, lambda name, error: told.append(f"{name} {error}"))
+    ends: list[dict[str, Any]] = [{"error": "no space left", "full": True}, {"error": "out of memory", "full": False}]
+    for trial, facts in zip(controller.trials, ends, strict=True):
+        trial.run_metadata = SimpleNamespace(metric_analysis={}, metric_n_steps={})
+        record = {"record": json.dumps({"kind": "end", "state": "failed", **facts})}
+        judge.on_trial_complete(controller, trial, record)
+    assert told == ["0001 no space left"]
+    assert [(trial.state, trial.ended) for trial in play.trials] == [("running", False), ("failed", True)]

@@ -106,6 +106,33 @@ def test_a_search_that_was_killed_decides_as_one_that_was_not(
         assert max(Counter(again.handed).values(), default=1) == 1
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize(("scheduler", "algorithm"), [("asha", "random"), ("none", "grid"), ("pbt", "random")])
+def test_a_trial_whose_line_is_lost_is_started_again(tmp_path: Path, scheduler: str, algorithm: str) -> None:
+    space = _FINITE if algorithm == "grid" else _SPACE
+    search = config(scheduler, algorithm=algorithm)
+    whole = Play(tmp_path / "whole", space, search, grows).run()
+    texts = whole.store.read_lines(Ledger.FILE)
+    for trial in whole.trials:
+        (lost,) = (index for index, text in enumerate(texts) if f'"number":{trial.number},' in text.replace(" ", ""))
+        damaged = [*texts[:lost], texts[lost][: len(texts[lost]) // 2], *texts[lost + 1 :]]
+        Store(tmp_path / "cut").write_bytes(Ledger.FILE, "\n".join(damaged).encode())
+        before = Ledger(Store(tmp_path / "cut"))
+        assert len(before.trials) == 6
+        again = Play(tmp_path / "cut", space, search, grows)
+        assert not again.board.is_played
+        again.run()
+        assert again.board.is_played
+        assert again.handed == [trial.id]
+        assert sorted(item.number for item in again.trials) == list(range(1, 8))
+        mended = again.ledger.trials[trial.id]
+        assert (mended.first_chosen, mended.ended) == (trial.first_chosen, True)
+        others = {name: item for name, item in before.trials.items() if not item.exploits}
+        assert {name: again.ledger.trials[name].results for name in others} == {
+            name: item.results for name, item in others.items()
+        }
+
+
 def test_these_searches_decide_something(tmp_path: Path) -> None:
     """What the test above repeats must not be nothing."""
     plays = {name: Play(tmp_path / name, _SPACE, config(name), grows).run() for name in _SCHEDULERS}
@@ -256,6 +283,23 @@ def test_a_search_waits_for_those_that_run_before_it_gives_up(tmp_path: Path) ->
     play, names = start(tmp_path / "one")
     play.board.judge(names[4], step=5, epoch=1, seconds=1, values={"top1": 0.1})
     assert fail(play, *names[:4], play.board.next().trial, play.board.next().trial) == ""  # type: ignore[union-attr]
+
+
+def test_a_search_is_played_when_no_trial_runs_and_none_is_to_come(tmp_path: Path) -> None:
+    board = Play(tmp_path, _FINITE, config("none", trials=2), grows).board
+    board.start()
+    assert not board.is_played
+    first, second = board.next(), board.next()
+    assert first is not None and second is not None
+    for task in (first, second):
+        assert not board.is_played
+        board.end(task.trial, state="failed" if task is first else "finished", epochs=9, seconds=1)
+    assert (board.is_played, board.over) == (True, "trials")  # though nobody asked for a third one
+    more = Play(tmp_path, _FINITE, config("none", trials=3), grows).board
+    assert not more.is_played
+    few = Space((Parameter("optim.lr", "choice", (0.01, 0.1)),))
+    board = Play(tmp_path / "few", few, config("none", trials=9, algorithm="grid"), grows).run().board
+    assert (board.is_played, board.over) == (True, "exhausted")
 
 
 def test_an_exhausted_space_ends_the_search_and_more_trials_go_on(tmp_path: Path) -> None:
