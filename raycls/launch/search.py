@@ -9,7 +9,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -123,14 +123,14 @@ class _Play:
         from raycls.launch.mailbox import make_mailbox
 
         seeds = self.plan.run.search.confirm.seeds
-        if isinstance(seeds, str):
+        if isinstance(seeds, str) or self.plan.interrupted:
             return
         chosen = pair(self.ledger, self.plan.metric, self.plan.mode)
         # The seed of the search itself chose the winner: the models that are compared have other ones.
         base = self.plan.run.run.seed
         tasks = [self.board.confirm(trial.id, base + k) for k in range(1, seeds + 1) for trial in chosen]
         left = [task for task in tasks if task is not None]
-        if left and not self.plan.interrupted:
+        if left:
             # Where a target was reached, every trial was told to stop: those that confirm are not meant.
             self.confirming, self.told, self.mailbox = True, False, make_mailbox()
             self.display.event(f"training the best {len(chosen)} on {seeds} seeds each, for the test split")
@@ -161,13 +161,18 @@ class _Play:
             interrupted=lambda: bool(plan.interrupted),
             donated=self._donated,
             full=self._is_full,
+            most=self._most,
         )
+
+        def supply() -> Task | None:
+            return None if self._leaving() else take()
+
         process = tune.with_resources(tune.with_parameters(TrialProcess, shared=shared), self.slots.resources())
         with _tunes_folder(self._most()) as folder:
             tuner = tune.Tuner(
                 process,
                 tune_config=tune.TuneConfig(
-                    search_alg=Supply(lambda: None if self._leaving() else take(), self._room, self._started),
+                    search_alg=Supply(supply, lambda: self._room(judge.paused), self._started),
                     scheduler=judge,
                     num_samples=-1,
                     reuse_actors=True,
@@ -206,10 +211,8 @@ class _Play:
         over = not self.confirming and self.board.leaving
         return bool(self.plan.interrupted) or bool(self.full) or over
 
-    def _room(self) -> int:
-        """Trials at a time, now: the cluster may have grown."""
-        if self.board.population is not None:
-            return self.plan.run.search.trials  # Tune lets them take turns
+    def _room(self, paused: Collection[str]) -> int:
+        """Trials that may have begun and not ended, now: the cluster may have grown. Of a population some wait."""
         if time.monotonic() - self._asked > _NODES_SECONDS:
             from raycls.launch.cluster import nodes
 
@@ -217,7 +220,7 @@ class _Play:
             self.nodes = nodes()
             if self.slots.count(self.nodes) != before:
                 self.display.event(self.slots.arithmetic(self.nodes))
-        return self._most()
+        return self._most() + len(paused)
 
     def _most(self) -> int:
         """Trials at a time on the nodes as they were when last asked."""

@@ -127,11 +127,14 @@ class Judge(_Unsaved, FIFOScheduler):
         interrupted: Callable[[], bool],
         donated: Callable[[Task], str],
         full: Callable[[str, str], None],
+        most: Callable[[], int],
     ) -> None:
         super().__init__()
+        self.paused: set[str] = set()
+        """Members of a population that wait for their next turn."""
         self._board, self._groups = board, groups
         self._tick, self._changed, self._interrupted = tick, changed, interrupted
-        self._donated, self._full = donated, full
+        self._donated, self._full, self._most = donated, full, most
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Tune asks this several times a second, so it is also where time passes."""
@@ -139,8 +142,14 @@ class Judge(_Unsaved, FIFOScheduler):
         self._groups.tidy()
         if self._board.population is None:
             return super().choose_trial_to_run(tune_controller)
-        waiting = [trial for trial in tune_controller.get_trials() if trial.status in (Trial.PENDING, Trial.PAUSED)]
-        return min(waiting, key=lambda trial: self._board.turn(_task(trial)["trial"]), default=None)
+        trials = tune_controller.get_trials()
+        waiting = [trial for trial in trials if trial.status == Trial.PENDING]  # Tune starts these in any case
+        if len(waiting) + sum(trial.status == Trial.RUNNING for trial in trials) < self._most():
+            waiting += [trial for trial in trials if trial.status == Trial.PAUSED]
+        chosen = min(waiting, key=lambda trial: self._board.turn(_task(trial)["trial"]), default=None)
+        if chosen is not None:
+            self.paused.discard(_task(chosen)["trial"])
+        return chosen
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         record = _record(result)
@@ -176,13 +185,18 @@ class Judge(_Unsaved, FIFOScheduler):
         if move.stop:
             return TrialScheduler.STOP
         if move.task is not None:
-            controller.pause_trial(trial, should_checkpoint=False)
+            self._pause(controller, trial)
             trial.set_config({"task": json.dumps(asdict(move.task)), "donor": self._donated(move.task)})
             return TrialScheduler.NOOP
-        if move.turn and any(other.status in (Trial.PENDING, Trial.PAUSED) for other in controller.get_trials()):
-            controller.pause_trial(trial, should_checkpoint=False)  # more trials than places: each has its turn
+        others = any(other.status in (Trial.PENDING, Trial.PAUSED) for other in controller.get_trials())
+        if move.turn and (others or self._board.has_more):
+            self._pause(controller, trial)  # more trials than places: each has its turn
             return TrialScheduler.NOOP
         return TrialScheduler.CONTINUE
+
+    def _pause(self, controller: Any, trial: Trial) -> None:
+        controller.pause_trial(trial, should_checkpoint=False)
+        self.paused.add(_task(trial)["trial"])
 
 
 class Lost(_Unsaved, Callback):

@@ -195,6 +195,11 @@ class Board:
         return Task(repeated, source.number, source.chosen, seed, "confirm", tested=tested)
 
     @property
+    def has_more(self) -> bool:
+        """Whether trials are left that were not handed out, as far as `search.trials` tells."""
+        return bool(self._waiting or self._lost) or (not self.over and self._next <= self.search.trials)
+
+    @property
     def is_played(self) -> bool:
         """Whether every trial of the search has ended and none is to come. Sets `over` where that was not known yet."""
         if self._waiting or any(trial.phase == "search" for trial in self.running):

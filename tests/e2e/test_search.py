@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import random
 import signal
+from collections import Counter
 from contextlib import nullcontext
+from typing import Any
 
+import numpy as np
 import pytest
 from harness.clusters import joined, standing, state
 from harness.jobs import weights
@@ -51,9 +54,9 @@ def searched(site: Site) -> Site:
     return site
 
 
-def reach(found: Found, command: Command, results: int) -> None:
+def reach(found: Found, command: Command, results: int, seconds: float = 150) -> None:
     """Wait until the ledger has that many results."""
-    command.until(lambda: len(found.of_kind("result")) >= results)
+    command.until(lambda: len(found.of_kind("result")) >= results, seconds)
 
 
 @pytest.mark.faults
@@ -89,7 +92,7 @@ def test_killed_at_three_moments(searched: Site) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("dashboard", [False, True], ids=["without_a_dashboard", "with_a_dashboard"])
 def test_stopped_trials_give_back_their_workers(searched: Site, dashboard: bool) -> None:
     """Eight trials of two workers, two at a time, one trial's process killed: without a dashboard and with a second
@@ -101,10 +104,10 @@ def test_stopped_trials_give_back_their_workers(searched: Site, dashboard: bool)
         before = state(cluster.environment)
         words = ("search", "search.yaml", "scale.workers=2", "search.max_concurrent=2", f"run.name={name}")
         with searched.raycls(*words, env=cluster.environment) as command:
-            reach(Found.of(searched, name), command, 2)
+            reach(Found.of(searched, name), command, 2, 300)
             one = titled(cluster.head.processes(), "ray::ResourceTrainable")[0]
             one.kill()  # what its workers reserved stays behind
-            assert command.wait(400) == 0, command.said()
+            assert command.wait(600) == 0, command.said()
         cluster.assert_idle()
         after = state(cluster.environment)
     found = Found.of(searched, name)
@@ -213,3 +216,103 @@ def test_bad_trials_are_not_a_dead_search(searched: Site) -> None:
     assert "not finite" in errors["0003"]
     assert "lost" in errors["0004"]
     assert (found.folder / "best.yaml").read_text().startswith("# Trial 0001")
+
+
+COUNTING = '''
+"""An augmentation that changes nothing and notes in `file` each image of the test split, which is brighter than all."""
+
+import os
+
+import numpy as np
+
+
+def noted(file):
+    def look(image):
+        if np.asarray(image).min() >= 250:
+            with open(file, "a") as notes:
+                notes.write(f"{np.asarray(image).tobytes().hex()[:64]}\\n")
+        return image
+
+    return look
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_a_target_is_confirmed_and_killed_and_confirmed(searched: Site) -> None:
+    """The third trial reaches the target, the fourth never starts. SIGKILL while the two best are trained anew."""
+    (searched.folder / "counting.py").write_text(COUNTING)
+    arrays: dict[str, Any] = dict(np.load(searched.folder / "images.npz"))
+    bright = np.random.default_rng(0).integers(250, 256, (24, 12, 12, 3), np.uint8)
+    np.savez(searched.folder / "tested.npz", **arrays, test_images=bright, test_labels=np.arange(24) % 4)
+    notes = searched.folder / "notes"
+    words = ["search", "search.yaml", "run.name=confirmed", "search.space={}", "search.algorithm=grid"]
+    words += ["search.space={optim.lr: [0.0001, 0.0002, 0.1, 0.09]}", "search.max_concurrent=1", "search.target=0.6"]
+    words += ["train.duration=3ep", "search.scheduler={name: none}", "search.confirm.seeds=2"]
+    words += ["data.source.path=tested.npz", f"augment.eval=[{{'counting:noted': {{file: {notes}}}}}]"]
+    found = Found.of(searched, "confirmed")
+    with searched.raycls(*words) as command:
+        first = lambda: len(found.of_kind("test")) == 1 and len(found.of_kind("trial")) >= 5  # noqa: E731
+        command.until(first, 300)
+        command.kill()
+        command.assert_gone(30)
+    assert [line["reason"] for line in found.of_kind("end_of_search")] == ["target"]
+    assert [row["trial"] for row in found.rows] == ["0001", "0002", "0003"]
+    scored = {line["trial"]: len(found.attempts(line["trial"])) for line in found.of_kind("test")}
+    with searched.raycls(*words) as command:
+        assert command.wait(300) == 0, command.said()
+        command.assert_gone(30)
+    assert {trial: len(found.attempts(trial)) for trial in scored} == scored, "a model was trained again"
+    assert [row["trial"] for row in found.rows] == ["0001", "0002", "0003"]
+
+    tests = {line["trial"]: line["values"]["top1"] for line in found.of_kind("test")}
+    assert len(found.of_kind("test")) == len(tests) == 4
+    rival = next(trial for trial in ("0001", "0002") if f"{trial}-s1" in tests)
+    assert sorted(tests) == sorted(f"{trial}-s{seed}" for trial in ("0003", rival) for seed in (1, 2))
+    seen = Counter(notes.read_text().split())
+    assert len(seen) == 24 and set(seen.values()) == {4}, "each test image once for each of the four models"
+
+    one, two = (tests[f"0003-s{seed}"] for seed in (1, 2))
+    paired = [tests[f"0003-s{seed}"] - tests[f"{rival}-s{seed}"] for seed in (1, 2)]
+    mean, half = (one + two) / 2, 12.7062 * abs(one - two) / 2  # Student's t with one degree of freedom; s / sqrt(2)
+    assert "test top1; the test split was scored once per model" in command.stdout
+    assert f"0003: n 2, mean {mean:.4f}, 95 % interval {mean - half:.4f} to {mean + half:.4f}" in command.stdout
+    assert f"0003 - {rival}, seed by seed: n 2, mean {sum(paired) / 2:+.4f}, 95 % interval" in command.stdout
+    with searched.raycls(*words) as command:
+        assert command.wait(60) == 0, command.said()
+    assert "starting Ray" not in command.stdout
+    assert len(notes.read_text().split()) == 4 * 24
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ctrl_c_twice_and_a_budget_that_is_raised(searched: Site) -> None:
+    """The second Ctrl-C ends at once and leaves nothing; a budget that is used up pauses with exit 4; both go on."""
+    words = ("search", "search.yaml", "run.name=hurried", "search.trials=3", "search.scheduler.name=none")
+    found = Found.of(searched, "hurried")
+    searched.slow(True)
+    try:
+        with searched.raycls(*words, "train.duration=3ep") as command:
+            reach(found, command, 1, 300)
+            command.process.send_signal(signal.SIGINT)
+            command.until(lambda: "stopping: every trial" in command.stdout)
+            command.process.send_signal(signal.SIGINT)
+            assert command.wait(10) == 130, command.said()
+            command.assert_gone(30)
+        used = found.lines[-1]["time"] - found.lines[0]["time"]
+        with searched.raycls(*words, "train.duration=3ep", f"search.budget={used + 10:.1f}s") as command:
+            assert command.wait(200) == 4, command.said()
+            command.assert_gone(30)
+    finally:
+        searched.slow(False)
+    assert "search.budget is used up: with a larger one the same command goes on" in command.stdout
+    assert not found.of_kind("end_of_search")
+    with searched.raycls(*words, "train.duration=3ep", f"search.budget={used + 11:.1f}s") as command:
+        assert command.wait(200) == 4, command.said()
+    with searched.raycls(*words, "train.duration=3ep", "search.budget=2h") as command:
+        assert command.wait(300) == 0, command.said()
+        command.assert_gone(30)
+    assert [row["state"] for row in found.rows] == ["finished"] * 3
+    measured = [(line["trial"], line["step"]) for line in found.of_kind("result")]
+    assert len(measured) == len(set(measured)) == 9

@@ -10,13 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from harness.play import STEPS, Play
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from raycls.config.search import SearchConfig
 from raycls.config.space import Parameter, Space
-from raycls.launch.tuning import Groups, Judge
+from raycls.launch.tuning import Groups, Judge, Supply
 
 _SPACE = Space((Parameter("optim.lr", "uniform", low=0.0, high=1.0),))
 
@@ -24,13 +25,17 @@ _SPACE = Space((Parameter("optim.lr", "uniform", low=0.0, high=1.0),))
 class Controller:
     """Tune's, with one place for all trials."""
 
-    def __init__(self, play: Play) -> None:
+    def __init__(self, play: Play, begin: bool = True) -> None:
         self.trials: list[Any] = []
-        play.board.start()
-        while task := play.board.next():
-            trial = SimpleNamespace(status=Trial.PENDING, config={"task": json.dumps(asdict(task))})
-            trial.set_config = lambda new, trial=trial: setattr(trial, "config", new)
-            self.trials.append(trial)
+        if begin:
+            play.board.start()
+            while task := play.board.next():
+                self.add({"task": json.dumps(asdict(task))})
+
+    def add(self, config: dict[str, Any], name: str = "") -> None:
+        trial = SimpleNamespace(status=Trial.PENDING, config=config, name=name)
+        trial.set_config = lambda new: setattr(trial, "config", new)
+        self.trials.append(trial)
 
     def get_trials(self) -> list[Any]:
         return self.trials
@@ -39,7 +44,7 @@ class Controller:
         trial.status = Trial.PAUSED
 
 
-def judge_of(play: Play, full: Callable[[str, str], None] = lambda name, error: None) -> Judge:
+def judge_of(play: Play, full: Callable[[str, str], None] = lambda name, error: None, most: int = 1) -> Judge:
     return Judge(
         play.board,
         Groups(),
@@ -48,6 +53,7 @@ def judge_of(play: Play, full: Callable[[str, str], None] = lambda name, error: 
         interrupted=lambda: False,
         donated=lambda task: "donor",
         full=full,
+        most=lambda: most,
     )
 
 
@@ -101,3 +107,38 @@ def test_a_trial_that_found_the_disk_full_has_not_ended(tmp_path: Path) -> None:
         judge.on_trial_complete(controller, trial, record)
     assert told == ["0001 no space left"]
     assert [(trial.state, trial.ended) for trial in play.trials] == [("running", False), ("failed", True)]
+
+
+@pytest.mark.parametrize(("most", "pbt"), [(1, True), (2, True), (2, False)])
+def test_no_more_trials_at_a_time_than_there_are_places(tmp_path: Path, most: int, pbt: bool) -> None:
+    """Supply and Judge as Tune asks them, in a cluster that would have room for all."""
+    scheduler = {"name": "pbt", "interval": "2ep"} if pbt else {"name": "none"}
+    search = SearchConfig.model_validate({"trials": 4, "scheduler": scheduler})
+    play = Play(tmp_path, _SPACE, search, lambda chosen: 0.0, epochs=6)
+    judge = judge_of(play, most=most)
+    supply = Supply(play.board.next, lambda: most + len(judge.paused), lambda task: "")
+    controller = Controller(play, begin=False)
+    play.board.start()
+    epochs: Counter[str] = Counter()
+    for turn in range(100):
+        given = supply.suggest(f"t{turn}")
+        if isinstance(given, dict):
+            controller.add(given, f"t{turn}")
+        chosen = judge.choose_trial_to_run(controller)
+        for trial in controller.trials:  # Tune starts what is pending without asking
+            if trial.status == Trial.PENDING or trial is chosen:
+                trial.status = Trial.RUNNING
+        running = [trial for trial in controller.trials if trial.status == Trial.RUNNING]
+        assert len(running) <= most
+        if not running and given == Supply.FINISHED:
+            break
+        trial = running[turn % len(running)]
+        name = json.loads(trial.config["task"])["trial"]
+        epochs[name] += 1
+        judge.on_trial_result(controller, trial, evaluation(epochs[name], 0.5))
+        if epochs[name] == 6:
+            trial.status = Trial.TERMINATED
+            supply.on_trial_complete(trial.name)
+            play.board.end(name, state="finished", epochs=6, seconds=1)
+    assert epochs == dict.fromkeys(("0001", "0002", "0003", "0004"), 6)
+    assert not judge.paused
