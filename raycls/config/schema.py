@@ -7,6 +7,7 @@ as steps per epoch, belong to the plan.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -367,6 +368,10 @@ class Run(Section):
         metric, mode = objective(self.search, self.evaluate.metric)
         if self.search.mode not in ("auto", mode):
             raise ValueError(f"search.mode: {self.search.mode} looks for the worst {metric}; leave it out, or {mode}")
+        target, highest = self.search.target, math.inf if metric == "loss" else 1.0
+        if not isinstance(target, str) and not 0 <= target <= highest:
+            valid = "0 or more" if metric == "loss" else "a share, from 0 to 1"
+            raise ValueError(f"search.target: {target:g} is never reached: {metric} is {valid}")
         if self.search.scheduler.name == "pbt" and self.search.algorithm == "grid":
             raise ValueError(
                 "search.scheduler.name: pbt changes values as it goes; with search.algorithm: grid each stays"

@@ -23,7 +23,7 @@ from raycls.launch.search_display import SearchDisplay
 from raycls.launch.search_plan import Search, open_search
 from raycls.launch.search_wording import end_text, search_lines, start_text, stop_text
 from raycls.launch.slots import Slots
-from raycls.launch.trainer import SIGNALS, StopRequest, device_of
+from raycls.launch.trainer import SIGNALS, StopRequest, connecting, device_of
 from raycls.report.search import plots
 from raycls.search.board import Move, Task
 from raycls.search.confirm import pair
@@ -68,7 +68,7 @@ def search(
     with StopRequest(display.abandon) as stop, ExitStack() as stack:
         plan = stack.enter_context(open_search(loaded, new=new, command=command, say=display.event))
         if not plan.is_done:
-            display.event("starting Ray" if not os.environ.get("RAY_ADDRESS") else "joining Ray")
+            display.event(connecting())
             with running_cluster() as cluster:
                 _Play(plan, cluster, stop, display).run()
         lines = search_lines(plan.board.ledger, plan.metric, plan.mode)

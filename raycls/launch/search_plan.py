@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raycls.config import load as config
+from raycls.config.duration import Duration
 from raycls.config.schema import Run
 from raycls.config.search import objective
 from raycls.config.space import Space
@@ -88,6 +89,7 @@ class Search:
         """What the search is, for the screen."""
         search, size = self.run.search, self.space.size()
         combinations = "infinitely many" if size is None else str(size)
+        combinations += f" combination{'' if size == 1 else 's'}"
         scheduler = search.scheduler
         facts = {
             "asha": f"asha, grace {scheduler.grace}, reduction {scheduler.reduction}, brackets {scheduler.brackets}",
@@ -96,7 +98,7 @@ class Search:
         }.get(scheduler.name, "none: every trial runs to its end")
         lines = [
             f"search     {self.folder.store.describe()}",
-            f"space      {', '.join(self.space.paths)}: {combinations} combinations",
+            f"space      {', '.join(self.space.paths)}: {combinations}",
             f"trials     {search.trials}, {search.algorithm}, {self.metric} ({self.mode}), scheduler {facts}",
             f"at a time  {arithmetic}",
         ]
@@ -152,7 +154,27 @@ def open_search(
             lambda chosen: _length(run, dataset, chosen),
             keep=lambda *what: keep(folder, *what),
         )
+        for line in _idle(run, board):
+            say(line)
         yield Search(run, folder, dataset, space, board, metric, mode, tuple(command))
+
+
+def _idle(run: Run, board: Board) -> list[str]:
+    """What the scheduler was set to and never comes to do, in one line."""
+    scheduler, length = run.search.scheduler, board.length({})
+    if scheduler.name == "none" or "train.duration" in board.space.paths:
+        return []
+    unit = scheduler.interval if scheduler.name == "pbt" else scheduler.grace
+    what = {"pbt": "no trial ever learns from another"}.get(scheduler.name, "no trial is stopped early")
+    option = "interval" if scheduler.name == "pbt" else "grace"
+    whole = {"ep": length.epochs, "st": float(length.steps), "%": 100.0}.get(unit.unit)
+    if whole is not None and unit.value >= whole:
+        return [f"search.scheduler.{option} {unit} is not below the {length.epochs:g} epochs of a trial: {what}"]
+    every = Duration(1, "ep") if isinstance(run.evaluate.every, str) else run.evaluate.every
+    gap = {"ep": every.value, "st": every.value / length.steps_per_epoch, "%": length.epochs * every.value / 100}
+    if gap.get(every.unit, 0.0) >= length.epochs:
+        return [f"evaluate.every {every}: trials of {length.epochs:g} epochs are evaluated at their end alone: {what}"]
+    return []
 
 
 def _length(run: Run, dataset: Dataset, chosen: Mapping[str, Any]) -> Length:

@@ -28,7 +28,7 @@ from raycls.launch.wording import STOPPING, plural
 from raycls.run.folder import RunFolder
 from raycls.train.plan import Plan
 
-__all__ = ["Outcome", "StopRequest", "device_of", "evaluate", "make_job", "train"]
+__all__ = ["Outcome", "StopRequest", "connecting", "device_of", "evaluate", "make_job", "train"]
 
 _EVALUATION_OPTIONS = (
     "scale.",
@@ -122,7 +122,7 @@ def evaluate(
         display.record(evaluating)
         summary = session.evaluate(job, World(device=torch.device(device)))
     else:
-        display.record(_event(_connecting()))
+        display.record(_event(connecting()))
         with running_cluster() as cluster:
             from raycls.launch.group import run_group
 
@@ -158,7 +158,7 @@ def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict
 
 def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
     run = prepared.run
-    display.record(_event(_connecting()))
+    display.record(_event(connecting()))
     with running_cluster() as cluster:
         from raycls.launch.elastic import train_in_groups
 
@@ -217,7 +217,8 @@ def _overridden(text: str, where: str, overrides: Sequence[str]) -> Run:
     return run
 
 
-def _connecting() -> str:
+def connecting() -> str:
+    """What is about to be done to have a Ray, in words."""
     address = os.environ.get("RAY_ADDRESS", "")
     return f"joining Ray at {address}" if address and address != "local" else "starting Ray"
 

@@ -60,6 +60,8 @@ def test_values_that_are_not_allowed(search: dict[str, Any], path: str) -> None:
         ({"search": {"metric": "loss", "mode": "max"}}, "search.mode", "the worst loss"),
         ({"search": {"mode": "min"}}, "search.mode", "the worst top1"),
         ({"evaluate": {"metric": "loss"}, "search": {"mode": "max"}}, "search.mode", "the worst loss"),
+        ({"search": {"target": 95}}, "search.target", "95 is never reached: top1"),
+        ({"search": {"target": -0.1, "metric": "loss"}}, "search.target", "never reached: loss"),
         ({"search": {"algorithm": "grid", "scheduler": {"name": "pbt"}}}, "search.scheduler.name", "grid"),
         ({"scale": {"workers": 2}, "search": {"gpus_per_trial": 0.5}}, "search.gpus_per_trial", "one worker"),
     ],

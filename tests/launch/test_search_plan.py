@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,12 @@ def space(*lines: str) -> str:
             ["search.yaml:12  search.max_flops", "no combination"],
         ),
         ("  confirm: {seeds: 1}\n" + _SPACE, ["search.yaml:12", "search.confirm.seeds"]),
+        ("  target: 95\n" + _SPACE, ["search.yaml:12", "95 is never reached: top1 is a share, from 0 to 1"]),
+        ("  target: -1\n  metric: loss\n" + _SPACE, ["-1 is never reached: loss is 0 or more"]),
+        (
+            space("optim.name: [sgd, adamw]", "optim.momentum: uniform(0.8, 0.99)"),
+            ["search.yaml:14", "no effect beside optim.name: adamw", "optim.momentum: {when: {optim.name: sgd}"],
+        ),
         ("", ["nothing to search", "search.space"]),
     ],
 )
@@ -328,6 +335,57 @@ def test_rungs_of_the_plots_are_in_epochs() -> None:
     for grace, rungs in (("1ep", [1, 2]), ("3st", [1, 2]), ("50%", [2]), ("5m", [])):
         with opened(f"search.scheduler={{grace: {grace}, reduction: 2}}", "run.name=s" + grace[:1]) as search:
             assert search.rungs_in_epochs() == pytest.approx(rungs)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("search.scheduler={grace: 4ep}", "grace 4ep is not below the 4 epochs of a trial: no trial is stopped early"),
+        ("search.scheduler={name: median, grace: 12st}", "grace 12st is not below"),
+        ("search.scheduler={grace: 100%}", "grace 100% is not below"),
+        (
+            "search.scheduler={name: pbt, interval: 5ep}",
+            "interval 5ep is not below the 4 epochs of a trial: no trial ever",
+        ),
+        ("evaluate.every=4ep", "evaluate.every 4ep: trials of 4 epochs are evaluated at their end alone"),
+        ("evaluate.every=12st", "evaluate.every 12st"),
+        ("search.scheduler={grace: 11st}", ""),
+        ("search.scheduler={grace: 1h}", ""),
+        ("search.scheduler={name: none}", ""),
+        ("evaluate.every=2ep", ""),
+    ],
+)
+def test_a_scheduler_that_never_does_anything_is_told(change: str, words: str) -> None:
+    write(_SPACE)
+    said: list[str] = []
+    with opened(change, said=said):
+        assert (len(said) == 1 and words in said[0]) if words else not said, said
+
+
+def test_the_command_that_holds_the_folder_is_named_while_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycls.launch.search_plan.HANDOVER_SECONDS", 1.5)
+    write(_SPACE)
+    said: list[str] = []
+    with opened(), pytest.raises(LaunchError, match="another process"), opened(said=said):
+        pass
+    assert len(said) == 1 and "waiting up to" in said[0] and f"{os.getpid()}" in said[0]
+
+
+@pytest.mark.parametrize(("workers", "cut", "allowed"), [(2, "auto", False), (2, "2", True), (0, "auto", True)])
+def test_trials_to_come_are_cut_as_those_before(workers: int, cut: str, allowed: bool) -> None:
+    write(_SPACE)
+    start(f"train.micro_batches={cut}")
+    with (
+        nullcontext() if allowed else pytest.raises(ConfigError, match=r"scale\.workers: 1 -> 2"),
+        opened(f"train.micro_batches={cut}", f"scale.workers={workers}", "data.executor=inline"),
+    ):
+        pass
+
+
+def test_a_space_of_one_is_one_combination() -> None:
+    write(space("optim.lr: [0.1]"))
+    with opened() as search:
+        assert search.header("")[1] == "space      optim.lr: 1 combination"
 
 
 def test_an_error_of_a_combination_names_it(raycls: Command) -> None:
