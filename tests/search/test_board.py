@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.play import Play
 
 from raycls.config.search import SearchConfig
 from raycls.config.space import Parameter, Space
+from raycls.errors import CheckpointError
 from raycls.run.store import Store
 from raycls.search.ledger import Ledger
 
@@ -131,6 +133,26 @@ def test_a_trial_whose_line_is_lost_is_started_again(tmp_path: Path, scheduler: 
         assert {name: again.ledger.trials[name].results for name in others} == {
             name: item.results for name, item in others.items()
         }
+
+
+@pytest.mark.faults
+def test_a_disk_that_is_full_costs_nothing_once_there_is_room(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "none", folder], capture_output=True).returncode:
+        pytest.skip("needs root, to mount a small disk")
+    try:
+        whole = Play(tmp_path / "whole", _SPACE, config("asha", trials=12), grows).run()
+        with pytest.raises(CheckpointError, match="free some space"):
+            Play(folder / "search", _SPACE, config("asha", trials=12), grows).run()
+        known = Ledger(Store(folder / "search")).lines
+        assert 10 < len(known) < len(whole.ledger.lines)
+        subprocess.run(["mount", "-o", "remount,size=1m", folder], check=True)
+        again = Play(folder / "search", _SPACE, config("asha", trials=12), grows).run()
+        assert repr(again.decided) == repr(whole.decided)
+        assert again.ledger.lines[: len(known)] == known
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def test_these_searches_decide_something(tmp_path: Path) -> None:
