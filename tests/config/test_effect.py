@@ -133,7 +133,7 @@ def searching(space: str, rest: str = "") -> str:
             "optim.name: adamw",
         ),
         (
-            "    optim.name: [sgd, adam, adamw]\n    optim.momentum: {when: {optim.name: [sgd, adam]}, values: [1]}\n",
+            "    optim.name: [sgd, adam, adamw]\n    optim.momentum: {when: {optim.name: [sgd, adam]}, values: [0]}\n",
             "optim.name: adam",
         ),
         # without the condition's value, optim.name is the adamw of the rest
