@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from harness.jobs import write_arrays
 
 from raycls.config.load import load
@@ -74,6 +75,8 @@ def play(monkeypatch: pytest.MonkeyPatch, event: Event, *overrides: str) -> tupl
     """A whole command, and what it said."""
     monkeypatch.setattr(searching, "running_cluster", no_cluster)
     monkeypatch.setattr(searching, "_Play", Playing)
+    monkeypatch.setattr("raycls.launch.mailbox.make_mailbox", lambda: None)
+    monkeypatch.setattr(ray, "init", lambda *words, **more: pytest.fail("Ray was started"))
     monkeypatch.setattr(Playing, "happens", staticmethod(event))
     said = io.StringIO()
     with PlainSearchDisplay(said) as display:
