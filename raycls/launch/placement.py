@@ -144,7 +144,9 @@ class Demand:
 
     def renew(self) -> None:
         """Ask, or ask again before it is forgotten; cheap enough to be called at any time."""
-        from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as autoscaling
+        from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
+
+        autoscaling: Any = autoscaling_coordinator_client  # not made for others, and the only one whose requests end
 
         if time.monotonic() - self._asked < _RENEW_SECONDS:
             return

@@ -9,20 +9,20 @@ from harness.runs import Site
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_one_three_two_workers(site: Site) -> None:
     """Two nodes join a cluster of one, then one of them is killed: the bits and the ledger of the reference."""
     name = "elastic"
     words = ("train", "small.yaml", f"run.name={name}", "scale.workers=[1, 3]", "scale.resize_every=2s")
     site.slow(True)
     with standing(1) as cluster, site.raycls(*words, env=cluster.environment) as command:
-        command.until(lambda: site.step(name) >= 3, 200)
+        command.until(lambda: site.step(name) >= 3, 300)
         with joined(cluster, 1), joined(cluster, 1) as node:
-            command.until(lambda: site.attempts(name)[-1]["workers"] == 3, 200)
+            command.until(lambda: site.attempts(name)[-1]["workers"] == 3, 300)
             reached = site.attempts(name)[-1]["step"]
-            command.until(lambda: site.step(name) >= reached + 4, 200)
+            command.until(lambda: site.step(name) >= reached + 4, 300)
             node.kill_all()
-            command.until(lambda: site.attempts(name)[-1]["workers"] == 2, 200)
+            command.until(lambda: site.attempts(name)[-1]["workers"] == 2, 300)
             site.slow(False)
             assert command.wait(300) == 0, command.said()
         sizes = [attempt["workers"] for attempt in site.attempts(name)]

@@ -54,7 +54,7 @@ def standing(cpus: int, *, dashboard: bool = False, address: str = "127.0.0.1") 
     words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     # The guard is for pytest itself: a time limit ends it without a teardown.
     with guarded(str(folder)), start(words, folder, name="foreign", env=outside) as head:
-        head.until(lambda: "Ray runtime started" in head.stdout, 120)
+        head.until(lambda: "Ray runtime started" in head.stdout, 240)
         environment = {"RAY_ADDRESS": f"{address}:{port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         yield Foreign(head, environment)
         head.kill_all()  # it would drain for half a minute
@@ -78,7 +78,7 @@ def joined(
     words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     outside["RAY_ADDRESS"] = ""
     with start(words, folder, name="node", env=outside) as node:
-        node.until(lambda: "Ray runtime started" in node.stdout, 120)
+        node.until(lambda: "Ray runtime started" in node.stdout, 240)
         yield node
         node.kill_all()
         node.assert_gone(10)
