@@ -13,7 +13,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow]
 def test_one_three_two_workers(site: Site) -> None:
     """Two nodes join a cluster of one, then one of them is killed: the bits and the ledger of the reference."""
     name = "elastic"
-    words = ("train", "small.yaml", f"run.name={name}", "scale.workers=[1, 3]", "scale.resize_every=2s")
+    long = "train.duration=15ep"
+    with site.raycls("train", "small.yaml", "run.name=steady", "scale.workers=0", long) as command:
+        assert command.wait(200) == 0, command.said()
+    words = ("train", "small.yaml", long, f"run.name={name}", "scale.workers=[1, 3]", "scale.resize_every=2s")
     site.slow(True)
     with standing(1) as cluster, site.raycls(*words, env=cluster.environment) as command:
         command.until(lambda: site.step(name) >= 3, 300)
@@ -30,7 +33,7 @@ def test_one_three_two_workers(site: Site) -> None:
         assert "there is room for more workers; going on from step" in command.stdout
         assert "workers were lost" in command.stdout
         assert set(state(cluster.environment)["groups"].values()) <= {"REMOVED"}
-    site.assert_same(name)
+    site.assert_same(name, "steady")
     with site.raycls("ledger", name) as check:
         assert check.wait(60) == 0, check.said()
-        assert check.stdout.startswith("exact: 80 steps, 5 whole epochs of 1003 samples")
+        assert check.stdout.startswith("exact: 240 steps, 15 whole epochs of 1003 samples")
