@@ -138,7 +138,7 @@ class Recorder:
             self.ledger.flush()
             self.worker.check()  # rank 0 must not be ahead of the others' ledgers
         if self.writer is not None and self.history is not None:
-            self.folder.store.flush()  # a remote store must not lack the lines before its checkpoint
+            # The thread brings the history to a remote store first: it must not lack the lines before a checkpoint.
             self.writer.submit(snapshot(state.step, state.trees()), best=self._best_to_keep)
         self._best_to_keep = None
 

@@ -113,8 +113,10 @@ def train(job: Job, world: World) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(_generators_put_back())
+        lock = Lock(folder, "train", timeout=HANDOVER_SECONDS, say=partial(_tell, world))
+        folder.store.tell(partial(_tell, world))
         if world.rank == 0:
-            stack.enter_context(Lock(folder, "train", timeout=HANDOVER_SECONDS, say=partial(_tell, world)))
+            stack.enter_context(lock)
         stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start["step"], world)
@@ -123,7 +125,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         worker.elapsed_before = state.elapsed
         recorder = Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, curves=job.curves)
         stack.enter_context(recorder)
-        worker.pending_error = recorder.pending_error
+        worker.pending_error = lambda: recorder.pending_error() or lock.error
         judged.watch(state, recorder)
         if job.reduction == "exact" and job.device == "cpu":
             _compare_cpus(worker, world)
