@@ -2,8 +2,9 @@
 
 `checkpoints/step-00001234/` is one checkpoint (see `archive`). Order of a write: all files and the manifest
 into a hidden folder, each on the disk (fsync); one rename; read back and verified; `best.json`; only then are
-older ones deleted. A remote store has no rename, so there the manifest, put last and deleted first, is what makes a
-checkpoint complete: without it the rest is what an interrupted write or deletion left, and is cleared away. Only the holder of the run folder's lock may write here.
+older ones deleted. A remote store has no rename, so there the manifest, put last and deleted first, is what makes
+a checkpoint complete: what has none was left by an interrupted write or deletion, and is cleared away. Only the
+holder of the run folder's lock may write here.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -222,6 +223,12 @@ class S3:
         except self.client.exceptions.NoSuchKey:
             return None
 
+    def restore(self, before: Mapping[str, bytes]) -> None:
+        """Make the bucket hold what `objects()` gave before."""
+        self.empty()
+        for name, data in before.items():
+            self.client.put_object(Bucket=BUCKET, Key=name, Body=data)
+
     def empty(self) -> None:
         self.proxy.reset()
         for name in self.objects():
@@ -235,6 +242,7 @@ def serving() -> Iterator[S3]:
     from botocore.config import Config
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()

@@ -39,13 +39,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_REMOTE_POLL", 0.1)
 
 
-def elsewhere(s3: S3, **changes: object) -> None:
-    """Make the claims in the bucket those of another machine."""
-    for name, data in s3.objects("runs/x/lock/").items():
-        claim = {**json.loads(data), "machine": "another", **changes}
-        s3.client.put_object(Bucket="bucket", Key=f"runs/x/lock/{name}", Body=json.dumps(claim).encode())
-
-
 def test_one_holder_at_a_time_and_nothing_stays(s3: S3) -> None:
     folder = RunFolder(s3.uri("runs/x"))
     with Lock(folder, "train") as held:
@@ -104,6 +97,7 @@ def test_another_machine_that_is_silent_is_dead_and_one_that_beats_is_not(
         assert 1.4 < time.monotonic() - began < 20
     assert len(said) == 1 and "process 7 on far" in said[0]
 
+    s3.client.put_object(Bucket="bucket", Key="runs/x/lock/a.json", Body=json.dumps(claim).encode())
     stop = threading.Event()
 
     def beat() -> None:
