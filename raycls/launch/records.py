@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
 
@@ -72,6 +72,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with ExitStack() as stack:  # each is closed, whatever another one raises
+            if error is not None:
+                stack.enter_context(suppress(RayclsError))  # what ends the run is told, not what follows from it
             for opened in (self.writer, self.history, self.ledger):
                 if opened is not None:
                     stack.callback(opened.close)

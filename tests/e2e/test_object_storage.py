@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.object_store import KEY, S3, SECRET
 from harness.processes import Command, start, titled
 from harness.runs import Site
+from harness.searches import SEARCH
 
 from raycls.run import ledger as ledgers
 from raycls.run.folder import RunFolder
@@ -115,7 +117,7 @@ def test_away_for_good_ends_the_run_in_time_and_the_same_command_goes_on(site: S
         reached, began = step(s3, "cut"), time.monotonic()
         assert command.wait(150) == 1, command.said()
         print(f"ended {time.monotonic() - began:.1f} s after the storage went away, with a patience of 3 s")
-        assert "could not be written" in command.stderr and "s3://bucket/runs/cut/checkpoints" in command.stderr
+        assert "could not be written" in command.stderr and "where: s3://bucket/runs/cut/" in command.stderr
         assert f"127.0.0.1 port {s3.proxy.port}" in command.stderr or f"127.0.0.1:{s3.proxy.port}" in command.stderr
         assert "the same command goes on" in command.stderr and "Traceback" not in command.said()
         assert not list(Path("/tmp").glob(f"raycls-{command.process.pid}-*"))
@@ -149,3 +151,24 @@ def test_two_workers_on_ray_away_for_five_seconds_and_killed(site: Site, s3: S3)
     assert len(RunFolder(s3.uri("runs/ray")).attempts()) == 3
     assert_same(site, s3, "ray")
     assert not [name for name in s3.objects("runs/ray/") if name.startswith("ray-")]
+
+
+def test_a_search_is_killed_and_goes_on(site: Site, s3: S3) -> None:
+    (site.folder / "search.yaml").write_text(SEARCH)
+    words = ("search", "search.yaml", "search.trials=3", f"run.storage={s3.uri('runs')}")
+
+    def lines(kind: str) -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in (s3.read("runs/search/trials.jsonl") or b"").splitlines()]
+        return [line for line in found if line["kind"] == kind]
+
+    with site.raycls(*words, env=s3.environment) as command:
+        command.until(lambda: len(lines("result")) >= 2, 300)
+        command.kill_all()
+    with site.raycls(*words, env=s3.environment) as command:
+        assert command.wait(400) == 0, command.said()
+        assert "s3://bucket/runs/search/best.yaml" in command.stdout
+    assert len(lines("start")) == 2
+    assert {line["trial"] for line in lines("end")} == {"0001", "0002", "0003"}
+    results = [(line["trial"], line["step"]) for line in lines("result")]
+    assert len(results) == len(set(results))
+    assert s3.read("runs/search/best.yaml") and s3.read("runs/search/trials.csv")
