@@ -54,10 +54,12 @@ class History:
 
     def close(self) -> None:
         """`flush`, and end the event file. May be called twice."""
-        self.flush()
-        if self._events is not None:
-            events, self._events = self._events, None
-            events.close()
+        events, self._events = self._events, None
+        try:
+            self.flush()
+        finally:
+            if events is not None:
+                events.close()
 
 
 def read(folder: RunFolder) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from harness.searches import SEARCH
 from raycls.run import ledger as ledgers
 from raycls.run.folder import RunFolder
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 IMPATIENT = "from raycls.run import endurance; endurance.PATIENCE = 3.0; from raycls.cli import main; main()"
 
@@ -136,18 +136,18 @@ def test_away_for_good_ends_the_run_in_time_and_the_same_command_goes_on(site: S
 def test_two_workers_on_ray_away_for_five_seconds_and_killed(site: Site, s3: S3) -> None:
     site.slow(True)
     with train(site, s3, "ray", "scale.workers=2") as command:
-        command.until(lambda: step(s3, "ray") >= 7)
+        command.until(lambda: step(s3, "ray") >= 7, 400)
         happened = in_the_middle_of_a_checkpoint(s3, away(s3, 5.0))
         command.until(happened.is_set)
         reached = step(s3, "ray")
-        command.until(lambda: step(s3, "ray") >= reached + 14)
+        command.until(lambda: step(s3, "ray") >= reached + 14, 300)
         titled(command.processes(), "ray::RayTrainWorker")[0].kill()
-        command.until(lambda: len(RunFolder(s3.uri("runs/ray")).attempts()) == 2)
+        command.until(lambda: len(RunFolder(s3.uri("runs/ray")).attempts()) == 2, 300)
         assert "does not answer" in command.stdout
         command.kill_all()
     site.slow(False)
     with train(site, s3, "ray", "scale.workers=2") as command:
-        assert command.wait(200) == 0, command.said()
+        assert command.wait(400) == 0, command.said()
     assert len(RunFolder(s3.uri("runs/ray")).attempts()) == 3
     assert_same(site, s3, "ray")
     assert not [name for name in s3.objects("runs/ray/") if name.startswith("ray-")]
