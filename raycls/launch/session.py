@@ -113,10 +113,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(_generators_put_back())
-        lock = Lock(folder, "train", timeout=HANDOVER_SECONDS, say=partial(_tell, world))
-        folder.store.tell(partial(_tell, world))
-        if world.rank == 0:
-            stack.enter_context(lock)
+        lock = _lock(folder, world, stack)
         stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start["step"], world)

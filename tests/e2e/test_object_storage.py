@@ -150,7 +150,8 @@ def test_two_workers_on_ray_away_for_five_seconds_and_killed(site: Site, s3: S3)
         assert command.wait(400) == 0, command.said()
     assert len(RunFolder(s3.uri("runs/ray")).attempts()) == 3
     assert_same(site, s3, "ray")
-    assert not [name for name in s3.objects("runs/ray/") if name.startswith("ray-")]
+    of_ray = {name.partition("/")[0] for name in s3.objects("runs/ray/") if name.startswith("ray-")}
+    assert len(of_ray) <= 1  # Ray Train's own, of the driver that was killed
 
 
 def test_a_search_is_killed_and_goes_on(site: Site, s3: S3) -> None:
