@@ -176,6 +176,16 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
         return evaluate_model(model, slices, task, worker, batches=batches, classes=job.dataset.classes)
 
 
+def _lock(folder: RunFolder, world: World, stack: ExitStack) -> Lock:
+    """The lock of the run folder, held by rank 0 until `stack` is left; the display hears of a storage that is away."""
+    say = partial(_tell, world)
+    folder.store.tell(say)
+    lock = Lock(folder, "train", timeout=HANDOVER_SECONDS, say=say)
+    if world.rank == 0:
+        stack.enter_context(lock)
+    return lock
+
+
 def _together(worker: Worker, build: Callable[[], Any]) -> Any:
     """Run `build` on every rank; where one rank fails, all raise."""
     made, error = None, None
