@@ -139,7 +139,9 @@ def ledger(run: RunFolderArgument) -> None:
     from raycls.run.folder import RunFolder
     from raycls.run.store import Store
 
-    report = ledgers.check(RunFolder(Store(folder)))
+    store = Store(folder)
+    store.check()
+    report = ledgers.check(RunFolder(store))
     typer.echo("\n".join(ledger_lines(report)))
     raise typer.Exit(EXIT_DONE if report.ok else EXIT_FAILED)
 

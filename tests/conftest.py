@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from harness.object_store import S3
     from harness.runs import Foreign, Site
 
 
@@ -26,3 +27,22 @@ def foreign() -> Iterator[Foreign]:
 
     with standing(3) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """A bucket over HTTP that all tests share."""
+    from harness.object_store import serving
+
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3) -> Iterator[S3]:
+    """The bucket, empty, behind a proxy that does as it should until it is told not to."""
+    s3_server.proxy.stop()
+    s3_server.proxy.start()
+    s3_server.empty()
+    yield s3_server
+    s3_server.proxy.reset()

@@ -18,7 +18,7 @@ def has_secret(address: str) -> bool:
         return False
     scheme, _, rest = address.partition("://")
     user, at, _ = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
-    if at and (":" in user or scheme.lower() in _KEYS):
+    if at and (":" in user or (scheme.lower() in _KEYS and user != "anonymous")):  # which stands for: no credentials
         return True
     return _OPTION.search(address) is not None
 

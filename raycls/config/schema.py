@@ -44,7 +44,9 @@ class RunSection(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = "run"
     """Name of the run folder. Default: the name of the config file. The same name resumes the run."""
     storage: Annotated[str, Field(min_length=1)] = "runs"
-    """Folder or URI (`s3://...`) that holds run folders. Credentials come from the environment."""
+    """Folder or URI that holds run folders: `s3://bucket/runs?region=eu-west-1`, `gs://`, `abfs://`, or an S3 server of
+    your own, `s3://bucket/runs?endpoint_override=host:9000&scheme=http&region=us-east-1`. Credentials come from the
+    environment."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the initial weights, the order of samples, augmentation and dropout."""
 

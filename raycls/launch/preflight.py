@@ -78,6 +78,8 @@ def prepare(
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
     augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
     folder = RunFolder.at(run.run.storage, run.run.name)
+    folder.store.tell(say)
+    folder.store.check()
     if not new:
         _refuse_search(folder)
     resumed = not new and _has_begun(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
 
@@ -72,6 +72,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with ExitStack() as stack:  # each is closed, whatever another one raises
+            if error is not None:
+                stack.enter_context(suppress(RayclsError))  # what ends the run is told, not what follows from it
             for opened in (self.writer, self.history, self.ledger):
                 if opened is not None:
                     stack.callback(opened.close)
@@ -138,7 +140,7 @@ class Recorder:
             self.ledger.flush()
             self.worker.check()  # rank 0 must not be ahead of the others' ledgers
         if self.writer is not None and self.history is not None:
-            self.folder.store.flush()  # a remote store must not lack the lines before its checkpoint
+            # The thread brings the history to a remote store first: it must not lack the lines before a checkpoint.
             self.writer.submit(snapshot(state.step, state.trees()), best=self._best_to_keep)
         self._best_to_keep = None
 

@@ -362,7 +362,14 @@ def _ending(plan: Search, interrupted: str, winner: str | None) -> list[str]:
         why = "search.budget is used up: with a larger one" if interrupted == "budget" else "stopped:"
         return [f"{why} the same command goes on with the search", f"search     {folder}"]
     lines = [f"search     {folder}"]
-    return [*lines, f"next       raycls train {shlex.quote(f'{folder}/{BEST}')}"] if winner is not None else lines
+    if winner is None:
+        return lines
+    best = f"{folder}/{BEST}"
+    local = plan.folder.store.is_local
+    return [
+        *lines,
+        f"next       raycls train {shlex.quote(best)}" if local else f"next       copy {best} here and train it",
+    ]
 
 
 def _all_failed(plan: Search) -> LaunchError:

@@ -133,13 +133,15 @@ def open_search(
         )
     space = space_of(run)
     _check_names(run, space, loaded.origins)
+    folder = RunFolder.at(run.run.storage, run.run.name)
+    folder.store.tell(say)
+    folder.store.check()
     dataset = open_dataset(run.data)
     _check_splits(run, dataset)
     metric, mode = objective(run.search, run.evaluate.metric)
     fits = within(run, len(dataset.classes), lambda varied: image_size(varied, dataset, plan_of(varied, dataset)))
     sampler = make_sampler(space, run.search, mode=mode, fits=fits)
     _check_budget(sampler.suggest, loaded.origins)
-    folder = RunFolder.at(run.run.storage, run.run.name)
     if new and (moved := folder.set_aside()):
         say(f"the earlier search is now {moved}")
     with Lock(folder, "search", timeout=HANDOVER_SECONDS, say=say):

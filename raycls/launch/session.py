@@ -113,8 +113,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(_generators_put_back())
-        if world.rank == 0:
-            stack.enter_context(Lock(folder, "train", timeout=HANDOVER_SECONDS, say=partial(_tell, world)))
+        lock = _lock(folder, world, stack)
         stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start["step"], world)
@@ -123,7 +122,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         worker.elapsed_before = state.elapsed
         recorder = Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, curves=job.curves)
         stack.enter_context(recorder)
-        worker.pending_error = recorder.pending_error
+        worker.pending_error = lambda: recorder.pending_error() or lock.error
         judged.watch(state, recorder)
         if job.reduction == "exact" and job.device == "cpu":
             _compare_cpus(worker, world)
@@ -175,6 +174,16 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
         model, task = _together(worker, partial(_build_final, run, job, world))
         slices = stream.evaluation(0, batches, world.size)
         return evaluate_model(model, slices, task, worker, batches=batches, classes=job.dataset.classes)
+
+
+def _lock(folder: RunFolder, world: World, stack: ExitStack) -> Lock:
+    """The lock of the run folder, held by rank 0 until `stack` is left; the display hears of a storage that is away."""
+    say = partial(_tell, world)
+    folder.store.tell(say)
+    lock = Lock(folder, "train", timeout=HANDOVER_SECONDS, say=say)
+    if world.rank == 0:
+        stack.enter_context(lock)
+    return lock
 
 
 def _together(worker: Worker, build: Callable[[], Any]) -> Any:

@@ -87,6 +87,7 @@ def evaluate(
     the data is. Another option is refused, the model and its arithmetic are those of the training.
     """
     store = RunFolder(folder)
+    store.store.check()
     if not store.store.exists(RunFolder.WEIGHTS):
         raise ConfigError(
             "there are no trained weights to evaluate",

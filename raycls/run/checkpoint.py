@@ -2,8 +2,9 @@
 
 `checkpoints/step-00001234/` is one checkpoint (see `archive`). Order of a write: all files and the manifest
 into a hidden folder, each on the disk (fsync); one rename; read back and verified; `best.json`; only then are
-older ones deleted. A remote store has no rename, so there the manifest, put last, is what makes a checkpoint
-complete. Only the holder of the run folder's lock may write here.
+older ones deleted. A remote store has no rename, so there the manifest, put last and deleted first, is what makes
+a checkpoint complete: what has none was left by an interrupted write or deletion, and is cleared away. Only the
+holder of the run folder's lock may write here.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def _commit_local(folder: RunFolder, state: Snapshot, best: Mapping[str, Any] | 
 
 def _commit_remote(folder: RunFolder, state: Snapshot, best: Mapping[str, Any] | None) -> None:
     store, name = folder.store, folder.checkpoint(state.step)
-    staging = Path(tempfile.mkdtemp(prefix="raycls-checkpoint-"))
+    staging = Path(tempfile.mkdtemp(prefix=f"raycls-{os.getpid()}-checkpoint"))  # swept up after a kill
     try:
         described = archive.write(Store(staging), "", state, best)
         store.flush()  # history and ledger are never behind a checkpoint
@@ -207,7 +208,7 @@ def _make_way(folder: RunFolder, step: int) -> None:
         return
     aside = f"{folder.CHECKPOINTS}/.replaced-step-{step:08d}"
     folder.store.delete_tree(aside)
-    folder.store.move(name, aside)
+    folder.store.move(name, aside, last=archive.MANIFEST)
 
 
 def _rotate(folder: RunFolder, keep: int, best: Mapping[str, Any] | None) -> None:
@@ -237,6 +238,11 @@ def _clear_leftovers(folder: RunFolder) -> None:
             _settle_replaced(folder, path, int(replaced[1]))
         elif name.startswith((".step-", ".old-step-")):
             folder.store.delete_tree(path)
+    if not folder.store.is_local:
+        complete = set(folder.steps())
+        for step in _present(folder):
+            if step not in complete:
+                folder.store.delete_tree(folder.checkpoint(step))
 
 
 def _settle_replaced(folder: RunFolder, path: str, step: int) -> None:
@@ -244,7 +250,7 @@ def _settle_replaced(folder: RunFolder, path: str, step: int) -> None:
     name = folder.checkpoint(step)
     if not archive.is_good(folder.store, name, step) and archive.is_good(folder.store, path, step):
         folder.store.delete_tree(name)
-        folder.store.move(path, name)
+        folder.store.move(path, name, last=archive.MANIFEST)
     else:
         folder.store.delete_tree(path)
 
@@ -261,7 +267,7 @@ def _put_aside(folder: RunFolder, step: int) -> str:
     while folder.store.exists(target):
         number += 1
         target = f"{base}-{number}"
-    folder.store.move(folder.checkpoint(step), target)
+    folder.store.move(folder.checkpoint(step), target, last=archive.MANIFEST)
     return folder.store.describe(target)
 
 

@@ -149,7 +149,7 @@ class RunFolder:
             number = 1
             while self.store.sibling(f"{name}.old-{number}").exists():
                 number += 1
-            return self.store.rename(f"{name}.old-{number}").describe()
+            return self.store.rename(f"{name}.old-{number}", leaving=self.LOCK).describe()
 
     def _sweep(self) -> None:
         for folder in ("", f"{self.MODEL}/"):

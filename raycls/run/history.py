@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import tempfile
 import time
@@ -48,13 +49,17 @@ class History:
     def flush(self) -> None:
         """Bring every line to the disk, or to the remote store, before returning."""
         self._folder.store.append_lines(self._folder.HISTORY, [], sync=True)
+        if self._events is not None:
+            self._events.upload()
 
     def close(self) -> None:
         """`flush`, and end the event file. May be called twice."""
-        self.flush()
-        if self._events is not None:
-            events, self._events = self._events, None
-            events.close()
+        events, self._events = self._events, None
+        try:
+            self.flush()
+        finally:
+            if events is not None:
+                events.close()
 
 
 def read(folder: RunFolder) -> list[dict[str, Any]]:
@@ -102,7 +107,7 @@ class _Events:
         self._messages: Any = event_pb2  # their names are made when they are imported
         self._summaries: Any = summary_pb2
         local = folder.path(folder.EVENTS)
-        self._temporary = Path(tempfile.mkdtemp(prefix="raycls-events-")) if local is None else None
+        self._temporary = Path(tempfile.mkdtemp(prefix=f"raycls-{os.getpid()}-events")) if local is None else None
         place = local or self._temporary
         with folder.store.explaining("written", folder.EVENTS):
             if place is not None:
@@ -128,13 +133,20 @@ class _Events:
         with self._folder.store.explaining("written", self._folder.EVENTS):
             self._writer.flush()
 
-    def close(self) -> None:
-        with self._folder.store.explaining("written", self._folder.EVENTS):
-            self._writer.close()
+    def upload(self) -> None:
+        """Bring the file to a remote store."""
         if self._temporary is not None:
             for file in sorted(self._temporary.iterdir()):
                 self._folder.store.upload_file(file, f"{self._folder.EVENTS}/{file.name}")
-            shutil.rmtree(self._temporary)
+
+    def close(self) -> None:
+        try:
+            with self._folder.store.explaining("written", self._folder.EVENTS):
+                self._writer.close()
+            self.upload()
+        finally:
+            if self._temporary is not None:
+                shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _add(self, event: Any) -> None:
         with self._folder.store.explaining("written", self._folder.EVENTS):

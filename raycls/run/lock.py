@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from raycls.errors import LaunchError
+from raycls.errors import LaunchError, RayclsError
+from raycls.run.lease import SILENCE, Lease
 from raycls.run.store import Store
 
 __all__ = ["HANDOVER_SECONDS", "Lock"]
@@ -23,6 +24,7 @@ __all__ = ["HANDOVER_SECONDS", "Lock"]
 HANDOVER_SECONDS = 60.0
 """How long a new process waits for the one that wrote before it: a killed one is gone within seconds."""
 _POLL = 0.1
+_REMOTE_POLL = 1.0
 _PATIENCE = 1.0
 """Seconds that are waited without a word."""
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -38,8 +40,8 @@ class Lock:
     """Held by the process that writes to a run folder; the kernel frees it when that process ends, however.
 
     `with Lock(folder, "train"): ...`. Waits up to `timeout` seconds for another holder, then raises LaunchError
-    that names it; `say` hears of a wait that is longer than a moment. A store that is not local has no lock: object
-    stores offer none.
+    that names it; `say` hears of a wait that is longer than a moment. A store that is not local has a lease instead,
+    see `Lease`: look at `error` before relying on it. There a wait ends only when the holder is known to live, or dead.
     """
 
     def __init__(
@@ -56,6 +58,12 @@ class Lock:
         self._timeout = timeout
         self._say = say
         self._descriptor: int | None = None
+        self._lease: Lease | None = None
+
+    @property
+    def error(self) -> RayclsError | None:
+        """Why the folder must not be written to any more: another process took a lease over. None otherwise."""
+        return self._lease.error if self._lease is not None else None
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -68,20 +76,26 @@ class Lock:
 
     def acquire(self) -> None:
         """Take the lock. Makes the run folder where it is missing."""
-        if self.path is None or self._descriptor is not None:
+        if self._descriptor is not None or self._lease is not None:
             return
+        lease = Lease(self._store, self._purpose) if self.path is None else None
         began, told = time.monotonic(), False
-        while not self._try(self.path):
+        while not (lease.try_acquire() if lease is not None else self._try()):
             waited = time.monotonic() - began
-            if waited >= self._timeout:
-                raise self._refusal(self.path)
+            if waited >= self._timeout and (lease is None or lease.is_certain):
+                raise self._refusal(lease)
             if waited >= _PATIENCE and not told:
-                self._say(f"waiting up to {self._timeout:.0f} s for the run folder: used by {_holder(self.path)}")
+                longest = max(self._timeout, SILENCE + _PATIENCE) if lease is not None else self._timeout
+                self._say(f"waiting up to {longest:.0f} s for the run folder: used by {self._holder(lease)}")
                 told = True
-            time.sleep(_POLL)
+            time.sleep(_POLL if lease is None else _REMOTE_POLL)
+        self._lease = lease
 
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not held."""
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            lease.release()
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
@@ -91,7 +105,10 @@ class Lock:
         finally:
             os.close(descriptor)
 
-    def _try(self, path: Path) -> bool:
+    def _try(self) -> bool:
+        path = self.path
+        if path is None:
+            return False
         self._store.make_folder()
         with self._store.explaining("opened", "lock"):
             try:
@@ -118,12 +135,14 @@ class Lock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
 
-    def _refusal(self, path: Path) -> LaunchError:
-        holder = _holder(path)
+    def _holder(self, lease: Lease | None) -> str:
+        return lease.holder() if lease is not None else _holder(self.path) if self.path else ""
+
+    def _refusal(self, lease: Lease | None) -> LaunchError:
         return LaunchError(
             "another process is using this run folder",
-            where=str(path.parent),
-            found=holder,
+            where=self._store.describe(),
+            found=self._holder(lease),
             valid="one process at a time",
             fix="wait for it to end or stop it, or set run.name to another name",
         )

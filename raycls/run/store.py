@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,9 @@ class Store:
         if _SCHEME.match(text) and not text.startswith("file://"):
             _refuse_secrets(text)
             self.uri = text.rstrip("/")
-            self._files: LocalFiles | RemoteFiles = _open_remote(text)
+            from raycls.run.object_storage import open_storage
+
+            self._files: LocalFiles | RemoteFiles = open_storage(text)
         else:
             plain = unquote(urlsplit(text).path) if text.startswith("file://") else text
             root = Path(os.path.abspath(os.path.expanduser(plain)))
@@ -50,12 +52,16 @@ class Store:
     @classmethod
     def from_filesystem(cls, filesystem: Any, base: str) -> Store:
         """A store on a `pyarrow.fs.FileSystem` under the path `base`. Its `uri` is for messages only."""
+        from raycls.run.endurance import Endurance
         from raycls.run.remote import RemoteFiles
 
+        uri = f"{filesystem.type_name}:{base}"
+        return cls._on(RemoteFiles(filesystem, base, Endurance(uri)), uri)
+
+    @classmethod
+    def _on(cls, files: LocalFiles | RemoteFiles, uri: str) -> Store:
         store = cls.__new__(cls)
-        store.uri = f"{filesystem.type_name}:{base}"
-        store._files = RemoteFiles(filesystem, base)
-        store._flushed = time.monotonic()
+        store.uri, store._files, store._flushed = uri, files, time.monotonic()
         return store
 
     @property
@@ -67,20 +73,33 @@ class Store:
         name = _checked(name)
         if isinstance(self._files, LocalFiles):
             return Store(self._files.path(name))
-        store = Store.from_filesystem(self._files.filesystem, self._files.path(name))
         address, mark, options = self.uri.partition("?")
-        store.uri = f"{address.rstrip('/')}/{name}{mark}{options}"
-        return store
+        return Store._on(self._files.below(self._files.path(name)), f"{address.rstrip('/')}/{name}{mark}{options}")
 
     def sibling(self, name: str) -> Store:
         """The store `name` beside this one."""
         if isinstance(self._files, LocalFiles):
             return Store(self._files.root.with_name(name))
         parent, _, _ = self._files.base.rpartition("/")
-        store = Store.from_filesystem(self._files.filesystem, f"{parent}/{name}")
         address, mark, options = self.uri.partition("?")
-        store.uri = f"{address.rpartition('/')[0]}/{name}{mark}{options}"
-        return store
+        uri = f"{address.rpartition('/')[0]}/{name}{mark}{options}"
+        return Store._on(self._files.below(f"{parent}/{name}"), uri)
+
+    def hasty(self) -> Store:
+        """The same store for one who does not wait for a storage that is away. Holds no appended lines."""
+        return self if isinstance(self._files, LocalFiles) else Store._on(self._files.hasty(), self.uri)
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Have `say` hear, from any thread, when the storage is away and when it is back. Else a log does."""
+        if not isinstance(self._files, LocalFiles):
+            self._files.endurance.say = say
+
+    def check(self) -> None:
+        """Ask a remote storage whether it can be used: ConfigError for a mistake in its address, told in seconds."""
+        if not isinstance(self._files, LocalFiles):
+            from raycls.run.object_storage import check
+
+            check(self._files, self.uri)
 
     def local_path(self, name: str = "") -> Path | None:
         """The absolute path of `name`, or None where the store is not local."""
@@ -161,21 +180,36 @@ class Store:
             self._files.flush()
         self._flushed = time.monotonic()
 
-    def move(self, source: str, target: str) -> None:
-        """Rename a file or folder. The target must not exist. Remote: copied, then deleted."""
-        with self.explaining("moved", source):
-            self._files.move(_checked(source), _checked(target))
+    def move(self, source: str, target: str, *, last: str = "") -> None:
+        """Rename a file or folder. The target must not exist.
 
-    def rename(self, name: str) -> Store:
-        """Rename the base itself; returns the store at its new place, `sibling(name)`."""
+        Remote: copied, then deleted. The file `last` of a folder is copied last and deleted first: it says that all
+        of the folder is there.
+        """
+        with self.explaining("moved", source):
+            if isinstance(self._files, LocalFiles):
+                self._files.move(_checked(source), _checked(target))
+            else:
+                self._files.move(_checked(source), _checked(target), last)
+
+    def rename(self, name: str, *, leaving: str = "") -> Store:
+        """Rename the base itself; returns the store at its new place, `sibling(name)`.
+
+        Remote: each thing in it is moved, but for `leaving`.
+        """
+        target = self.sibling(name)
         with self.explaining("moved", ""):
             if isinstance(self._files, LocalFiles):
                 LocalFiles(self._files.root.parent).move(self._files.root.name, name)
             else:
-                self._files.flush()
                 parent, _, old = self._files.base.rpartition("/")
-                type(self._files)(self._files.filesystem, parent).move(old, name)
-        return self.sibling(name)
+                self._files.flush()
+                above = self._files.below(parent)
+                for entry in self.list():
+                    if entry != leaving:
+                        above.move(f"{old}/{entry}", f"{name}/{entry}")
+                self._files.forget()
+        return target
 
     def delete(self, name: str) -> None:
         """Delete the file if it is there."""
@@ -216,25 +250,6 @@ def _refuse_secrets(uri: str) -> None:
         )
 
 
-def _open_remote(uri: str) -> RemoteFiles:
-    import pyarrow
-    from pyarrow import fs as arrow
-
-    from raycls.run.remote import RemoteFiles
-
-    try:
-        filesystem, base = arrow.FileSystem.from_uri(uri)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise ConfigError(
-            "this storage cannot be opened",
-            where="run.storage",
-            found=hidden(f"{uri} ({error})"),
-            valid="a local folder, or s3://, gs://, abfs:// or hdfs:// and what belongs after it",
-            fix="check the address, and that this machine has the credentials for it",
-        ) from error
-    return RemoteFiles(filesystem, base)
-
-
 _REMEDIES: dict[int | None, str] = {
     errno.ENOSPC: "free some space, or set run.storage to a larger disk; then run the same command again",
     errno.EDQUOT: "your quota is used up: free some space, or set run.storage elsewhere",
@@ -252,6 +267,7 @@ _REMEDIES: dict[int | None, str] = {
 
 
 def _explain(error: OSError, action: str, where: str) -> CheckpointError:
-    remedy = _REMEDIES.get(error.errno, "check that the storage can be reached, then run the same command again")
-    found = error.strerror or str(error) or type(error).__name__
+    unreachable = "check that the storage can be reached and is the right one; then the same command goes on from there"
+    remedy = _REMEDIES.get(error.errno, unreachable)
+    found = hidden(error.strerror or str(error) or type(error).__name__)
     return CheckpointError(f"a file of the run could not be {action}", where=where, found=found, fix=remedy)

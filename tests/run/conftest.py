@@ -97,10 +97,12 @@ class ObjectStore(arrow.FileSystemHandler):
 
         return pyarrow.PythonFile(Upload(), mode="w")
 
+    open_input_file = open_input_stream
+
     def _unused(self, *args: Any) -> Any:
         raise NotImplementedError
 
-    move = delete_dir_contents = delete_root_dir_contents = open_input_file = open_append_stream = _unused
+    move = delete_dir_contents = delete_root_dir_contents = open_append_stream = _unused
 
 
 def make_store(kind: str, base: Path) -> Store:

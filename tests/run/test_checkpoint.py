@@ -203,8 +203,8 @@ def test_a_write_that_does_not_read_back_is_an_error_and_deletes_nothing(
     commit(folder, state(1), keep=1)
     real = Store.move
 
-    def damaging(self: Store, source: str, target: str) -> None:
-        real(self, source, target)
+    def damaging(self: Store, source: str, target: str, *, last: str = "") -> None:
+        real(self, source, target, last=last)
         path = self.local_path(f"{target}/model.safetensors")
         if target.endswith("step-00000002") and path is not None and path.exists():
             data = bytearray(path.read_bytes())

@@ -162,7 +162,11 @@ def test_the_same_in_an_object_store(
         objects.objects[key] = data[:-1]
     warned: list[str] = []
     found = newest(remote(), on_bad=warned.append)
-    assert found is not None and found.step == 1 and len(warned) == 1 and name in warned[0]
+    assert found is not None and found.step == 1
+    if (name, damage) == ("manifest.json", "delete"):  # as after a write or a deletion that was cut off
+        assert not warned and remote().store.list("checkpoints") == ["step-00000001"]
+    else:
+        assert len(warned) == 1 and name in warned[0]
     assert newest(remote(), on_bad=no_warning) is not None
 
 

@@ -185,11 +185,6 @@ def test_a_file_system_without_locks(
     assert "no locks" in caplog.text
 
 
-def test_a_remote_store_has_no_lock(remote: Callable[[], RunFolder]) -> None:
-    with Lock(remote(), "train"), Lock(remote(), "train"):
-        pass
-
-
 def test_makes_the_folder(tmp_path: Path) -> None:
     with Lock(RunFolder(Store(tmp_path / "a" / "b")), "train"):
         assert (tmp_path / "a" / "b" / "lock").exists()
