@@ -27,6 +27,7 @@ from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
+from raycls.run.trackers import check_trackers
 from raycls.search.ledger import Ledger as SearchLedger
 from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
@@ -78,6 +79,7 @@ def prepare(
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
     augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
     folder = RunFolder.at(run.run.storage, run.run.name)
+    check_trackers(run.track, folder)
     if not new:
         _refuse_search(folder)
     resumed = not new and _has_begun(folder)

@@ -23,6 +23,7 @@ from raycls.launch.preflight import evaluated_split, image_size, plan_of
 from raycls.models import zoo
 from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
+from raycls.run.trackers import check_trackers
 from raycls.search.board import Board, Length
 from raycls.search.confirm import pair, repeats
 from raycls.search.ledger import Ledger
@@ -132,6 +133,8 @@ def open_search(
             fix="name paths and their values, for example search.space: {optim.lr: loguniform(1e-4, 1)}",
         )
     space = space_of(run)
+    folder = RunFolder.at(run.run.storage, run.run.name)
+    check_trackers(run.track, folder)
     _check_names(run, space, loaded.origins)
     dataset = open_dataset(run.data)
     _check_splits(run, dataset)
@@ -139,7 +142,6 @@ def open_search(
     fits = within(run, len(dataset.classes), lambda varied: image_size(varied, dataset, plan_of(varied, dataset)))
     sampler = make_sampler(space, run.search, mode=mode, fits=fits)
     _check_budget(sampler.suggest, loaded.origins)
-    folder = RunFolder.at(run.run.storage, run.run.name)
     if new and (moved := folder.set_aside()):
         say(f"the earlier search is now {moved}")
     with Lock(folder, "search", timeout=HANDOVER_SECONDS, say=say):
