@@ -45,7 +45,8 @@ class WandbConfig(Section):
     """Weights & Biases. Needs the extra `wandb`, and in the environment of the first worker WANDB_API_KEY."""
 
     mode: Literal["off", "online", "offline"] = "off"
-    """`online`: the server is told of every log line (api.wandb.ai, or the one that WANDB_BASE_URL names).
+    """`online`: the server that the environment variable WANDB_BASE_URL names is told of every log line; without it
+    the one that the installed package takes for its own (api.forge.coreweave.com in 0.31, api.wandb.ai before).
     `offline`: nothing is sent, files are written to the folder `wandb` of the run folder; each start writes one that
     holds the whole run up to then, and `wandb sync` sends the newest of them."""
     project: Annotated[str, Field(min_length=1)] = "raycls"

@@ -23,11 +23,12 @@ __all__ = ["main"]
 _WAITING = 2000
 """Lines that are kept here; more wait in the pipe and then in the run."""
 _ORPHAN_SECONDS = 30.0
-"""How long this process may take over the end of the run, which may have been killed."""
+"""How long this process may outlive the run."""
 
 
 def main() -> None:
     os.nice(5)  # the training comes first
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     lines, say = _line_to_the_run()
     settings = json.loads(lines.readline() or "{}")
     if not settings:
@@ -48,11 +49,13 @@ def _read(lines: TextIO, inbox: queue.Queue[Record | None]) -> None:
             last = line
             break
         inbox.put(line)
-    threading.Thread(target=_give_up, daemon=True).start()
     inbox.put(last)
 
 
-def _give_up() -> None:
+def _follow(run: int) -> None:
+    """End this process some time after that of the run, whatever hangs here."""
+    while os.getppid() == run:
+        time.sleep(1)
     time.sleep(_ORPHAN_SECONDS)
     os._exit(1)
 

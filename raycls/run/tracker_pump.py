@@ -81,6 +81,8 @@ def _send(destination: Destination, records: list[Record], say: Callable[..., No
     try:
         destination.send(records)
     except RefusedError as error:
+        if len(records) > 1:  # one of them is at fault, not all
+            return sum(_send(destination, [record], say) for record in records)
         say(problem=_told(error))
         return 0
     return len(records)
@@ -103,7 +105,8 @@ def _collect(inbox: queue.Queue[Record | None], pending: list[Record]) -> Record
 
 def _told(error: BaseException) -> str:
     """What is behind it all, in one line: libraries wrap a refused connection in pages of text."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
+    inner: BaseException | None = error
+    while (inner := inner.__cause__ or inner.__context__) is not None:
+        error = inner if str(inner).strip() else error
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return hidden(f"{type(error).__name__}: {text}" if text else type(error).__name__)[:300]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from typing import Any
 
@@ -9,7 +10,7 @@ from raycls.run.history import points
 
 __all__ = ["Wandb"]
 
-_START_SECONDS = 30.0
+_START_SECONDS = 10.0
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 """As W&B shows the end of a run: 255 is what its own client gives for Ctrl-C."""
 
@@ -23,11 +24,13 @@ class Wandb:
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        self._folder = settings["local"] or tempfile.mkdtemp(prefix="raycls-wandb-")
+        for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # it would write to the home directory
+            os.environ.setdefault(name, os.path.join(self._folder, "wandb", "cache"))
         import wandb
 
         self._wandb: Any = wandb
         self._settings = settings
-        self._folder = settings["local"] or tempfile.mkdtemp(prefix="raycls-wandb-")
         self._run: Any = None
         self._there: dict[str, float] = {}
 
@@ -81,4 +84,5 @@ class Wandb:
             x_disable_machine_info=True,
             x_disable_meta=True,
             x_disable_stats=True,
+            x_save_requirements=False,
         )

@@ -149,7 +149,7 @@ class _Tracker:
         self.news: list[str] = []
         """Lines for the screen that nobody has read yet."""
         self._kind, self._given, self._delivered = kind, 0, 0
-        self._down, self._complained, self._ended = False, False, False
+        self._down, self._complained, self._ended, self._killed = False, False, False, False
         self._remedy, self._address = "", settings["track"].get("uri", "")
         self._queue: queue.Queue[str | None] = queue.Queue(_QUEUE)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
@@ -188,6 +188,7 @@ class _Tracker:
                     break
                 time.sleep(0.02)
             if process.poll() is None:
+                self._killed = True
                 with suppress(OSError):  # what it has started goes with it
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -219,7 +220,7 @@ class _Tracker:
         with suppress(OSError, ValueError), stdout:
             for text in stdout:
                 self._hear(json.loads(text))
-        if not self._ended and process.wait():
+        if process.wait() and not self._ended and not self._killed:
             self._complain(_last_line(self._errors) or f"its process ended with {process.returncode}")
 
     def _hear(self, said: dict[str, Any]) -> None:
