@@ -6,13 +6,15 @@ that, the run was killed.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
 
 from raycls.run import history
 from raycls.run.folder import RunFolder
@@ -35,7 +37,30 @@ def main() -> None:
         return
     inbox: queue.Queue[Record | None] = queue.Queue(_WAITING)
     threading.Thread(target=_read, args=(lines, inbox), daemon=True).start()
+    held = _alone(settings)
     pump(_destination(settings), lambda: _past(settings), inbox, say)
+    if held is not None:
+        held.close()
+
+
+def _alone(settings: dict[str, Any]) -> BinaryIO | None:
+    """Wait for the tracker of the start before, which may outlive a run that was killed: both would make a run.
+
+    The lock is a byte of the file with the id, and held until this process ends. Only for run folders on a disk.
+    """
+    if not settings["local"]:
+        return None
+    file = open(Path(settings["local"], RunFolder.TRACKERS), "r+b")  # noqa: SIM115 - kept open
+    end = time.monotonic() + 2 * _ORPHAN_SECONDS
+    while time.monotonic() < end:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, ("mlflow", "wandb").index(settings["kind"]))
+            break
+        except (BlockingIOError, PermissionError):
+            time.sleep(0.1)
+        except OSError:  # a file system without locks
+            break
+    return file
 
 
 def _read(lines: TextIO, inbox: queue.Queue[Record | None]) -> None:

@@ -31,7 +31,7 @@ def _job(folder: Path, data: Path, server: StandIn, *options: str) -> session.Jo
 
 @pytest.mark.faults
 def test_killed_and_resumed_is_one_run_with_every_step(data: Path, reference: Path, tmp_path: Path) -> None:
-    """The process and its tracker die together at step 5; the checkpoint is of step 3 or 4."""
+    """The checkpoint is of step 3 or 4. The tracker of the first start is still busy when the second one begins."""
     folder = tmp_path / "run"
     with standing_in() as server:
         assert run_killed(1, train_rank, _job(folder, data, server), 5) == [-9]
