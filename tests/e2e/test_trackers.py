@@ -20,7 +20,7 @@ _CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 _SERVES = ("flask", "flask_cors", "alembic", "sqlalchemy", "fastapi", "uvicorn")
 """What `mlflow server` needs beside mlflow-skinny. Of the packages for the tests, moto and Optuna bring these."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def _step(folder: Path) -> int:
 
 
 def _kill_midway(command: Command, folder: Path) -> None:
-    command.until(lambda: _step(folder) >= 130 and (folder / "checkpoints" / "step-00000100").exists())
+    command.until(lambda: _step(folder) >= 130 and (folder / "checkpoints" / "step-00000100").exists(), 400)
     command.kill_all()
 
 
@@ -98,7 +98,8 @@ def test_digits_killed_and_resumed_are_one_run_with_every_step(workers: int, ser
         assert "warning: MLflow" not in command.said()
         command.assert_gone(20)
         assert not titled(command.processes(), "tracker_process")
-    assert [json.loads(line)["step"] for line in (folder / "attempts.jsonl").read_text().splitlines()] == [0, 100]
+    first, second = [json.loads(line)["step"] for line in (folder / "attempts.jsonl").read_text().splitlines()]
+    assert (first, second) in [(0, 100), (0, 120)]  # the evaluation at 120 is saved if it is the best one
     (run,) = _runs(server, experiment)
     assert (run["info"]["status"], run["info"]["run_name"]) == ("FINISHED", "digits")
     losses = _points(server, run, "train/loss")
