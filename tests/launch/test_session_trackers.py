@@ -13,6 +13,7 @@ from harness.mlflow_stand_in import StandIn, standing_in
 from raycls.errors import TrainError
 from raycls.launch import session
 from raycls.launch.session import World
+from raycls.run import trackers as module
 
 _OPTIONS = ("train.micro_batches=4", "data.batch_size=32", "train.duration=3ep", "checkpoint.every=3st")
 _LOGGED = ("track.log_every=1st",)
@@ -23,6 +24,12 @@ def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "reference"
     train(make_job(folder, data, *_OPTIONS, *_LOGGED))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes its time to start a process: that is not what these tests are about."""
+    monkeypatch.setattr(module, "_END_SECONDS", 120.0)
 
 
 def _job(folder: Path, data: Path, server: StandIn, *options: str) -> session.Job:

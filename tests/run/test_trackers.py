@@ -25,6 +25,12 @@ from raycls.run.folder import RunFolder
 from raycls.run.trackers import Trackers, check_trackers, open_trackers
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes its time to start a process: that is not what these tests are about."""
+    monkeypatch.setattr(module, "_END_SECONDS", 120.0)
+
+
 def _track(uri: str) -> TrackConfig:
     return load_text(f"track: {{mlflow: {{uri: '{uri}'}}}}").run.track
 
