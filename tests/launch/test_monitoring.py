@@ -43,6 +43,8 @@ print(json.dumps([f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" fo
 """
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_gauges_are_read_where_ray_exports_its_metrics(site: Site, foreign: Foreign) -> None:
     """While a run goes on, its newest numbers stand beside Ray's own."""
     import json
@@ -66,7 +68,7 @@ def test_gauges_are_read_where_ray_exports_its_metrics(site: Site, foreign: Fore
                 time.sleep(0.5)
                 return bool(found)
 
-            command.until(shown, 200)
+            command.until(shown, 400)
             site.slow(False)
             assert command.wait(200) == 0, command.said()
     finally:
