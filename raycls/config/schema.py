@@ -17,6 +17,7 @@ from raycls.config.duration import Duration
 from raycls.config.scale import ScaleConfig
 from raycls.config.search import SearchConfig, objective
 from raycls.config.section import Count, Finite, Fraction, NotNegative, Operation, Positive, Section, Tuple
+from raycls.config.track import TrackConfig
 
 __all__ = [
     "AugmentConfig",
@@ -300,23 +301,6 @@ class CheckpointConfig(Section):
     def _units(self) -> CheckpointConfig:
         if self.every.value <= 0:
             raise ValueError(f"every must be greater than 0: {self.every} is not")
-        return self
-
-
-class TrackConfig(Section):
-    """What is written down and shown while a run goes on."""
-
-    log_every: Duration = Duration(50, "st")
-    """How often loss, accuracy, learning rate and speed are logged: epochs, steps or per cent."""
-    print_every: Duration = Duration(30, "s")
-    """Without a terminal: the least time between two progress lines."""
-
-    @model_validator(mode="after")
-    def _units(self) -> TrackConfig:
-        if self.log_every.seconds is not None or self.log_every.value <= 0:
-            raise ValueError(f"log_every is in epochs, steps or per cent and greater than 0: {self.log_every} is not")
-        if self.print_every.seconds is None:
-            raise ValueError(f"print_every is a time such as 30s: {self.print_every} is not")
         return self
 
 

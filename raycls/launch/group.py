@@ -22,6 +22,7 @@ from raycls.config.schema import Run
 from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_json
 from raycls.launch.cluster import Cluster
 from raycls.launch.mailbox import make_mailbox
+from raycls.launch.monitoring import Gauges
 from raycls.launch.records import MOVES
 from raycls.launch.session import Job, World
 from raycls.launch.stall import write_stacks
@@ -221,6 +222,7 @@ def _worker_main(settings: dict[str, Any]) -> None:
         stop_requested=stop.asked,
         preempted=_preempted if settings["notices"] else None,
         stalled=lambda error: mailbox.post.remote({"kind": "error", "error": to_json(error), "stalled": True}) and None,
+        gauge=Gauges(job.config["run"]["name"], job.search),
         decide=(lambda record: str(ray.get(mailbox.judge.remote(record)))) if settings["judged"] else None,
     )
     try:

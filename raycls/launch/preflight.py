@@ -27,6 +27,7 @@ from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
+from raycls.run.trackers import check_trackers
 from raycls.search.ledger import Ledger as SearchLedger
 from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
@@ -80,6 +81,7 @@ def prepare(
     folder = RunFolder.at(run.run.storage, run.run.name)
     folder.store.tell(say)
     folder.store.check()
+    check_trackers(run.track, folder)
     if not new:
         _refuse_search(folder)
     resumed = not new and _has_begun(folder)

@@ -8,7 +8,9 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
 
+from raycls.config.mistakes import dotted
 from raycls.config.schema import Run
+from raycls.config.write import leaves, to_dict
 from raycls.data.slices import Slice
 from raycls.data.source import Dataset
 from raycls.errors import RayclsError
@@ -17,6 +19,7 @@ from raycls.run.checkpoint import Writer
 from raycls.run.folder import RunFolder
 from raycls.run.history import History, read, write_csv
 from raycls.run.ledger import Ledger
+from raycls.run.trackers import Trackers, open_trackers
 from raycls.run.tree import snapshot
 from raycls.run.weights import write_model
 from raycls.train.metrics import flat
@@ -61,6 +64,8 @@ class Recorder:
         kept = run.train.ledger
         self.ledger = None if kept == "off" else Ledger(folder, attempt, worker.rank, pixels=kept == "pixels")
         self.curves = curves
+        self.gauge: Callable[[dict[str, Any]], None] = lambda record: None
+        self._trackers = Trackers([], self._tell)
         self._best_to_keep: dict[str, Any] | None = None
         self._mark = time.monotonic()
         self._waited = 0.0
@@ -74,9 +79,27 @@ class Recorder:
         with ExitStack() as stack:  # each is closed, whatever another one raises
             if error is not None:
                 stack.enter_context(suppress(RayclsError))  # what ends the run is told, not what follows from it
+            failed = isinstance(error, Exception)
+            stack.callback(
+                self._trackers.end, "FAILED" if failed else "KILLED", {"error": str(error)} if failed else {}
+            )
             for opened in (self.writer, self.history, self.ledger):
                 if opened is not None:
                     stack.callback(opened.close)
+
+    def track(self, search: str, dashboard: str) -> None:
+        """Start the trackers of the config, on rank 0. See `open_trackers` for `search` and `dashboard`."""
+        if self.worker.rank == 0:
+            self._trackers = open_trackers(
+                self.run.track,
+                self.folder,
+                attempt=self.attempt,
+                name=self.run.run.name,
+                group=search,
+                parameters={dotted(path): value for path, value in leaves(to_dict(self.run))},
+                dashboard=dashboard,
+                tell=self._tell,
+            )
 
     def pending_error(self) -> RayclsError | None:
         """A checkpoint that could not be written."""
@@ -168,6 +191,7 @@ class Recorder:
             self.folder.write_json(RunFolder.RESULT, result)
             if reason not in MOVES:
                 self._draw()
+        self._trackers.end("KILLED" if result["state"] in ("stopped", "budget") else "FINISHED", result)
         return result
 
     def _draw(self) -> None:
@@ -180,7 +204,7 @@ class Recorder:
                 self.folder.store.write_bytes(RunFolder.CURVES, svg(read(self.folder)))
         except (OSError, RayclsError) as error:
             text = f"warning: history.csv or curves.svg could not be written: {str(error).splitlines()[0]}"
-            self.post({"kind": "event", "text": text})
+            self._tell(text)
 
     def _write_model(self, state: TrainState) -> None:
         run = self.run
@@ -206,8 +230,13 @@ class Recorder:
             "time": time.time(),
         }
 
+    def _tell(self, text: str) -> None:
+        self.post({"kind": "event", "text": text})
+
     def _write(self, record: dict[str, Any], **hints: Any) -> None:
         """Into the history, and with `hints` to the display."""
         if self.history is not None:
             self.history.write(record)
+            self._trackers.write(record)
+            self.gauge(record)
             self.post({**record, **hints})

@@ -87,6 +87,7 @@ class _Play:
 
     def __init__(self, plan: Search, cluster: Cluster, stop: StopRequest, display: SearchDisplay) -> None:
         from raycls.launch.mailbox import make_mailbox
+        from raycls.launch.monitoring import job_page
         from raycls.launch.tuning import Groups
 
         self.plan, self.stop, self.display = plan, stop, display
@@ -97,6 +98,7 @@ class _Play:
         self.nodes, self._asked = cluster.nodes, time.monotonic()
         self.began = time.monotonic()
         self.groups, self.mailbox = Groups(), make_mailbox()
+        self.dashboard = job_page()
         self.told = False
         self._tabled = 0.0
         self.confirming = False
@@ -107,7 +109,8 @@ class _Play:
         """Play until there is nothing left to do, a signal, or the end of the budget."""
         plan = self.plan
         self.board.start()
-        self.display.start(plan.header(self.slots.arithmetic(self.nodes)))
+        header = plan.header(self.slots.arithmetic(self.nodes))
+        self.display.start([*header, *([f"Ray job    {self.dashboard}"] if self.dashboard else [])])
         self._refuse_small_population()
         self._tune(self.board.next)
         self._refuse_full_storage()
@@ -152,6 +155,7 @@ class _Play:
             workdir=os.getcwd(),
             command=tuple(plan.command),
             mailbox=self.mailbox,
+            dashboard=self.dashboard,
         )
         judge = Judge(
             self.board,

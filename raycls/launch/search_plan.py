@@ -23,6 +23,7 @@ from raycls.launch.preflight import evaluated_split, image_size, plan_of
 from raycls.models import zoo
 from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
+from raycls.run.trackers import check_trackers
 from raycls.search.board import Board, Length
 from raycls.search.confirm import pair, repeats
 from raycls.search.ledger import Ledger
@@ -132,6 +133,8 @@ def open_search(
             fix="name paths and their values, for example search.space: {optim.lr: loguniform(1e-4, 1)}",
         )
     space = space_of(run)
+    folder = RunFolder.at(run.run.storage, run.run.name)
+    check_trackers(run.track, folder)
     _check_names(run, space, loaded.origins)
     folder = RunFolder.at(run.run.storage, run.run.name)
     folder.store.tell(say)

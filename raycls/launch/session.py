@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import socket
 import time
 import zlib
@@ -18,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from raycls.config import load as config
@@ -45,7 +43,7 @@ from raycls.train.plan import Plan
 from raycls.train.precision import arithmetic, cpu_kind, precision_dtype, resolve_precision
 from raycls.train.reduction import make_reduction
 from raycls.train.state import TrainState, moving_average
-from raycls.train.task import Classification
+from raycls.train.task import Classification, generators_put_back
 from raycls.train.worker import Worker
 
 __all__ = ["Job", "World", "evaluate", "train"]
@@ -71,6 +69,10 @@ class Job:
     """For an evaluation: the split."""
     curves: bool = True
     """Whether `curves.svg` is drawn: it takes longer than a small trial, and a search draws all of its trials."""
+    search: str = ""
+    """The search that this run is a trial of."""
+    dashboard: str = ""
+    """The page of the Ray job, where the run is one."""
 
 
 @dataclass
@@ -89,6 +91,8 @@ class World:
     """Whether a node of this group is about to be taken away; a collective call, the same on every rank."""
     stalled: Callable[[RayclsError], None] = leave
     """Told, in a thread of its own, that this worker does not get on: it ends the process, or has it ended."""
+    gauge: Callable[[dict[str, Any]], None] = lambda record: None
+    """Handed every record of rank 0, for Ray's metrics."""
     decide: Callable[[dict[str, Any]], str] | None = None
     """Asked on rank 0 about each evaluation, once its checkpoint is on the disk and before the next step: empty to go
     on, or the reason to stop. Of a search; a run of its own has nobody to ask."""
@@ -112,7 +116,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
     )
     with ExitStack() as stack:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
-        stack.enter_context(_generators_put_back())
+        stack.enter_context(generators_put_back())
         lock = _lock(folder, world, stack)
         stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
@@ -122,6 +126,8 @@ def train(job: Job, world: World) -> dict[str, Any]:
         worker.elapsed_before = state.elapsed
         recorder = Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, curves=job.curves)
         stack.enter_context(recorder)
+        recorder.gauge = world.gauge
+        _together(worker, partial(recorder.track, job.search, job.dashboard))
         worker.pending_error = lambda: recorder.pending_error() or lock.error
         judged.watch(state, recorder)
         if job.reduction == "exact" and job.device == "cpu":
@@ -166,7 +172,7 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
     batches = -(-rows // plan.evaluate_batch)
     with ExitStack() as stack:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
-        stack.enter_context(_generators_put_back())
+        stack.enter_context(generators_put_back())
         timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch)
         maker = _maker(run, plan, job.dataset, world.size, job.split)
         stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
@@ -364,15 +370,3 @@ def _evaluate_now(
     summary = evaluate_model(state.evaluated_model, slices, task, worker, batches=batches, classes=dataset.classes)
     seconds = time.monotonic() - began
     return recorder.evaluated(state, summary, seconds=seconds, waited=stream.waited - waited)
-
-
-class _generators_put_back:  # noqa: N801 - used like a function
-    """The loop seeds torch's generator for every forward pass; a process that trains itself gets its own back."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_rng_state(self.before[0])
-        np.random.set_state(self.before[1])
-        random.setstate(self.before[2])

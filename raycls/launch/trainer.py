@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -162,9 +162,11 @@ def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> di
     display.record(_event(connecting()))
     with running_cluster() as cluster:
         from raycls.launch.elastic import train_in_groups
+        from raycls.launch.monitoring import job_page
 
         device = device_of(run, cluster.gpus)
         job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
+        job = replace(job, dashboard=job_page())
         return train_in_groups(job, run, cluster, stop.asked, _Poster(prepared, job, display))
 
 
@@ -273,6 +275,7 @@ class _Poster:
             "start_step": record["step"],
             "attempt": record["attempt"],
             "command": self.prepared.command,
+            "dashboard": self.job.dashboard,
         }
 
 

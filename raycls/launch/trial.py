@@ -29,6 +29,7 @@ from raycls.errors import CheckpointError, ConfigError, RayclsError
 from raycls.launch import session
 from raycls.launch.cluster import Cluster, prepare_environment
 from raycls.launch.exploits import take_over
+from raycls.launch.monitoring import Gauges
 from raycls.launch.preflight import Prepared, prepare
 from raycls.launch.session import World
 from raycls.launch.trainer import make_job
@@ -62,6 +63,12 @@ class Shared:
     mailbox: Any
     """Where the search asks every trial to stop."""
     test_split: str = "test"
+    dashboard: str = ""
+    """The page of the Ray job, where the search is one."""
+
+    @property
+    def name(self) -> str:
+        return str(self.config["run"]["name"])
 
 
 def trial_run(base: Run, task: Task, storage: str) -> Run:
@@ -222,7 +229,8 @@ class _Trial:
 
     def _train(self, prepared: Prepared) -> dict[str, Any]:
         job = make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device)
-        return self._compute(session.train, replace(job, curves=False))
+        job = replace(job, curves=False, search=self.shared.name, dashboard=self.shared.dashboard)
+        return self._compute(session.train, job)
 
     def _score(self, prepared: Prepared) -> dict[str, Any]:
         split = self.shared.test_split
@@ -242,7 +250,9 @@ class _Trial:
                 return train_in_groups(job, self.run_config, nowhere, asked, self._post, self._decide, patient=True)
             return run_group(function, job, self.run_config, nowhere, asked, self._post)
         device = torch.device(self.shared.device)
-        return function(job, World(device=device, post=self._post, stop_requested=asked, decide=self._decide))
+        gauges = Gauges(self.run_config.run.name, self.shared.name)
+        world = World(device=device, post=self._post, stop_requested=asked, gauge=gauges, decide=self._decide)
+        return function(job, world)
 
     def _post(self, record: dict[str, Any]) -> None:
         if record["kind"] == "start":

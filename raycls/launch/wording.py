@@ -73,7 +73,7 @@ class Audit(Protocol):
 
 
 def header_lines(info: Record) -> list[str]:
-    """What the run is, in at most seven lines."""
+    """What the run is, in at most eight lines."""
     lines = [f"run        {info['folder']}"] if "folder" in info else []
     splits = info.get("splits") or {}
     data = [str(info["source"])] if "source" in info else []
@@ -96,6 +96,7 @@ def header_lines(info: Record) -> list[str]:
         if info.get("start_step"):
             steps += f"; resumed at step {info['start_step']}"
         lines.append(f"steps      {steps}")
+    lines += [f"Ray job    {info['dashboard']}"] if info.get("dashboard") else []
     return lines
 
 

@@ -58,6 +58,7 @@ class RunFolder:
     EVENTS = "events"
     RESULT = "result.json"
     STACKS = "stacks"
+    TRACKERS = "trackers.json"
     LOCK = "lock"
 
     def __init__(self, store: Store | str | Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from raycls.run import strict_json
 from raycls.run.folder import RunFolder, read_json_lines, survives, survivors
 
-__all__ = ["History", "read", "write_csv"]
+__all__ = ["History", "points", "read", "write_csv"]
 
 _TEXTS = ("kind", "split", "text")
 _NOT_DRAWN = ("attempt", "step", "time", "count", *_TEXTS)
@@ -80,6 +80,18 @@ def read(folder: RunFolder) -> list[dict[str, Any]]:
     return list(unique.values())
 
 
+def points(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a record for a chart, named `train/loss` or `val/top1`; none where it has no step."""
+    if not isinstance(record.get("step"), int):
+        return {}
+    group = record.get("split") or record.get("kind") or "run"
+    return {
+        f"{group}/{name}": float(value)
+        for name, value in record.items()
+        if name not in _NOT_DRAWN and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
 def write_csv(folder: RunFolder) -> None:
     """Write `history.csv`: one row per surviving record, the union of their names as columns."""
     records = read(folder)
@@ -121,13 +133,8 @@ class _Events:
 
     def write(self, line: Mapping[str, Any]) -> None:
         step = line.get("step")
-        if not isinstance(step, int):
-            return
-        group = line.get("split") or line.get("kind") or "run"
-        for name, value in line.items():
-            if name in _NOT_DRAWN or isinstance(value, bool | str) or value is None:
-                continue
-            point = self._summaries.Summary.Value(tag=f"{group}/{name}", simple_value=float(value))
+        for name, value in points(line).items():
+            point = self._summaries.Summary.Value(tag=name, simple_value=value)
             summary = self._summaries.Summary(value=[point])
             self._add(self._messages.Event(wall_time=float(line["time"]), step=step, summary=summary))
         with self._folder.store.explaining("written", self._folder.EVENTS):

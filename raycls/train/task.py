@@ -107,3 +107,15 @@ def digests(pixels: np.ndarray) -> list[str]:
 def _tensor(array: np.ndarray) -> Tensor:
     # Slices may lie in shared memory that must not be written to; torch has no read-only tensors.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+class generators_put_back:  # noqa: N801 - used like a function
+    """The loop seeds torch's generator for every forward pass; a process that trains itself gets its own back."""
+
+    def __enter__(self) -> None:
+        self.before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_rng_state(self.before[0])
+        np.random.set_state(self.before[1])
+        random.setstate(self.before[2])

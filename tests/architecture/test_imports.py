@@ -140,7 +140,7 @@ def test_ray_is_imported_by_launch_and_the_stream_alone() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("package", ["optuna", "sklearn", "scipy"])
+@pytest.mark.parametrize("package", ["optuna", "sklearn", "scipy", "mlflow", "wandb"])
 def test_what_an_extra_installs_is_imported_where_it_is_used(package: str) -> None:
     wrong = [text for file in _FILES for text in _outside(file, package, typing=False, inside=False)]
     assert not wrong, "\n".join(wrong)
