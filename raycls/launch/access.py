@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-__all__ = ["is_loopback", "jobs_without_token", "reach_without_token", "token_source"]
+__all__ = ["hanging", "is_loopback", "jobs_without_token", "reach_without_token", "token_source"]
 
 _PROGRAM = """
 import sys
@@ -23,6 +23,14 @@ except AuthenticationError:
 else:
     print("open")
 """
+_JOINING = """
+from raycls.launch.cluster import running_cluster
+try:
+    with running_cluster():
+        print("joined")
+except Exception:
+    print("raised")
+"""
 
 
 def reach_without_token(address: str, seconds: float) -> str:
@@ -30,9 +38,23 @@ def reach_without_token(address: str, seconds: float) -> str:
     secret = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS")
     variables = {name: value for name, value in os.environ.items() if name not in secret}
     variables["RAY_AUTH_MODE"] = "disabled"
+    return _said([_PROGRAM, address], variables, seconds, ("open", "refused"), address)
+
+
+def hanging(address: str, seconds: float) -> str:
+    """Why a process that joins the Ray at `address` would wait for ever, or be ended by Ray; empty where neither.
+
+    An error that Ray raises is none of the two.
+    """
+    answer = _said([_JOINING], {**os.environ, "RAY_ADDRESS": address}, seconds, ("joined", "raised"), address)
+    return "" if answer in ("joined", "raised") else answer
+
+
+def _said(program: list[str], variables: dict[str, str], seconds: float, answers: tuple[str, ...], address: str) -> str:
+    """The one of `answers` that a process of its own prints; else why there is none."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, address],
+            [sys.executable, "-c", *program],
             env=variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -43,11 +65,11 @@ def reach_without_token(address: str, seconds: float) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"{address} does not answer within {seconds:g} s"
-    answer = done.stdout.strip()
-    if answer in ("open", "refused"):
-        return answer
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    return f"{address} cannot be reached ({said[-1].strip() if said else 'no reason given'})"
+    lines = done.stdout.split()
+    if lines and lines[-1] in answers:
+        return lines[-1]
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return f"{address} cannot be used: {said[-1][:300] if said else 'no reason given'}"
 
 
 def jobs_without_token(url: str, seconds: float) -> str:

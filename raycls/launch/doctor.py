@@ -103,9 +103,10 @@ def examine(asked: Asked, give_up: Callable[[], None]) -> Iterator[Row]:
     reached = ""
     if ":" in address and "://" not in address:  # a frozen Ray would hold the connecting for ever
         reached = access.reach_without_token(address, asked.seconds)
-        if reached not in ("open", "refused"):
-            fix = "check the address (host:port of the head), the network, and that Ray runs there: `ray status`"
-            yield Row("cluster", "wrong", reached, fix)
+        waits = access.hanging(address, _STARTING / 2 + asked.seconds) if reached in ("open", "refused") else reached
+        if waits:
+            fix = "check the address (host:port of the head), the network, and that neither it nor this machine's Ray is frozen"
+            yield Row("cluster", "wrong", waits, fix)
             return
     with ExitStack() as stack:
         try:
@@ -148,6 +149,8 @@ def _each(answers: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _reduction(asked: Asked, examiners: Examiners) -> Row:
     members = examiners.answering
+    if len(members) < 2 <= len(examiners.nodes):
+        return unknown("all-reduce", "fewer than two nodes answer", "see the row nodes")
     if len(members) < 2:
         return skipped("all-reduce", "one node answers: there is nothing between nodes to measure")
     backend = "nccl" if all(node.resources.get("GPU", 0.0) >= 1 for node in members) else "gloo"
@@ -294,9 +297,9 @@ def _time(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
     node = able[0]
     # Named like the folder of a private Ray: what a killed doctor leaves is removed by the next start.
     folder = os.path.join(tempfile.gettempdir(), f"raycls-{os.getpid()}-doctor{secrets.token_hex(4)}")
-    words = (config.to_dict(run), folder, os.getcwd(), device, asked.seconds / 2)
+    words = (config.to_dict(run), folder, os.getcwd(), device, asked.seconds)
     try:
-        facts = examiners.alone(node, _rehearse, *words, gpus=gpus, seconds=_STARTING / 2 + asked.seconds)
+        facts = examiners.alone(node, _rehearse, *words, gpus=gpus, seconds=_STARTING + asked.seconds)
     finally:
         _remove(folder, node, examiners)
     if isinstance(facts, Unanswered):

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import ray
 from ray import cloudpickle
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycls.launch import probes
@@ -104,7 +104,9 @@ class Examiners:
     def first(self) -> dict[str, Any]:
         """Whether each node answers at all; one that does not is asked no more."""
         answers = self.ask(probes.clock)
-        self._silent = {name: given for name, given in answers.items() if isinstance(given, Unanswered)}
+        self._silent = {
+            name: Unanswered("is silent") for name, given in answers.items() if isinstance(given, Unanswered)
+        }
         return answers
 
     def clocks(self) -> dict[str, Any]:
@@ -150,6 +152,8 @@ class Examiners:
 def _answer(asked: Any) -> Any:
     try:
         return ray.get(asked, timeout=10)
+    except (ActorDiedError, ActorUnavailableError) as error:
+        return Unanswered(f"was lost, or its process was: {type(error).__name__}")
     except RayError as error:
         return Unanswered(described(error))
 

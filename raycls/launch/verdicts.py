@@ -155,7 +155,7 @@ def gpus(answers: Answers, counted: Mapping[str, float], *, device: str = "auto"
 def reduction(measured: Mapping[str, float] | str, *, backend: str, megabytes: float, repeats: int) -> Row:
     """All-reduce between nodes. `measured`: MB of the buffer per second as each node saw it, or why there is none."""
     name = "all-reduce"
-    what = f"{backend}, {megabytes:g} MB, {len(measured)} nodes, median of {repeats}"
+    what = f"{backend}, {megabytes:.1f} MB, {len(measured)} nodes, median of {repeats}"
     if isinstance(measured, str):
         fix = (
             "let the nodes reach each other on all ports; where a node has several networks, set "
@@ -196,7 +196,8 @@ def shared_memory(answers: Answers, stores: Mapping[str, float]) -> Row:
 def disk(answers: Answers) -> Row:
     """Facts of a node: a list of folders with `what`, `path`, `total` and `free` (bytes)."""
     given, silent = told(answers)
-    wrong, warned, fine = [], [], []
+    wrong, warned = [], []
+    least: dict[str, float] = {}
     for node, folders in given.items():
         for folder in folders:
             used = 1 - folder["free"] / max(1, folder["total"])
@@ -205,8 +206,8 @@ def disk(answers: Answers) -> Row:
                 wrong.append(f"{line} in {folder['path']}")
             elif folder["free"] < _LITTLE_FREE or (used >= _NEARLY_FULL and folder["what"] == RAY_FOLDER):
                 warned.append(f"{line} in {folder['path']}")
-            else:
-                fine.append(line)
+            least[folder["what"]] = min(folder["free"], least.get(folder["what"], folder["free"]))
+    fine = [f"{what}: {'at least ' if len(given) > 1 else ''}{size(free)} free" for what, free in least.items()]
     verdict: Verdict = "wrong" if wrong else "warning" if warned else "ok"
     fix = "" if verdict == "ok" else "free some space, or use a larger disk: run.storage, and `ray start --temp-dir`"
     row = Row("disk", verdict, "; ".join(wrong + warned or fine), fix, plain(answers))
@@ -279,4 +280,6 @@ def _plural(count: int, noun: str) -> str:
 
 
 def size(count: float) -> str:
+    if count < MIB:
+        return f"{count / 1024:.0f} KiB"
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"

@@ -1,0 +1,108 @@
+"""`raycls doctor` on a cluster of two nodes: well, open, frozen; and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from harness.clusters import joined, standing, state
+from harness.processes import Command, raycls
+from harness.runs import Foreign
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
+
+CONFIG = """
+data: {source: {name: digits, path: images}, batch_size: 64, image_size: 8}
+augment: {train: [{center_crop: {size: 8}}], eval: [{center_crop: {size: 8}}]}
+model: {name: tiny_cnn, args: {width: 8}}
+train: {duration: 3ep}
+scale: {workers: 2}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "digits.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def examine(folder: Path, *words: str, env: dict[str, str], name: str) -> tuple[int, dict[str, Any], Command]:
+    before = sorted(folder.iterdir())
+    with raycls(folder, "doctor", "--json", *words, name=name, env=env) as command:
+        code = command.wait(400)
+        command.assert_gone(10)
+    left = [path.name for path in folder.iterdir() if path not in before and path.suffix not in (".out", ".err")]
+    assert not left
+    assert not list(Path("/tmp").glob(f"raycls-{command.process.pid}-*"))
+    rows = json.loads(command.stdout)["raycls_doctor"]["rows"]
+    assert json.loads(command.stdout)["raycls_doctor"]["exit_code"] == code
+    return code, {row["name"]: row for row in rows}, command
+
+
+@contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def test_two_nodes_well_then_one_frozen_then_the_head(folder: Path) -> None:
+    with standing(2) as cluster, joined(cluster, 1) as node:
+        names = well(folder, cluster)
+        raylet = next(process for process in node.processes() if process.name() == "raylet")
+        with stopped(raylet):
+            one_frozen(folder, cluster, names)
+        gcs = next(process for process in cluster.head.processes() if process.name() == "gcs_server")
+        with stopped(gcs):
+            code, rows, _ = examine(folder, "--timeout", "10", env=cluster.environment, name="headless")
+        assert (code, list(rows)) == (1, ["cluster"])
+        assert "does not answer within 10 s" in rows["cluster"]["found"]
+
+
+def well(folder: Path, cluster: Foreign) -> list[str]:
+    code, rows, _ = examine(folder, "digits.yaml", env=cluster.environment, name="well")
+    assert code == 0
+    names: list[str] = rows["nodes"]["facts"]["nodes"]
+    assert len(names) == 2
+    verdicts = {name: row["verdict"] for name, row in rows.items()}
+    assert verdicts.pop("data") == "warning"  # the source would write the images on one of the two nodes
+    verdicts.pop("all-reduce")  # as fast as this machine happens to be
+    assert set(verdicts.values()) == {"ok"}, rows
+    assert set(rows["all-reduce"]["facts"]["megabytes_per_second"]) == set(names)
+    assert set(rows["storage"]["facts"]["replies"]) == set(names)
+    assert rows["time"]["facts"]["batch"] == 32  # one of two workers' part of 64
+    assert rows["authentication"]["facts"]["access"] == "refused"
+    now = state(cluster.environment)
+    assert now["available"]["CPU"] == now["total"]["CPU"] == 3
+    assert not now["groups"]
+    cluster.assert_idle()
+    return names
+
+
+def one_frozen(folder: Path, cluster: Foreign, names: list[str]) -> None:
+    code, rows, _ = examine(folder, "digits.yaml", "--timeout", "25", env=cluster.environment, name="frozen")
+    assert code == 1
+    assert rows["nodes"]["verdict"] == "wrong"
+    assert rows["nodes"]["facts"]["silent"].keys() == {names[1]}
+    for name in ("versions", "gpus", "all-reduce", "shared memory", "disk", "clocks", "storage"):
+        assert rows[name]["verdict"] == "unknown", rows[name]
+        assert rows[name]["fix"]
+    assert rows["driver"]["verdict"] == "ok"
+
+
+def test_the_driver_s_own_node_is_frozen(folder: Path) -> None:
+    with standing(1) as cluster:
+        raylet = next(process for process in cluster.head.processes() if process.name() == "raylet")
+        with stopped(raylet):
+            code, rows, _ = examine(folder, "--timeout", "15", env=cluster.environment, name="own")
+        assert (code, list(rows)) == (1, ["cluster"])
+        assert rows["cluster"]["verdict"] == "wrong"
