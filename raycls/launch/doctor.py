@@ -105,7 +105,7 @@ def examine(asked: Asked, give_up: Callable[[], None]) -> Iterator[Row]:
         reached = access.reach_without_token(address, asked.seconds)
         waits = access.hanging(address, _STARTING / 2 + asked.seconds) if reached in ("open", "refused") else reached
         if waits:
-            fix = "check the address (host:port of the head), the network, and that neither it nor this machine's Ray is frozen"
+            fix = "check the address (host:port of the head) and the network; neither it nor the Ray here may be frozen"
             yield Row("cluster", "wrong", waits, fix)
             return
     with ExitStack() as stack:

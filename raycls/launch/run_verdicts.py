@@ -127,10 +127,10 @@ def fit(
         text += f"; images decoded ahead {size(ahead)}, object store {size(store)}"
     if ahead > _SHARE_OF_STORE * store:
         fix = "lower data.prefetch or data.batch_size, or start Ray with a larger --object-store-memory"
-        return Row("fit", "warning", f"{text}: more than half of it, Ray would spill to disk", fix, facts)
+        return Row("fit", "warning", f"{text}: more than half of it, so Ray would spill to disk", fix, facts)
     if busy > cpus:
         fix = "lower scale.workers or scale.threads: threads that share a CPU wait for each other"
-        return Row("fit", "warning", f"{text}: more threads than CPUs", fix, facts)
+        return Row("fit", "warning", f"{text}; more threads than CPUs", fix, facts)
     return Row("fit", "ok", text, facts=facts)
 
 

@@ -106,3 +106,42 @@ def test_the_driver_s_own_node_is_frozen(folder: Path) -> None:
             code, rows, _ = examine(folder, "--timeout", "15", env=cluster.environment, name="own")
         assert (code, list(rows)) == (1, ["cluster"])
         assert rows["cluster"]["verdict"] == "wrong"
+
+
+def test_as_a_job_through_the_dashboard(folder: Path) -> None:
+    with standing(2, dashboard=True) as cluster:
+        url = next(word for word in cluster.head.stdout.split() if word.startswith("http://")).strip("'\"")
+        secrets = {name: value for name, value in cluster.environment.items() if name.startswith("RAY_AUTH")}
+        env = {**secrets, "RAY_ADDRESS": ""}
+        code, rows, command = examine(folder, "digits.yaml", "--address", url, env=env, name="job")
+        assert code == 0, command.said()
+        assert rows["time"]["verdict"] == "ok", rows["time"]
+        assert rows["authentication"]["facts"]["dashboard"] == "refused"
+        with raycls(
+            folder, "doctor", "--address", url, name="bare", env={"HOME": str(folder), "RAY_ADDRESS": ""}
+        ) as bare:
+            assert bare.wait(200) == 1
+        assert "the dashboard cannot be used" in bare.stderr
+        assert "RAY_AUTH_TOKEN" in bare.stderr
+        cluster.assert_idle()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_and_leaves_nothing(folder: Path, number: signal.Signals, code: int) -> None:
+    (folder / "slow.py").write_text("import time\ndef wait():\n    return lambda image: time.sleep(1) or image\n")
+    words = ["digits.yaml", 'augment.train=["slow:wait"]', "scale.workers=1"]
+    with raycls(folder, "doctor", *words, env={"RAY_ADDRESS": "", "RAY_AUTH_TOKEN": ""}) as command:
+        command.until(lambda: "driver:" in command.stdout, 200)
+        command.until(lambda: bool(list(Path("/tmp").glob(f"raycls-{command.process.pid}-doctor*"))), 60)
+        command.process.send_signal(number)
+        assert command.wait(90) == code, command.said()
+        command.assert_gone(10)
+    assert not command.leftovers()
+    assert {path.name for path in folder.iterdir()} <= {
+        "digits.yaml",
+        "slow.py",
+        "raycls.out",
+        "raycls.err",
+        "__pycache__",
+    }
+    assert "Traceback" not in command.stderr
