@@ -325,17 +325,23 @@ def _remove(folder: str, node: Node, examiners: Examiners) -> None:
 
 
 class _ended_by_sigterm:  # noqa: N801 - used like a function
-    """SIGTERM leaves like Ctrl-C does: what was made is removed first."""
+    """SIGTERM leaves like Ctrl-C does: what was made is removed first.
+
+    As a KeyboardInterrupt on the way: from inside Ray a SystemExit would come out as an error of Ray's.
+    """
 
     def __enter__(self) -> None:
         self._before = None
+        self._asked = False
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._end)
 
     def __exit__(self, *error: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+        if self._asked:
+            raise SystemExit(128 + signal.SIGTERM)
 
-    @staticmethod
-    def _end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        raise KeyboardInterrupt

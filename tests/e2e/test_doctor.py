@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ def test_the_driver_s_own_node_is_frozen(folder: Path) -> None:
 
 def test_as_a_job_through_the_dashboard(folder: Path) -> None:
     with standing(2, dashboard=True) as cluster:
-        url = next(word for word in cluster.head.stdout.split() if word.startswith("http://")).strip("'\"")
+        (url, *_) = re.findall(r"http://[0-9.]+:[0-9]+", cluster.head.stdout)
         secrets = {name: value for name, value in cluster.environment.items() if name.startswith("RAY_AUTH")}
         env = {**secrets, "RAY_ADDRESS": ""}
         code, rows, command = examine(folder, "digits.yaml", "--address", url, env=env, name="job")
