@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import time
@@ -31,7 +32,8 @@ def examine_there(url: str, words: Sequence[str], *, directory: str | None = Non
     """
     from ray.job_submission import JobSubmissionClient
 
-    entrypoint = shlex.join(["python", "-m", "raycls", "doctor", "--json", *words])
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of every upload
+    entrypoint = shlex.join(["raycls", "doctor", "--json", *words])
     with _token_mode():
         with _explained(url):
             client = within(_ANSWER, JobSubmissionClient, url)
@@ -54,7 +56,7 @@ def examine_there(url: str, words: Sequence[str], *, directory: str | None = Non
             "the doctor did not come to an end on the cluster",
             where=f"job {job} at {url}",
             found=f"{status}; {' / '.join(last) or 'no output'}",
-            fix="raycls must be installed on the cluster, or be in the working directory; see the job's logs",
+            fix="raycls must be installed where Ray was started on the cluster; the job's logs have all of it",
         )
     return rows
 
@@ -71,9 +73,11 @@ def _ended(client: Any, job: str) -> str:
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
+    from ray.exceptions import RayError
+
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:  # TimeoutError and requests' errors are OSErrors
+    except (OSError, RuntimeError, ValueError, RayError) as error:  # requests' errors and TimeoutError are OSErrors
         said = str(error).strip().splitlines()
         raise LaunchError(
             "the dashboard cannot be used",

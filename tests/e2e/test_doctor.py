@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,7 @@ def examine(folder: Path, *words: str, env: dict[str, str], name: str) -> tuple[
     left = [path.name for path in folder.iterdir() if path not in before and path.suffix not in (".out", ".err")]
     assert not left
     assert not list(Path("/tmp").glob(f"raycls-{command.process.pid}-*"))
+    assert command.stdout, command.said()
     rows = json.loads(command.stdout)["raycls_doctor"]["rows"]
     assert json.loads(command.stdout)["raycls_doctor"]["exit_code"] == code
     return code, {row["name"]: row for row in rows}, command
@@ -109,7 +111,9 @@ def test_the_driver_s_own_node_is_frozen(folder: Path) -> None:
         assert rows["cluster"]["verdict"] == "wrong"
 
 
-def test_as_a_job_through_the_dashboard(folder: Path) -> None:
+def test_as_a_job_through_the_dashboard(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a job's command is looked for where the head was started
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     with standing(2, dashboard=True) as cluster:
         (url, *_) = re.findall(r"http://[0-9.]+:[0-9]+", cluster.head.stdout)
         secrets = {name: value for name, value in cluster.environment.items() if name.startswith("RAY_AUTH")}
