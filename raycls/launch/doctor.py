@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +26,7 @@ from raycls.launch.doctor_job import examine_there
 from raycls.launch.doctor_words import Given
 from raycls.launch.examiners import Examiners, Node, all_nodes
 from raycls.launch.patience import must_end, within
-from raycls.launch.preflight import check_fit, executor_of
+from raycls.launch.placement import check_fit, executor_of, group_size
 from raycls.launch.slots import Slots
 from raycls.launch.trainer import device_of
 from raycls.launch.verdicts import Row, Unanswered, skipped, unknown
@@ -268,12 +268,16 @@ def _fit(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
         if slots is not None:
             slots.check(resources)
     except RayclsError as error:
-        return verdicts.from_error("fit", error)
+        row = verdicts.from_error("fit", error)
+        if not cluster.grows or run.search.space:
+            return row
+        waits = f"{row.found}; this cluster grows, so the run would wait for nodes, {run.scale.wait} at most"
+        return replace(row, verdict="warning", found=waits)
     if slots is not None:
         return Row("fit", "ok", f"trials: {slots.arithmetic(resources)}")
     image = 3 * run.data.image_size**2
     return run_verdicts.fit(
-        workers=run.scale.workers,
+        workers=group_size(run, resources, device),
         threads=run.scale.threads,
         share=run.scale.cpus_per_worker,
         cpus=cpus,
@@ -292,6 +296,8 @@ def _time(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
     device = device_of(run, cluster.gpus)
     gpus = 1.0 if device == "cuda" else 0.0
     able = [node for node in examiners.answering if node.resources.get("GPU", 0.0) >= gpus]
+    if not able and cluster.grows:
+        return skipped("time", f"no node can train on {device} yet, and the cluster grows only for a run")
     if not able:
         return unknown("time", f"no node that answers can train on {device}", "see the rows nodes and gpus")
     node = able[0]
@@ -309,7 +315,8 @@ def _time(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
     threads = max(float(run.scale.threads), run.scale.cpus_per_worker)
     places = sum(int(node.resources.get("CPU", 0.0) / threads) for node in examiners.answering)
     places = cluster.gpus if device == "cuda" else places
-    return run_verdicts.estimate(facts, workers=run.scale.workers, places=places, batch_size=run.data.batch_size)
+    workers = group_size(run, [node.resources for node in examiners.answering], device)
+    return run_verdicts.estimate(facts, workers=workers, places=places, batch_size=run.data.batch_size)
 
 
 def _rehearse(*words: Any) -> dict[str, Any]:

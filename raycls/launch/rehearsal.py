@@ -46,7 +46,7 @@ def rehearsed(run: Run, folder: str, device: str) -> Run:
 
     The learning rate is next to nothing: what is measured costs the same, and no warm-up is needed.
     """
-    parts = max(1, run.scale.workers)
+    parts = max(1, run.scale.most)
     micro = run.train.micro_batches if isinstance(run.train.micro_batches, int) else parts
     values = config.to_dict(run)
     values["run"].update(storage=folder, name="rehearsal")
