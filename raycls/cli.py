@@ -196,6 +196,28 @@ def demo() -> None:
     raise typer.Exit(result.exit_code)
 
 
+@app.command()
+def doctor(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG] [PATH=VALUE]...", help="The run to be looked at; without one, the cluster."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="host:port of a Ray, or the dashboard's http URL. Default: RAY_ADDRESS, or here.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds that a node has for each answer.")] = 60.0,
+) -> None:
+    """Look at a cluster, and at a run on it, before anything is taken: a row and a remedy for each question."""
+    from raycls.launch.doctor_words import read
+
+    given = read(words or ())
+    _prepare()
+    from raycls.launch import doctor as examination
+
+    raise typer.Exit(examination.doctor(given, address=address, seconds=timeout, as_json=as_json))
+
+
 def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
     from raycls.launch.display import make
 

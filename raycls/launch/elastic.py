@@ -7,6 +7,7 @@ size, so nothing else changes.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ _LOOK_SECONDS = 2.0
 """How often the driver asks for nodes that are about to be taken away."""
 _MOST_UNPLACED = 10
 """Groups in a row that are lost before they begin: a node that just died looks alive for some seconds."""
+_START_SECONDS = "20"
 _NOTICED_SECONDS = 300.0
 """For so long after a notice the loss of workers is put down to it."""
 
@@ -46,6 +48,8 @@ def train_in_groups(
     allows. Losses that a notice foretold are not counted.
     """
     losses, unplaced, result = 0, 0, None
+    if run.scale.elastic:  # Ray waits that long for a node that has just died
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = _START_SECONDS
     while True:
         size = wait_for_room(
             run,
@@ -114,11 +118,11 @@ class _Watch:
         """Whether the group has begun to train."""
         self._looked = self._sized = time.monotonic()
         self._notice = float("-inf")
-        self._resize = ""
+        self._resize, self._other = "", size
         self._demand = Demand(run, device) if grows and size < run.scale.most else None
 
     def asked(self) -> str:
-        """Why the group is to end: a signal, or room for more workers."""
+        """Why the group is to end: a signal, or room for more workers, or for fewer."""
         now = time.monotonic()
         if self._demand is not None and self.started:
             self._demand.renew()
@@ -128,8 +132,10 @@ class _Watch:
                 self._notice = now
         if self._run.scale.elastic and now - self._sized >= (self._run.scale.resize_every.seconds or 0.0):
             self._sized = now
-            if group_size(self._run, nodes(), self._device) > self._size:
+            size = group_size(self._run, nodes(), self._device)
+            if size != self._size and size == self._other:  # seen twice: nodes that flicker move nobody
                 self._resize = "resize"
+            self._other = size
         return self._stop_asked() or self._resize
 
     def post(self, record: dict[str, Any]) -> None:

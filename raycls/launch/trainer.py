@@ -44,7 +44,7 @@ _EVALUATION_OPTIONS = (
 SIGNALS = {"sigint": 130, "sigterm": 143}
 """Exit codes of what a signal ended."""
 _LOST = "workers were lost"
-_MOVED = {"resize": "there is room for more workers", "preempted": "a node is being taken away"}
+_MOVED = {"resize": "the cluster has changed its size", "preempted": "a node is being taken away"}
 
 
 @dataclass(frozen=True)
