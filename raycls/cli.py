@@ -16,6 +16,7 @@ import typer
 
 from raycls import __version__
 from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
+from raycls.launch import job_commands
 
 if TYPE_CHECKING:
     from raycls.config.schema import TrackConfig
@@ -194,6 +195,9 @@ def demo() -> None:
     raise typer.Exit(result.exit_code)
 
 
+job_commands.register(app)
+
+
 def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
     from raycls.launch.display import make
 
@@ -270,7 +274,9 @@ def _flushed(code: int) -> int:
 
 
 def _prepare() -> None:
-    """What must be set before torch and Ray are imported."""
+    """What must be set before torch and Ray are imported; a job first compares itself with its submission."""
+    from raycls.launch import submitted
     from raycls.launch.cluster import prepare_environment
 
+    submitted.check(_say)
     prepare_environment()

@@ -20,6 +20,7 @@ from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.launch.exploits import keep
 from raycls.launch.model_budget import within
 from raycls.launch.preflight import evaluated_split, image_size, plan_of
+from raycls.launch.submitted import refuse_lost
 from raycls.models import zoo
 from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
@@ -140,6 +141,7 @@ def open_search(
     sampler = make_sampler(space, run.search, mode=mode, fits=fits)
     _check_budget(sampler.suggest, loaded.origins)
     folder = RunFolder.at(run.run.storage, run.run.name)
+    refuse_lost(folder.uri)
     if new and (moved := folder.set_aside()):
         say(f"the earlier search is now {moved}")
     with Lock(folder, "search", timeout=HANDOVER_SECONDS, say=say):
