@@ -108,13 +108,15 @@ def address_of(given: str | None) -> str:
             "an address must not hold credentials", where=origin, fix="leave them out; the token is found by itself"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        host = re.split(r"[:/]", address.partition("://")[2] or address)[0] or "HEAD"
+        host, _, port = re.split(r"[/?]", address.rpartition("://")[2])[0].rpartition(":")
+        host, port = (host, port) if port.isdecimal() else (port, "")
+        near = f"http://{host or 'HEAD'}:{8265 if port in ('', '6379', '10001') else port}"
         raise ConfigError(
             "this is not the address of a dashboard",
             where=origin,
             found=address,
             valid=valid,
-            fix=f"did you mean http://{host}:8265?",
+            fix=f"did you mean {near}?",
         )
     return address.rstrip("/")
 
@@ -153,11 +155,11 @@ def connect(address: str, *, insecure: bool, say: Callable[[str], None]) -> Dash
 
 def unreachable(address: str, error: BaseException) -> LaunchError:
     """The error for a server that does not answer."""
-    reason = str(error.__cause__ or error.__context__ or error).strip().splitlines()
+    system = re.search(r"\[Errno [^\]]+\] [^'\")]+", str(error))
     return LaunchError(
         "the cluster cannot be reached",
         where=address,
-        found=f"{type(error).__name__}: {reason[-1][:200]}" if reason else type(error).__name__,
+        found=system[0] if system else f"{type(error).__name__}: no answer that HTTP knows",
         fix="check the address, that the head node runs, and that its dashboard can be reached from here",
     )
 

@@ -31,8 +31,18 @@ print(json.dumps(found))
 
 
 @contextmanager
-def standing(cpus: int, *, dashboard: bool = False, address: str = "127.0.0.1") -> Iterator[Foreign]:
-    """`ray start --head` as somebody else would have typed it, with a token, on ports of its own."""
+def standing(
+    cpus: int,
+    *,
+    dashboard: bool = False,
+    address: str = "127.0.0.1",
+    host: str = "127.0.0.1",
+    env: dict[str, str] | None = None,
+) -> Iterator[Foreign]:
+    """`ray start --head` as somebody else would have typed it, with a token, on ports of its own.
+
+    `env` is added to its environment, `host` is where the dashboard listens.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # short: sockets lie below it
     port = _free_port()
     token = secrets.token_hex(32)
@@ -45,18 +55,21 @@ def standing(cpus: int, *, dashboard: bool = False, address: str = "127.0.0.1") 
         "RAY_raylet_start_wait_time_s": "180",  # a busy machine
         "HOME": str(folder),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # jobs find `raycls` there
+        **(env or {}),
     }
     words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
     words += [f"--node-ip-address={address}"] if address != "127.0.0.1" else []
     words += [f"--num-cpus={cpus}", f"--include-dashboard={str(dashboard).lower()}", f"--temp-dir={folder}"]
-    words += [f"--dashboard-port={_free_port()}"]
+    web = _free_port()
+    words += [f"--dashboard-port={web}", f"--dashboard-host={host}"]
     words += [f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"]
     words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     # The guard is for pytest itself: a time limit ends it without a teardown.
     with guarded(str(folder)), start(words, folder, name="foreign", env=outside) as head:
         head.until(lambda: "Ray runtime started" in head.stdout, 240)
         environment = {"RAY_ADDRESS": f"{address}:{port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-        yield Foreign(head, environment)
+        yield Foreign(head, environment, f"http://{host}:{web}" if dashboard else "", folder)
         head.kill_all()  # it would drain for half a minute
         head.assert_gone(10)
     shutil.rmtree(folder, ignore_errors=True)
