@@ -37,7 +37,7 @@ STOPPED = 143
 _NOT_FOUND = 127
 _STOP_SECONDS = 120
 """How long a job that is stopped may take for its last step and checkpoint, before Ray kills it."""
-_SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY|APIKEY)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY(_|$)|APIKEY)", re.IGNORECASE)
 _PLACE_NAME = re.compile(r"_(FILE|PATH|DIR)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LEAST = 8

@@ -34,6 +34,8 @@ class Follower:
     say: Callable[[str], None]
     position: int = 0
     """Characters of the log that were written."""
+    silent_since: float | None = None
+    """Since when nobody answers, in seconds of the monotonic clock."""
 
     def run(self) -> JobDetails:
         """Write the log until the job has ended; what is known of it then.
@@ -41,7 +43,6 @@ class Follower:
         Raises LaunchError where nobody answers for `_PATIENCE` seconds. The server always sends a log from its
         beginning: after a break what was written before is left out.
         """
-        silent_since: float | None = None
         while True:
             broken = asyncio.run(self._stream())
             try:
@@ -49,16 +50,14 @@ class Follower:
                 if found.status.is_terminal():
                     self._write_rest()
                     return found
-                if silent_since is not None:
-                    self.say("the cluster answers again")
-                silent_since = None
+                self._answered()
             except (requests.RequestException, OSError, RuntimeError, AuthenticationError) as error:
                 if isinstance(error, AuthenticationError) or "status code 404" in str(error):
                     raise self._forgotten(error) from error
-                if silent_since is None:
-                    silent_since = time.monotonic()
+                if self.silent_since is None:
+                    self.silent_since = time.monotonic()
                     self.say(f"the connection to the cluster is lost, trying again: {broken or _line(error)}")
-                elif time.monotonic() - silent_since > _PATIENCE:
+                elif time.monotonic() - self.silent_since > _PATIENCE:
                     raise self._lost(error) from error
             time.sleep(_PAUSE)
 
@@ -83,12 +82,18 @@ class Follower:
             aiohttp.ClientSession(headers=self.dashboard.headers, timeout=limits, trust_env=True) as session,
             session.ws_connect(url, heartbeat=_HEARTBEAT, max_msg_size=0) as socket,
         ):
+            self._answered()
             async for message in socket:
                 if message.type == aiohttp.WSMsgType.TEXT:
                     yield message.data
             failed = socket.exception()
             if failed is not None:
                 raise ConnectionError(str(failed))
+
+    def _answered(self) -> None:
+        if self.silent_since is not None:
+            self.say("the cluster answers again")
+        self.silent_since = None
 
     def _write_rest(self) -> None:
         try:
