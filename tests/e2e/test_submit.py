@@ -114,6 +114,55 @@ def whole_log(board: Foreign, job: str) -> str:
     return requests.get(f"{board.dashboard}/api/jobs/{job}/logs", headers=headers, timeout=30).json()["logs"]
 
 
+def test_after_the_head_was_lost_the_same_submission_to_a_new_one_resumes(project: Site) -> None:
+    project.slow(True)
+    line = words(project, "headless", "scale.workers=1")
+    with standing(2, dashboard=True) as first, submit(project, first, *line, name="first") as command:
+        command.until(lambda: project.step("headless") > 4, 400)
+        first.head.kill_all()
+        command.until(lambda: "trying again" in command.stderr, 60)
+        command.kill()
+    project.slow(False)
+    with standing(2, dashboard=True) as second, submit(project, second, *words(project, "headless")) as command:
+        assert command.wait(400) == 0, command.said()
+    project.assert_same("headless")
+    assert len(project.attempts("headless")) == 2
+
+
+def test_a_storage_that_one_node_does_not_see_is_refused_before_anything_starts(project: Site) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a folder can only be hidden from a node by root")
+    storage = project.folder / "unshared"
+    storage.mkdir()
+    options = (f"run.storage={storage}", "run.name=blind", "scale.workers=2")
+    with (
+        standing(1) as cluster,
+        joined(cluster, 2, hidden=storage),
+        project.raycls("train", "small.yaml", *options, env=cluster.environment) as command,
+    ):
+        assert command.wait(200) == 1, command.said()
+    assert "run.storage is not shared" in command.stderr
+    assert "nothing there on" in command.stderr
+    assert "placing" not in command.stdout
+    assert not (storage / "blind" / "attempts.jsonl").exists()
+
+
+def test_an_open_cluster_elsewhere_is_refused(project: Site) -> None:
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        try:
+            opened.connect(("192.0.2.1", 9))  # no packet is sent
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        host = opened.getsockname()[0]
+    with standing(1, dashboard=True, host=host, env={"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}) as cluster:
+        refused = raycls(cluster, project, "status")
+        assert (refused.returncode, "answers without a token" in refused.stderr) == (2, True), refused
+        line = raycls(cluster, project, "status", "--insecure-cluster")
+        assert (line.returncode, line.stdout) == (0, "the cluster has no submitted jobs\n")
+
+
 def test_the_run_is_the_local_run_and_its_log_comes_whole_through_cuts(project: Site, board: Foreign) -> None:
     project.slow(True)
     line = words(project, "cut", "scale.workers=2")
@@ -232,52 +281,3 @@ def test_run_folders_are_their_owners_alone(project: Site, board: Foreign) -> No
     open_files = [str(path) for path in stored if path.stat().st_mode & 0o077 and path.name != "curves.svg"]
     assert stored
     assert not open_files
-
-
-def test_after_the_head_was_lost_the_same_submission_to_a_new_one_resumes(project: Site) -> None:
-    project.slow(True)
-    line = words(project, "headless", "scale.workers=1")
-    with standing(2, dashboard=True) as first, submit(project, first, *line, name="first") as command:
-        command.until(lambda: project.step("headless") > 4, 400)
-        first.head.kill_all()
-        command.until(lambda: "trying again" in command.stderr, 60)
-        command.kill()
-    project.slow(False)
-    with standing(2, dashboard=True) as second, submit(project, second, *words(project, "headless")) as command:
-        assert command.wait(400) == 0, command.said()
-    project.assert_same("headless")
-    assert len(project.attempts("headless")) == 2
-
-
-def test_a_storage_that_one_node_does_not_see_is_refused_before_anything_starts(project: Site) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("a folder can only be hidden from a node by root")
-    storage = project.folder / "unshared"
-    storage.mkdir()
-    options = (f"run.storage={storage}", "run.name=blind", "scale.workers=2")
-    with (
-        standing(1) as cluster,
-        joined(cluster, 2, hidden=storage),
-        project.raycls("train", "small.yaml", *options, env=cluster.environment) as command,
-    ):
-        assert command.wait(200) == 1, command.said()
-    assert "run.storage is not shared" in command.stderr
-    assert "nothing there on" in command.stderr
-    assert "placing" not in command.stdout
-    assert not (storage / "blind" / "attempts.jsonl").exists()
-
-
-def test_an_open_cluster_elsewhere_is_refused(project: Site) -> None:
-    import socket
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
-        try:
-            opened.connect(("192.0.2.1", 9))  # no packet is sent
-        except OSError:
-            pytest.skip("this machine has no address but loopback")
-        host = opened.getsockname()[0]
-    with standing(1, dashboard=True, host=host, env={"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}) as cluster:
-        refused = raycls(cluster, project, "status")
-        assert (refused.returncode, "answers without a token" in refused.stderr) == (2, True), refused
-        line = raycls(cluster, project, "status", "--insecure-cluster")
-        assert (line.returncode, line.stdout) == (0, "the cluster has no submitted jobs\n")
