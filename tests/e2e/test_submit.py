@@ -135,9 +135,10 @@ def test_a_storage_that_one_node_does_not_see_is_refused_before_anything_starts(
     storage = project.folder / "unshared"
     storage.mkdir()
     options = (f"run.storage={storage}", "run.name=blind", "scale.workers=2")
+    hiding = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(storage))
     with (
         standing(1) as cluster,
-        joined(cluster, 2, hidden=storage),
+        joined(cluster, 2, inside=hiding),
         project.raycls("train", "small.yaml", *options, env=cluster.environment) as command,
     ):
         assert command.wait(200) == 1, command.said()
