@@ -42,9 +42,8 @@ def train_in_groups(
 ) -> dict[str, Any]:
     """Train on as many groups of workers as it takes; returns the last one's result, see `run_group`.
 
-    `patient`: whether to wait for nodes from the start on, as where the cluster grows. `placing` is called before each
-    group. Raises LaunchError where there is no room for a group and none comes, or where workers were lost more often
-    than `scale.max_failures` allows. Losses that a notice foretold are not counted.
+    `patient`: whether to wait for nodes that are not there yet; `placing` is called before each group. LaunchError
+    where no room comes, or workers were lost more often than `scale.max_failures` allows, those after a notice apart.
     """
     losses, unplaced, result = 0, 0, None
     while True:
