@@ -16,6 +16,7 @@ import typer
 
 from raycls import __version__
 from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
+from raycls.launch import job_commands
 
 if TYPE_CHECKING:
     from raycls.config.schema import TrackConfig
@@ -218,6 +219,9 @@ def doctor(
     raise typer.Exit(examination.doctor(given, address=address, seconds=timeout, as_json=as_json))
 
 
+job_commands.register(app)
+
+
 def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
     from raycls.launch.display import make
 
@@ -294,7 +298,9 @@ def _flushed(code: int) -> int:
 
 
 def _prepare() -> None:
-    """What must be set before torch and Ray are imported."""
+    """What must be set before torch and Ray are imported; a job first compares itself with its submission."""
+    from raycls.launch import submitted
     from raycls.launch.cluster import prepare_environment
 
+    submitted.check(_say)
     prepare_environment()

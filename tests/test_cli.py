@@ -98,7 +98,7 @@ def test_help(raycls_command: Callable[..., Result], words: tuple[str, ...]) -> 
 
 def test_every_command_is_listed(raycls_command: Callable[..., Result]) -> None:
     listed = {line.split()[0] for line in raycls_command("--help").out.split("Commands:")[1].splitlines() if line}
-    assert listed >= {"train", "eval", "ledger", "config", "init", "demo"}
+    assert listed >= {"train", "eval", "ledger", "config", "init", "demo", "submit", "status", "logs", "stop"}
 
 
 @pytest.mark.parametrize(

@@ -156,14 +156,16 @@ def _started(folder: str) -> Iterator[Cluster]:
 
     try:
         try:
-            _connect("local", num_cpus=_cpus(), include_dashboard=False, _temp_dir=folder)
+            # Ray opens the folder that it is given to every user of the machine: one inside ours stays closed.
+            inner = os.path.join(folder, "r")
+            _connect("local", num_cpus=_cpus(), include_dashboard=False, _temp_dir=inner)
         except Exception as error:
             raise LaunchError(
                 "Ray could not be started on this machine",
                 found=str(error).strip() or type(error).__name__,
                 fix=f"see the logs in {folder}; scale.workers=0 trains without Ray",
             ) from error
-        logs = os.path.join(folder, "session_latest", "logs")
+        logs = os.path.join(inner, "session_latest", "logs")
         yield Cluster(True, "local", dict(ray.cluster_resources()), logs, nodes())
     finally:
         ray.shutdown()

@@ -40,12 +40,12 @@ def train_in_groups(
     decide: Callable[[dict[str, Any]], str] | None = None,
     *,
     patient: bool = False,
+    placing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train on as many groups of workers as it takes; returns the last one's result, see `run_group`.
 
-    `patient`: whether to wait for nodes from the start on, as where the cluster grows by itself. Raises LaunchError
-    where there is no room for a group and none comes, or where workers were lost more often than `scale.max_failures`
-    allows. Losses that a notice foretold are not counted.
+    `patient`: whether to wait for nodes that are not there yet; `placing` is called before each group. LaunchError
+    where no room comes, or workers were lost more often than `scale.max_failures` allows, those after a notice apart.
     """
     losses, unplaced, result = 0, 0, None
     if run.scale.elastic:  # Ray waits that long for a node that has just died
@@ -62,6 +62,7 @@ def train_in_groups(
         )
         if not size:
             return _stopped(result, stop_asked())
+        placing()
         post({"kind": "group-size", "workers": size})
         watch = _Watch(run, job.device, size, stop_asked, post, grows=cluster.grows)
         try:

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from raycls import __version__
 from raycls.config import load as config
 from raycls.config.schema import Run, SplitConfig
 from raycls.data import augment
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, ModelError, RayclsError
+from raycls.launch.submitted import refuse_lost
+from raycls.launch.versions import PACKAGES, installed
 from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.run.folder import RunFolder
@@ -79,6 +79,7 @@ def prepare(
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
     augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
     folder = RunFolder.at(run.run.storage, run.run.name)
+    refuse_lost(folder.uri)
     folder.store.tell(say)
     folder.store.check()
     check_trackers(run.track, folder)
@@ -284,13 +285,11 @@ def _environment(run: Run, dataset: Dataset, command: Sequence[str]) -> dict[str
 
 @cache
 def _installed() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    names = ("torch", "torchvision", "ray", "numpy", "pillow", "pyarrow")
+    found = installed()
     return {
-        "raycls": __version__,
-        "python": sys.version.split()[0],
-        "versions": {name: version(name) for name in names},
+        "raycls": found["raycls"],
+        "python": found["python"],
+        "versions": {name: found[name] for name in PACKAGES},
         "platform": platform.platform(),
     }
 

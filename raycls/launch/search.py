@@ -90,7 +90,7 @@ class _Play:
         from raycls.launch.monitoring import job_page
         from raycls.launch.tuning import Groups
 
-        self.plan, self.stop, self.display = plan, stop, display
+        self.plan, self.cluster, self.stop, self.display = plan, cluster, stop, display
         self.board, self.ledger = plan.board, plan.board.ledger
         self.device = device_of(plan.run, cluster.gpus)
         self.slots = Slots.of(plan.run, self.device)
@@ -107,7 +107,11 @@ class _Play:
 
     def run(self) -> None:
         """Play until there is nothing left to do, a signal, or the end of the budget."""
+        from raycls.launch.sight import Sight, marked
+
         plan = self.plan
+        with marked(plan.folder) as mark:
+            Sight(plan.run, mark, self.cluster, self.device, self.display.event).check()
         self.board.start()
         header = plan.header(self.slots.arithmetic(self.nodes))
         self.display.start([*header, *([f"Ray job    {self.dashboard}"] if self.dashboard else [])])

@@ -20,6 +20,7 @@ from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.launch.exploits import keep
 from raycls.launch.model_budget import within
 from raycls.launch.preflight import evaluated_split, image_size, plan_of
+from raycls.launch.submitted import refuse_lost
 from raycls.models import zoo
 from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
@@ -134,9 +135,9 @@ def open_search(
         )
     space = space_of(run)
     folder = RunFolder.at(run.run.storage, run.run.name)
+    refuse_lost(folder.uri)
     check_trackers(run.track, folder)
     _check_names(run, space, loaded.origins)
-    folder = RunFolder.at(run.run.storage, run.run.name)
     folder.store.tell(say)
     folder.store.check()
     dataset = open_dataset(run.data)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +19,7 @@ from raycls.config.schema import Run
 from raycls.data.source import open_dataset
 from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, DataError, LaunchError
 from raycls.launch import session
-from raycls.launch.cluster import running_cluster
+from raycls.launch.cluster import Cluster, running_cluster
 from raycls.launch.display import Display
 from raycls.launch.placement import check_fit, executor_of
 from raycls.launch.preflight import Prepared, prepare, reduction_of
@@ -27,6 +27,9 @@ from raycls.launch.session import Job, World
 from raycls.launch.wording import STOPPING, plural
 from raycls.run.folder import RunFolder
 from raycls.train.plan import Plan
+
+if TYPE_CHECKING:
+    from raycls.launch.sight import Sight
 
 __all__ = ["Outcome", "StopRequest", "connecting", "device_of", "evaluate", "make_job", "train"]
 
@@ -130,6 +133,7 @@ def evaluate(
             device = device_of(run, cluster.gpus)
             job = make_job(run, store, plan, dataset, device, wanted)
             check_fit(run, cluster.nodes, device, job.executor)
+            _sight(run, job, cluster, display).check()
             display.record(evaluating)
             summary = run_group(session.evaluate, job, run, cluster, lambda: "", lambda record: None)
     return {"split": wanted, **summary}
@@ -167,7 +171,15 @@ def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> di
         device = device_of(run, cluster.gpus)
         job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
         job = replace(job, dashboard=job_page())
-        return train_in_groups(job, run, cluster, stop.asked, _Poster(prepared, job, display))
+        placing = _sight(run, job, cluster, display).check
+        return train_in_groups(job, run, cluster, stop.asked, _Poster(prepared, job, display), placing=placing)
+
+
+def _sight(run: Run, job: Job, cluster: Cluster, display: Display) -> Sight:
+    from raycls.launch.sight import Mark, Sight
+
+    mark = Mark(job.folder, RunFolder.ENV, job.nonce)
+    return Sight(run, mark, cluster, job.device, lambda text: display.record(_event(text)))
 
 
 def make_job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str, split: str = "") -> Job:

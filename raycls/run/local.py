@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 __all__ = ["LocalFiles", "is_temporary"]
 
@@ -51,7 +52,7 @@ class LocalFiles:
 
     def write(self, name: str, data: bytes, atomic: bool) -> None:
         path = self.path(name)
-        _make_folder(path.parent)
+        _make_folder(path.parent, self.root)
         if not atomic:
             _write_synced(path, data)
             return
@@ -60,8 +61,8 @@ class LocalFiles:
 
     def upload(self, source: Path, name: str) -> None:
         path = self.path(name)
-        _make_folder(path.parent)
-        with _replacing(path) as temporary, open(source, "rb") as incoming, open(temporary, "wb", buffering=0) as file:
+        _make_folder(path.parent, self.root)
+        with _replacing(path) as temporary, open(source, "rb") as incoming, _created(temporary) as file:
             while chunk := incoming.read(_CHUNK):
                 _write_all(file.fileno(), chunk)
             os.fsync(file.fileno())
@@ -72,9 +73,9 @@ class LocalFiles:
         One write call, so that a kill leaves either all or a prefix; a write that fails is taken back.
         """
         path = self.path(name)
-        _make_folder(path.parent)
+        _make_folder(path.parent, self.root)
         created = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -95,7 +96,7 @@ class LocalFiles:
         start, end = self.path(source), self.path(target)
         if end.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(end))
-        _make_folder(end.parent)
+        _make_folder(end.parent, self.root)
         if start.is_dir():
             _sync_folder(start)
         start.rename(end)
@@ -114,15 +115,17 @@ class LocalFiles:
             path.unlink(missing_ok=True)
 
     def make_folder(self, name: str) -> None:
-        _make_folder(self.path(name))
+        _make_folder(self.path(name), self.root)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, root: Path) -> None:
+    """Make `folder` and what is missing above it. `root` and all below it is for its owner alone: a run knows the data,
+    and what it holds is trusted by the next start."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    _make_folder(folder.parent, root)
     try:
-        folder.mkdir()
+        folder.mkdir(mode=0o700 if folder.is_relative_to(root) else 0o777)
     except FileExistsError:
         if not folder.is_dir():  # a file has its name; another process making the folder first is fine
             raise
@@ -142,8 +145,12 @@ def _replacing(path: Path) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
+def _created(path: Path) -> IO[bytes]:
+    return open(path, "wb", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
 def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb", buffering=0) as file:
+    with _created(path) as file:
         _write_all(file.fileno(), data)
         os.fsync(file.fileno())
 

@@ -112,7 +112,7 @@ class Lock:
         self._store.make_folder()
         with self._store.explaining("opened", "lock"):
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:
                 if path.parent.exists():
                     raise

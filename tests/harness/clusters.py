@@ -10,10 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from harness.processes import Command, start
 from harness.runs import Foreign
@@ -31,8 +33,18 @@ print(json.dumps(found))
 
 
 @contextmanager
-def standing(cpus: int, *, dashboard: bool = False, address: str = "127.0.0.1") -> Iterator[Foreign]:
-    """`ray start --head` as somebody else would have typed it, with a token, on ports of its own."""
+def standing(
+    cpus: int,
+    *,
+    dashboard: bool = False,
+    address: str = "127.0.0.1",
+    host: str = "127.0.0.1",
+    env: dict[str, str] | None = None,
+) -> Iterator[Foreign]:
+    """`ray start --head` as somebody else would have typed it, with a token, on ports of its own.
+
+    `env` is added to its environment, `host` is where the dashboard listens.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # short: sockets lie below it
     port = _free_port()
     token = secrets.token_hex(32)
@@ -42,21 +54,27 @@ def standing(cpus: int, *, dashboard: bool = False, address: str = "127.0.0.1") 
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": "",
-        "RAY_raylet_start_wait_time_s": "180",  # a busy machine
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180",  # on a busy machine
+        "RAY_raylet_start_wait_time_s": "180",
         "HOME": str(folder),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # jobs find `raycls` there
+        **(env or {}),
     }
     words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
     words += [f"--node-ip-address={address}"] if address != "127.0.0.1" else []
     words += [f"--num-cpus={cpus}", f"--include-dashboard={str(dashboard).lower()}", f"--temp-dir={folder}"]
-    words += [f"--dashboard-port={_free_port()}"]
+    web = _free_port()
+    words += [f"--dashboard-port={web}", f"--dashboard-host={host}"]
     words += [f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"]
     words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     # The guard is for pytest itself: a time limit ends it without a teardown.
     with guarded(str(folder)), start(words, folder, name="foreign", env=outside) as head:
         head.until(lambda: "Ray runtime started" in head.stdout, 240)
+        if dashboard:
+            head.until(lambda: _answers(host, web), 120)
         environment = {"RAY_ADDRESS": f"{address}:{port}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-        yield Foreign(head, environment)
+        yield Foreign(head, environment, f"http://{host}:{web}" if dashboard else "", folder)
         head.kill_all()  # it would drain for half a minute
         head.assert_gone(10)
     shutil.rmtree(folder, ignore_errors=True)
@@ -92,6 +110,15 @@ def state(environment: dict[str, str]) -> dict[str, Any]:
     command = [sys.executable, "-c", _STATE]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with urlopen(f"http://{host}:{port}/api/authentication_mode", timeout=5) as reply:
+            return reply.status == 200
+    except OSError:
+        time.sleep(0.5)
+        return False
 
 
 def _free_port() -> int:

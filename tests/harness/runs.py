@@ -82,6 +82,10 @@ class Foreign:
 
     head: Command
     environment: dict[str, str]
+    dashboard: str = ""
+    """The address of its dashboard, where it has one."""
+    folder: Path = Path()
+    """Where Ray keeps its files."""
 
     def assert_idle(self, seconds: float = 30.0) -> None:
         """Wait until no worker of this cluster does anything: an actor shows its class as its title."""

@@ -1,0 +1,59 @@
+"""A log through connections that break: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import pytest
+from harness.dashboards import FakeDashboard
+
+from raycls.errors import LaunchError
+from raycls.launch import job_logs
+from raycls.launch.dashboard import connect
+from raycls.launch.job_logs import Follower
+
+LOG = "".join(f"line {number} \u00e4\u20ac\n" for number in range(30)) + "no end of line"
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_logs, "_PAUSE", 0.0)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
+
+
+def follow(server: FakeDashboard) -> tuple[str, list[str], str]:
+    written: list[str] = []
+    said: list[str] = []
+    end = Follower(connect(server.address, insecure=False, say=print), "job", written.append, said.append).run()
+    return "".join(written), said, end.status.value
+
+
+@pytest.mark.parametrize("breaks", [(), (0,), (1, 5, 6, 7, 8, 200), (len(LOG), 3, len(LOG) - 1), (50, 10, 50, 51)])
+def test_each_character_once_wherever_the_connection_breaks(breaks: tuple[int, ...]) -> None:
+    with FakeDashboard(token="right", log=LOG, breaks=breaks) as server:
+        assert follow(server) == (LOG, [], "SUCCEEDED")
+        tails = [given for path, given in server.seen if path.endswith("tail")]
+        assert tails == ["Bearer right"] * (len(breaks) + 1)
+
+
+def test_what_no_stream_brought_is_fetched_at_the_end() -> None:
+    with FakeDashboard(log=LOG, lost_tail=40, state="STOPPED") as server:
+        assert follow(server) == (LOG, [], "STOPPED")
+
+
+def test_a_job_that_a_new_head_does_not_know_is_told_at_once() -> None:
+    with FakeDashboard(log=LOG, breaks=(30,), known=False) as server, pytest.raises(LaunchError) as caught:
+        follow(server)
+    assert "started anew" in str(caught.value)
+    assert "resumes" in str(caught.value.fix)
+
+
+def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_logs, "_PATIENCE", 0.5)
+    monkeypatch.setattr(job_logs, "_PAUSE", 0.1)
+    said: list[str] = []
+    with FakeDashboard(log=LOG) as server:
+        made = connect(server.address, insecure=False, say=print)
+    with pytest.raises(LaunchError, match="does not answer any more"):
+        Follower(made, "job", lambda text: None, said.append).run()
+    (line,) = said
+    assert "trying again" in line

@@ -1,0 +1,54 @@
+"""What nodes are asked, and what their answers mean. One that sees nothing for real is in tests/e2e/test_submit.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raycls.errors import LaunchError
+from raycls.launch import sight
+from raycls.launch.sight import Mark, marked
+from raycls.launch.versions import installed
+from raycls.run.folder import RunFolder
+
+
+def test_a_node_sees_the_file_another_one_or_none(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with marked(folder) as mark:
+        found = sight._look(mark, str(tmp_path))
+        assert (found["unseen"], found["no_data"], found["versions"]) == ("", False, installed())
+        other = Mark(str(tmp_path / "elsewhere"), mark.name, mark.digest)
+        assert sight._look(other, str(tmp_path / "gone"))["unseen"] == "nothing there"
+        assert sight._look(other, str(tmp_path / "gone"))["no_data"]
+        assert sight._look(Mark(mark.folder, mark.name, "0" * 64), "")["unseen"] == "another file"
+        assert sight._look(None, "")["unseen"] == ""
+    assert folder.store.list() == []
+
+
+def answer(host: str, **more: Any) -> dict[str, Any]:
+    return {"host": host, "address": "10.0.0.1", "unseen": "", "no_data": False, "secrets": [], "versions": {}, **more}
+
+
+def test_blind_nodes_are_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    fine = answer("one")
+    sight._refuse_blind([fine], folder, "")
+    with pytest.raises(LaunchError, match=r"nothing there on two \(10\.0\.0\.1\)") as caught:
+        sight._refuse_blind([fine, answer("two", unseen="nothing there")], folder, "")
+    assert caught.value.where == str(tmp_path)
+    with pytest.raises(LaunchError, match="the data is not on every node"):
+        sight._refuse_blind([answer("two", no_data=True), fine], folder, "/data")
+    with pytest.raises(LaunchError, match="not in the environment: A_KEY"):
+        sight._refuse_blind([answer("two", secrets=["A_KEY"]), fine], folder, "")
+
+
+@pytest.mark.parametrize(
+    ("driver", "preemptible", "warned"), [("a", ["a"], True), ("b", ["a"], False), ("a", [], False), ("a", "ab", False)]
+)
+def test_a_driver_on_a_preemptible_node_is_told(driver: str, preemptible: str | list[str], warned: bool) -> None:
+    alive = [{"NodeID": name, "Resources": {sight.PREEMPTIBLE: 1.0} if name in preemptible else {}} for name in "ab"]
+    said: list[str] = []
+    sight._warn_of_preemption(alive, driver, said.append)
+    assert bool(said) is warned
