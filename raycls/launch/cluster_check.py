@@ -65,13 +65,14 @@ def _starts(file: ClusterFile) -> Iterator[Finding]:
             continue
         commands = file.values.get(key)
         if commands is None:
-            yield Finding((key,), f"this key is missing, and Ray's own commands would start without {_MODE}")
+            found = next((command for command in file.resolved.get(key) or [] if _START.search(command)), None)
+            yield Finding((key,), f"this key is missing, and Ray's own commands start without {_MODE}", found)
             continue
         starting = [(index, command) for index, command in enumerate(commands) if _START.search(command)]
         if not starting:
             yield Finding((key,), "no command of these starts Ray", fix="add one with ray start")
         for index, command in starting:
-            if _MODE not in command[: _START.search(command).start()]:  # type: ignore[union-attr]
+            if not _has_mode(command):
                 yield Finding(
                     (key, index),
                     "Ray would start without token authentication",
@@ -79,11 +80,19 @@ def _starts(file: ClusterFile) -> Iterator[Finding]:
                     fix=f"write {_MODE} in front of ray start",
                 )
     host = dashboard_host(file)
-    open_head = [index for index, command in enumerate(_head_starts(file)) if _MODE not in command]
-    if host not in _LOOPBACK and open_head:
-        keys: Keys = ("head_start_ray_commands", open_head[0])
-        what = "the dashboard, which runs the jobs that it is sent, would be open to the network without a token"
-        yield Finding(keys, what, f"--dashboard-host={host}", "--dashboard-host=127.0.0.1", "reach it by ray dashboard")
+    heads = file.values.get("head_start_ray_commands") or []
+    for index, command in enumerate(heads):
+        if host not in _LOOPBACK and _START.search(command) and not _has_mode(command):
+            keys: Keys = ("head_start_ray_commands", index)
+            what = "the dashboard, which runs the jobs that it is sent, would be open to the network without a token"
+            fix = "reach it by ray dashboard, which goes through SSH"
+            yield Finding(keys, what, f"--dashboard-host={host}", "--dashboard-host=127.0.0.1", fix)
+
+
+def _has_mode(command: str) -> bool:
+    """Whether the token mode is set before Ray starts."""
+    start = _START.search(command)
+    return start is not None and _MODE in command[: start.start()]
 
 
 def _head_starts(file: ClusterFile) -> list[str]:

@@ -6,7 +6,7 @@ import copy
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +182,8 @@ def _against_schema(values: dict[str, Any]) -> Iterator[Finding]:
             for key in sorted(set(error.instance) - set(known)):
                 yield _unknown((*keys, key), known)
         elif error.validator == "required":
-            for key in sorted(set(error.validator_value) - set(error.instance)):
+            missing = sorted(set(error.validator_value) - set(error.instance))
+            for key in _not_misspelt(missing, error.instance, error.schema["properties"]):
                 yield Finding((*keys, key), "this key is missing", fix=_MISSING.get(key))
         elif error.validator == "type":
             wanted: Any = error.validator_value
@@ -204,6 +205,13 @@ _MISSING = {
     "resources": "say what a node of this type has, such as resources: {CPU: 8, GPU: 1}",
     "node_config": "say which machine it is, in the provider's words; {} where the provider needs none",
 }
+
+
+def _not_misspelt(missing: Iterable[str], written: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those of `missing` that no unknown key of `written` stands for: one mistake is told once."""
+    known = list(known)
+    meant = {suggest(key, known) for key in written if key not in known}
+    return [key for key in missing if key not in meant]
 
 
 def _unknown(keys: Keys, known: list[str]) -> Finding:
@@ -237,9 +245,9 @@ def _provider(values: dict[str, Any]) -> Iterator[Finding]:
     needed = {"aws": ("region",), "gcp": ("region", "project_id"), "azure": ("location", "resource_group")}
     if name == "local" and "coordinator_address" not in provider:
         needed["local"] = ("head_ip", "worker_ips")
-    for key in needed.get(name, ()):
-        if provider.get(key) is None:
-            yield Finding(("provider", key), "this key is missing", fix=f"the provider {name} needs it")
+    missing = [key for key in needed.get(name, ()) if provider.get(key) is None]
+    for key in _not_misspelt(missing, provider, known):
+        yield Finding(("provider", key), "this key is missing", fix=f"the provider {name} needs it")
 
 
 def _numbers(values: dict[str, Any]) -> Iterator[Finding]:
