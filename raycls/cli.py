@@ -16,6 +16,7 @@ import typer
 
 from raycls import __version__
 from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
+from raycls.launch import cluster_commands
 
 if TYPE_CHECKING:
     from raycls.config.schema import TrackConfig
@@ -194,52 +195,7 @@ def demo() -> None:
     raise typer.Exit(result.exit_code)
 
 
-cluster = typer.Typer(help="Start, end and describe the cluster of a file, see cluster/.", no_args_is_help=True)
-app.add_typer(cluster, name="cluster")
-
-ClusterFileArgument = Annotated[str, typer.Argument(metavar="FILE", help="A cluster file of `ray up`, see cluster/.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-
-@cluster.command("show")
-def show_cluster(file: ClusterFileArgument) -> None:
-    """Check FILE and say what its cluster would be: machines at most, spot or not, GPUs, what is open."""
-    from raycls.launch import cluster_up
-
-    typer.echo("\n".join(cluster_up.plan_lines(cluster_up.read_checked(file))))
-
-
-@cluster.command("up")
-def start_cluster(file: ClusterFileArgument, yes: Yes = False) -> None:
-    """Start the cluster of FILE with `ray up`, or bring a running one to what FILE says."""
-    from raycls.launch import cluster_up
-
-    checked = cluster_up.read_checked(file)
-    cluster_up.ready(checked)
-    typer.echo("\n".join(cluster_up.plan_lines(checked)))
-    _confirm("start it?", yes)
-    raise typer.Exit(EXIT_DONE if cluster_up.up(checked) == 0 else EXIT_FAILED)
-
-
-@cluster.command("down")
-def end_cluster(file: ClusterFileArgument, yes: Yes = False) -> None:
-    """End the cluster of FILE with `ray down`, and whatever runs on it."""
-    from raycls.launch import cluster_up
-
-    checked = cluster_up.read_checked(file)
-    typer.echo("\n".join(cluster_up.plan_lines(checked)[:1]))
-    _confirm("end it, and whatever runs on it?", yes)
-    raise typer.Exit(EXIT_DONE if cluster_up.down(checked) == 0 else EXIT_FAILED)
-
-
-def _confirm(question: str, yes: bool) -> None:
-    """Go on where the user says so; without a terminal to ask on, the words must say it."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError("nobody is here to ask", found="no terminal", fix="--yes goes on without a question")
-    if not typer.confirm(question):
-        raise typer.Exit(EXIT_FAILED)
+cluster_commands.register(app)
 
 
 def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:

@@ -71,7 +71,7 @@ def test_ray_adds_no_install_of_its_own(checked: dict[str, ClusterFile]) -> None
 
 
 def test_versions_stand_in_the_lock_alone() -> None:
-    """No file names a version of Ray or torch, but for the image and the Kubernetes files, and those have the lock's."""
+    """Only the image and the Kubernetes files name a version of Ray, and it is that of the lock."""
     lock = (ROOT / "requirements.lock").read_text()
     ray = re.search(r"^ray==(\S+)", lock, re.M)
     assert ray is not None

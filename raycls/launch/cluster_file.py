@@ -245,6 +245,8 @@ def _provider(values: dict[str, Any]) -> Iterator[Finding]:
     needed = {"aws": ("region",), "gcp": ("region", "project_id"), "azure": ("location", "resource_group")}
     if name == "local" and "coordinator_address" not in provider:
         needed["local"] = ("head_ip", "worker_ips")
+    if "ssh_user" not in values.get("auth", {} if name == "local" else {"ssh_user": "ubuntu"}):
+        yield Finding(("auth", "ssh_user"), "this key is missing", fix="say as whom SSH reaches the machines")
     missing = [key for key in needed.get(name, ()) if provider.get(key) is None]
     for key in _not_misspelt(missing, provider, known):
         yield Finding(("provider", key), "this key is missing", fix=f"the provider {name} needs it")

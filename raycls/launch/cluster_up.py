@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -46,7 +47,8 @@ def up(file: ClusterFile) -> int:
         return subprocess.run([*_ray("up"), "--yes", str(file.path)], env=_environment(file), check=False).returncode
     if _own_processes(file):
         raise LaunchError("this cluster runs already", where=str(file.path), fix=f"raycls cluster down {file.path}")
-    bootstrap = Path.home() / "ray_bootstrap_config.yaml"
+    bootstrap = _bootstrap(file)
+    bootstrap.parent.mkdir(mode=0o700, exist_ok=True)
     bootstrap.write_text(json.dumps(file.resolved, indent=1), encoding="utf-8")
     for command in file.resolved["head_start_ray_commands"]:
         # The file's own words, which a user is about to run: what `ray up` does by SSH on other machines.
@@ -59,6 +61,7 @@ def up(file: ClusterFile) -> int:
 def down(file: ClusterFile) -> int:
     """End the cluster and give its machines back; the exit code of `ray down`."""
     if not file.here:
+        _stop_workers(file)
         return subprocess.run([*_ray("down"), "--yes", str(file.path)], env=_environment(file), check=False).returncode
     end = time.monotonic() + _SECONDS_TO_END
     number = signal.SIGTERM
@@ -68,8 +71,24 @@ def down(file: ClusterFile) -> int:
                 os.kill(process, number)
         time.sleep(0.5)
         number = signal.SIGTERM if time.monotonic() < end else signal.SIGKILL
-    (Path.home() / "ray_bootstrap_config.yaml").unlink(missing_ok=True)
+    _bootstrap(file).unlink(missing_ok=True)
     return 0
+
+
+def _stop_workers(file: ClusterFile) -> None:
+    """Stop Ray on machines of one's own, from the head, which has the key. `ray down` stops the head alone: workers
+    would notice after a minute, and some of Ray's processes there would stay for good."""
+    workers = file.values["provider"].get("worker_ips")
+    if file.provider != "local" or not workers:
+        return
+    ssh = "ssh -tt -i ~/ray_bootstrap_key.pem -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    ssh += " -o IdentitiesOnly=yes -o ConnectTimeout=20 -o LogLevel=ERROR"
+    stop = shlex.quote("bash --login -i -c 'ray stop'")
+    user = shlex.quote(str(file.values["auth"]["ssh_user"]))
+    commands = [f"{ssh} {user}@{shlex.quote(str(worker))} {stop}" for worker in workers]
+    words = [*_ray("exec"), str(file.path), "; ".join(commands)]
+    if subprocess.run(words, env=_environment(file), check=False).returncode:
+        print("warning: not every worker could be asked to stop; those leave a minute after the head", file=sys.stderr)
 
 
 def ready(file: ClusterFile) -> None:
@@ -164,8 +183,14 @@ def _environment(file: ClusterFile) -> dict[str, str]:
     if file.here:
         # Without SPT_NOENV a process of Ray's that renames itself loses the mark.
         given |= {_MARK: str(file.values["cluster_name"]), "SPT_NOENV": "1", "RAY_FAKE_CLUSTER": "1"}
+        given["RAYCLS_CLUSTER_FILE"] = str(_bootstrap(file))
         given["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, **given}
+
+
+def _bootstrap(file: ClusterFile) -> Path:
+    """What the autoscaler of a cluster of this machine reads as long as it runs: the file as Ray fills it in."""
+    return Path.home() / ".raycls" / (re.sub(r"[^\w-]", "_", str(file.values["cluster_name"])) + ".json")
 
 
 def _own_processes(file: ClusterFile) -> list[int]:

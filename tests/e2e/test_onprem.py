@@ -106,13 +106,13 @@ def test_a_cluster_of_three_hosts_trains_to_the_bits_of_one_process(hosts: Hosts
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    ) as tunnel:
+    ):
         try:
             until(lambda: ask(laptop, "http://127.0.0.1:8265/api/version") == "401", 120, "the tunnel")
             assert ask(laptop, "http://127.0.0.1:8265/api/version", TOKEN) == "200"
             train_on_two_hosts(hosts, laptop)
         finally:
-            tunnel.terminate()
+            laptop.kill("ray dashboard")
 
     with raycls(tmp_path, "train", str(REPOSITORY / "configs" / "digits.yaml"), "scale.workers=0") as command:
         assert command.wait(420) == 0, command.said()
@@ -120,7 +120,7 @@ def test_a_cluster_of_three_hosts_trains_to_the_bits_of_one_process(hosts: Hosts
 
     on(laptop, "raycls", "cluster", "down", file, "--yes")
     for host in (hosts[number] for number in (1, 2, 3, LAPTOP)):
-        until(lambda host=host: not host.processes(), 240, f"{host.name} without processes: {host.processes()}")
+        until(lambda host=host: not host.processes(), 60, f"{host.name} without processes: {host.processes()}")
 
 
 def closed_to_strangers(head: Host, laptop: Host) -> None:

@@ -323,6 +323,7 @@ def test_images_have_a_version(tmp_path: Path, image: str, refused: bool) -> Non
     ("before", "after", "line", "path", "what"),
     [
         ("  head_ip: 10.0.0.1\n", "", 2, "provider.head_ip", "this key is missing"),
+        ("auth: {ssh_user: ubuntu}\n", "", None, "auth.ssh_user", "this key is missing"),
         ("worker_ips:", "workers_ip:", 5, "provider.workers_ip", "no such key"),
         ("10.0.0.3]", "10.0.0.2]", 5, "provider.worker_ips[1]", "the address is written twice"),
         ("10.0.0.3]", "10.0.0.1]", 5, "provider.worker_ips[1]", "the head is no worker too"),
@@ -337,7 +338,7 @@ def test_images_have_a_version(tmp_path: Path, image: str, refused: bool) -> Non
     ],
 )
 def test_mistakes_in_machines_of_one_s_own(
-    tmp_path: Path, before: str, after: str, line: int, path: str, what: str
+    tmp_path: Path, before: str, after: str, line: int | None, path: str, what: str
 ) -> None:
     assert before in LOCAL
     found = mistakes(tmp_path, LOCAL.replace(before, after))
