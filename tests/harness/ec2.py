@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import threading
@@ -14,7 +13,6 @@ from typing import Any
 
 import boto3
 
-from harness import hosts as namespaces
 from harness.hosts import GATEWAY, NETWORK, Hosts
 from harness.laptops import make_node
 from harness.processes import start
@@ -99,11 +97,3 @@ def _boot_and_end(cloud: Cloud, ended: threading.Event) -> None:
 def _answers(port: int) -> bool:
     with socket.socket() as tried:
         return tried.connect_ex((GATEWAY, port)) == 0
-
-
-def environment() -> dict[str, str]:
-    """What boto3 in a host needs to start without asking anybody."""
-    return {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": REGION, "PATH": os.environ["PATH"]}
-
-
-__all__ = ["CREDENTIALS", "REGION", "Cloud", "environment", "namespaces", "standing"]
