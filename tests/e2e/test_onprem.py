@@ -112,7 +112,7 @@ def test_a_cluster_of_three_hosts_trains_to_the_bits_of_one_process(hosts: Hosts
             assert ask(laptop, "http://127.0.0.1:8265/api/version", TOKEN) == "200"
             train_on_two_hosts(hosts, laptop)
         finally:
-            laptop.kill("ray dashboard")
+            laptop.kill("8265:localhost:8265")  # its SSH, with which it ends
 
     with raycls(tmp_path, "train", str(REPOSITORY / "configs" / "digits.yaml"), "scale.workers=0") as command:
         assert command.wait(420) == 0, command.said()
