@@ -24,6 +24,7 @@ ray.init("auto", logging_level="ERROR", log_to_driver=False)
 print(json.dumps([[node["Resources"].get("CPU", 0), node["Labels"]] for node in ray.nodes() if node["Alive"]]))
 """
 
+
 ASK = """
 import sys, time, ray
 from ray.autoscaler.sdk import request_resources
@@ -62,16 +63,16 @@ def test_nodes_come_for_a_run_and_go_after_it(machine: Host, tmp_path: Path) -> 
 
     work = machine.state / "home" / "work"
     work.mkdir()
-    (work / "ask.py").write_text(ASK)
     (work / "digits.yaml").write_text((REPOSITORY / "configs" / "digits.yaml").read_text())
-    train = "raycls train digits.yaml scale.workers=2 train.duration=3ep run.storage=/root/runs"
-    train += " data.source.path=/root/digits-images"
-    (work / "job.sh").write_text(f"python ask.py 2 && {train}; code=$?; python ask.py 0; exit $code\n")
-    words = ["ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--working-dir", "/root/work", "--"]
+    words = ["raycls", "train", "digits.yaml", "scale.workers=2", "train.duration=3ep"]
     began = time.monotonic()
     environment = {**ENVIRONMENT, "RAY_AUTH_MODE": "token"}
-    machine.run(*words, "bash", "job.sh", env=environment, seconds=900)
-    print(f"from no worker to the end of the run: {time.monotonic() - began:.0f} s")
+    machine.run("python", "-c", ASK, "2", env=environment, seconds=400)
+    print(f"from no worker to two: {time.monotonic() - began:.0f} s")
+    assert sorted(cpus for cpus, _ in nodes(machine)) == [0, 2, 2]
+    joined = {**ENVIRONMENT, "RAY_ADDRESS": "127.0.0.1:6379"}
+    print(machine.run(*words, env=joined, folder="/root/work", seconds=900).stdout)
+    machine.run("python", "-c", ASK, "0", env=environment)
 
     began = time.monotonic()
     while len(found := nodes(machine)) > 1:
@@ -82,7 +83,7 @@ def test_nodes_come_for_a_run_and_go_after_it(machine: Host, tmp_path: Path) -> 
     overrides = ("scale.workers=0", "train.duration=3ep")
     with raycls(tmp_path, "train", str(REPOSITORY / "configs" / "digits.yaml"), *overrides) as local:
         assert local.wait(420) == 0, local.said()
-    assert weights(machine.state / "home" / "runs" / "digits") == weights(tmp_path / "runs" / "digits")
+    assert weights(machine.state / "home" / "work" / "runs" / "digits") == weights(tmp_path / "runs" / "digits")
 
     command("raycls", "cluster", "down", FILE, "--yes")
     assert machine.processes() == []
