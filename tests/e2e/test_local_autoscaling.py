@@ -25,16 +25,6 @@ nodes = GcsClient("127.0.0.1:6379").get_all_node_info().values()  # no driver, w
 print(json.dumps([[node.resources_total.get("CPU", 0), dict(node.labels)] for node in nodes if node.state == 0]))
 """
 
-ASK = """
-import sys, time, ray
-from ray.autoscaler.sdk import request_resources
-ray.init("auto", logging_level="ERROR", log_to_driver=False)
-count = int(sys.argv[1])
-request_resources(bundles=[{"CPU": 2}] * count)
-while sum(node["Alive"] for node in ray.nodes()) < count + 1:
-    time.sleep(1)
-"""
-
 ACTORS = f"RAY_AUTH_MODE=token {ENVIRONMENT['PATH'].split(':')[0]}/ray list actors --detail"
 
 
@@ -68,13 +58,13 @@ def test_nodes_come_for_a_run_and_go_after_it(machine: Host, tmp_path: Path) -> 
     (work / "digits.yaml").write_text((REPOSITORY / "configs" / "digits.yaml").read_text())
     words = ["raycls", "train", "digits.yaml", "scale.workers=2", "train.duration=3ep"]
     began = time.monotonic()
-    environment = {**ENVIRONMENT, "RAY_AUTH_MODE": "token"}
-    machine.run("python", "-c", ASK, "2", env=environment, seconds=400)
-    print(f"from no worker to two: {time.monotonic() - began:.0f} s")
-    assert sorted(cpus for cpus, _ in nodes(machine)) == [0, 2, 2]
     joined = {**ENVIRONMENT, "RAY_ADDRESS": "127.0.0.1:6379"}
-    print(machine.run(*words, env=joined, folder="/root/work", seconds=900).stdout)
-    machine.run("python", "-c", ASK, "0", env=environment)
+    said = machine.run(*words, env=joined, folder="/root/work", seconds=900).stdout
+    print(said)
+    print(f"from no worker to the end of the run: {time.monotonic() - began:.0f} s")
+    assert "waiting up to" in said
+    assert "for nodes with 2 x" in said
+    assert "workers    2 on Ray" in said
 
     began = time.monotonic()
     while len(found := nodes(machine)) > 1:

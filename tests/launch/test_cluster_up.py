@@ -217,7 +217,8 @@ def test_down_on_this_machine_ends_what_up_started_and_nothing_else(home: Path) 
 
 def test_up_on_this_machine_runs_the_file_s_own_commands(home: Path, ray: Ray) -> None:
     assert cluster_up.up(here()) == 0
-    ((words, environment),) = ray.calls
+    (words, environment), (told, _) = ray.calls
+    assert told[2] == "RAY_AUTH_MODE=token python -m raycls.launch.growth $RAYCLS_CLUSTER_FILE"
     assert words[:2] == ["/bin/bash", "-c"]
     assert "RAY_AUTH_MODE=token ray start --head" in words[2]
     expected: dict[str, Any] = {"RAY_FAKE_CLUSTER": "1", "RAYCLS_CLUSTER": "raycls-local", "SPT_NOENV": "1"}
