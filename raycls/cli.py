@@ -16,7 +16,7 @@ import typer
 
 from raycls import __version__
 from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
-from raycls.launch import job_commands
+from raycls.launch import cluster_commands, job_commands
 
 if TYPE_CHECKING:
     from raycls.config.schema import TrackConfig
@@ -220,6 +220,7 @@ def doctor(
 
 
 job_commands.register(app)
+cluster_commands.register(app)
 
 
 def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:

@@ -1,0 +1,81 @@
+"""cluster/local-autoscaling.yaml as it stands: no worker, two, none again, with a run between."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import hosts as namespaces
+from harness.hosts import Host
+from harness.jobs import weights
+from harness.laptops import ENVIRONMENT, REPOSITORY, make_laptop, write_token
+from harness.processes import raycls
+
+pytestmark = [pytest.mark.hosts, pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
+
+FILE = "cluster/local-autoscaling.yaml"
+
+NODES = """
+import json
+from ray._raylet import GcsClient
+nodes = GcsClient("127.0.0.1:6379").get_all_node_info().values()  # no driver, which would keep a node busy
+print(json.dumps([[node.resources_total.get("CPU", 0), dict(node.labels)] for node in nodes if node.state == 0]))
+"""
+
+ACTORS = f"RAY_AUTH_MODE=token {ENVIRONMENT['PATH'].split(':')[0]}/ray list actors --detail"
+
+
+@pytest.fixture
+def machine() -> Iterator[Host]:
+    """One host: what runs on it cannot be confused with another Ray of this machine."""
+    if missing := namespaces.missing():
+        pytest.skip(missing)
+    with namespaces.standing(1) as hosts:
+        write_token(make_laptop(hosts, 1))
+        yield hosts[1]
+
+
+def nodes(machine: Host) -> list[tuple[float, dict[str, str]]]:
+    environment = {**ENVIRONMENT, "RAY_AUTH_MODE": "token"}
+    said = machine.run("python", "-c", NODES, env=environment, seconds=200).stdout
+    return [(cpus, labels) for cpus, labels in json.loads(said.splitlines()[-1])]
+
+
+def test_nodes_come_for_a_run_and_go_after_it(machine: Host, tmp_path: Path) -> None:
+    def command(*words: str, check: bool = True) -> str:
+        return machine.run(*words, env=ENVIRONMENT, folder=str(REPOSITORY), seconds=420, check=check).stdout
+
+    assert "at most           3 nodes" in command("raycls", "cluster", "up", FILE, "--yes")
+    assert [cpus for cpus, _ in nodes(machine)] == [0]  # the head alone
+    again = machine.run("raycls", "cluster", "up", FILE, "--yes", env=ENVIRONMENT, folder=str(REPOSITORY), check=False)
+    assert (again.returncode, again.stderr.splitlines()[0]) == (1, "raycls: this cluster runs already")
+
+    work = machine.state / "home" / "work"
+    work.mkdir()
+    (work / "digits.yaml").write_text((REPOSITORY / "configs" / "digits.yaml").read_text())
+    words = ["raycls", "train", "digits.yaml", "scale.workers=2", "train.duration=3ep"]
+    began = time.monotonic()
+    joined = {**ENVIRONMENT, "RAY_ADDRESS": "127.0.0.1:6379"}
+    said = machine.run(*words, env=joined, folder="/root/work", seconds=900).stdout
+    print(said)
+    print(f"from no worker to the end of the run: {time.monotonic() - began:.0f} s")
+    assert "waiting up to" in said
+    assert "for nodes with 2 x" in said
+    assert "workers    2 on Ray" in said
+
+    began = time.monotonic()
+    while len(found := nodes(machine)) > 1:
+        assert time.monotonic() - began < 240, (found, machine.shell(ACTORS).stdout)
+        time.sleep(2)
+    print(f"the head alone again after {time.monotonic() - began:.0f} s")
+
+    overrides = ("scale.workers=0", "train.duration=3ep")
+    with raycls(tmp_path, "train", str(REPOSITORY / "configs" / "digits.yaml"), *overrides) as local:
+        assert local.wait(420) == 0, local.said()
+    assert weights(machine.state / "home" / "work" / "runs" / "digits") == weights(tmp_path / "runs" / "digits")
+
+    command("raycls", "cluster", "down", FILE, "--yes")
+    assert machine.processes() == []
