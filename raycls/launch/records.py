@@ -191,7 +191,8 @@ class Recorder:
             self.folder.write_json(RunFolder.RESULT, result)
             if reason not in MOVES:
                 self._draw()
-        self._trackers.end("KILLED" if result["state"] in ("stopped", "budget") else "FINISHED", result)
+        ended = "KILLED" if result["state"] in ("stopped", "budget") else "FINISHED"
+        self._trackers.end(ended, result, moves=reason in MOVES)
         return result
 
     def _draw(self) -> None:

@@ -124,17 +124,18 @@ class Trackers:
             tracker.put(record)
             self._pass_on(tracker)
 
-    def end(self, state: str, summary: Mapping[str, Any]) -> None:
+    def end(self, state: str, summary: Mapping[str, Any], *, moves: bool = False) -> None:
         """End the run on the trackers as FINISHED, FAILED or KILLED, and tell what did not reach them.
 
-        Waits at most 20 s for all of them, 2 s for one that is known to be down. A second call does nothing.
+        Waits at most 20 s for all of them, 2 s for one that is known to be down or where the run `moves` to another
+        group of workers, which brings what is lacking. A second call does nothing.
         """
         trackers, self._trackers = self._trackers, []
         for tracker in trackers:
             tracker.ask_to_end(state, summary)
-        deadline = time.monotonic() + _END_SECONDS
+        deadline = time.monotonic() + (_DOWN_SECONDS if moves else _END_SECONDS)
         for tracker in trackers:
-            tracker.end(deadline)
+            tracker.end(deadline, tell=not moves)
             self._pass_on(tracker)
 
     def _pass_on(self, tracker: _Tracker) -> None:
@@ -178,7 +179,7 @@ class _Tracker:
             except queue.Full:  # it hangs, and is ended without a word
                 self._down = True
 
-    def end(self, deadline: float) -> None:
+    def end(self, deadline: float, *, tell: bool) -> None:
         """Wait for the process to end by itself, then make it."""
         process = self._process
         if process is not None:
@@ -193,7 +194,7 @@ class _Tracker:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             self._listener.join(1.0)
-        if self._delivered < self._given or not self._ended:
+        if tell and (self._delivered < self._given or not self._ended):
             self._tell_of_loss()
         self._errors.close()
 

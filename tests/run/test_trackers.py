@@ -146,6 +146,21 @@ def test_no_answer_costs_a_run_no_time(
 
 
 @pytest.mark.faults
+def test_a_move_to_another_group_does_not_wait(tmp_path: Path) -> None:
+    """A node is about to be taken away: what is lacking is brought by the next group, and nothing is lost."""
+    said: list[str] = []
+    with standing_in(fault="hang") as server:
+        trackers = _open(tmp_path, server.uri, said)
+        trackers.write(_line(1))
+        server.until(lambda: server.asked)
+        began = time.monotonic()
+        trackers.end("KILLED", {}, moves=True)
+        assert time.monotonic() - began < 10
+    assert said == []
+    assert _children() == []
+
+
+@pytest.mark.faults
 def test_the_process_of_a_tracker_is_killed(tmp_path: Path) -> None:
     said: list[str] = []
     with standing_in() as server:
