@@ -51,15 +51,8 @@ def train_in_groups(
     if run.scale.elastic:  # Ray waits that long for a node that has just died
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = _START_SECONDS
     while True:
-        size = wait_for_room(
-            run,
-            job.device,
-            nodes,
-            patient=cluster.grows or patient or result is not None or losses + unplaced > 0,
-            grows=cluster.grows,
-            stopped=lambda: bool(stop_asked()),
-            say=lambda text: post({"kind": "event", "text": text}),
-        )
+        patient = cluster.grows or patient or result is not None or losses + unplaced > 0
+        size = _room(job, run, cluster, stop_asked, post, patient=patient)
         if not size:
             return _stopped(result, stop_asked())
         placing()
@@ -93,6 +86,26 @@ def train_in_groups(
         if asked := stop_asked():
             return _stopped(result, asked)
         post({"kind": "moved", "reason": result["reason"], "step": result["step"]})
+
+
+def _room(
+    job: Job,
+    run: Run,
+    cluster: Cluster,
+    stop_asked: Callable[[], str],
+    post: Callable[[dict[str, Any]], None],
+    *,
+    patient: bool,
+) -> int:
+    return wait_for_room(
+        run,
+        job.device,
+        nodes,
+        patient=patient,
+        grows=cluster.grows,
+        stopped=lambda: bool(stop_asked()),
+        say=lambda text: post({"kind": "event", "text": text}),
+    )
 
 
 def _stopped(result: dict[str, Any] | None, reason: str) -> dict[str, Any]:

@@ -125,8 +125,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         state, task = _together(worker, partial(_build, run, job, plan, folder, start, world))
         worker.elapsed_before = state.elapsed
         recorder = Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, curves=job.curves)
-        stack.enter_context(recorder)
-        recorder.gauge = world.gauge
+        stack.enter_context(recorder).gauge = world.gauge
         _together(worker, partial(recorder.track, job.search, job.dashboard))
         worker.pending_error = lambda: recorder.pending_error() or lock.error
         judged.watch(state, recorder)
