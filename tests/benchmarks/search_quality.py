@@ -10,8 +10,10 @@ fair one:
   stopped included. They are compared with all epochs of random search, whose best is known at its end only; how early
   it had come as near itself is told beside it.
 - 0.2 points are two images of the 1,078 that are evaluated, so that one image is not the whole question.
-- 27 epochs, a warm-up of one and a cosine to zero, as in `configs/digits.yaml`; grace and reduction as they are by
-  default (1 epoch, 4), so rungs after 1, 4 and 16. All of this was chosen on the seeds 0 to 2, which are not used here.
+- 27 epochs, a warm-up of one and a cosine to zero, as in `configs/digits.yaml`. Grace is 3 epochs, because the first
+  evaluation is that of the warm-up, and reduction 4, so rungs after 3 and 12. All of this was chosen on the seeds 0 to
+  5, which are not used here: of 22 pairs of grace and reduction, played on their curves in 200 orders each, this one
+  was within the target in 73 of 100 (with grace 1 in 60, and none of the others in more than 76).
 
 ASHA is also played on random search's curves, without Ray, with the same number of trials at a time: in the order of
 the real search, and in other orders of the same trials, which tells what the order makes.
@@ -40,7 +42,7 @@ TARGET = 1 / 3
 """Of random search's epochs."""
 NEAR = 0.002
 """Accuracy that counts as the same: 0.2 points."""
-_REDUCTION = 4
+_GRACE, _REDUCTION = 3, 4
 _CONFIG = """\
 data:
   source: {name: arrays, path: digits.npz}
@@ -66,7 +68,7 @@ search:
     optim.lr: loguniform(1e-3, 1)
     optim.weight_decay: loguniform(1e-5, 1e-2)
     model.args.width: [8, 16, 24]
-  scheduler: {grace: 1ep, reduction: 4}
+  scheduler: {grace: 3ep, reduction: 4}
 """
 
 
@@ -171,7 +173,7 @@ def _curves(points: Iterable[Point]) -> dict[int, list[Point]]:
 
 def _played(curves: dict[int, list[Point]], order: list[int], epochs: int, seed: int) -> list[Point]:
     """What ASHA would have evaluated if the trials came in this order, each as fast as it was."""
-    asha = Asha(grace=1, reduction=_REDUCTION, brackets=1, longest=epochs, mode="max", seed=seed)
+    asha = Asha(grace=_GRACE, reduction=_REDUCTION, brackets=1, longest=epochs, mode="max", seed=seed)
     waiting = list(order)
     running: list[
         tuple[float, int, int]
