@@ -135,7 +135,8 @@ def _machines(asked: Asked, examiners: Examiners) -> Iterator[Row]:
     counted = {node.name: node.resources.get("GPU", 0.0) for node in examiners.nodes}
     yield verdicts.gpus(examiners.ask(probes.graphics), counted, device=asked.run.scale.device if asked.run else "auto")
     yield _reduction(asked, examiners)
-    local = None if asked.storage is None else Store(asked.storage).local_path()
+    is_remote = asked.storage is None or ("://" in asked.storage and not asked.storage.startswith("file://"))
+    local = None if is_remote else Store(asked.storage or "").local_path()
     rooms = examiners.ask(probes.room, None if local is None else str(local))
     stores = {node.name: node.resources.get("object_store_memory", 0.0) for node in examiners.nodes}
     yield verdicts.shared_memory(_each(rooms, "shared"), stores)
@@ -176,7 +177,7 @@ def _storage(asked: Asked, examiners: Examiners) -> Row:
     mark = f".raycls-doctor-{content[:12]}"
     replies = {node.name: f"{mark}-{number}" for number, node in enumerate(examiners.nodes)}
     try:
-        store = Store(asked.storage)
+        store = within(asked.seconds, Store, asked.storage)
         made = _missing(store)
         try:
             within(asked.seconds, store.write_bytes, mark, content.encode())
