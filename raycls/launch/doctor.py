@@ -25,6 +25,7 @@ from raycls.launch.doctor_display import exit_code, show, to_json
 from raycls.launch.doctor_job import examine_there
 from raycls.launch.doctor_words import Given
 from raycls.launch.examiners import Examiners, Node, all_nodes
+from raycls.launch.package import survey
 from raycls.launch.patience import must_end, within
 from raycls.launch.placement import check_fit, executor_of, group_size
 from raycls.launch.slots import Slots
@@ -227,16 +228,16 @@ def _data(asked: Asked, examiners: Examiners) -> Row:
 
 
 def _working_directory(asked: Asked) -> Row:
-    from raycls.launch.upload import measure
-
     here = os.getcwd()
     try:
-        total, biggest = within(asked.seconds, measure, here, _BIGGEST)
+        package = within(asked.seconds, survey, Path(here))
+    except RayclsError as error:
+        return verdicts.from_error("working directory", error)
     except (OSError, TimeoutError) as error:
         return unknown(
             "working directory", f"{here}: {error}", "start from a smaller folder, or see to its file system"
         )
-    return run_verdicts.working_directory(here, total, biggest)
+    return run_verdicts.working_directory(here, package.size, package.biggest[:_BIGGEST])
 
 
 def _authentication(asked: Asked, cluster: Cluster, reached: str, examiners: Examiners) -> Row:

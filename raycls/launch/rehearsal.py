@@ -62,7 +62,7 @@ def rehearsed(run: Run, folder: str, device: str) -> Run:
     values["optim"].update(lr=1e-9)
     values["evaluate"].update(every="off")
     values["checkpoint"].update(every="100%")
-    values["track"].update(log_every="1st")
+    values["track"] = {"log_every": "1st"}  # and no tracker: a rehearsal is nobody's run
     values["search"] = {}
     return config.from_dict(values)
 

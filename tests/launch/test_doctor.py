@@ -14,7 +14,7 @@ import pytest
 
 from raycls.config.load import load
 from raycls.errors import ConfigError, LaunchError
-from raycls.launch import access, doctor, doctor_display, doctor_job, upload
+from raycls.launch import access, doctor, doctor_display, doctor_job
 from raycls.launch.doctor_words import Given, read
 from raycls.launch.rehearsal import rehearse, rehearsed
 from raycls.launch.verdicts import Row
@@ -72,13 +72,16 @@ def test_json_comes_back_from_among_other_lines() -> None:
     assert doctor_display.from_json('no rows\n{"raycls_doctor": 3}\n') is None
 
 
-def test_what_would_be_uploaded(tmp_path: Path) -> None:
+def test_what_would_be_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in {"a.py": 10, "data/x.bin": 500, "runs/y": 900, "deep/z.log": 70, ".git/objects": 99}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * size)
     (tmp_path / ".gitignore").write_text("runs\n")  # 5 bytes
     (tmp_path / ".rayignore").write_text("*.log\n")  # 6 bytes
-    assert upload.measure(str(tmp_path), 2) == (10 + 500 + 5 + 6, [("data/x.bin", 500), ("a.py", 10)])
+    monkeypatch.chdir(tmp_path)
+    facts = doctor._working_directory(doctor.Asked()).facts
+    assert facts["biggest"] == [["data/x.bin", 500], ["a.py", 10], [".rayignore", 6]]
+    assert 10 + 500 + 5 + 6 <= facts["bytes"] < 2000  # with what a ZIP file adds to them
 
 
 def test_folders_that_storing_makes_are_removed_again(tmp_path: Path) -> None:
@@ -165,6 +168,7 @@ schedule: {name: cosine, warmup: 2ep}
 train: {duration: 4ep, micro_batches: 6, ledger: pixels, early_stop: {patience: 2}, budget: 1h}
 checkpoint: {every: 1st}
 scale: {workers: 3, threads: 1}
+track: {mlflow: {uri: "http://127.0.0.1:1"}}
 """
 
 
@@ -180,6 +184,7 @@ def test_a_rehearsal_is_one_worker_s_part_and_leaves_nothing_outside(
     run = load("pets.yaml").run
     small = rehearsed(run, str(tmp_path / "away"), "cpu")
     assert (small.data.batch_size, small.train.micro_batches, small.scale.workers) == (17, 2, 0)
+    assert small.track.mlflow.uri == "off"
     assert (small.optim.name, small.model, small.train.ledger) == ("adamw", run.model, "off")
     facts = rehearse(to_dict(run), str(tmp_path / "away"), str(tmp_path), "cpu", 60.0)
     assert len(facts["seconds"]) == 8  # ten steps, of which two are not counted
