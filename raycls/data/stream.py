@@ -25,7 +25,7 @@ from raycls.config.schema import DataConfig
 from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline, failed, unexpected
 from raycls.errors import DataError, RayclsError, from_json, to_json
 
-__all__ = ["Stream", "open_stream"]
+__all__ = ["Stream", "open_stream", "settle"]
 
 
 @dataclass
@@ -81,6 +81,19 @@ def open_stream(
 
 
 # --- processes ---------------------------------------------------------------------------------------------
+
+
+def settle() -> None:
+    """Start, on the node of this process, the two actors that Ray Data starts once per cluster and keeps for good.
+
+    It would pin them to the node of the worker that reads first, and a node with an actor never counts as idle:
+    a cluster that grew would keep it, and its GPUs, after the run.
+    """
+    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as coordinator
+    from ray.data._internal.stats import get_or_create_stats_actor
+
+    get_or_create_stats_actor()
+    coordinator.get_or_create_autoscaling_coordinator()
 
 
 class _Slices:

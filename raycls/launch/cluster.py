@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raycls.data.stream import settle
 from raycls.errors import LaunchError
 from raycls.launch.guard import guarded
 
@@ -115,7 +116,10 @@ def _joined(address: str) -> Iterator[Cluster]:
                 ) from error
             try:
                 there: dict[str, float] = dict(ray.cluster_resources())
-                yield Cluster(False, address, there, "the logs of the cluster", nodes(), _most())
+                most = _most()
+                if most:
+                    settle()
+                yield Cluster(False, address, there, "the logs of the cluster", nodes(), most)
             finally:
                 ray.shutdown()
     finally:

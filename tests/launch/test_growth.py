@@ -23,6 +23,14 @@ CONFIG: dict[str, Any] = {
     },
 }
 
+KEPT = """
+import json, ray
+ray.init("auto", logging_level="ERROR", log_to_driver=False)
+here = ray.get_runtime_context().get_node_id()
+actors = ray._private.state.actors().values()
+print(json.dumps({actor["ActorClassName"]: actor["Address"]["NodeID"] == here for actor in actors if actor["State"] != "DEAD"}))
+"""
+
 
 def test_growth_counts_the_nodes_with_most_of_each_resource_first() -> None:
     found = growth(CONFIG)
@@ -57,3 +65,5 @@ def test_a_ray_that_was_told_says_what_it_may_grow_to() -> None:
         address = cluster.environment["RAY_ADDRESS"]
         python(f"from raycls.launch.growth import report; report({CONFIG!r}, {address!r})")
         assert json.loads(python(ask)) == [True, {"CPU": 80.0, "GPU": 8.0}]
+        # what Ray Data keeps for good is on the node of the driver that joined, not on one that should go again
+        assert json.loads(python(KEPT)) == {"_AutoscalingCoordinatorActor": True, "_StatsActor": True}
