@@ -89,7 +89,7 @@ def run_group(
     if outcome is not None and outcome["kind"] == "error":
         raise from_json(outcome["error"])
     if outcome is None:
-        raise _lost(scaling, cluster, failures)
+        raise _lost(scaling.replaced, cluster, failures)
     return outcome["result"]
 
 
@@ -280,10 +280,10 @@ class StopWatch:
             self._reason = reason
 
 
-def _lost(scaling: _Scaling, cluster: Cluster, failures: list[BaseException]) -> WorkersLostError:
+def _lost(replaced: int, cluster: Cluster, failures: list[BaseException]) -> WorkersLostError:
     found = _last_line(failures[0]) if failures else "the workers ended without a result"
     return WorkersLostError(
-        f"the run failed: its workers were lost or raised, and {scaling.replaced} restarts did not help",
+        f"the run failed: its workers were lost or raised, and {replaced} restarts did not help",
         found=found,
         fix=f"the logs are in {cluster.logs}; the same command goes on from the newest checkpoint; "
         "scale.workers=0 runs the same training in one process, under a debugger",

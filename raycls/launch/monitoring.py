@@ -43,9 +43,9 @@ class Gauges:
 
 def job_page() -> str:
     """The dashboard's page of the Ray job that this process was started by; empty where it is none."""
-    address = get_dashboard_url()
     try:
         job = json.loads(os.environ.get(_JOB, "{}"))["metadata"]["job_submission_id"]
     except (ValueError, KeyError, TypeError):
         return ""
+    address = get_dashboard_url()
     return f"http://{address}/#/jobs/{job}" if address else ""

@@ -147,7 +147,7 @@ def test_what_cannot_fit_is_refused_at_once_with_the_numbers(pictures: Site, for
     with pictures.raycls(*words, env=foreign.environment) as command:
         assert command.wait(60) == 1, command.said()
     assert "nodes: 1 x (3 CPUs): room for 1 of 2 workers" in command.stderr
-    assert "0.91 CPUs on one node for decoding" in command.stderr
+    assert "0.91 CPUs left on one node for decoding" in command.stderr
     foreign.assert_idle(10)
 
 

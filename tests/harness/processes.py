@@ -110,6 +110,7 @@ def start(
     mark = mark or secrets.token_hex(16)
     variables = {**os.environ, **(env or {}), MARK: mark}
     variables = {key: value for key, value in variables.items() if value or key not in (env or {})}
+    variables.pop("RAYCLS_WORKDIR", None)  # a test that trained in this process left it
     variables["SPT_NOENV"] = "1"  # a process that renames itself keeps its environment
     out, err = folder / f"{name}.out", folder / f"{name}.err"
     with out.open("wb") as stdout, err.open("wb") as stderr:

@@ -9,7 +9,6 @@ import pytest
 from harness.processes import start
 from harness.runs import Foreign
 
-from raycls.config.schema import Run
 from raycls.errors import LaunchError
 from raycls.launch.cluster import Cluster
 
@@ -51,9 +50,10 @@ def test_lost_workers_are_told_with_the_place_of_the_logs() -> None:
     from raycls.launch.group import _lost
 
     cluster = Cluster(True, "local", {}, "/tmp/raycls-1-x/session_latest/logs")
-    error = _lost(Run(), cluster, [RuntimeError("first line\n  last line")])
+    error = _lost(2, cluster, [RuntimeError("first line\n  last line")])
     assert isinstance(error, LaunchError)
+    assert "2 restarts did not help" in error.what
     assert error.found == "last line"
     assert error.fix is not None
     assert cluster.logs in error.fix
-    assert _lost(Run(), cluster, []).found == "the workers ended without a result"
+    assert _lost(2, cluster, []).found == "the workers ended without a result"

@@ -27,8 +27,8 @@ KEPT = """
 import json, ray
 ray.init("auto", logging_level="ERROR", log_to_driver=False)
 here = ray.get_runtime_context().get_node_id()
-actors = ray._private.state.actors().values()
-print(json.dumps({actor["ActorClassName"]: actor["Address"]["NodeID"] == here for actor in actors if actor["State"] != "DEAD"}))
+actors = [actor for actor in ray._private.state.actors().values() if actor["State"] != "DEAD"]
+print(json.dumps({actor["ActorClassName"]: actor["Address"]["NodeID"] == here for actor in actors}))
 """
 
 

@@ -16,6 +16,7 @@ from harness.jobs import write_arrays
 from raycls.config.load import load
 from raycls.errors import CheckpointError, LaunchError
 from raycls.launch import search as searching
+from raycls.launch.cluster import Cluster
 from raycls.launch.search import SearchOutcome, search
 from raycls.launch.search_display import PlainSearchDisplay
 from raycls.search.board import Task
@@ -53,6 +54,7 @@ class Playing(searching._Play):  # pyright: ignore[reportPrivateUsage]
         self.slots = type("Slots", (), {"arithmetic": lambda self, nodes: "1 at a time", "nested": False})()
         self.slots.count = lambda nodes: 1
         self.nodes, self.full = (), ""
+        self.cluster, self.device, self.dashboard = Cluster(True, "local", {}, ""), "cpu", ""
 
     def _tune(self, take: Callable[[], Task | None]) -> None:
         while not self.plan.interrupted and not self.full and (task := take()) is not None:
