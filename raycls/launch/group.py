@@ -21,6 +21,7 @@ from ray.train import torch as ray_torch
 from raycls.config.schema import Run
 from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_json
 from raycls.launch.cluster import Cluster
+from raycls.launch.interface import TorchConfig
 from raycls.launch.mailbox import make_mailbox
 from raycls.launch.monitoring import Gauges
 from raycls.launch.records import MOVES
@@ -186,7 +187,7 @@ def _trainer(
                 controller_failure_limit=_CONTROLLER_RETRIES if scaling.replaced else 0,
             ),
         ),
-        torch_config=ray_torch.TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
     )
 
 

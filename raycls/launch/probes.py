@@ -156,6 +156,10 @@ def exchange(
     import torch
     import torch.distributed as dist
 
+    from raycls.launch.interface import talk_as_ray_does
+
+    if backend == "gloo":
+        talk_as_ray_does()
     if backend == "nccl":
         os.environ["CUDA_VISIBLE_DEVICES"] = "0"  # Ray hides GPUs from what has reserved none
     host = f"[{address}]" if ":" in address else address

@@ -138,15 +138,16 @@ def play(made: Bed, fault: str, name: str, *, elastic: bool) -> Round:
         def start(log: str) -> Command:
             return stack.enter_context(site.raycls(*words, name=log, env=made.cluster.environment))
 
-        command = start(name)
-        command.until(lambda: site.step(name) >= 1, _PATIENCE)
-        time.sleep(random.uniform(0, 6))
-        round_ = Round(fault, elastic, site.step(name))
-        struck = time.monotonic()
-        after = _strike(made, fault, command)
-        if fault == "driver":
-            command = start(f"{name}-again")
+        round_ = Round(fault, elastic, 0)
         try:
+            command = start(name)
+            command.until(lambda: site.step(name) >= 1, _PATIENCE)
+            time.sleep(random.uniform(0, 6))
+            round_.step = site.step(name)
+            struck = time.monotonic()
+            after = _strike(made, fault, command)
+            if fault == "driver":
+                command = start(f"{name}-again")
             command.until(lambda: site.step(name) > round_.step and _is_new(site, name, round_), _PATIENCE)
             round_.seconds = time.monotonic() - struck
             after()

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -147,5 +147,6 @@ def _assert_no_core() -> None:
     """W&B's core follows the process that started it."""
     left = [process for process in psutil.process_iter() if process.name() == "wandb-core"]
     for process in left:
-        if process.environ().get("PYTEST_CURRENT_TEST") == os.environ.get("PYTEST_CURRENT_TEST"):
-            process.wait(20)
+        with suppress(psutil.NoSuchProcess):  # it goes while it is looked at
+            if process.environ().get("PYTEST_CURRENT_TEST") == os.environ.get("PYTEST_CURRENT_TEST"):
+                process.wait(20)
