@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["Network", "missing", "network"]
 
@@ -52,9 +53,16 @@ class Network:
     def _wire(self, number: int) -> str:
         return f"{self.name}w{number}"
 
+    def _settings(self, number: int) -> Path:
+        """What is here lies over /etc of the processes that `ip netns exec` starts."""
+        return Path("/etc/netns") / self._space(number)
+
     def add(self, number: int) -> None:
         space, wire = self._space(number), self._wire(number)
         _ip("netns", "add", space)
+        # Where nobody answers, every look-up of a name or address waits for ten seconds: here it is refused at once.
+        self._settings(number).mkdir(parents=True)
+        (self._settings(number) / "resolv.conf").write_text("nameserver 127.0.0.1\n")
         _ip("link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", space)
         _ip("link", "set", wire, "master", self.name, "up")
         _ip("-n", space, "link", "set", "lo", "up")
@@ -78,6 +86,9 @@ def network(nodes: int) -> Iterator[Network]:
         for number in range(1, nodes + 1):
             with suppress(subprocess.CalledProcessError):
                 _ip("netns", "delete", made._space(number))
+            shutil.rmtree(made._settings(number), ignore_errors=True)
+        with suppress(OSError):  # it is not ours alone
+            Path("/etc/netns").rmdir()
         _ip("link", "delete", made.name)
 
 
