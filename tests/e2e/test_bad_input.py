@@ -131,6 +131,7 @@ def test_every_bad_file_arrives_through_ray_data_as_an_error(pictures: Site, for
             assert value == [1, 8, 8, 3]
 
 
+@pytest.mark.slow
 def test_training_ends_with_exit_code_3_and_the_name_of_the_file(pictures: Site, foreign: Foreign) -> None:
     words = ("train", "small.yaml", "scale.workers=2", "data.executor=ray", "run.name=bad")
     with pictures.raycls(*words, env=foreign.environment) as command:
@@ -151,6 +152,7 @@ def test_what_cannot_fit_is_refused_at_once_with_the_numbers(pictures: Site, for
     foreign.assert_idle(10)
 
 
+@pytest.mark.slow
 def test_exception_in_a_model_is_shown_with_the_place_of_the_logs(pictures: Site) -> None:
     words = ("train", "small.yaml", "model.name=breaking:Breaks", "model.args={}", "run.name=breaks")
     more = ("data.batch_size=2", "scale.workers=1", "scale.max_failures=0", "evaluate.every=off")

@@ -70,6 +70,7 @@ def ended(commands: list[Command]) -> None:
             assert command.wait(200) == 0, command.said()
 
 
+@pytest.mark.slow
 def test_private_ray_beside_another_one(site: Site, foreign: Foreign) -> None:
     """Two workers on a Ray of the run's own: the other one is not touched, the home folder neither, few lines."""
     home = site.folder / "home"
