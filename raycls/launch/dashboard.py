@@ -172,7 +172,7 @@ class _Client(JobSubmissionClient):
 
     def __init__(self, address: str, headers: dict[str, str]) -> None:
         self._given = headers
-        super().__init__(address, headers=dict(headers))
+        super().__init__(address, headers={"Authorization": "", **headers})  # keeps Ray from looking for a token
 
     def _do_request(self, *words: Any, **more: Any) -> requests.Response:
         self._headers = dict(self._given)

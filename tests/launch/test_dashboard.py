@@ -118,6 +118,10 @@ def test_an_open_cluster_gets_no_token_whatever_the_environment_says(
         with FakeDashboard(token="canary-mine") as server:
             assert connect(server.address, insecure=False, say=print).info("job").submission_id == "job"
             assert {given for _, given in server.seen} == {"", "Bearer canary-mine"}
+        monkeypatch.delenv("RAY_AUTH_TOKEN")
+        cluster._forget_token()
+        with FakeDashboard() as server:  # Ray would fail where there is none
+            assert connect(server.address, insecure=False, say=print).info("job").submission_id == "job"
     finally:
         monkeypatch.undo()
         cluster._forget_token()
