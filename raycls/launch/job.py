@@ -14,7 +14,7 @@ from pathlib import Path
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 
 from raycls.config.address import has_secret
-from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, LaunchError
 from raycls.launch import package, submitted
 from raycls.launch.dashboard import Dashboard
 from raycls.launch.package import Package, megabytes
@@ -84,7 +84,8 @@ def make_submission(
         _refuse_secret_variable(_checked_name(name, "--env"), value)
         environment[name] = value
     entrypoint = shlex.join(["raycls", *words])
-    _refuse_secret_values([entrypoint, *environment.values()])
+    places = {"--secret" if name == submitted.VARIABLE else f"--env {name}": environment[name] for name in environment}
+    _refuse_secret_values({"the command": entrypoint, **places})
     packed = package.survey(folder)
     package.check(packed)
     label = {}
@@ -136,14 +137,26 @@ def send(dashboard: Dashboard, submission: Submission) -> None:
 
 
 def stop(dashboard: Dashboard, job: str) -> JobDetails:
-    """Ask a job to stop, and wait until it has: it finishes its step and writes a checkpoint first."""
+    """Ask a job to stop, and wait until it has: it finishes its step and writes a checkpoint first.
+
+    LaunchError where it goes on for half a minute longer than Ray should let it.
+    """
     found = dashboard.info(job)
     if found.status.is_terminal():
         return found
     with dashboard.talking():
         dashboard.client.stop_job(job)
-    end = time.monotonic() + _STOP_SECONDS + 30
-    while not (found := dashboard.info(job)).status.is_terminal() and time.monotonic() < end:
+    patience = _STOP_SECONDS + 30
+    end = time.monotonic() + patience
+    while not (found := dashboard.info(job)).status.is_terminal():
+        if time.monotonic() >= end:
+            raise LaunchError(
+                f"job {job} does not stop",
+                where=dashboard.address,
+                found=f"{found.status.value} {patience} s after it was asked; Ray should have killed it by then",
+                fix=f"raycls logs {job} may say what it waits for; raycls stop {job} asks again; where the node of its "
+                "driver does not answer, end that node: the same submission goes on with the run",
+            )
         time.sleep(0.5)
     return found
 
@@ -208,13 +221,15 @@ def _refuse_secret_variable(name: str, value: str) -> None:
         )
 
 
-def _refuse_secret_values(texts: Sequence[str]) -> None:
-    """Nothing that this environment holds under a secret's name is in what is sent, whatever way it came there."""
+def _refuse_secret_values(texts: Mapping[str, str]) -> None:
+    """Nothing that this environment holds under a secret's name is in what is sent, by where it stands."""
     for name, value in os.environ.items():
         hides = _SECRET_NAME.search(name) and not _PLACE_NAME.search(name) and len(value) >= _LEAST
-        if hides and any(value in text for text in texts):
+        places = [place for place, text in texts.items() if hides and value in text]
+        if places:
             raise ConfigError(
                 "a secret must not be sent with a job: the cluster keeps its command and variables and shows them",
+                where=", ".join(places),
                 found=f"the value of {name}",
                 fix=f"leave it out; set {name} where Ray is started on the nodes, and submit with --secret {name}",
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raycls.errors import EXIT_DONE, ConfigError
+from raycls.errors import ConfigError
 
 if TYPE_CHECKING:
     from raycls.config.load import Loaded
@@ -128,9 +128,7 @@ def stop(job: Job, address: Address = None, insecure_cluster: Insecure = False) 
     dashboard = _connect(address, insecure_cluster)
     from raycls.launch import job as jobs
 
-    found = jobs.stop(dashboard, job)
-    typer.echo("\n".join(jobs.end_lines(found) if found.status.is_terminal() else [f"job {job} does not stop"]))
-    raise typer.Exit(EXIT_DONE if found.status.is_terminal() else 1)
+    typer.echo("\n".join(jobs.end_lines(jobs.stop(dashboard, job))))
 
 
 def _connect(address: str | None, insecure: bool) -> Dashboard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 
-from raycls.errors import ConfigError
+from raycls.errors import ConfigError, LaunchError
 from raycls.launch import job
 from raycls.launch.job import Submission, make_submission
 
@@ -79,6 +80,14 @@ def test_the_value_of_a_secret_is_found_wherever_it_stands(tmp_path: Path, monke
     with pytest.raises(ConfigError, match="must not be sent") as caught:
         make(tmp_path, "model.args={x: canary-12345}")
     assert caught.value.found == "the value of MLFLOW_TRACKING_TOKEN"
+    assert caught.value.where == "the command"
+    with pytest.raises(ConfigError) as caught:
+        make(tmp_path, "model.args={x: canary-12345}", variables=["X=is canary-12345", "Y=1"])
+    assert caught.value.where == "the command, --env X"
+    monkeypatch.setenv("ODD_TOKEN", "a_canary_that_is_a_name")
+    with pytest.raises(ConfigError) as caught:
+        make(tmp_path, named=["a_canary_that_is_a_name"])
+    assert caught.value.where == "--secret"
     assert "canary" not in str(caught.value)
 
 
@@ -119,3 +128,33 @@ def test_each_end_has_its_words() -> None:
     assert job.end_lines(ended("FAILED", 3)) == ["job j failed with exit code 3"]
     assert "no command raycls" in job.end_lines(ended("FAILED", 127))[0]
     assert job.end_lines(ended("FAILED", None, "the node is gone\n")) == ["job j failed: the node is gone"]
+
+
+class Deaf:
+    """A cluster whose job goes on whatever it is asked."""
+
+    address = "http://head:8265"
+
+    def __init__(self) -> None:
+        self.client = self
+        self.asked: list[str] = []
+
+    def info(self, name: str) -> JobDetails:
+        return ended("RUNNING")
+
+    def talking(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def stop_job(self, name: str) -> None:
+        self.asked.append(name)
+
+
+def test_a_job_that_does_not_stop_comes_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "_STOP_SECONDS", -30)
+    cluster = Deaf()
+    with pytest.raises(LaunchError, match="job j does not stop") as caught:
+        job.stop(cluster, "j")  # type: ignore[arg-type]
+    assert cluster.asked == ["j"]
+    assert caught.value.where == cluster.address
+    assert str(caught.value.found).startswith("RUNNING")
+    assert "raycls stop j asks again" in str(caught.value.fix)
