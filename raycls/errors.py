@@ -20,7 +20,6 @@ __all__ = [
     "LaunchError",
     "ModelError",
     "RayclsError",
-    "StoppedError",
     "TrainError",
 ]
 
@@ -97,12 +96,6 @@ class LaunchError(RayclsError):
     """The run could not be started or kept alive on the machines that are there."""
 
 
-class StoppedError(RayclsError):
-    """The run was stopped before its end and can be resumed with the same command."""
-
-    exit_code = EXIT_STOPPED
-
-
 _KINDS: dict[str, type[RayclsError]] = {
     kind.__name__: kind
     for kind in (
@@ -113,7 +106,6 @@ _KINDS: dict[str, type[RayclsError]] = {
         TrainError,
         CheckpointError,
         LaunchError,
-        StoppedError,
     )
 }
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 import raycls.launch
 from raycls import __version__, cli
-from raycls.errors import DataError, RayclsError, StoppedError
+from raycls.errors import DataError, ModelError, RayclsError
 from raycls.launch.trainer import Outcome
 from raycls.run.folder import RunFolder
 from raycls.run.ledger import Ledger
@@ -164,7 +164,7 @@ def test_a_run_that_was_done_is_told(raycls_command: Callable[..., Result], trai
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(RayclsError("it broke", fix="mend it"), 1), (DataError("bad image"), 3), (StoppedError("stopped"), 4)],
+    [(RayclsError("it broke", fix="mend it"), 1), (DataError("bad image"), 3), (ModelError("no model"), 2)],
 )
 def test_our_errors_are_one_block_with_their_exit_code(
     raycls_command: Callable[..., Result], trainer: Trainer, tmp_path: Path, error: RayclsError, code: int

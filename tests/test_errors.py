@@ -15,7 +15,6 @@ import raycls
 from raycls.errors import (
     EXIT_DATA,
     EXIT_FAILED,
-    EXIT_STOPPED,
     EXIT_USAGE,
     CheckpointError,
     ConfigError,
@@ -23,7 +22,6 @@ from raycls.errors import (
     LaunchError,
     ModelError,
     RayclsError,
-    StoppedError,
     TrainError,
     from_json,
     to_json,
@@ -37,7 +35,6 @@ _CODES = {
     TrainError: EXIT_FAILED,
     CheckpointError: EXIT_FAILED,
     LaunchError: EXIT_FAILED,
-    StoppedError: EXIT_STOPPED,
 }
 _KINDS = sorted(_CODES, key=lambda kind: kind.__name__)
 

@@ -70,10 +70,6 @@ class Cluster:
         """GPUs that are there, or that may come."""
         return int(max(self.resources.get("GPU", 0), self.most.get("GPU", 0)))
 
-    @property
-    def cpus(self) -> float:
-        return self.resources.get("CPU", 0.0)
-
 
 def prepare_environment() -> None:
     """Set what Ray reads when it is imported, unless the user has set it. Call it before `import ray`."""

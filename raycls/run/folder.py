@@ -78,10 +78,6 @@ class RunFolder:
         """The local path of a file of the run, None where the run is not on a local disk."""
         return self.store.local_path(name)
 
-    def exists(self) -> bool:
-        """Whether a run was ever started here."""
-        return self.store.exists(self.CONFIG) or self.store.exists(self.ATTEMPTS)
-
     def read_json(self, name: str) -> Any:
         """What a JSON file holds, None where there is no such file. Raises CheckpointError if it is no JSON."""
         data = self.store.find_bytes(name)

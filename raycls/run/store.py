@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from raycls.config.address import has_secret, hidden
@@ -48,15 +48,6 @@ class Store:
             self.uri = str(root)
             self._files = LocalFiles(root)
         self._flushed = time.monotonic()
-
-    @classmethod
-    def from_filesystem(cls, filesystem: Any, base: str) -> Store:
-        """A store on a `pyarrow.fs.FileSystem` under the path `base`. Its `uri` is for messages only."""
-        from raycls.run.endurance import Endurance
-        from raycls.run.remote import RemoteFiles
-
-        uri = f"{filesystem.type_name}:{base}"
-        return cls._on(RemoteFiles(filesystem, base, Endurance(uri)), uri)
 
     @classmethod
     def _on(cls, files: LocalFiles | RemoteFiles, uri: str) -> Store:

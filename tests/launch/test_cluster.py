@@ -36,7 +36,7 @@ for where in (address, "", "local", address):
 
         worker.print_to_stdstream({"lines": ["a warning"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
         kept = signal.getsignal(signal.SIGTERM) is ours
-        print(json.dumps([found.private, found.cpus, found.gpus, session, kept]), flush=True)
+        print(json.dumps([found.private, found.resources["CPU"], found.gpus, session, kept]), flush=True)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         assert environment.get(name) == os.environ.get(name), name
 """

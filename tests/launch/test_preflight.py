@@ -320,7 +320,7 @@ def test_what_cannot_fit_is_refused_with_the_numbers() -> None:
     with pytest.raises(LaunchError, match="2 GPUs for 4 workers"):
         check_fit(run, [{"CPU": 64.0, "GPU": 2.0}], "cuda", "inline")
     assert _fits(run, {"CPU": 64.0, "GPU": 4.0}, device="cuda")
-    assert RunFolder("runs/run").exists() is False
+    assert RunFolder("runs/run").store.exists() is False
 
 
 def test_a_worker_needs_its_share_on_one_node() -> None:

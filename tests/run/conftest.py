@@ -15,7 +15,9 @@ import pytest
 import torch
 from pyarrow import fs as arrow
 
+from raycls.run.endurance import Endurance
 from raycls.run.folder import RunFolder
+from raycls.run.remote import RemoteFiles
 from raycls.run.store import Store
 from raycls.run.tree import Snapshot, snapshot
 
@@ -105,13 +107,19 @@ class ObjectStore(arrow.FileSystemHandler):
     move = delete_dir_contents = delete_root_dir_contents = open_append_stream = _unused
 
 
+def on_filesystem(filesystem: arrow.FileSystem, base: str) -> Store:
+    """A store under the path `base` of any file system of pyarrow. Its `uri` is for messages only."""
+    uri = f"{filesystem.type_name}:{base}"
+    return Store._on(RemoteFiles(filesystem, base, Endurance(uri)), uri)
+
+
 def make_store(kind: str, base: Path) -> Store:
     """A store of the `kind` local, tree (a file system with folders behind pyarrow) or objects."""
     if kind == "local":
         return Store(base / "bucket" / "run")
     if kind == "tree":
-        return Store.from_filesystem(arrow.SubTreeFileSystem(str(base), arrow.LocalFileSystem()), "bucket/run")
-    return Store.from_filesystem(arrow.PyFileSystem(ObjectStore()), "bucket/run")
+        return on_filesystem(arrow.SubTreeFileSystem(str(base), arrow.LocalFileSystem()), "bucket/run")
+    return on_filesystem(arrow.PyFileSystem(ObjectStore()), "bucket/run")
 
 
 @pytest.fixture(params=["local", "tree", "objects"])
@@ -127,7 +135,7 @@ def objects() -> ObjectStore:
 @pytest.fixture
 def remote(objects: ObjectStore) -> Callable[[], RunFolder]:
     """`remote()` opens the run folder in `objects` as a new process would."""
-    return lambda: RunFolder(Store.from_filesystem(arrow.PyFileSystem(objects), "bucket/run"))
+    return lambda: RunFolder(on_filesystem(arrow.PyFileSystem(objects), "bucket/run"))
 
 
 @pytest.fixture
