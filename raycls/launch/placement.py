@@ -15,6 +15,7 @@ __all__ = [
     "DECODING_CPUS",
     "READING_CPUS",
     "Demand",
+    "Nodes",
     "check_fit",
     "described",
     "executor_of",
@@ -173,9 +174,10 @@ def wait_for_room(
     grows: bool,
     stopped: Callable[[], bool],
     say: Callable[[str], None],
+    size: Callable[[Run, Nodes, str], int] = group_size,
 ) -> int:
-    """Workers of the next group; 0 where `stopped` came first. Waits up to `scale.wait` for nodes where `patient`,
-    and asks for them where the cluster `grows`.
+    """Workers of the next group, by `size`; 0 where `stopped` came first. Waits up to `scale.wait` for nodes where
+    `patient`, and asks for them where the cluster `grows`.
 
     Raises LaunchError where what is there does not do, and nothing more came or can come.
     """
@@ -185,7 +187,7 @@ def wait_for_room(
             there = nodes()
             try:
                 check_fit(run, there, device, executor_of(run))
-                return group_size(run, there, device)
+                return size(run, there, device)
             except LaunchError as error:
                 waited = time.monotonic() - began
                 if not patient or waited >= (run.scale.wait.seconds or 0.0):

@@ -238,6 +238,10 @@ def connecting() -> str:
     return f"joining Ray at {address}" if address and address != "local" else "starting Ray"
 
 
+_GONE = "workers were lost: looking for room for others"
+_UNPLACED = "other programs use the cluster: looking for room again, until scale.wait is over"
+
+
 class _Poster:
     """Hands records to the display; the first one of a group is the header."""
 
@@ -251,7 +255,7 @@ class _Poster:
         if kind == "group-size":
             self.display.record(_event(f"placing {plural(record['workers'], 'worker')}"))
         elif kind == "lost":
-            self.display.record(_event("workers were lost: looking for room for others"))
+            self.display.record(_event(_UNPLACED if record["unplaced"] else _GONE))
         elif kind == "moved":
             self.why = _MOVED[record["reason"]]
         elif kind != "start":

@@ -14,12 +14,14 @@ a scheduler would.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -171,14 +173,10 @@ def _strike(made: Bed, fault: str, command: Command) -> Callable[[], None]:
     elif fault == "driver":
         command.kill()
     elif fault == "notice":
-        told = time.monotonic()
         made.notify(number)
-
-        def take() -> None:
-            time.sleep(max(0.0, told + _DEADLINE - time.monotonic()))
-            made.lose(number)
-
-        return take
+        taken = threading.Timer(_DEADLINE, made.lose, [number])
+        taken.start()
+        return taken.join
     elif fault == "freeze":
         for process in made.nodes[number][1].processes():
             process.suspend()
@@ -205,8 +203,9 @@ def _examine(site: Site, name: str, round_: Round) -> None:
     folder = RunFolder(str(site.run(name)))
     attempts = site.attempts(name)
     round_.attempts = len(attempts)
-    if len(attempts) > 1:
-        round_.repeated = max(0, round_.step - attempts[1]["step"])
+    done = {one["attempt"]: one["step"] for one in map(json.loads, site.history(name)) if one["kind"] == "train"}
+    for before, after in itertools.pairwise(attempts):
+        round_.repeated += max(0, done.get(before["attempt"], 0) - after["step"])
     report = ledgers.check(folder)
     round_.wrong += [] if report.ok else list(report.problems)
     round_.wrong += [] if report.epochs == _EPOCHS else [f"{report.epochs} epochs"]
