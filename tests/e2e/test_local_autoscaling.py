@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +28,23 @@ nodes = GcsClient("127.0.0.1:6379").get_all_node_info().values()  # no driver, w
 print(json.dumps([[node.resources_total.get("CPU", 0), dict(node.labels)] for node in nodes if node.state == 0]))
 """
 
+WATCH = """
+import json, time
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import GetClusterResourceStateReply
+books = GcsClient("127.0.0.1:6379")
+while True:
+    reply = GetClusterResourceStateReply()
+    reply.ParseFromString(books.get_cluster_resource_state())
+    nodes = [node for node in reply.cluster_resource_state.node_states if node.total_resources.get("CPU")]
+    alive = [node for node in nodes if node.status != 2]  # 2: dead
+    taken = [node.total_resources["CPU"] - node.available_resources.get("CPU", 0) for node in alive]
+    print(json.dumps(sorted(round(count, 2) for count in taken)), flush=True)
+    time.sleep(0.25)
+"""
+"""One line for each look: how many CPUs of each worker are taken."""
+
+JOINED = {**ENVIRONMENT, "RAY_ADDRESS": "127.0.0.1:6379"}
 ACTORS = f"RAY_AUTH_MODE=token {ENVIRONMENT['PATH'].split(':')[0]}/ray list actors --detail"
 
 
@@ -44,6 +64,36 @@ def nodes(machine: Host) -> list[tuple[float, dict[str, str]]]:
     return [(cpus, labels) for cpus, labels in json.loads(said.splitlines()[-1])]
 
 
+class Watched:
+    """The workers of the cluster, looked at four times a second for the length of the block."""
+
+    def __init__(self, machine: Host) -> None:
+        self._machine = machine
+        self.seen: list[list[float]] = []
+
+    def __enter__(self) -> Watched:
+        words = self._machine.words("python", "-c", WATCH, env={**ENVIRONMENT, "RAY_AUTH_MODE": "token"})
+        self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.seen.append(json.loads(self._process.stdout.readline()))
+        self._thread = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._thread.start()
+        return self
+
+    def _read(self, lines: Iterator[str]) -> None:
+        self.seen += (json.loads(line) for line in lines)
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._thread.join(10)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many workers there were, one entry for each change."""
+        return [count for count, _ in itertools.groupby(len(taken) for taken in self.seen)]
+
+
 def test_nodes_come_for_a_run_and_go_after_it(machine: Host, tmp_path: Path) -> None:
     def command(*words: str, check: bool = True) -> str:
         return machine.run(*words, env=ENVIRONMENT, folder=str(REPOSITORY), seconds=420, check=check).stdout
@@ -56,15 +106,18 @@ def test_nodes_come_for_a_run_and_go_after_it(machine: Host, tmp_path: Path) -> 
     work = machine.state / "home" / "work"
     work.mkdir()
     (work / "digits.yaml").write_text((REPOSITORY / "configs" / "digits.yaml").read_text())
-    words = ["raycls", "train", "digits.yaml", "scale.workers=2", "train.duration=3ep"]
+    # Two workers of a whole CPU fit one node of two CPUs, and leave none to decode with: a second node comes for that.
+    words = ["raycls", "train", "digits.yaml", "scale.workers=2", "scale.cpus_per_worker=1", "train.duration=3ep"]
     began = time.monotonic()
-    joined = {**ENVIRONMENT, "RAY_ADDRESS": "127.0.0.1:6379"}
-    said = machine.run(*words, env=joined, folder="/root/work", seconds=900).stdout
+    with Watched(machine) as watched:
+        said = machine.run(*words, env=JOINED, folder="/root/work", seconds=900).stdout
     print(said)
-    print(f"from no worker to the end of the run: {time.monotonic() - began:.0f} s")
+    print(f"from no worker to the end of the run: {time.monotonic() - began:.0f} s; workers seen: {watched.counts}")
     assert "waiting up to" in said
     assert "for nodes with 2 x" in said
     assert "workers    2 on Ray" in said
+    assert watched.counts[0] == 0 and max(watched.counts) == 2
+    print("CPUs taken on the workers:", *sorted({tuple(taken) for taken in watched.seen}))
 
     began = time.monotonic()
     while len(found := nodes(machine)) > 1:

@@ -40,10 +40,11 @@ def standing(
     address: str = "127.0.0.1",
     host: str = "127.0.0.1",
     env: dict[str, str] | None = None,
+    words: Sequence[str] = (),
 ) -> Iterator[Foreign]:
     """`ray start --head` as somebody else would have typed it, with a token, on ports of its own.
 
-    `env` is added to its environment, `host` is where the dashboard listens.
+    `env` is added to its environment and `words` to its command, `host` is where the dashboard listens.
     """
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # short: sockets lie below it
     port = _free_port()
@@ -61,7 +62,7 @@ def standing(
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # jobs find `raycls` there
         **(env or {}),
     }
-    words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
+    words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", *words]
     words += [f"--node-ip-address={address}"] if address != "127.0.0.1" else []
     words += [f"--num-cpus={cpus}", f"--include-dashboard={str(dashboard).lower()}", f"--temp-dir={folder}"]
     web = _free_port()
