@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
+import raycls
 from raycls.launch.cluster_check import dashboard_host
 from raycls.launch.cluster_file import MARKET, ClusterFile
 from raycls.launch.cluster_up import plan_lines, read_checked
@@ -51,9 +52,13 @@ def test_header_says_what_before_command_and_open(file: Path) -> None:
 
 @pytest.mark.parametrize("file", INSTALLED, ids=lambda file: file.stem)
 def test_what_all_share_is_the_same_in_each(file: Path) -> None:
-    keys = ("file_mounts", "rsync_exclude", "head_start_ray_commands", "worker_start_ray_commands")
+    keys = ("file_mounts", "rsync_exclude", "head_start_ray_commands")
     reference, values = (yaml.safe_load(each.read_text()) for each in (FOLDER / "onprem.yaml", file))
     assert {key: values[key] for key in keys} == {key: reference[key] for key in keys}
+    starts = list(reference["worker_start_ray_commands"])
+    if file.stem in CLOUDS:  # whose spot machines have a notice
+        starts.append(f"RAY_AUTH_MODE=token python -m raycls.launch.notices {file.stem} $RAY_HEAD_IP:6379")
+    assert values["worker_start_ray_commands"] == starts
     assert values["setup_commands"][0] == "bash ~/raycls/cluster/setup.sh"
     for local in values["file_mounts"].values():
         assert local == "~/.ray/auth_token" or (ROOT / local).exists()
@@ -86,6 +91,42 @@ def test_versions_stand_in_the_lock_alone() -> None:
     commands = [line for line in (FOLDER / "setup.sh").read_text().splitlines() if not line.startswith("#")]
     for line in [line for line in commands if " install " in line]:
         assert "requirements.lock" in line or "--no-deps ." in line or '"uv==' in line
+
+
+def test_the_version_of_raycls_is_that_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert raycls.__version__ == version
+    texts = [(FOLDER / "kuberay" / "Dockerfile").read_text(), *(file.read_text() for file in KUBERNETES)]
+    tags = [tag for text in texts for tag in re.findall(r"/raycls:(\S+)", text)]
+    assert tags == [version] * 8
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## (\S+)", changes, re.M)[0] == version
+
+
+def test_packages_of_a_cloud_are_pinned_once_and_installed_by_the_uv_that_is_there() -> None:
+    """setup.sh leaves a uv where it finds one, and installs its own below ~/.local otherwise."""
+    assert 'export PATH="$HOME/.local/bin:$PATH"' in (FOLDER / "setup.sh").read_text()
+    for name in ("azure", "gcp"):
+        text = (FOLDER / f"{name}.yaml").read_text()
+        (command,) = yaml.safe_load(text)["head_setup_commands"]
+        assert command.startswith("PATH=~/.local/bin:$PATH uv pip install --quiet --python ~/raycls/.venv -c ")
+        for pin in re.findall(r"\S+==\S+", command):
+            assert text.count(pin.partition("==")[0] + "==") == 1, pin
+
+
+def test_spot_machines_of_google_leave_nothing_behind_and_have_disks_they_take(checked: dict[str, ClusterFile]) -> None:
+    values = checked["gcp"].values
+    for kind in values["available_node_types"].values():
+        (disk,) = kind["node_config"]["disks"]
+        zone = values["provider"]["availability_zone"]
+        assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced"
+        assert disk["autoDelete"] is True
+        scheduling = kind["node_config"].get("scheduling")
+        if kind["labels"][MARKET] == "spot":
+            assert scheduling["provisioningModel"] == "SPOT"
+            assert scheduling["instanceTerminationAction"] == "DELETE"
+        else:
+            assert scheduling is None
 
 
 def test_clouds_have_an_on_demand_head_and_spot_workers_from_zero(checked: dict[str, ClusterFile]) -> None:

@@ -29,8 +29,19 @@ _MARK = "RAYCLS_CLUSTER"
 """In the environment of a cluster of this machine, so that `down` ends that one and no other Ray."""
 _BLANKS = re.compile(r"FILL_IN|\b192\.0\.2\.\d+\b")
 """What stands for a value of the user's own; 192.0.2.* are addresses of nobody (RFC 5737)."""
-_SDK = {"aws": "boto3", "gcp": "googleapiclient", "azure": "azure.identity"}
-_PACKAGES = {"boto3": "boto3", "googleapiclient": "google-api-python-client", "azure.identity": "azure-identity"}
+_SDK = {
+    "aws": {"boto3": "boto3"},
+    "gcp": {"googleapiclient": "google-api-python-client"},
+    "azure": {
+        "azure.common": "azure-common",
+        "azure.core": "azure-core",
+        "azure.identity": "azure-identity",
+        "azure.mgmt.compute": "azure-mgmt-compute",
+        "azure.mgmt.network": "azure-mgmt-network",
+        "azure.mgmt.resource": "azure-mgmt-resource",
+    },
+}
+"""What Ray's provider of a cloud imports, and the packages that bring it."""
 _SECONDS_TO_END = 30.0
 
 
@@ -98,14 +109,14 @@ def ready(file: ClusterFile) -> None:
     if mistakes:
         raise ConfigMistakesError(str(file.path), mistakes)
     _check_token(Path(TOKEN).expanduser())
-    package = _SDK.get(file.provider)
-    if package and not _installed(package):
-        name = _PACKAGES[package]
+    missing = [module for module in _SDK.get(file.provider, {}) if not _installed(module)]
+    if missing:
+        names = " ".join(_SDK[file.provider][module] for module in missing)
         raise ConfigError(
-            f"the provider {file.provider} needs a package that is not installed",
+            f"the provider {file.provider} needs packages that are not installed",
             where=f"{file.path}: provider.type",
-            found=f"no {package}",
-            fix="pip install 'raycls[aws]'" if file.provider == "aws" else f"pip install {name}",
+            found=f"no {', '.join(missing)}",
+            fix="pip install 'raycls[aws]'" if file.provider == "aws" else f"pip install {names}",
         )
 
 

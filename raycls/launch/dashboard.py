@@ -165,10 +165,23 @@ def unreachable(address: str, error: BaseException) -> LaunchError:
 
 
 class _Client(JobSubmissionClient):
-    """Ray waits for ever for an answer; here every request has its time."""
+    """Ray's client, which waits for ever for an answer; here every request has its time.
+
+    With `RAY_AUTH_MODE=token` Ray's own would send the token to every server; this one sends the headers it is given.
+    """
+
+    def __init__(self, address: str, headers: dict[str, str]) -> None:
+        self._given = headers
+        super().__init__(address, headers={"Authorization": "", **headers})  # keeps Ray from looking for a token
 
     def _do_request(self, *words: Any, **more: Any) -> requests.Response:
-        return super()._do_request(*words, **{"timeout": _SECONDS, **more})
+        self._headers = dict(self._given)
+        return super()._do_request(*words, **{"timeout": _SECONDS, "auth": _as_it_is, **more})
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """In the place of a login from a netrc file, which would replace the token."""
+    return request
 
 
 def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
@@ -176,7 +189,7 @@ def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
         before = os.environ.get("RAY_API_SERVER_ADDRESS")
         os.environ["RAY_API_SERVER_ADDRESS"] = address
         try:
-            return _Client(address, headers=dict(headers))
+            return _Client(address, headers)
         except (requests.RequestException, OSError) as error:
             raise unreachable(address, error) from error
         finally:
@@ -188,7 +201,9 @@ def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
 
 def _ask(address: str, headers: dict[str, str]) -> requests.Response:
     try:
-        return requests.get(f"{address}/api/version", headers=headers, timeout=_FIRST_SECONDS, allow_redirects=False)
+        return requests.get(
+            f"{address}/api/version", headers=headers, auth=_as_it_is, timeout=_FIRST_SECONDS, allow_redirects=False
+        )
     except (requests.RequestException, OSError) as error:
         raise unreachable(address, error) from error
 

@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -30,8 +31,21 @@ __all__ = ["BEAT", "SILENCE", "Lease"]
 BEAT = 5.0
 """Seconds between two beats: 720 small requests an hour."""
 SILENCE = 25.0
-"""Seconds without a beat after which a holder counts as dead, by the clock of the one who watches."""
+"""Seconds without a beat after which a holder counts as dead, by the clock of the one who watches and while the storage
+answers."""
 _FOLDER = "lock"
+
+
+@dataclass
+class _Watched:
+    """What a watcher knows of somebody else's claim."""
+
+    beat: int
+    looked: float
+    """When the storage last answered."""
+    silence: float = 0.0
+    """Seconds for which the beat stood still. What lies between two answers counts for one beat at most: in an outage
+    of the storage, which makes a look wait, the holder could not show that it lives either."""
 
 
 class Lease:
@@ -42,7 +56,7 @@ class Lease:
         self._purpose = purpose
         self._name = ""
         self._beats = 0
-        self._watched: dict[str, tuple[int, float]] = {}
+        self._watched: dict[str, _Watched] = {}
         self._seen_alive = False
         self._buried: set[str] = set()
         self._ended = threading.Event()
@@ -143,11 +157,13 @@ class Lease:
             self._seen_alive = self._seen_alive or not dead
             return dead
         beat, now = int(claim.get("beat", 0)), time.monotonic()
-        known, since = self._watched.setdefault(name, (beat, now))
-        if beat != known:
-            self._watched[name], self._seen_alive = (beat, now), True
+        known = self._watched.setdefault(name, _Watched(beat, now))
+        if beat != known.beat:
+            self._watched[name], self._seen_alive = _Watched(beat, now), True
             return False
-        return now - since >= SILENCE
+        known.silence += min(now - known.looked, BEAT)
+        known.looked = now
+        return known.silence >= SILENCE
 
     def _claims(self, store: Store) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}

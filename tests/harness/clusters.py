@@ -83,7 +83,7 @@ def standing(
 
 @contextmanager
 def joined(
-    cluster: Foreign, cpus: int, *, name: str = "", address: str = "", inside: Sequence[str] = ()
+    cluster: Foreign, cpus: int, *, name: str = "", address: str = "", labels: str = "", inside: Sequence[str] = ()
 ) -> Iterator[Command]:
     """One more node of a standing cluster, in processes of its own. `inside` goes before its command."""
     folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))
@@ -93,6 +93,7 @@ def joined(
     words = [*inside, str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}"]
     words += [f"--node-name={name}"] if name else []
     words += [f"--node-ip-address={address}"] if address else []
+    words += [f"--labels={labels}"] if labels else []
     words += [f"--address={cluster.environment['RAY_ADDRESS']}", "--dashboard-agent-listen-port=0"]
     words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     outside["RAY_ADDRESS"] = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import autoscaler
 
 from raycls import cli
 from raycls.config.mistakes import ConfigMistakesError
@@ -109,6 +111,28 @@ def test_a_provider_whose_package_is_missing(home: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError) as caught:
         cluster_up.ready(read_checked(home / "pets.yaml"))
     assert (caught.value.found, caught.value.fix) == ("no boto3", "pip install 'raycls[aws]'")
+
+
+def test_every_package_that_the_provider_of_azure_imports_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = {
+        name
+        for file in Path(autoscaler.__path__[0], "_private", "_azure").glob("*.py")
+        for name in re.findall(r"^from (azure\.(?:mgmt\.)?\w+)", file.read_text(), re.M)
+    }
+    assert len(imported) == 6
+    (home / "pets.yaml").write_text((CLUSTERS / "azure.yaml").read_text().replace("FILL_IN", "of-mine"))
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "raycls-azure").touch()
+    monkeypatch.chdir(CLUSTERS.parent)
+    with pytest.raises(ConfigError) as caught:  # none is installed for the tests
+        cluster_up.ready(read_checked(home / "pets.yaml"))
+    names = sorted(name.replace(".", "-") for name in imported)
+    assert (caught.value.found, caught.value.fix) == (
+        f"no {', '.join(sorted(imported))}",
+        f"pip install {' '.join(names)}",
+    )
+    installed = (CLUSTERS / "azure.yaml").read_text()
+    assert all(f"{name}==" in installed for name in names)
 
 
 class Ray:

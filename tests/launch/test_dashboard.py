@@ -97,6 +97,36 @@ def test_an_open_cluster_elsewhere_is_refused_unless_one_insists(monkeypatch: py
         assert {given for _, given in server.seen} == {""}
 
 
+def test_an_open_cluster_gets_no_token_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray's client would add the token by itself in this mode, and requests the password of a netrc."""
+    from raycls.launch import cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "canary-mine")
+    (tmp_path / "netrc").write_text("default login me password canary-netrc\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    cluster._forget_token()
+    try:
+        with FakeDashboard(host=outward()) as server:
+            made = connect(server.address, insecure=True, say=print)
+            assert made.info("job").submission_id == "job"
+            assert made.client.list_jobs() == []
+            assert len(server.seen) > 3
+            assert {given for _, given in server.seen} == {""}
+        with FakeDashboard(token="canary-mine") as server:
+            assert connect(server.address, insecure=False, say=print).info("job").submission_id == "job"
+            assert {given for _, given in server.seen} == {"", "Bearer canary-mine"}
+        monkeypatch.delenv("RAY_AUTH_TOKEN")
+        cluster._forget_token()
+        with FakeDashboard() as server:  # Ray would fail where there is none
+            assert connect(server.address, insecure=False, say=print).info("job").submission_id == "job"
+    finally:
+        monkeypatch.undo()
+        cluster._forget_token()
+
+
 def test_nobody_there_and_somebody_else() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -137,6 +137,31 @@ def test_an_outage_alone_does_not_take_the_claim_away(s3: S3) -> None:
         assert held.error is None
 
 
+def test_a_watcher_does_not_take_an_outage_for_the_silence_of_the_holder(s3: S3) -> None:
+    claim = {"machine": "another", "host": "far", "pid": 7, "purpose": "train", "time": time.time()}
+
+    def beat(number: int) -> None:
+        body = json.dumps({**claim, "beat": number}).encode()
+        s3.client.put_object(Bucket="bucket", Key="runs/x/lock/a.json", Body=body)
+
+    beat(1)
+    watcher = Lease(Store(s3.uri("runs/x")), "train")
+    assert not watcher.try_acquire()
+    s3.proxy.stop()
+    back = threading.Timer(2.5, s3.proxy.start)  # longer than SILENCE; the holder could not beat meanwhile
+    back.start()
+    assert not watcher.try_acquire()  # answered when the storage is back
+    back.join()
+    beat(2)
+    assert not watcher.try_acquire()
+    began = time.monotonic()
+    while not watcher.try_acquire():
+        assert time.monotonic() - began < 20
+        time.sleep(0.1)
+    assert time.monotonic() - began > 1.4  # and silence while the storage answers is death, as ever
+    watcher.release()
+
+
 def test_a_folder_is_set_aside_whole_and_without_its_lock(s3: S3) -> None:
     folder = RunFolder(s3.uri("runs/x"))
     folder.store.write_bytes("config.yaml", b"run: {}")
