@@ -165,9 +165,17 @@ def unreachable(address: str, error: BaseException) -> LaunchError:
 
 
 class _Client(JobSubmissionClient):
-    """Ray waits for ever for an answer; here every request has its time."""
+    """Ray's client with a limit of time for every request, and with no token but the one that it was given.
+
+    By itself Ray waits for ever, and with RAY_AUTH_MODE=token sends the token that it finds to whoever answers.
+    """
+
+    def __init__(self, address: str, headers: dict[str, str]) -> None:
+        self._only = headers
+        super().__init__(address, headers=dict(headers))
 
     def _do_request(self, *words: Any, **more: Any) -> requests.Response:
+        self._headers = dict(self._only)
         return super()._do_request(*words, **{"timeout": _SECONDS, **more})
 
 
@@ -176,7 +184,7 @@ def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
         before = os.environ.get("RAY_API_SERVER_ADDRESS")
         os.environ["RAY_API_SERVER_ADDRESS"] = address
         try:
-            return _Client(address, headers=dict(headers))
+            return _Client(address, headers)
         except (requests.RequestException, OSError) as error:
             raise unreachable(address, error) from error
         finally:

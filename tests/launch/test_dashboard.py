@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from harness.dashboards import FakeDashboard
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 
 from raycls.errors import ConfigError, LaunchError
-from raycls.launch import dashboard
+from raycls.launch import cluster, dashboard
 from raycls.launch.dashboard import address_of, connect
 
 
@@ -95,6 +96,21 @@ def test_an_open_cluster_elsewhere_is_refused_unless_one_insists(monkeypatch: py
     with FakeDashboard() as server:
         connect(server.address, insecure=False, say=print)
         assert {given for _, given in server.seen} == {""}
+
+
+def test_ray_adds_no_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this variable, which starts clusters, its client sends the token that it finds to whoever answers."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "canary-mine")
+    cluster._forget_token()  # Ray looks at them once in a process
+    try:
+        assert get_auth_headers_if_auth_enabled({}) == {"authorization": "Bearer canary-mine"}
+        with FakeDashboard() as server:
+            connect(server.address, insecure=False, say=print).info("job")
+    finally:
+        monkeypatch.undo()
+        cluster._forget_token()
+    assert {given for _, given in server.seen} == {""}
 
 
 def test_nobody_there_and_somebody_else() -> None:
