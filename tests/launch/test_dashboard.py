@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from harness.dashboards import FakeDashboard
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 
 from raycls.errors import ConfigError, LaunchError
-from raycls.launch import dashboard
+from raycls.launch import cluster, dashboard
 from raycls.launch.dashboard import address_of, connect
 
 
