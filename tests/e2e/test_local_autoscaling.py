@@ -144,9 +144,7 @@ def test_nodes_come_for_a_run_and_go_after_it(machine: Host, tmp_path: Path) -> 
     print(said)
     print(f"from no worker to the end of the search: {time.monotonic() - began:.0f} s; workers seen: {watched.counts}")
     assert "waiting up to 15m for nodes with 1 x (1 CPUs) for a trial; nodes: 1 x (0 CPUs)" in said
-    assert (
-        watched.counts[0] == 0 and max(watched.counts) == 2
-    )  # the first for one trial, the second for those that wait
+    assert watched.counts[0] == 0 and max(watched.counts) == 2  # one to begin with, one for trials that wait
     words = ["raycls", "eval", "runs/digits", "scale.cpus_per_worker=1"]
     assert "top1" in machine.run(*words, env=JOINED, folder="/root/work", seconds=420).stdout
     until_the_head_is_alone(machine)
