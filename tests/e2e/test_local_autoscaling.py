@@ -1,4 +1,4 @@
-"""cluster/local-autoscaling.yaml as it stands: no worker, two, none again, with a run between."""
+"""cluster/local-autoscaling.yaml as it stands: no worker, two, none again, for a run and for a search."""
 
 from __future__ import annotations
 
@@ -29,20 +29,27 @@ print(json.dumps([[node.resources_total.get("CPU", 0), dict(node.labels)] for no
 """
 
 WATCH = """
-import json, time
+import json, select, sys
 from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import GetClusterResourceStateReply
 books = GcsClient("127.0.0.1:6379")
-while True:
+while not select.select([sys.stdin], [], [], 0.25)[0]:
     reply = GetClusterResourceStateReply()
     reply.ParseFromString(books.get_cluster_resource_state())
     nodes = [node for node in reply.cluster_resource_state.node_states if node.total_resources.get("CPU")]
     alive = [node for node in nodes if node.status != 2]  # 2: dead
     taken = [node.total_resources["CPU"] - node.available_resources.get("CPU", 0) for node in alive]
     print(json.dumps(sorted(round(count, 2) for count in taken)), flush=True)
-    time.sleep(0.25)
 """
-"""One line for each look: how many CPUs of each worker are taken."""
+"""One line for each look, until its input ends: how many CPUs of each worker are taken."""
+
+SEARCH = """
+extends: digits.yaml
+run: {name: search}
+scale: {workers: 1}
+train: {duration: 1ep}
+search: {trials: 4, scheduler: {name: none}, space: {optim.lr: [0.01, 0.02, 0.05, 0.1]}}
+"""
 
 JOINED = {**ENVIRONMENT, "RAY_ADDRESS": "127.0.0.1:6379"}
 ACTORS = f"RAY_AUTH_MODE=token {ENVIRONMENT['PATH'].split(':')[0]}/ray list actors --detail"
@@ -73,7 +80,7 @@ class Watched:
 
     def __enter__(self) -> Watched:
         words = self._machine.words("python", "-c", WATCH, env={**ENVIRONMENT, "RAY_AUTH_MODE": "token"})
-        self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.seen.append(json.loads(self._process.stdout.readline()))
         self._thread = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
@@ -84,14 +91,24 @@ class Watched:
         self.seen += (json.loads(line) for line in lines)
 
     def __exit__(self, *error: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()  # a signal would end nsenter alone
+        assert self._process.wait(60) == 0
         self._thread.join(10)
+        self._process.stdout.close()
 
     @property
     def counts(self) -> list[int]:
         """How many workers there were, one entry for each change."""
         return [count for count, _ in itertools.groupby(len(taken) for taken in self.seen)]
+
+
+def until_the_head_is_alone(machine: Host) -> None:
+    began = time.monotonic()
+    while len(found := nodes(machine)) > 1:
+        assert time.monotonic() - began < 240, (found, machine.shell(ACTORS).stdout)
+        time.sleep(2)
+    print(f"the head alone again after {time.monotonic() - began:.0f} s")
 
 
 def test_nodes_come_for_a_run_and_go_after_it(machine: Host, tmp_path: Path) -> None:
@@ -117,13 +134,20 @@ def test_nodes_come_for_a_run_and_go_after_it(machine: Host, tmp_path: Path) -> 
     assert "for nodes with 2 x" in said
     assert "workers    2 on Ray" in said
     assert watched.counts[0] == 0 and max(watched.counts) == 2
-    print("CPUs taken on the workers:", *sorted({tuple(taken) for taken in watched.seen}))
+    assert max(max(taken, default=0) for taken in watched.seen) >= 1.9  # a training worker, and a task that decodes
+    until_the_head_is_alone(machine)
 
+    (work / "search.yaml").write_text(SEARCH)
     began = time.monotonic()
-    while len(found := nodes(machine)) > 1:
-        assert time.monotonic() - began < 240, (found, machine.shell(ACTORS).stdout)
-        time.sleep(2)
-    print(f"the head alone again after {time.monotonic() - began:.0f} s")
+    with Watched(machine) as watched:
+        said = machine.run("raycls", "search", "search.yaml", env=JOINED, folder="/root/work", seconds=900).stdout
+    print(said)
+    print(f"from no worker to the end of the search: {time.monotonic() - began:.0f} s; workers seen: {watched.counts}")
+    assert "waiting up to 15m for nodes with 1 x (1 CPUs) for a trial; nodes: 1 x (0 CPUs)" in said
+    assert watched.counts[0] == 0 and max(watched.counts) == 2  # one to begin with, one for trials that wait
+    words = ["raycls", "eval", "runs/digits", "scale.cpus_per_worker=1"]
+    assert "top1" in machine.run(*words, env=JOINED, folder="/root/work", seconds=420).stdout
+    until_the_head_is_alone(machine)
 
     overrides = ("scale.workers=0", "train.duration=3ep")
     with raycls(tmp_path, "train", str(REPOSITORY / "configs" / "digits.yaml"), *overrides) as local:
