@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from harness.dashboards import FakeDashboard
-from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 
 from raycls.errors import ConfigError, LaunchError
 from raycls.launch import cluster, dashboard
@@ -102,7 +101,6 @@ def test_an_open_cluster_gets_no_token_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Ray's client would add the token by itself in this mode, and requests the password of a netrc."""
-    from raycls.launch import cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "canary-mine")
