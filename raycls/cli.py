@@ -204,8 +204,14 @@ def doctor(
         typer.Argument(metavar="[CONFIG] [PATH=VALUE]...", help="The run to be looked at; without one, the cluster."),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="host:port of a Ray, or the dashboard's http URL. Default: RAY_ADDRESS, or here.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="host:port of a Ray, or the http URL of a dashboard. Default: RAY_ADDRESS, RAY_API_SERVER_ADDRESS, "
+            "or a Ray of its own here.",
+        ),
     ] = None,
+    insecure_cluster: job_commands.Insecure = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds that a node has for each answer.")] = 60.0,
 ) -> None:
@@ -216,7 +222,11 @@ def doctor(
     _prepare()
     from raycls.launch import doctor as examination
 
-    raise typer.Exit(examination.doctor(given, address=address, seconds=timeout, as_json=as_json))
+    raise typer.Exit(
+        examination.doctor(
+            given, address=address, seconds=timeout, as_json=as_json, insecure=insecure_cluster, say=_say
+        )
+    )
 
 
 job_commands.register(app)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import raycls.launch
+from raycls import cli
 from raycls.config.load import load, load_text, to_dict
 from raycls.config.space_check import apply, space_of
 from raycls.data.augment import build
@@ -113,3 +117,31 @@ def test_the_two_first_commands_are_in_the_first_25_lines_of_the_readme() -> Non
     first = (CONFIGS.parent / "README.md").read_text().splitlines()[:25]
     assert any("pip install uv && uv run raycls demo" in line for line in first)
     assert any("pip install uv && uv run pytest" in line for line in first)
+
+
+@pytest.mark.parametrize("file", ["README.md", "cluster/README.md"])
+def test_commands_in_a_readme_have_words_that_the_command_line_takes(file: str) -> None:
+    """Their commands, options and config paths exist; nothing is run here."""
+    blocks = re.findall(r"```console\n(.*?)```", (CONFIGS.parent / file).read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    typed = [
+        shlex.split(found[1], comments=True) for line in lines if (found := re.search(r"^\$.*?\braycls (.*)", line))
+    ]
+    assert len(typed) > 2
+    for words in typed:
+        given = _given(words)
+        if words[0] == "submit":
+            given = _given(given["words"])
+        for word in (*(given.get("overrides") or ()), *(given.get("words") or ())):
+            if "=" in word:
+                load_text("", file, [word])
+
+
+def _given(words: list[str]) -> dict[str, Any]:
+    """What the command line makes of the words after `raycls`. Raises a usage error."""
+    command: Any = typer.main.get_command(cli.app)
+    context = None
+    while hasattr(command, "commands"):
+        context = command.make_context(command.name, [], parent=context, resilient_parsing=True)
+        command, words = command.commands[words[0]], words[1:]
+    return command.make_context(command.name, list(words), parent=context).params

@@ -26,10 +26,11 @@ class ScaleConfig(Section):
     cpus_per_worker: Annotated[float, Field(ge=0.001)] = 0.01
     """CPUs that Ray sets aside for one worker; few, so that data tasks always find room."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How many times lost workers are replaced before the run fails. Those of nodes that were taken away after a
-    notice are not counted."""
+    """How many times lost workers are replaced before the run fails. A loss after a node's notice that it will be taken
+    away is not counted."""
     wait: Duration = Duration(15, "m")
-    """How long a run waits for nodes: those that the cluster may grow by, and those that it lost."""
+    """How long a run waits for room: for nodes that the cluster may grow by or has lost, and for what other programs
+    use."""
     resize_every: Duration = Duration(30, "s")
     """How often an elastic run looks whether there is room for more workers."""
 

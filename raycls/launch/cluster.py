@@ -20,6 +20,7 @@ from typing import Any
 
 from raycls.data.stream import settle
 from raycls.errors import LaunchError
+from raycls.launch.growth import Growth, read
 from raycls.launch.guard import guarded
 
 __all__ = ["Cluster", "draining", "nodes", "prepare_environment", "running_cluster"]
@@ -58,17 +59,17 @@ class Cluster:
     """Folder of Ray's own logs: on this machine where the cluster is private."""
     nodes: tuple[dict[str, float], ...] = ()
     """The resources of each node that is alive."""
-    most: dict[str, float] = field(default_factory=dict[str, float])
-    """What it may grow to, where it grows by itself; empty where it does not, or where nobody says."""
+    growth: Growth = field(default_factory=Growth)
 
     @property
     def grows(self) -> bool:
-        return bool(self.most)
+        """Whether nodes come by themselves when they are asked for."""
+        return self.growth.grows
 
     @property
     def gpus(self) -> int:
-        """GPUs that are there, or that may come."""
-        return int(max(self.resources.get("GPU", 0), self.most.get("GPU", 0)))
+        """GPUs that are there, or that are known to come."""
+        return int(max(self.resources.get("GPU", 0), self.growth.most.get("GPU", 0)))
 
 
 def prepare_environment() -> None:
@@ -112,10 +113,10 @@ def _joined(address: str) -> Iterator[Cluster]:
                 ) from error
             try:
                 there: dict[str, float] = dict(ray.cluster_resources())
-                most = _most()
-                if most:
+                growth = read(idle=not (there.get("CPU") or there.get("GPU")))
+                if growth.grows:
                     settle()
-                yield Cluster(False, address, there, "the logs of the cluster", nodes(), most)
+                yield Cluster(False, address, there, "the logs of the cluster", nodes(), growth)
             finally:
                 ray.shutdown()
     finally:
@@ -199,12 +200,6 @@ def draining() -> frozenset[str]:
     from ray._private.state import state
 
     return frozenset(state.get_draining_nodes())
-
-
-def _most() -> dict[str, float]:
-    from ray._private.state import state
-
-    return {name: float(count) for name, count in (state.get_max_resources_from_cluster_config() or {}).items()}
 
 
 @contextmanager

@@ -10,10 +10,13 @@ from raycls.config.mistakes import ConfigMistakesError, Mistake
 from raycls.config.mistakes import Path as Keys
 from raycls.launch.cluster_file import MARKET, ClusterFile, Finding, located
 
-__all__ = ["TOKEN", "check", "dashboard_host"]
+__all__ = ["GROWTH", "TOKEN", "check", "dashboard_host", "tells_growth"]
 
 TOKEN = "~/.ray/auth_token"  # noqa: S105 - where Ray keeps its token, not the token
 """Where Ray looks for the token of a user, here and on every node."""
+
+GROWTH = "python -m raycls.launch.growth"
+"""What a head runs to tell its cluster how far it may grow."""
 
 _MODE = "RAY_AUTH_MODE=token"
 _START = re.compile(r"\bray\s+start\b")
@@ -43,6 +46,12 @@ def dashboard_host(file: ClusterFile) -> str:
         if match:
             return match[1].strip("'\"")
     return "127.0.0.1"  # Ray's own default
+
+
+def tells_growth(file: ClusterFile) -> bool:
+    """Whether the head of `file` tells the cluster how far it may grow, or there is nothing to tell."""
+    grows = any(node.least < node.most for node in file.nodes if not node.head)
+    return not grows or any(GROWTH in command for command in _head_starts(file))
 
 
 def _token(file: ClusterFile) -> Iterator[Finding]:

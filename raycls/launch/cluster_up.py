@@ -20,7 +20,7 @@ from typing import Any
 from raycls.config.mistakes import ConfigMistakesError
 from raycls.config.mistakes import Path as Keys
 from raycls.errors import ConfigError, LaunchError
-from raycls.launch.cluster_check import TOKEN, check, dashboard_host
+from raycls.launch.cluster_check import GROWTH, TOKEN, check, dashboard_host, tells_growth
 from raycls.launch.cluster_file import MARKET, ClusterFile, Finding, NodeType, located, read
 
 __all__ = ["down", "plan_lines", "read_checked", "ready", "up"]
@@ -135,6 +135,11 @@ def plan_lines(file: ClusterFile) -> list[str]:
     if file.provider != "local":
         minutes = file.resolved.get("idle_timeout_minutes", 5)
         rows.append(("idle", f"a worker that had no work for {minutes:g} minutes is given back"))
+    if not tells_growth(file):
+        text = (
+            "the cluster is not told how far it may grow: scale.device must be set, and what is too much is waited for"
+        )
+        rows.append(("warning", f"{text}; end head_start_ray_commands with {GROWTH} FILE as in cluster/"))
     rows.append(("token", "asked for by every port of Ray; " + ("this user's" if file.here else "goes to every node")))
     rows.append(("open", _open_text(file)))
     width = max(len(name) for name, _ in rows) + 2

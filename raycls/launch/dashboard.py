@@ -76,7 +76,7 @@ class Dashboard:
         except (requests.RequestException, OSError) as error:
             raise unreachable(self.address, error) from error
         except RuntimeError as error:
-            found = str(error).strip().splitlines()
+            found = [line.strip() for line in str(error).splitlines() if line.strip(" .")]  # Ray ends it with a point
             raise LaunchError(
                 "the cluster refused a request",
                 where=self.address,

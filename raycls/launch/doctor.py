@@ -19,13 +19,13 @@ from raycls.config import load as config
 from raycls.config.schema import Run
 from raycls.data.formats.digits import DEFAULT_PATH
 from raycls.errors import LaunchError, RayclsError, from_json
-from raycls.launch import access, probes, run_verdicts, verdicts
+from raycls.launch import access, probes, run_verdicts, submitted, verdicts
 from raycls.launch.cluster import Cluster, running_cluster
 from raycls.launch.doctor_display import exit_code, show, to_json
-from raycls.launch.doctor_job import examine_there
+from raycls.launch.doctor_job import dashboard_of, examine_there
 from raycls.launch.doctor_words import Given
 from raycls.launch.examiners import Examiners, Node, all_nodes
-from raycls.launch.package import survey
+from raycls.launch.package import credentials, survey
 from raycls.launch.patience import must_end, within
 from raycls.launch.placement import check_fit, executor_of, group_size
 from raycls.launch.slots import Slots
@@ -57,13 +57,24 @@ class Asked:
     """Deadline of each question to a node."""
 
 
-def doctor(given: Given, *, address: str | None = None, seconds: float = 60.0, as_json: bool = False) -> int:
+def doctor(
+    given: Given,
+    *,
+    address: str | None = None,
+    seconds: float = 60.0,
+    as_json: bool = False,
+    insecure: bool = False,
+    say: Callable[[str], None],
+) -> int:
     """Examine the Ray at `address` (of RAY_ADDRESS, or a private one), print the rows, and return the exit code.
 
+    `address` may be the URL of a dashboard: a job looks then, through `doctor_job`, to which `insecure` and `say` go.
     `seconds` is the deadline of a node's answer. Ends the process where Ray itself never answers.
     """
-    if address and address.startswith(("http://", "https://")):
-        rows = examine_there(address, (*given.words, "--timeout", str(seconds)), directory=given.directory)
+    url = dashboard_of(address)
+    if url is not None:
+        with _ended_by_sigterm():
+            rows = examine_there(url, given, seconds=seconds, insecure=insecure, say=say)
         print(to_json(rows)) if as_json else show(rows)
         return exit_code(rows)
     if address:
@@ -126,7 +137,8 @@ def examine(asked: Asked, give_up: Callable[[], None]) -> Iterator[Row]:
         yield _working_directory(asked)
         yield _authentication(asked, cluster, reached, examiners)
         yield _fit(asked, cluster, examiners)
-        yield verdicts.driver(examiners.nodes[0].resources, examiners.nodes[0].name)
+        first = examiners.nodes[0]
+        yield verdicts.driver(first.name, first.resources, preemptible=first.preemptible)
         yield _time(asked, cluster, examiners)
 
 
@@ -179,6 +191,7 @@ def _storage(asked: Asked, examiners: Examiners) -> Row:
     replies = {node.name: f"{mark}-{number}" for number, node in enumerate(examiners.nodes)}
     try:
         store = within(asked.seconds, Store, asked.storage)
+        _refuse_lost(asked.storage, store)
         made = _missing(store)
         try:
             within(asked.seconds, store.write_bytes, mark, content.encode())
@@ -194,7 +207,16 @@ def _storage(asked: Asked, examiners: Examiners) -> Row:
         return verdicts.from_error("storage", error)
     except TimeoutError as error:
         return unknown("storage", f"{asked.storage}: {error}", "see whether this file system, or its server, is alive")
-    return run_verdicts.storage(store.describe(), answers, is_local=store.is_local, replies=seen)
+    return run_verdicts.storage(
+        store.describe(), answers, is_local=store.is_local, replies=seen, relative=not submitted.is_kept(asked.storage)
+    )
+
+
+def _refuse_lost(storage: str, store: Store) -> None:
+    """Refuse for a job what `raycls submit`, and a run in a job, would refuse."""
+    if submitted.is_job():
+        submitted.refuse_relative(storage, "run.storage")
+    submitted.refuse_lost(store.uri)
 
 
 def _missing(store: Store) -> list[Path]:
@@ -231,13 +253,14 @@ def _working_directory(asked: Asked) -> Row:
     here = os.getcwd()
     try:
         package = within(asked.seconds, survey, Path(here))
+        secret = [] if submitted.is_job() else credentials(package)
     except RayclsError as error:
         return verdicts.from_error("working directory", error)
     except (OSError, TimeoutError) as error:
         return unknown(
             "working directory", f"{here}: {error}", "start from a smaller folder, or see to its file system"
         )
-    return run_verdicts.working_directory(here, package.size, package.biggest[:_BIGGEST])
+    return run_verdicts.working_directory(here, package.size, package.biggest[:_BIGGEST], secret)
 
 
 def _authentication(asked: Asked, cluster: Cluster, reached: str, examiners: Examiners) -> Row:

@@ -2,99 +2,83 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shlex
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from raycls.errors import LaunchError
-from raycls.launch.access import token_source
+from raycls.launch import job as jobs
+from raycls.launch.dashboard import Dashboard, address_of, connect
 from raycls.launch.doctor_display import from_json
+from raycls.launch.doctor_words import Given
+from raycls.launch.job_logs import Follower
+from raycls.launch.package import refuse_outside
 from raycls.launch.patience import within
 from raycls.launch.verdicts import Row
 
-__all__ = ["examine_there"]
+__all__ = ["dashboard_of", "examine_there"]
 
-_POLL = 1.0
-_ANSWER = 30.0
-"""Seconds that the dashboard has for one answer."""
 _IN_ALL = 1200.0
+"""Seconds for the job, from its submission to its end."""
+_STOPPING = 10.0
+_SHOWN = 3
+"""Lines of the log that are shown where there are no rows."""
 
 
-def examine_there(url: str, words: Sequence[str], *, directory: str | None = None) -> list[Row]:
-    """Run `raycls doctor --json words` as a job through the dashboard at `url`, and return its rows.
+def dashboard_of(address: str | None) -> str | None:
+    """The dashboard through which the doctor goes as a job; None where it joins a Ray, or starts one of its own.
 
-    `directory` goes along as the job's working directory, for a config that lies there. Raises LaunchError where the
-    dashboard does not answer, refuses, or the job ends without rows.
+    It is `address` itself where that is a URL. Without one, a Ray that RAY_ADDRESS lets this process join comes first,
+    as for `raycls train`, and then what `raycls submit` would take. Raises ConfigError.
     """
-    from ray.job_submission import JobSubmissionClient
+    named = address or os.environ.get("RAY_ADDRESS", "")
+    if named and not named.lower().startswith(("http://", "https://")):
+        return None
+    if not named and not os.environ.get("RAY_API_SERVER_ADDRESS"):
+        return None
+    return address_of(address)
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of every upload
-    entrypoint = shlex.join(["raycls", "doctor", "--json", *words])
-    with _token_mode():
-        with _explained(url):
-            client = within(_ANSWER, JobSubmissionClient, url)
-            options = {"working_dir": directory} if directory else {}
-            job = within(10 * _ANSWER, lambda: client.submit_job(entrypoint=entrypoint, runtime_env=options))
-        done = False
-        try:
-            with _explained(url):
-                status = _ended(client, job)
-                said = within(_ANSWER, client.get_job_logs, job)
-            done = True
-        finally:
-            if not done:
-                with suppress(Exception):
-                    within(_ANSWER, client.stop_job, job)
-    rows = from_json(said)
+
+def examine_there(
+    url: str, given: Given, *, seconds: float, insecure: bool, say: Callable[[str], None], in_all: float = _IN_ALL
+) -> list[Row]:
+    """Run `raycls doctor --json` with the words of `given` as a job through the dashboard at `url`; its rows.
+
+    It is sent as `raycls submit` sends a job, and refused where that refuses. The job is stopped where it has not ended
+    after `in_all` seconds, or this process is told to end. Raises ConfigError, and LaunchError where the dashboard does
+    not answer or the job ends without rows.
+    """
+    if given.run is not None:
+        refuse_outside(given.words[0])
+    words = ["doctor", "--json", *given.words, "--timeout", str(seconds)]
+    submission = jobs.make_submission("doctor", words, Path(given.directory) if given.directory else None)
+    dashboard = connect(url, insecure=insecure, say=say)
+    jobs.refuse_other_ray(dashboard, same=False, say=say)
+    say(f"{jobs.sending(submission)}: job {submission.name} on {dashboard.address}")
+    said: list[str] = []
+    ended = False
+    try:
+        jobs.send(dashboard, submission)
+        found = within(in_all, Follower(dashboard, submission.name, said.append, say).run)
+        ended = True
+    except TimeoutError as error:
+        raise _without_rows(dashboard, submission.name, f"it is still under way after {in_all:g} s", said) from error
+    finally:
+        if not ended:
+            with suppress(Exception):
+                within(_STOPPING, dashboard.client.stop_job, submission.name)
+    rows = from_json("".join(said))
     if rows is None:
-        last = [line for line in said.splitlines() if line.strip()][-3:]
-        raise LaunchError(
-            "the doctor did not come to an end on the cluster",
-            where=f"job {job} at {url}",
-            found=f"{status}; {' / '.join(last) or 'no output'}",
-            fix="raycls must be installed where Ray was started on the cluster; the job's logs have all of it",
-        )
+        raise _without_rows(dashboard, submission.name, " ".join(map(str.strip, jobs.end_lines(found))), said)
     return rows
 
 
-def _ended(client: Any, job: str) -> str:
-    end = time.monotonic() + _IN_ALL
-    while time.monotonic() < end:
-        status = within(_ANSWER, client.get_job_status, job)
-        if status.is_terminal():
-            return str(status.value)
-        time.sleep(_POLL)
-    raise TimeoutError(f"the job is still under way after {_IN_ALL:g} s")
-
-
-@contextmanager
-def _explained(url: str) -> Iterator[None]:
-    from ray.exceptions import RayError
-
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, RayError) as error:  # requests' errors and TimeoutError are OSErrors
-        said = str(error).strip().splitlines()
-        raise LaunchError(
-            "the dashboard cannot be used",
-            where=url,
-            found=said[0] if said else type(error).__name__,
-            fix="check the address; a cluster with token authentication needs its token in RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH; on a machine of the cluster, --address host:port needs no dashboard",
-        ) from error
-
-
-@contextmanager
-def _token_mode() -> Iterator[None]:
-    """Ray sends a token to an explicit address only in this mode."""
-    before = os.environ.get("RAY_AUTH_MODE")
-    os.environ["RAY_AUTH_MODE"] = before or ("token" if token_source()[0] != "nowhere" else "disabled")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["RAY_AUTH_MODE"]
+def _without_rows(dashboard: Dashboard, job: str, why: str, said: list[str]) -> LaunchError:
+    last = [line.strip() for line in "".join(said).splitlines() if line.strip()][-_SHOWN:]
+    return LaunchError(
+        "the doctor did not come to an end on the cluster",
+        where=dashboard.address,
+        found=f"{why}; {' / '.join(last) or 'no output'}",
+        fix=f"raycls must be installed where Ray was started on the cluster; `raycls logs {job}` prints all it said",
+    )

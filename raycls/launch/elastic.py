@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 from raycls.config.schema import Run
+from raycls.errors import LaunchError
 from raycls.launch import session
 from raycls.launch.cluster import Cluster, draining, nodes
 from raycls.launch.group import WorkersLostError, run_group
-from raycls.launch.placement import Demand, group_size, wait_for_room
+from raycls.launch.placement import Demand, Nodes, group_size, wait_for_room
 from raycls.launch.records import MOVES
 from raycls.launch.session import Job
 
@@ -24,9 +25,10 @@ __all__ = ["train_in_groups"]
 
 _LOOK_SECONDS = 2.0
 """How often the driver asks for nodes that are about to be taken away."""
-_MOST_UNPLACED = 10
+_MOST_FALSE_STARTS = 10
 """Groups in a row that are lost before they begin: a node that just died looks alive for some seconds."""
-_START_SECONDS = "20"
+_PLACING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20"
+"""For so long Ray waits for the place of a group, also on a node that has just died; then it is counted again."""
 _NOTICED_SECONDS = 300.0
 """For so long after a notice the loss of workers is put down to it."""
 
@@ -47,37 +49,25 @@ def train_in_groups(
     `patient`: whether to wait for nodes that are not there yet; `placing` is called before each group. LaunchError
     where no room comes, or workers were lost more often than `scale.max_failures` allows, those after a notice apart.
     """
-    losses, unplaced, result = 0, 0, None
-    if run.scale.elastic:  # Ray waits that long for a node that has just died
-        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = _START_SECONDS
+    os.environ.setdefault(*_PLACING)
+    losses, limit, result = _Losses(run), _Limit(), None
     while True:
-        patient = cluster.grows or patient or result is not None or losses + unplaced > 0
-        size = _room(job, run, cluster, stop_asked, post, patient=patient)
+        patient = patient or cluster.grows or result is not None or losses.any
+        size = _room(job, run, cluster, stop_asked, post, limit, patient=patient)
         if not size:
             return _stopped(result, stop_asked())
         placing()
         post({"kind": "group-size", "workers": size})
-        watch = _Watch(run, job.device, size, stop_asked, post, grows=cluster.grows)
+        watch = _Watch(run, job.device, size, stop_asked, post, limit, grows=cluster.grows)
         try:
             result = run_group(
-                session.train,
-                job,
-                run,
-                cluster,
-                watch.asked,
-                watch.post,
-                decide,
-                workers=size,
-                replaced=0 if run.scale.elastic else None,
+                session.train, job, run, cluster, watch.asked, watch.post, decide, workers=size, replaced=0
             )
-        except WorkersLostError:
-            if not (run.scale.elastic or watch.noticed):
-                raise  # Ray has replaced them as often as it may
-            losses += watch.started and not watch.noticed
-            unplaced = 0 if watch.started else unplaced + 1
-            if losses > run.scale.max_failures or unplaced > _MOST_UNPLACED:
-                raise
-            post({"kind": "lost"})
+        except WorkersLostError as error:
+            if error.unplaced:
+                limit.lower(nodes(), size)
+            if losses.count(error, watch):
+                post({"kind": "lost", "unplaced": error.unplaced})
             continue
         finally:
             watch.close()
@@ -88,12 +78,76 @@ def train_in_groups(
         post({"kind": "moved", "reason": result["reason"], "step": result["step"]})
 
 
+class _Losses:
+    """The groups that were lost, and how often that may happen."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.any = False
+        self._charged = self._false_starts = 0
+        self._excused: set[str] = set()
+        self._unplaced_since = float("inf")
+
+    def count(self, error: WorkersLostError, watch: _Watch) -> bool:
+        """Count the loss of the group that `watch` saw; whether it is news.
+
+        Raises WorkersLostError or LaunchError where it is the last one.
+        """
+        self.any = True
+        if error.unplaced:
+            news = self._unplaced_since == float("inf")
+            self._unplaced_since = min(self._unplaced_since, time.monotonic())
+            if time.monotonic() - self._unplaced_since > (self._run.scale.wait.seconds or 0.0):
+                raise LaunchError(
+                    f"no room for the workers came within {self._run.scale.wait}: other programs use the cluster",
+                    found=error.found,
+                    fix="raise scale.wait, or lower scale.workers; the same command goes on from the newest checkpoint",
+                ) from error
+            return news
+        self._unplaced_since = float("inf")
+        if not watch.started:
+            self._false_starts += 1
+            if self._false_starts > _MOST_FALSE_STARTS:
+                raise error
+            return True
+        self._false_starts = 0
+        # A notice excuses one loss: a node that goes takes its workers along once.
+        if fresh := watch.noticed - self._excused:
+            self._excused |= fresh
+            return True
+        self._charged += 1
+        if self._charged > self._run.scale.max_failures:
+            if self._charged == 1:
+                raise error
+            raise WorkersLostError(
+                f"{error.what}, and {self._charged - 1} restarts did not help", found=error.found, fix=error.fix
+            ) from error
+        return True
+
+
+class _Limit:
+    """How many workers found no place, on nodes that seemed to have room for them: other programs use some of it."""
+
+    def __init__(self) -> None:
+        self._nodes: Nodes = ()
+        self._most = 0
+
+    def lower(self, there: Nodes, size: int) -> None:
+        self._nodes, self._most = there, size - 1
+
+    def size(self, run: Run, there: Nodes, device: str) -> int:
+        """As `group_size`, below what found no place while the nodes were the same; at least `scale.workers`."""
+        size = group_size(run, there, device)
+        return max(run.scale.least, min(size, self._most)) if there == self._nodes else size
+
+
 def _room(
     job: Job,
     run: Run,
     cluster: Cluster,
     stop_asked: Callable[[], str],
     post: Callable[[dict[str, Any]], None],
+    limit: _Limit,
     *,
     patient: bool,
 ) -> int:
@@ -105,6 +159,7 @@ def _room(
         grows=cluster.grows,
         stopped=lambda: bool(stop_asked()),
         say=lambda text: post({"kind": "event", "text": text}),
+        size=limit.size,
     )
 
 
@@ -124,14 +179,16 @@ class _Watch:
         size: int,
         stop_asked: Callable[[], str],
         post: Callable[[dict[str, Any]], None],
+        limit: _Limit,
         *,
         grows: bool,
     ) -> None:
         self._run, self._device, self._size, self._stop_asked, self._post = run, device, size, stop_asked, post
         self.started = False
         """Whether the group has begun to train."""
+        self._limit = limit
         self._looked = self._sized = time.monotonic()
-        self._notice = float("-inf")
+        self._notices: dict[str, float] = {}
         self._resize, self._other = "", size
         self._demand = Demand(run, device) if grows and size < run.scale.most else None
 
@@ -142,11 +199,10 @@ class _Watch:
             self._demand.renew()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now
-            if draining():
-                self._notice = now
+            self._notices |= dict.fromkeys(draining(), now)
         if self._run.scale.elastic and now - self._sized >= (self._run.scale.resize_every.seconds or 0.0):
             self._sized = now
-            size = group_size(self._run, nodes(), self._device)
+            size = self._limit.size(self._run, nodes(), self._device)
             if size != self._size and size == self._other:  # seen twice: nodes that flicker move nobody
                 self._resize = "resize"
             self._other = size
@@ -157,9 +213,9 @@ class _Watch:
         self._post(record)
 
     @property
-    def noticed(self) -> bool:
-        """Whether a node had its notice not long ago."""
-        return time.monotonic() - self._notice < _NOTICED_SECONDS
+    def noticed(self) -> set[str]:
+        """The ids of the nodes that had their notice not long ago."""
+        return {node for node, seen in self._notices.items() if time.monotonic() - seen < _NOTICED_SECONDS}
 
     def close(self) -> None:
         if self._demand is not None:

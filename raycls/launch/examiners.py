@@ -15,6 +15,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycls.launch import probes
+from raycls.launch.sight import is_preemptible
 from raycls.launch.verdicts import Unanswered
 
 __all__ = ["Examiners", "Node", "all_nodes", "described"]
@@ -31,6 +32,7 @@ class Node:
     address: str
     resources: Mapping[str, float]
     alive: bool
+    preemptible: bool
     death: int
     """Ray's `DeathReason`; 0 of a node that lives."""
 
@@ -48,6 +50,7 @@ def all_nodes() -> list[Node]:
             address=node["NodeManagerAddress"],
             resources=dict(node["Resources"]),
             alive=bool(node["Alive"]),
+            preemptible=is_preemptible(node),
             death=int(node.get("DeathReason") or 0),
         )
         for node in found

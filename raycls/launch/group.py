@@ -17,7 +17,9 @@ from ray import train as ray_train
 from ray.exceptions import RayError
 from ray.train import collective
 from ray.train import torch as ray_torch
+from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError
 
+from raycls.config.duration import Duration
 from raycls.config.schema import Run
 from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_json
 from raycls.launch.cluster import Cluster
@@ -38,6 +40,8 @@ _CONTROLLER_RETRIES = 10
 _WAIT = 0.5
 _GRACE = 5.0
 """Seconds that the other workers have to end by themselves after one has reported an error."""
+_SLACK, _FOR_EVER = 600.0, 30 * 86400
+"""Seconds."""
 ABORT, STALLED = "abort", "stalled"
 """Reasons to leave at once; with the second one after a note of where every thread stands."""
 _CLEANER = "PlacementGroupCleanerCallback"
@@ -45,6 +49,9 @@ _CLEANER = "PlacementGroupCleanerCallback"
 
 class WorkersLostError(LaunchError):
     """Workers died, or raised what none of our errors is, and were not replaced."""
+
+    unplaced = False
+    """Whether they found no place at all, within the time that Ray gives it."""
 
 
 def run_group(
@@ -187,8 +194,16 @@ def _trainer(
                 controller_failure_limit=_CONTROLLER_RETRIES if scaling.replaced else 0,
             ),
         ),
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if gpu else "gloo", timeout_s=_collective_seconds(run.train.stall_timeout)
+        ),
     )
+
+
+def _collective_seconds(stall_timeout: Duration | str) -> int:
+    """How long a collective may take: longer than `train.stall_timeout`, which says where each worker stands."""
+    waits = stall_timeout.seconds if isinstance(stall_timeout, Duration) else None
+    return int(waits + _SLACK) if waits else _FOR_EVER
 
 
 class _Trainer(ray_torch.TorchTrainer):
@@ -283,12 +298,17 @@ class StopWatch:
 
 def _lost(replaced: int, cluster: Cluster, failures: list[BaseException]) -> WorkersLostError:
     found = _last_line(failures[0]) if failures else "the workers ended without a result"
-    return WorkersLostError(
-        f"the run failed: its workers were lost or raised, and {replaced} restarts did not help",
+    after = f", and {replaced} restarts did not help" if replaced else ""
+    error = WorkersLostError(
+        f"the run failed: its workers were lost or raised{after}",
         found=found,
         fix=f"the logs are in {cluster.logs}; the same command goes on from the newest checkpoint; "
         "scale.workers=0 runs the same training in one process, under a debugger",
     )
+    # A group of Ray's that cannot be placed ends with an error of its controller.
+    why = getattr(failures[0], "controller_failure", None) if failures else None
+    error.unplaced = isinstance(why, WorkerGroupStartupTimeoutError | InsufficientClusterResourcesError)
+    return error
 
 
 def _last_line(error: BaseException) -> str:

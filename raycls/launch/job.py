@@ -28,6 +28,7 @@ __all__ = [
     "make_submission",
     "refuse_other_ray",
     "send",
+    "sending",
     "stop",
     "table",
 ]
@@ -51,7 +52,8 @@ class Submission:
     name: str
     """The job's id, unique."""
     entrypoint: str
-    package: Package
+    package: Package | None
+    """None where no working directory goes along."""
     environment: dict[str, str]
     """Variables of the job and of its workers, readable by all who reach the cluster: no secrets."""
     driver: dict[str, str]
@@ -61,14 +63,14 @@ class Submission:
 def make_submission(
     run: str,
     words: Sequence[str],
-    folder: Path,
+    folder: Path | None,
     *,
     variables: Sequence[str] = (),
     named: Sequence[str] = (),
     driver: Sequence[str] = (),
     same: bool = False,
 ) -> Submission:
-    """The submission of `raycls WORDS` in `folder`, checked.
+    """The submission of `raycls WORDS` in `folder`, or without any files, checked.
 
     `variables` are `NAME=VALUE` texts, `named` the names of secrets that the nodes must have, `driver` `LABEL=VALUE`
     texts. Raises ConfigError for a package that is too large, and for secrets in anything that would be sent.
@@ -86,8 +88,9 @@ def make_submission(
     entrypoint = shlex.join(["raycls", *words])
     places = {"--secret" if name == submitted.VARIABLE else f"--env {name}": environment[name] for name in environment}
     _refuse_secret_values({"the command": entrypoint, **places})
-    packed = package.survey(folder)
-    package.check(packed)
+    packed = None if folder is None else package.survey(folder)
+    if packed is not None:
+        package.check(packed)
     label = {}
     for text in driver:
         name, equals, value = text.partition("=")
@@ -99,16 +102,21 @@ def make_submission(
 
 def describe(submission: Submission, address: str) -> list[str]:
     """What would be sent, for a reader: address, command, variables, every file with its size."""
-    packed = submission.package
+    packed = submission.package or Package(Path(), ())
     lines = [
         f"to         {address}",
         f"command    {submission.entrypoint}",
         f"driver     on {'the head node' if not submission.driver else 'a node with ' + _labels(submission.driver)}",
         *(f"variable   {name}={value}" for name, value in submission.environment.items()),
-        f"folder     {packed.folder}: {len(packed.files)} files, {megabytes(packed.size)}",
+        f"folder     {packed.folder}: {_files(packed)}" if submission.package else "folder     none",
     ]
     width = max((len(str(size)) for _, size in packed.files), default=0)
     return [*lines, *(f"  {size:>{width}} bytes  {name}" for name, size in packed.files)]
+
+
+def sending(submission: Submission) -> str:
+    """How much is about to be sent, for a reader."""
+    return f"sending {_files(submission.package) if submission.package else 'no files'}"
 
 
 def refuse_other_ray(dashboard: Dashboard, *, same: bool, say: Callable[[str], None]) -> None:
@@ -127,11 +135,12 @@ def refuse_other_ray(dashboard: Dashboard, *, same: bool, say: Callable[[str], N
 
 def send(dashboard: Dashboard, submission: Submission) -> None:
     """Upload the package, unless the cluster has it already, and start the job. Raises LaunchError."""
+    files = {"working_dir": str(submission.package.folder)} if submission.package else {}
     with dashboard.talking():
         dashboard.client.submit_job(
             entrypoint=submission.entrypoint,
             submission_id=submission.name,
-            runtime_env={"working_dir": str(submission.package.folder), "env_vars": submission.environment},
+            runtime_env={**files, "env_vars": submission.environment},
             entrypoint_label_selector=submission.driver or None,
         )
 
@@ -194,6 +203,10 @@ def table(jobs: Sequence[JobDetails]) -> list[str]:
     known = sorted((one for one in jobs if one.submission_id), key=lambda one: one.start_time or 0)
     width = max((len(one.submission_id or "") for one in known), default=0)
     return [f"{one.submission_id:<{width}}  {one.status.value:<9}  {one.entrypoint}" for one in known]
+
+
+def _files(package: Package) -> str:
+    return f"{len(package.files)} files, {megabytes(package.size)}"
 
 
 def _labels(driver: Mapping[str, str]) -> str:

@@ -139,10 +139,8 @@ def _connect(address: str | None, insecure: bool) -> Dashboard:
 
 def _send(dashboard: Dashboard, submission: Submission) -> None:
     from raycls.launch import job as jobs
-    from raycls.launch.package import megabytes
 
-    packed = submission.package
-    _say(f"sending {len(packed.files)} files, {megabytes(packed.size)}")
+    _say(jobs.sending(submission))
     jobs.send(dashboard, submission)
     _say(f"job {submission.name} on {dashboard.address}")
     _say(_later("follow it", "logs", dashboard, submission.name))
@@ -179,41 +177,19 @@ def _checked_words(context: typer.Context, words: list[str]) -> str:
         )
     root: Any = context.find_root().command
     given = root.commands[words[0]].make_context(words[0], list(words[1:]), parent=context.parent).params
+    from raycls.launch.package import refuse_outside
+    from raycls.launch.submitted import refuse_relative
+
     if words[0] == "eval":
-        _refuse_relative(given["run"], "RUN")
+        refuse_relative(given["run"], "RUN")
         return "eval"
     from raycls.config.load import load
 
     loaded = load(given["config"], given["overrides"] or ())
-    _refuse_outside(given["config"])
-    _refuse_relative(loaded.run.run.storage, f"{loaded.origins['run.storage']}  run.storage")
+    refuse_outside(given["config"])
+    refuse_relative(loaded.run.run.storage, f"{loaded.origins['run.storage']}  run.storage")
     _tell_of_data(loaded)
     return loaded.run.run.name
-
-
-def _refuse_relative(place: str, where: str) -> None:
-    """A relative folder would lie in the job's copy of this folder, which Ray deletes when the job has ended."""
-    if "://" in place or place.startswith(("/", "~")):
-        return
-    option = f"run.storage=/a/shared/folder/{place}" if where != "RUN" else f"/a/shared/folder/{place}"
-    raise ConfigError(
-        "a relative folder would be lost on a cluster: it would lie in the job's copy of this folder",
-        where=where,
-        found=place,
-        valid="an absolute folder that every node reaches, or a URI such as s3://bucket/runs",
-        fix=f"give {option}",
-    )
-
-
-def _refuse_outside(config: str) -> None:
-    path = Path(config)
-    if path.is_absolute() or not path.resolve().is_relative_to(Path.cwd().resolve()):
-        raise ConfigError(
-            "the config is not part of what is sent: this folder is",
-            where=config,
-            found=f"the folder that is sent is {Path.cwd()}",
-            fix="change into the folder of your project, and name the config by its path in it",
-        )
 
 
 def _tell_of_data(loaded: Loaded) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from raycls.errors import ConfigError
 
-__all__ = ["LIMIT", "Package", "check", "megabytes", "survey"]
+__all__ = ["LIMIT", "Package", "check", "credentials", "megabytes", "refuse_outside", "survey"]
 
 LIMIT = 100 * 1024 * 1024
 """Bytes of a package from which Ray's dashboard refuses it."""
@@ -100,13 +100,30 @@ def check(package: Package) -> None:
             valid=f"less than {megabytes(LIMIT)}, the limit of the cluster's dashboard",
             fix="name what the run does not need in .rayignore; data belongs on storage that every node reaches",
         )
-    secret = [name for name, _ in package.files if _is_credential(name)]
+    secret = credentials(package)
     if secret:
         raise ConfigError(
             "the working directory holds files that look like credentials: the cluster would keep a copy of them",
             where=str(package.folder),
-            found=", ".join(secret[:_SHOWN]),
+            found=", ".join(secret),
             fix="name them in .rayignore; what a job needs is set on the nodes, see --secret",
+        )
+
+
+def credentials(package: Package) -> list[str]:
+    """Files that look like credentials, the first few of them."""
+    return [name for name, _ in package.files if _is_credential(name)][:_SHOWN]
+
+
+def refuse_outside(config: str) -> None:
+    """Refuse a config that is not part of the working directory, by its path in it. Raises ConfigError."""
+    path = Path(config)
+    if path.is_absolute() or not path.resolve().is_relative_to(Path.cwd().resolve()):
+        raise ConfigError(
+            "the config is not part of what is sent: this folder is",
+            where=config,
+            found=f"the folder that is sent is {Path.cwd()}",
+            fix="change into the folder of your project, and name the config by its path in it",
         )
 
 

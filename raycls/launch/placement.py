@@ -5,21 +5,30 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
+from raycls.config.duration import Duration
 from raycls.config.schema import Run
 from raycls.errors import LaunchError
+from raycls.launch.demand import Request
+
+if TYPE_CHECKING:
+    from raycls.launch.cluster import Cluster
 
 __all__ = [
     "DECODING_CPUS",
     "READING_CPUS",
     "Demand",
+    "Nodes",
+    "check_device",
     "check_fit",
+    "check_growth",
+    "check_largest",
     "described",
     "executor_of",
     "group_size",
     "never_waits",
+    "wait_for_nodes",
     "wait_for_room",
     "workers_on",
 ]
@@ -28,7 +37,8 @@ DECODING_CPUS, READING_CPUS = 0.9, 0.01
 """What Ray Data needs on one node to make any progress: a decoding task, and the one that reads positions."""
 _ROUNDING = 1e-6
 _LOOK_SECONDS = 1.0
-_RENEW_SECONDS, _FORGET_SECONDS = 20.0, 90.0
+_MANY = 10_000
+"""More nodes of one kind than any run needs."""
 
 Nodes = Sequence[Mapping[str, float]]
 """The resources of each node, as Ray counts them."""
@@ -127,41 +137,65 @@ def described(nodes: Nodes) -> str:
     return f"nodes: {', '.join(words) or 'none'}"
 
 
-class Demand:
-    """Tells a cluster that can grow how large it is to be for a run: nodes for `scale.workers`, the most of them.
-
-    Through the actor that Ray Train and Ray Data use for that: it adds up what all of them ask for, and forgets a
-    request that is not renewed. With `ray.autoscaler.sdk.request_resources` the nodes of a driver that was killed would
-    stay for ever.
-    """
+class Demand(Request):
+    """The request of a run: nodes for `scale.workers`, and for one decoding task whatever the workers leave."""
 
     def __init__(self, run: Run, device: str) -> None:
         each = {"CPU": max(float(run.scale.threads), run.scale.cpus_per_worker)}
-        self._bundles = [{**each, **({"GPU": 1.0} if device == "cuda" else {})} for _ in range(run.scale.most)]
-        self._name = f"raycls-{uuid4().hex}"
-        self._asked = float("-inf")
-        self._coordinator: Any = None
+        unit = {**each, **({"GPU": 1.0} if device == "cuda" else {})}
+        beside = [{"CPU": DECODING_CPUS + READING_CPUS}] if executor_of(run) == "ray" else []
+        super().__init__([unit], run.scale.least, run.scale.most, beside)
 
-    def renew(self) -> None:
-        """Ask, or ask again before it is forgotten; cheap enough to be called at any time."""
-        from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
 
-        autoscaling: Any = autoscaling_coordinator_client  # not made for others, and the only one whose requests end
+def check_growth(run: Run, device: str, cluster: Cluster) -> None:
+    """Refuse what neither fits `cluster` nor the largest that it may become. Raises LaunchError with both numbers."""
+    workers, executor = run.scale.least, executor_of(run)
+    check_largest(cluster, lambda nodes: check_fit(run, nodes, device, executor))
+    decoding = DECODING_CPUS + READING_CPUS if executor == "ray" else 0.0
+    needed = {"CPU": workers * run.scale.cpus_per_worker + decoding, "GPU": float(workers if device == "cuda" else 0)}
+    for name, count in needed.items():  # nodes of several kinds may share one limit
+        most = max(cluster.growth.most.get(name, 0.0), cluster.resources.get(name, 0.0))
+        if cluster.growth.most and count > most + _ROUNDING:
+            raise _too_large(f"{most:g} {name}s at most, and {count:g} for {workers} workers")
 
-        if time.monotonic() - self._asked < _RENEW_SECONDS:
-            return
-        self._asked = time.monotonic()
-        self._coordinator = self._coordinator or autoscaling.get_or_create_autoscaling_coordinator()
-        self._coordinator.request_resources.remote(
-            requester_id=self._name,
-            resources=self._bundles,
-            expire_after_s=_FORGET_SECONDS,
-            priority=autoscaling.ResourceRequestPriority.LOW,  # what decoding needs of the nodes comes first
-        )
 
-    def close(self) -> None:
-        if self._coordinator is not None:
-            self._coordinator.cancel_request.remote(requester_id=self._name)
+def check_largest(cluster: Cluster, fits: Callable[[Nodes], None]) -> None:
+    """Raise LaunchError where `fits` does so for the nodes of `cluster` and for all that there may be."""
+    if not cluster.growth.groups:
+        return
+    try:
+        fits(cluster.nodes)
+    except LaunchError:
+        groups = cluster.growth.groups
+        largest = [node for count, node in groups for _ in range(_MANY if count < 0 else min(count, _MANY))]
+        try:
+            fits(largest)
+        except LaunchError as error:
+            raise _too_large(f"at most {error.found}", error.valid) from None
+
+
+def _too_large(found: str, valid: str | None = None) -> LaunchError:
+    return LaunchError(
+        "the run does not fit the cluster, however far that grows",
+        found=found,
+        valid=valid,
+        fix="lower scale.workers or scale.cpus_per_worker, or let the cluster grow further (max_workers in its file)",
+    )
+
+
+def check_device(run: Run, device: str, cluster: Cluster) -> None:
+    """Refuse to choose between CPUs and GPUs where nodes must come and nobody says of which kind they are."""
+    if run.scale.device != "auto" or device != "cpu" or not cluster.grows or cluster.growth.most:
+        return
+    try:
+        check_fit(run, cluster.nodes, device, executor_of(run))
+    except LaunchError:
+        raise LaunchError(
+            "nodes must come, and this cluster does not say whether they have GPUs",
+            where="scale.device",
+            found=f"auto; {described(cluster.nodes)}",
+            fix="set scale.device=cuda, or scale.device=cpu",
+        ) from None
 
 
 def wait_for_room(
@@ -173,41 +207,67 @@ def wait_for_room(
     grows: bool,
     stopped: Callable[[], bool],
     say: Callable[[str], None],
+    size: Callable[[Run, Nodes, str], int] = group_size,
 ) -> int:
-    """Workers of the next group; 0 where `stopped` came first. Waits up to `scale.wait` for nodes where `patient`,
-    and asks for them where the cluster `grows`.
+    """Workers of the next group, by `size`; 0 where `stopped` came first. Waits up to `scale.wait` for nodes where
+    `patient`, and asks for them where the cluster `grows`.
 
     Raises LaunchError where what is there does not do, and nothing more came or can come.
     """
-    began, told, demand = time.monotonic(), False, Demand(run, device)
+    workers = f"{run.scale.least}" + (f" to {run.scale.most}" if run.scale.elastic else "")
+    there = wait_for_nodes(
+        lambda seen: check_fit(run, seen, device, executor_of(run)),
+        nodes,
+        f"{workers} x ({_each_text(run, device)})",
+        run.scale.wait,
+        demand=Demand(run, device) if grows else None,
+        patient=patient,
+        stopped=stopped,
+        say=say,
+    )
+    return 0 if there is None else size(run, there, device)
+
+
+def wait_for_nodes(
+    fits: Callable[[Nodes], None],
+    nodes: Callable[[], Nodes],
+    what: str,
+    wait: Duration,
+    *,
+    demand: Request | None,
+    patient: bool,
+    stopped: Callable[[], bool],
+    say: Callable[[str], None],
+) -> Nodes | None:
+    """The nodes as soon as `fits` does not raise LaunchError for them, see `wait_for_room`; None where `stopped`."""
+    began, told = time.monotonic(), False
     try:
         while True:
             there = nodes()
             try:
-                check_fit(run, there, device, executor_of(run))
-                return group_size(run, there, device)
+                fits(there)
+                return there
             except LaunchError as error:
                 waited = time.monotonic() - began
-                if not patient or waited >= (run.scale.wait.seconds or 0.0):
+                if not patient or waited >= (wait.seconds or 0.0):
                     raise _waited(error, waited) if patient else error from None
                 if not told:
                     told = True
-                    say(_waiting_text(run, device, there))
-                if grows:
+                    say(f"waiting up to {wait} for nodes with {what}; {described(there)}")
+                if demand is not None:
                     demand.renew()
             if stopped():
-                return 0
+                return None
             time.sleep(_LOOK_SECONDS)
     finally:
-        demand.close()
+        if demand is not None:
+            demand.close()
 
 
-def _waiting_text(run: Run, device: str, nodes: Nodes) -> str:
-    each = f"{max(float(run.scale.threads), run.scale.cpus_per_worker):g} CPUs" + (
-        ", 1 GPU" if device == "cuda" else ""
-    )
-    workers = f"{run.scale.least}" + (f" to {run.scale.most}" if run.scale.elastic else "")
-    return f"waiting up to {run.scale.wait} for nodes with {workers} x ({each}); {described(nodes)}"
+def _each_text(run: Run, device: str) -> str:
+    """What one worker keeps busy, in words."""
+    cpus = f"{max(float(run.scale.threads), run.scale.cpus_per_worker):g} CPUs"
+    return f"{cpus}, 1 GPU" if device == "cuda" else cpus
 
 
 def _waited(error: LaunchError, seconds: float) -> LaunchError:

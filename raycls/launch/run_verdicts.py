@@ -19,8 +19,13 @@ _SHARE_OF_STORE = 0.5
 """Of the object stores that decoded images may take before the rest has too little room."""
 
 
-def storage(where: str, answers: Mapping[str, Any], *, is_local: bool, replies: Mapping[str, bool]) -> Row:
-    """Facts of a node: `read` (the driver's file), `wrote` and `problem`. `replies`: did the driver see its own?"""
+def storage(
+    where: str, answers: Mapping[str, Any], *, is_local: bool, replies: Mapping[str, bool], relative: bool = False
+) -> Row:
+    """Facts of a node: `read` (the driver's file), `wrote` and `problem`. `replies`: did the driver see its own?
+
+    `relative`: `where` is what a relative run.storage means here, which a job would not be let have.
+    """
     given, silent = told(answers)
     facts = {"where": where, "nodes": plain(answers), "replies": dict(replies)}
     blind = [node for node, fact in given.items() if not fact["read"] and not fact["problem"]]
@@ -36,6 +41,8 @@ def storage(where: str, answers: Mapping[str, Any], *, is_local: bool, replies: 
     text = f"{where}: written by the driver and read on {_plural(len(given), 'node')}, and back"
     if is_local and len(answers) == 1:
         text += "; a cluster of several nodes needs a shared one"
+    if relative:
+        text += "; run.storage is relative, which `raycls submit` refuses"
     return partly(Row("storage", "ok", text, facts=facts), silent)
 
 
@@ -64,15 +71,21 @@ def data(where: str, answers: Mapping[str, Any], *, made_by_source: bool = False
     return partly(Row("data", "ok", text + (" on every node" if len(given) > 1 else ""), facts=facts), silent)
 
 
-def working_directory(path: str, total: int, biggest: Sequence[tuple[str, int]]) -> Row:
-    """`total` bytes of what a job would take along from `path`, and its `biggest` files."""
-    facts = {"path": path, "bytes": total, "biggest": [list(item) for item in biggest]}
+def working_directory(
+    path: str, total: int, biggest: Sequence[tuple[str, int]], credentials: Sequence[str] = ()
+) -> Row:
+    """`total` bytes of what a job would take along from `path`, its `biggest` files, and those that look secret."""
+    facts = {"path": path, "bytes": total, "biggest": [list(item) for item in biggest], "credentials": [*credentials]}
     text = f"{path}: {size(total)} of the {size(MOST_UPLOADED)} that a job may upload"
+    if credentials:
+        text += f"; files that look like credentials: {', '.join(credentials)}"
+        return Row("working directory", "warning", text, "name them in .rayignore: `raycls submit` refuses them", facts)
     if total <= _MUCH_UPLOADED:
         return Row("working directory", "ok", text, facts=facts)
     text += "; biggest: " + ", ".join(f"{name} ({size(count)})" for name, count in biggest)
     fix = (
-        "name data, runs and environments in .gitignore or .rayignore (only `raycls submit` uploads; joining does not)"
+        "name data, runs and environments in .gitignore or .rayignore (`raycls submit` uploads this folder, and so "
+        "does `raycls doctor CONFIG` through a dashboard; joining a cluster does not)"
     )
     return Row("working directory", "warning", text, fix, facts)
 

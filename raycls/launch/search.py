@@ -9,7 +9,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,8 @@ from raycls.launch.cluster import Cluster, running_cluster
 from raycls.launch.exploits import kept
 from raycls.launch.search_display import SearchDisplay
 from raycls.launch.search_plan import Search, open_search
+from raycls.launch.search_room import Room
 from raycls.launch.search_wording import end_text, search_lines, start_text, stop_text
-from raycls.launch.slots import Slots
 from raycls.launch.trainer import SIGNALS, StopRequest, connecting, device_of
 from raycls.report.search import plots
 from raycls.search.board import Move, Task
@@ -34,8 +34,6 @@ __all__ = ["SearchOutcome", "search"]
 BEST = "best.yaml"
 _TABLE_SECONDS = 2.0
 """How often `trials.csv` is written while the search is under way."""
-_NODES_SECONDS = 5.0
-"""How often the cluster is asked for its size."""
 _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # three files per trial that nobody reads: the run folder has them
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours: they end trials at a step boundary
@@ -93,9 +91,7 @@ class _Play:
         self.plan, self.cluster, self.stop, self.display = plan, cluster, stop, display
         self.board, self.ledger = plan.board, plan.board.ledger
         self.device = device_of(plan.run, cluster.gpus)
-        self.slots = Slots.of(plan.run, self.device)
-        self.slots.check(cluster.nodes)
-        self.nodes, self._asked = cluster.nodes, time.monotonic()
+        self.room = Room(plan, cluster, self.device, display.event)
         self.began = time.monotonic()
         self.groups, self.mailbox = Groups(), make_mailbox()
         self.dashboard = job_page()
@@ -110,12 +106,14 @@ class _Play:
         from raycls.launch.sight import Sight, marked
 
         plan = self.plan
+        if not self.room.wait(lambda: bool(self.stop.asked())):
+            return
+        self.began = time.monotonic()
         with marked(plan.folder) as mark:
             Sight(plan.run, mark, self.cluster, self.device, self.display.event).check()
         self.board.start()
-        header = plan.header(self.slots.arithmetic(self.nodes))
+        header = plan.header(self.room.text)
         self.display.start([*header, *([f"Ray job    {self.dashboard}"] if self.dashboard else [])])
-        self._refuse_small_population()
         self._tune(self.board.next)
         self._refuse_full_storage()
         if plan.interrupted and not self.board.is_played:
@@ -169,18 +167,18 @@ class _Play:
             interrupted=lambda: bool(plan.interrupted),
             donated=self._donated,
             full=self._is_full,
-            most=self._most,
+            most=self.room.most,
         )
 
         def supply() -> Task | None:
             return None if self._leaving() else take()
 
-        process = tune.with_resources(tune.with_parameters(TrialProcess, shared=shared), self.slots.resources())
-        with _tunes_folder(self._most()) as folder:
+        process = tune.with_resources(tune.with_parameters(TrialProcess, shared=shared), self.room.slots.resources())
+        with _tunes_folder(self.room.most()) as folder:
             tuner = tune.Tuner(
                 process,
                 tune_config=tune.TuneConfig(
-                    search_alg=Supply(supply, lambda: self._room(judge.paused), self._started),
+                    search_alg=Supply(supply, lambda: self.room.look() + len(judge.paused), self._started),
                     scheduler=judge,
                     num_samples=-1,
                     reuse_actors=True,
@@ -202,6 +200,7 @@ class _Play:
                 raise
             finally:
                 self.groups.close()
+                self.room.close()
                 self._table()  # also where the search ends with an error
 
     def _tick(self) -> None:
@@ -210,6 +209,7 @@ class _Play:
         if budget and not self.plan.interrupted and self.ledger.seconds + time.monotonic() - self.began >= budget:
             self.plan.interrupted = "budget"
         self.plan.interrupted = self.plan.interrupted or self.stop.asked()
+        self.room.ask(confirming=self.confirming)
         if not self.told and self._leaving():
             self.told = True
             self.mailbox.stop.remote("search")
@@ -218,32 +218,6 @@ class _Play:
     def _leaving(self) -> bool:
         over = not self.confirming and self.board.leaving
         return bool(self.plan.interrupted) or bool(self.full) or over
-
-    def _room(self, paused: Collection[str]) -> int:
-        """Trials that may have begun and not ended, now: the cluster may have grown. Of a population some wait."""
-        if time.monotonic() - self._asked > _NODES_SECONDS:
-            from raycls.launch.cluster import nodes
-
-            self._asked, before = time.monotonic(), self.slots.count(self.nodes)
-            self.nodes = nodes()
-            if self.slots.count(self.nodes) != before:
-                self.display.event(self.slots.arithmetic(self.nodes))
-        return self._most() + len(paused)
-
-    def _most(self) -> int:
-        """Trials at a time on the nodes as they were when last asked."""
-        return max(1, self.slots.count(self.nodes))
-
-    def _refuse_small_population(self) -> None:
-        trials, places = self.plan.run.search.trials, self.slots.count(self.nodes)
-        if self.board.population is not None and self.slots.nested and places < trials:
-            raise LaunchError(
-                "a population of trials with several workers each needs a place for every one of them",
-                where="search.trials",
-                found=self.slots.arithmetic(self.nodes),
-                valid=f"at most {places} trials",
-                fix="lower search.trials, set scale.workers to 1 (such trials take turns), or add nodes",
-            )
 
     def _is_full(self, trial: str, error: str) -> None:
         self.full = self.full or error

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import torch
 
@@ -73,6 +74,8 @@ class Job:
     """The search that this run is a trial of."""
     dashboard: str = ""
     """The page of the Ray job, where the run is one."""
+    start: str = field(default_factory=lambda: uuid4().hex)
+    """Which start of the run this is: its groups of workers, one after another, are one family of writers."""
 
 
 @dataclass
@@ -117,7 +120,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(generators_put_back())
-        lock = _lock(folder, world, stack)
+        lock = _lock(folder, job.start, world, stack)
         stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start["step"], world)
@@ -181,11 +184,11 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
         return evaluate_model(model, slices, task, worker, batches=batches, classes=job.dataset.classes)
 
 
-def _lock(folder: RunFolder, world: World, stack: ExitStack) -> Lock:
+def _lock(folder: RunFolder, start: str, world: World, stack: ExitStack) -> Lock:
     """The lock of the run folder, held by rank 0 until `stack` is left; the display hears of a storage that is away."""
     say = partial(_tell, world)
     folder.store.tell(say)
-    lock = Lock(folder, "train", timeout=HANDOVER_SECONDS, say=say)
+    lock = Lock(folder, "train", timeout=HANDOVER_SECONDS, say=say, family=start)
     if world.rank == 0:
         stack.enter_context(lock)
     return lock

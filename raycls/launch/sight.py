@@ -9,7 +9,7 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,15 +21,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raycls.config.schema import Run
 from raycls.errors import LaunchError, RayclsError
 from raycls.launch.cluster import Cluster
+from raycls.launch.cluster_file import MARKET
 from raycls.launch.placement import DECODING_CPUS, executor_of, workers_on
 from raycls.launch.submitted import missing_secrets
 from raycls.launch.versions import differences, installed
 from raycls.run.folder import RunFolder
 
-__all__ = ["PREEMPTIBLE", "Mark", "Sight", "marked"]
+__all__ = ["PREEMPTIBLE", "Mark", "Sight", "is_preemptible", "marked"]
 
 PREEMPTIBLE = "raycls_preemptible"
-"""The custom resource of a node that may be taken away at any time."""
+"""A custom resource that says the same as Ray's label `spot`, for nodes whose labels are not ours to set."""
 _SECONDS = 60.0
 """How long the nodes have to answer: a process starts on each."""
 
@@ -43,6 +44,11 @@ class Mark:
     name: str
     digest: str
     """sha256 of the file, in hex."""
+
+
+def is_preemptible(node: Mapping[str, Any]) -> bool:
+    """Whether a node, as `ray.nodes()` tells of it, may be taken away at any time: by Ray's label, or `PREEMPTIBLE`."""
+    return node.get("Labels", {}).get(MARKET) == "spot" or node["Resources"].get(PREEMPTIBLE, 0.0) > 0
 
 
 @contextmanager
@@ -107,7 +113,7 @@ def _local_data(run: Run) -> str:
 
 
 def _warn_of_preemption(alive: Sequence[dict[str, Any]], own: str, say: Callable[[str], None]) -> None:
-    lasting = [node for node in alive if not node["Resources"].get(PREEMPTIBLE)]
+    lasting = [node for node in alive if not is_preemptible(node)]
     if lasting and all(node["NodeID"] != own for node in lasting):
         say("warning: the driver runs on a preemptible node, and the run ends with it: start it on the head node")
 

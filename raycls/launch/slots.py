@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from raycls.config.schema import Run
 from raycls.errors import LaunchError
@@ -57,6 +59,19 @@ class Slots:
         if self.nested:  # the process that waits for the workers: on the head, which is not taken away
             return {"node:__internal_head__": 0.001}
         return {"CPU": self.threads, **({"GPU": self.gpus} if self.gpus else {})}
+
+    def bundles(self) -> list[dict[str, float]]:
+        """What a cluster that grows is asked for, for one trial: each is on one node."""
+        workers = self.run.scale.most if self.nested else 1
+        each = {"CPU": self.threads / workers, **({"GPU": self.gpus / workers} if self.gpus else {})}
+        return [dict(each) for _ in range(workers)] + [{"CPU": 1.0} for _ in range(ceil(self.decoding))]
+
+    def text(self) -> str:
+        """The same in words."""
+        return " and ".join(
+            f"{count} x ({cpus:g} CPUs{f', {gpus:g} GPUs' if gpus else ''})"
+            for (cpus, gpus), count in Counter((each["CPU"], each.get("GPU", 0)) for each in self.bundles()).items()
+        )
 
     def check(self, nodes: Sequence[Mapping[str, float]]) -> None:
         """Refuse a trial that can never start on `nodes`, or may wait for ever. Raises LaunchError with the numbers."""

@@ -15,11 +15,13 @@ from typing import Self
 
 from raycls.config.duration import Duration
 from raycls.errors import EXIT_FAILED, LaunchError, RayclsError
+from raycls.launch.patience import within
 from raycls.run.folder import RunFolder
 from raycls.train.worker import Worker
 
 __all__ = ["Stall", "leave", "write_stacks"]
 
+_WRITING_SECONDS = 10.0
 _LOOKS = 20
 """How often the beat is looked at within the time that it may stay away."""
 
@@ -31,14 +33,17 @@ def leave(error: RayclsError) -> None:
 
 
 def write_stacks(folder: RunFolder, rank: int) -> str:
-    """Write where every thread of this process stands; returns the file, as a message shows it."""
+    """Write where every thread of this process stands; returns the file, as a message shows it.
+
+    TimeoutError where the storage takes too long: it may be what hangs.
+    """
     name = f"{RunFolder.STACKS}/rank-{rank}.txt"
     with tempfile.TemporaryFile() as file:
         file.write(f"rank {rank}, {socket.gethostname()}, process {os.getpid()}, {time.ctime()}\n\n".encode())
         file.flush()
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
-        folder.store.write_bytes(name, file.read())
+        within(_WRITING_SECONDS, folder.store.write_bytes, name, file.read())
     return folder.store.describe(name)
 
 

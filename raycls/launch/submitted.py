@@ -13,7 +13,7 @@ from typing import Any
 from raycls.errors import ConfigError, LaunchError
 from raycls.launch.versions import differences, installed
 
-__all__ = ["VARIABLE", "check", "missing_secrets", "note", "refuse_lost"]
+__all__ = ["VARIABLE", "check", "is_job", "is_kept", "missing_secrets", "note", "refuse_lost", "refuse_relative"]
 
 VARIABLE = "RAYCLS_SUBMITTED"
 _UPLOADED = "/runtime_resources/working_dir_files/"
@@ -54,6 +54,11 @@ def check(say: Callable[[str], None]) -> None:
     say(f"warning: {told}; the bits of the run may differ")
 
 
+def is_job() -> bool:
+    """Whether this process was submitted from another machine, by raycls."""
+    return VARIABLE in os.environ
+
+
 def missing_secrets(environment: Mapping[str, str]) -> list[str]:
     """The secrets that the submission named and that `environment` does not have."""
     return [name for name in _noted(environment).get("secrets", []) if not environment.get(name)]
@@ -70,6 +75,28 @@ def refuse_lost(storage: str) -> None:
         valid="an absolute folder that every node reaches, or a URI such as s3://bucket/runs",
         fix="add run.storage=/a/shared/folder/runs to the command",
     )
+
+
+def refuse_relative(place: str, where: str) -> None:
+    """Refuse a relative folder for a job: it would lie in the job's copy of the working directory, see `refuse_lost`.
+
+    `where` says where `place` was given: `RUN` for a run folder, anything else for run.storage. Raises ConfigError.
+    """
+    if is_kept(place):
+        return
+    option = f"run.storage=/a/shared/folder/{place}" if where != "RUN" else f"/a/shared/folder/{place}"
+    raise ConfigError(
+        "a relative folder would be lost on a cluster: it would lie in the job's copy of this folder",
+        where=where,
+        found=place,
+        valid="an absolute folder that every node reaches, or a URI such as s3://bucket/runs",
+        fix=f"give {option}",
+    )
+
+
+def is_kept(place: str) -> bool:
+    """Whether a place for runs does not depend on the working directory of who names it."""
+    return "://" in place or place.startswith(("/", "~"))
 
 
 def _noted(environment: Mapping[str, str]) -> dict[str, Any]:

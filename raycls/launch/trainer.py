@@ -19,9 +19,9 @@ from raycls.config.schema import Run
 from raycls.data.source import open_dataset
 from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, DataError, LaunchError
 from raycls.launch import session
-from raycls.launch.cluster import Cluster, running_cluster
+from raycls.launch.cluster import Cluster, nodes, running_cluster
 from raycls.launch.display import Display
-from raycls.launch.placement import check_fit, executor_of
+from raycls.launch.placement import check_device, check_growth, executor_of, wait_for_room
 from raycls.launch.preflight import Prepared, prepare, reduction_of
 from raycls.launch.session import Job, World
 from raycls.launch.wording import STOPPING, plural
@@ -126,16 +126,7 @@ def evaluate(
         display.record(evaluating)
         summary = session.evaluate(job, World(device=torch.device(device)))
     else:
-        display.record(_event(connecting()))
-        with running_cluster() as cluster:
-            from raycls.launch.group import run_group
-
-            device = device_of(run, cluster.gpus)
-            job = make_job(run, store, plan, dataset, device, wanted)
-            check_fit(run, cluster.nodes, device, job.executor)
-            _sight(run, job, cluster, display).check()
-            display.record(evaluating)
-            summary = run_group(session.evaluate, job, run, cluster, lambda: "", lambda record: None)
+        summary = _evaluate_on_ray(run, store, plan, dataset, wanted, display, evaluating)
     return {"split": wanted, **summary}
 
 
@@ -168,11 +159,34 @@ def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> di
         from raycls.launch.elastic import train_in_groups
         from raycls.launch.monitoring import job_page
 
-        device = device_of(run, cluster.gpus)
+        device = _device_on(run, cluster)
         job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
         job = replace(job, dashboard=job_page())
         placing = _sight(run, job, cluster, display).check
         return train_in_groups(job, run, cluster, stop.asked, _Poster(prepared, job, display), placing=placing)
+
+
+def _evaluate_on_ray(
+    run: Run, store: RunFolder, plan: Plan, dataset: Any, split: str, display: Display, evaluating: dict[str, Any]
+) -> dict[str, Any]:
+    display.record(_event(connecting()))
+    with running_cluster() as cluster:
+        from raycls.launch.group import run_group
+
+        device = _device_on(run, cluster)
+        job = make_job(run, store, plan, dataset, device, split)
+        workers = wait_for_room(
+            run,
+            device,
+            nodes,
+            patient=cluster.grows,
+            grows=cluster.grows,
+            stopped=lambda: False,
+            say=lambda text: display.record(_event(text)),
+        )
+        _sight(run, job, cluster, display).check()
+        display.record(evaluating)
+        return run_group(session.evaluate, job, run, cluster, lambda: "", lambda record: None, workers=workers)
 
 
 def _sight(run: Run, job: Job, cluster: Cluster, display: Display) -> Sight:
@@ -204,6 +218,14 @@ def device_of(run: Run, gpus: int) -> str:
     if run.scale.device != "auto":
         return run.scale.device
     return "cuda" if gpus else "cpu"
+
+
+def _device_on(run: Run, cluster: Cluster) -> str:
+    """The device of a run on `cluster`; LaunchError where it does not say which, or can never have room."""
+    device = device_of(run, cluster.gpus)
+    check_device(run, device, cluster)
+    check_growth(run, device, cluster)
+    return device
 
 
 def _check_device(run: Run) -> None:
@@ -238,6 +260,10 @@ def connecting() -> str:
     return f"joining Ray at {address}" if address and address != "local" else "starting Ray"
 
 
+_GONE = "workers were lost: looking for room for others"
+_UNPLACED = "other programs use the cluster: looking for room again, until scale.wait is over"
+
+
 class _Poster:
     """Hands records to the display; the first one of a group is the header."""
 
@@ -251,7 +277,7 @@ class _Poster:
         if kind == "group-size":
             self.display.record(_event(f"placing {plural(record['workers'], 'worker')}"))
         elif kind == "lost":
-            self.display.record(_event("workers were lost: looking for room for others"))
+            self.display.record(_event(_UNPLACED if record["unplaced"] else _GONE))
         elif kind == "moved":
             self.why = _MOVED[record["reason"]]
         elif kind != "start":

@@ -236,10 +236,10 @@ def clocks(answers: Answers) -> Row:
     return partly(Row("clocks", "ok", text, facts=plain(answers)), silent)
 
 
-def driver(resources: Mapping[str, float], node: str) -> Row:
+def driver(node: str, resources: Mapping[str, float], *, preemptible: bool) -> Row:
     """The node that this command, and so the driver of a run, is on."""
-    facts = {"node": node, "resources": dict(resources)}
-    if resources.get("raycls_preemptible", 0) > 0:
+    facts = {"node": node, "resources": dict(resources), "preemptible": preemptible}
+    if preemptible:
         fix = "start the run from a node that stays, such as the head; if it is lost, the same command resumes the run"
         return Row("driver", "warning", f"{node} is preemptible: the driver goes when it goes", fix, facts)
     return Row("driver", "ok", f"{node}, not marked as preemptible", facts=facts)

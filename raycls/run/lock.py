@@ -27,6 +27,9 @@ _POLL = 0.1
 _REMOTE_POLL = 1.0
 _PATIENCE = 1.0
 """Seconds that are waited without a word."""
+_FROZEN_SECONDS = 10.0
+"""After so long a process of the same family takes the lock from one that does not end: Ray kills a process and starts
+the next one, but one on a node that is frozen or cut off cannot be killed, and the kernel keeps its lock."""
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _logger = logging.getLogger("raycls")
 
@@ -42,6 +45,9 @@ class Lock:
     `with Lock(folder, "train"): ...`. Waits up to `timeout` seconds for another holder, then raises LaunchError
     that names it; `say` hears of a wait that is longer than a moment. A store that is not local has a lease instead,
     see `Lease`: look at `error` before relying on it. There a wait ends only when the holder is known to live, or dead.
+
+    Of the processes of one `family` only the newest is meant to write: it takes the lock over after a while, and the
+    earlier one, if it ever goes on, learns of it by `error`.
     """
 
     def __init__(
@@ -51,19 +57,30 @@ class Lock:
         *,
         timeout: float = 0.0,
         say: Callable[[str], None] = lambda text: None,
+        family: str = "",
     ) -> None:
         self.path: Path | None = folder.store.local_path("lock")
         self._store = folder.store
         self._purpose = purpose
         self._timeout = timeout
         self._say = say
+        self._family = family
         self._descriptor: int | None = None
         self._lease: Lease | None = None
 
     @property
     def error(self) -> RayclsError | None:
-        """Why the folder must not be written to any more: another process took a lease over. None otherwise."""
-        return self._lease.error if self._lease is not None else None
+        """Why the folder must not be written to any more: another process took the lock over. None otherwise."""
+        if self._lease is not None:
+            return self._lease.error
+        if self._descriptor is None or self.path is None or _is_at(self._descriptor, self.path):
+            return None
+        return LaunchError(
+            "another process has taken over this run folder: this one stood still for too long",
+            where=self._store.describe(),
+            found=self._holder(None),
+            fix="let the other one go on",
+        )
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -82,6 +99,9 @@ class Lock:
         began, told = time.monotonic(), False
         while not (lease.try_acquire() if lease is not None else self._try()):
             waited = time.monotonic() - began
+            if waited >= _FROZEN_SECONDS and self._is_of_family():
+                self._take_over()
+                continue
             if waited >= self._timeout and (lease is None or lease.is_certain):
                 raise self._refusal(lease)
             if waited >= _PATIENCE and not told:
@@ -130,8 +150,18 @@ class Lock:
             _held.add(self)
         return taken
 
+    def _is_of_family(self) -> bool:
+        return bool(self._family) and self.path is not None and _signature(self.path).get("family") == self._family
+
+    def _take_over(self) -> None:
+        """Make place for a new file: the old one's holder keeps a lock on what has no name any more."""
+        if self.path is not None:
+            self._say(f"warning: the run folder is taken over from {self._holder(None)}, which does not end")
+            self.path.unlink(missing_ok=True)
+
     def _sign(self, descriptor: int) -> None:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "purpose": self._purpose}
+        holder |= {"family": self._family} if self._family else {}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
 
@@ -184,11 +214,19 @@ def _is_at(descriptor: int, path: Path) -> bool:
     return os.path.samestat(named, os.fstat(descriptor))
 
 
-def _holder(path: Path) -> str:
+def _signature(path: Path) -> dict[str, Any]:
     try:
-        holder: dict[str, Any] = json.loads(path.read_text())
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _holder(path: Path) -> str:
+    holder = _signature(path)
+    try:
         minutes = max(0.0, time.time() - float(holder["time"])) / 60
         who = f"process {holder['pid']} on {holder['host']}"
         return f"{who}, for {minutes:.0f} minutes, to {holder['purpose']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return "a process that did not leave its name"  # it took the lock a moment ago

@@ -118,15 +118,22 @@ def test_as_a_job_through_the_dashboard(folder: Path, monkeypatch: pytest.Monkey
         (url, *_) = re.findall(r"http://[0-9.]+:[0-9]+", cluster.head.stdout)
         secrets = {name: value for name, value in cluster.environment.items() if name.startswith("RAY_AUTH")}
         env = {**secrets, "RAY_ADDRESS": ""}
-        code, rows, command = examine(folder, "digits.yaml", "--address", url, env=env, name="job")
+        storage = f"run.storage={folder / 'runs'}"
+        code, rows, command = examine(folder, "digits.yaml", storage, "--address", url, env=env, name="job")
         assert code == 0, command.said()
+        assert rows["storage"]["verdict"] == "ok", rows["storage"]
         assert rows["time"]["verdict"] == "ok", rows["time"]
         assert rows["authentication"]["facts"]["dashboard"] == "refused"
+        # as submit: a relative storage would lie in the job's copy of the folder; the address comes from Ray's variable
+        env["RAY_API_SERVER_ADDRESS"] = url
+        code, rows, command = examine(folder, "run.storage=runs", env=env, name="relative")
+        assert code == 1, command.said()
+        assert rows["storage"]["fix"] == "give run.storage=/a/shared/folder/runs"
         with raycls(
             folder, "doctor", "--address", url, name="bare", env={"HOME": str(folder), "RAY_ADDRESS": ""}
         ) as bare:
-            assert bare.wait(200) == 1
-        assert "the dashboard cannot be used" in bare.stderr
+            assert bare.wait(200) == 2
+        assert "the cluster wants a token and there is none" in bare.stderr
         assert "RAY_AUTH_TOKEN" in bare.stderr
         cluster.assert_idle()
 

@@ -1,7 +1,10 @@
-"""cluster/onprem.yaml on three hosts: started, closed to strangers, trained on, and taken down again."""
+"""cluster/onprem.yaml on three hosts, as a user does it: `raycls cluster up`, closed to strangers, `raycls doctor`,
+`raycls submit`, the bits of one process, `raycls cluster down`."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -110,7 +113,15 @@ def test_a_cluster_of_three_hosts_trains_to_the_bits_of_one_process(hosts: Hosts
         try:
             until(lambda: ask(laptop, "http://127.0.0.1:8265/api/version") == "401", 120, "the tunnel")
             assert ask(laptop, "http://127.0.0.1:8265/api/version", TOKEN) == "200"
+            project = laptop.state / "home" / "work" / "configs"
+            project.mkdir(parents=True)
+            (project / "digits.yaml").write_text((REPOSITORY / "configs" / "digits.yaml").read_text())
+            examine(hosts, laptop)
             train_on_two_hosts(hosts, laptop)
+            # and as Ray's own command has it
+            words = ["ray", "job", "submit", *DASHBOARD, "--", "raycls", "ledger", "/mnt/shared/runs/digits"]
+            plain = in_project(laptop, *words, RAY_AUTH_MODE="token")
+            assert plain.returncode == 0, plain.stdout + plain.stderr
         finally:
             laptop.kill("8265:localhost:8265")  # its SSH, with which it ends
 
@@ -133,18 +144,35 @@ def closed_to_strangers(head: Host, laptop: Host) -> None:
     assert stranger.stdout.startswith("refused"), stranger.stdout
 
 
+OPTIONS = ["configs/digits.yaml", "scale.workers=2", "run.storage=/mnt/shared/runs"]
+OPTIONS += ["data.source.path=/mnt/shared/digits-images"]
+DASHBOARD = ["--address", "http://127.0.0.1:8265"]
+
+
+def in_project(laptop: Host, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return laptop.run(*words, env={**ENVIRONMENT, **variables}, folder="/root/work", seconds=600, check=False)
+
+
+def examine(hosts: Hosts, laptop: Host) -> None:
+    """`raycls doctor` sees three nodes that are well, before anything runs there."""
+    done = in_project(laptop, "raycls", "doctor", *DASHBOARD, "--json", *OPTIONS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)["raycls_doctor"]["rows"]}
+    assert sorted(rows["nodes"]["facts"]["nodes"]) == [hosts[number].address for number in (1, 2, 3)]
+    verdicts = {name: row["verdict"] for name, row in rows.items()}
+    print(verdicts)
+    assert verdicts.pop("data") == "warning"  # nobody knows that the folder where the source will write is shared
+    assert verdicts.pop("all-reduce") in ("ok", "warning")  # as fast as this machine happens to be
+    assert set(verdicts.values()) == {"ok"}, rows
+    assert rows["authentication"]["facts"]["dashboard"] == "refused"
+    assert os.listdir(hosts.shared) == []  # nothing of it is left
+
+
 def train_on_two_hosts(hosts: Hosts, laptop: Host) -> None:
-    """`ray job submit` as anybody would type it; while it runs, two hosts have one training worker each."""
-    work = laptop.state / "home" / "work"
-    work.mkdir()
-    (work / "digits.yaml").write_text((REPOSITORY / "configs" / "digits.yaml").read_text())
-    words = ["ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--working-dir", "/root/work", "--"]
-    words += ["raycls", "train", "digits.yaml", "scale.workers=2", "run.storage=/mnt/shared/runs"]
-    words += ["data.source.path=/mnt/shared/digits-images"]
-    environment = {**ENVIRONMENT, "RAY_AUTH_MODE": "token"}
+    """`raycls submit`; while the job runs, two hosts have one training worker each."""
     seen: dict[int, int] = {}
     with subprocess.Popen(
-        laptop.words(*words, env=environment),
+        laptop.words("raycls", "submit", *DASHBOARD, "--", "train", *OPTIONS, env=ENVIRONMENT, folder="/root/work"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -161,3 +189,4 @@ def train_on_two_hosts(hosts: Hosts, laptop: Host) -> None:
         assert job.returncode == 0, said
     print(said)
     assert seen == {2: 1, 3: 1}, said
+    assert json.loads((hosts.shared / "runs" / "digits" / "plan.json").read_text())["reduction"] == "exact"

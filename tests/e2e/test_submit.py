@@ -15,6 +15,7 @@ from harness.clusters import joined, standing
 from harness.processes import Command, start
 from harness.relay import Relay
 from harness.runs import Foreign, Site
+from harness.sites import PACING
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -46,21 +47,6 @@ train: {duration: 5ep, micro_batches: 4, reduction: exact, amp: "off", ledger: p
 checkpoint: {every: 3st}
 track: {log_every: 1st, print_every: 1s}
 """
-PACING = '''
-"""An augmentation that changes nothing and takes its time while the file `flag` is there."""
-
-import os
-import time
-
-
-def paced(flag):
-    def wait(image):
-        if os.path.exists(flag):
-            time.sleep(0.03)
-        return image
-
-    return wait
-'''
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
     folder = tmp_path_factory.mktemp("project")
     write_arrays(folder / "images.npz", train=235, val=67)
-    (folder / "pacing.py").write_text(PACING)
+    (folder / "pacing.py").write_text(PACING.replace("0.004", "0.03"))
     (folder / "small.yaml").write_text(CONFIG.replace("FLAG", str(folder / "slow")))
     (folder / ".rayignore").write_text("/runs/\n*.out\n*.err\n/slow\n")
     made = Site(folder)

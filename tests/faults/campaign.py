@@ -14,12 +14,14 @@ a scheduler would.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -43,12 +45,13 @@ from raycls.run.folder import RunFolder
 
 __all__ = ["FAULTS", "Bed", "Round", "bed", "play"]
 
-FAULTS = ("worker", "segfault", "node", "driver", "notice", "freeze", "cut")
-"""A worker is killed, or its memory access fails; a node is killed; the driver is killed and started again; a node has
-a notice and goes 10 seconds later; all processes of a node are frozen; its network is cut, and healed after the run."""
+FAULTS = ("worker", "segfault", "node", "store", "driver", "notice", "pause", "freeze", "cut")
+"""A worker is killed, or its memory access fails; a node is killed, or only its raylet, in which its object store is;
+the driver is killed and started again; a node has a notice and goes 10 seconds later; all processes of a node stand
+still for 5 seconds, or for good; its network is cut, and healed when the run has recovered."""
 _NODES = 2
 _EPOCHS = 5
-_DEADLINE = 10
+_DEADLINE, _PAUSE = 10, 5
 _PATIENCE = 400.0
 
 
@@ -168,21 +171,26 @@ def _strike(made: Bed, fault: str, command: Command) -> Callable[[], None]:
         random.choice(made.workers()).send_signal(signal.SIGKILL if fault == "worker" else signal.SIGSEGV)
     elif fault == "node":
         made.lose(number)
+    elif fault == "store":
+        for raylet in titled(made.nodes[number][1].processes(), "raylet/raylet"):
+            raylet.kill()
+        return lambda: made.lose(number)
     elif fault == "driver":
         command.kill()
     elif fault == "notice":
-        told = time.monotonic()
         made.notify(number)
-
-        def take() -> None:
-            time.sleep(max(0.0, told + _DEADLINE - time.monotonic()))
-            made.lose(number)
-
-        return take
-    elif fault == "freeze":
-        for process in made.nodes[number][1].processes():
+        taken = threading.Timer(_DEADLINE, made.lose, [number])
+        taken.start()
+        return taken.join
+    elif fault in ("pause", "freeze"):
+        still = made.nodes[number][1].processes()
+        for process in still:
             process.suspend()
-        return lambda: made.lose(number)
+        if fault == "freeze":
+            return lambda: made.lose(number)
+        time.sleep(_PAUSE)
+        for process in still:
+            process.resume()
     elif made.net is not None:
         net = made.net
         net.cut(number)
@@ -205,8 +213,9 @@ def _examine(site: Site, name: str, round_: Round) -> None:
     folder = RunFolder(str(site.run(name)))
     attempts = site.attempts(name)
     round_.attempts = len(attempts)
-    if len(attempts) > 1:
-        round_.repeated = max(0, round_.step - attempts[1]["step"])
+    done = {one["attempt"]: one["step"] for one in map(json.loads, site.history(name)) if one["kind"] == "train"}
+    for before, after in itertools.pairwise(attempts):
+        round_.repeated += max(0, done.get(before["attempt"], 0) - after["step"])
     report = ledgers.check(folder)
     round_.wrong += [] if report.ok else list(report.problems)
     round_.wrong += [] if report.epochs == _EPOCHS else [f"{report.epochs} epochs"]

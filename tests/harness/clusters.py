@@ -31,6 +31,10 @@ found = {"available": ray.available_resources(), "total": ray.cluster_resources(
 print(json.dumps(found))
 """
 
+_NOT_UNDER_UV = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+"""Under `uv run pytest` Ray's job server would send the folder that it was started in along with every job. Its session
+lies there, and the package in it: that grows until the disk is full."""
+
 
 @contextmanager
 def standing(
@@ -40,10 +44,11 @@ def standing(
     address: str = "127.0.0.1",
     host: str = "127.0.0.1",
     env: dict[str, str] | None = None,
+    words: Sequence[str] = (),
 ) -> Iterator[Foreign]:
     """`ray start --head` as somebody else would have typed it, with a token, on ports of its own.
 
-    `env` is added to its environment, `host` is where the dashboard listens.
+    `env` is added to its environment and `words` to its command, `host` is where the dashboard listens.
     """
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # short: sockets lie below it
     port = _free_port()
@@ -56,12 +61,13 @@ def standing(
         "RAY_ADDRESS": "",
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180",  # on a busy machine
         "RAY_raylet_start_wait_time_s": "180",
+        **_NOT_UNDER_UV,
         "HOME": str(folder),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # jobs find `raycls` there
         **(env or {}),
     }
-    words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
+    words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", *words]
     words += [f"--node-ip-address={address}"] if address != "127.0.0.1" else []
     words += [f"--num-cpus={cpus}", f"--include-dashboard={str(dashboard).lower()}", f"--temp-dir={folder}"]
     web = _free_port()
@@ -87,7 +93,7 @@ def joined(
     """One more node of a standing cluster, in processes of its own. `inside` goes before its command."""
     folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))
     outside = {**cluster.environment, "RAY_TMPDIR": str(folder), "HOME": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
-    outside["RAY_raylet_start_wait_time_s"] = "180"
+    outside |= {"RAY_raylet_start_wait_time_s": "180", **_NOT_UNDER_UV}
     outside["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     words = [*inside, str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}"]
     words += [f"--node-name={name}"] if name else []

@@ -25,6 +25,8 @@ class FakeDashboard:
     host: str = "127.0.0.1"
     state: str = "SUCCEEDED"
     """The job's end, once a connection brought all of the log."""
+    code: int | None = None
+    """Exit code of the job's command."""
     version: str = "2.60.0"
     seen: list[tuple[str, str]] = field(default_factory=list)
     """Path of each request, and its Authorization header."""
@@ -34,6 +36,11 @@ class FakeDashboard:
     """Whether the job is known: a new head has forgotten it."""
     lost_tail: int = 0
     """Characters at the end of the log that no stream brings, only the request for all of it."""
+    submitted: list[dict[str, Any]] = field(default_factory=list)
+    """What was asked for in each submission of a job, which is the job from then on."""
+    packages: list[bytes] = field(default_factory=list)
+    """ZIP files that were uploaded."""
+    stopped: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()
@@ -57,10 +64,14 @@ class FakeDashboard:
         app.add_routes(
             [
                 web.get("/api/version", self._version),
-                web.get("/api/jobs/job", self._info),
-                web.get("/api/jobs/job/logs", self._all),
-                web.get("/api/jobs/job/logs/tail", self._tail),
+                web.get("/api/jobs/{job}", self._info),
+                web.get("/api/jobs/{job}/logs", self._all),
+                web.get("/api/jobs/{job}/logs/tail", self._tail),
+                web.post("/api/jobs/{job}/stop", self._end),
                 web.get("/api/jobs/", self._list),
+                web.post("/api/jobs/", self._submit),
+                web.get("/api/packages/{name:.*}", self._no_package),
+                web.put("/api/packages/{name:.*}", self._upload),
             ]
         )
         runner = web.AppRunner(app)
@@ -83,14 +94,40 @@ class FakeDashboard:
     async def _list(self, request: web.Request) -> web.Response:
         return web.json_response([])
 
+    async def _submit(self, request: web.Request) -> web.Response:
+        self.submitted.append(await request.json())
+        return web.json_response({"job_id": self._job, "submission_id": self._job})
+
+    async def _no_package(self, request: web.Request) -> web.Response:
+        return web.Response(status=404)
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        self.packages.append(await request.read())
+        return web.Response()
+
+    async def _end(self, request: web.Request) -> web.Response:
+        self.stopped.append(request.match_info["job"])
+        return web.json_response({"stopped": True})
+
+    @property
+    def _job(self) -> str:
+        return self.submitted[-1]["submission_id"] if self.submitted else "job"
+
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"version": "4", "ray_version": self.version})
 
     async def _info(self, request: web.Request) -> web.Response:
-        if not self.known:
-            return web.Response(status=404, text="Job job does not exist")
+        if not self.known or request.match_info["job"] != self._job:
+            return web.Response(status=404, text="Job does not exist")
         state = self.state if self.ended else "RUNNING"
-        details = {"type": "SUBMISSION", "submission_id": "job", "status": state, "entrypoint": "raycls train"}
+        details: dict[str, Any] = {
+            "type": "SUBMISSION",
+            "submission_id": self._job,
+            "status": state,
+            "entrypoint": "raycls train",
+        }
+        if self.code is not None:
+            details["driver_exit_code"] = self.code
         return web.json_response(details)
 
     async def _all(self, request: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ that runs in it. Linux as root; the Debian packages are named by `missing`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -28,6 +29,8 @@ GATEWAY = f"{NETWORK}.1"
 
 _BRIDGE = "raycls-bridge"
 _STATE = Path("/run/raycls-hosts")
+_TURN = Path("/run/raycls-hosts.lock")
+"""Held by whoever has hosts: they share one bridge, and a set that begins sweeps away what it finds."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROGRAMS = {
     "sshd": "openssh-server",
@@ -216,7 +219,14 @@ class Hosts:
 
 @contextmanager
 def standing(count: int) -> Iterator[Hosts]:
-    """`count` hosts with the numbers 1 to `count`. One set at a time on a machine; nothing of it is left."""
+    """`count` hosts with the numbers 1 to `count`; nothing of them is left. One set at a time on a machine: others,
+    of tests that run beside, are waited for."""
+    with _TURN.open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # given back with the process, however that ends
+        yield from _standing(count)
+
+
+def _standing(count: int) -> Iterator[Hosts]:
     _sweep()
     _STATE.mkdir(parents=True)
     shared = _STATE / "shared"

@@ -45,10 +45,14 @@ class Site:
 
     def step(self, name: str) -> int:
         """The last step that the run has logged, 0 before the first one."""
+        steps = [json.loads(line)["step"] for line in self.history(name)]
+        return steps[-1] if steps else 0
+
+    def history(self, name: str) -> list[str]:
+        """The whole lines of the history: the last one may be on its way."""
         history = self.run(name) / "history.jsonl"
         lines = history.read_text().splitlines() if history.exists() else []
-        steps = [json.loads(line)["step"] for line in lines if line.endswith("}")]
-        return steps[-1] if steps else 0
+        return [line for line in lines if line.endswith("}")]
 
     def attempts(self, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.run(name) / "attempts.jsonl").read_text().splitlines()]

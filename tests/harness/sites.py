@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.jobs import write_arrays
 from harness.runs import Site
 
-__all__ = ["make_site"]
+__all__ = ["PACING", "make_site"]
 
 CONFIG = """
 data:

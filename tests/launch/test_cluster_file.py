@@ -82,6 +82,21 @@ def test_a_right_file_and_its_plan(tmp_path: Path) -> None:
     ]
 
 
+def test_a_cluster_that_is_not_told_how_far_it_may_grow(tmp_path: Path) -> None:
+    """A run finds out that it grows, and not whether GPUs may come or what is too much: it is said before it starts."""
+    (tmp_path / "pets.yaml").write_text(TEXT)
+    (warning,) = [line for line in plan_lines(read_checked(tmp_path / "pets.yaml")) if line.startswith("warning")]
+    assert "not told how far it may grow" in warning
+    assert "head_start_ray_commands with python -m raycls.launch.growth FILE" in warning
+    line = (
+        "--dashboard-host=127.0.0.1\n  - RAY_AUTH_MODE=token python -m raycls.launch.growth ~/ray_bootstrap_config.yaml"
+    )
+    (tmp_path / "told.yaml").write_text(TEXT.replace("--dashboard-host=127.0.0.1", line))
+    (tmp_path / "own.yaml").write_text(LOCAL)
+    for name in ("told", "own"):  # machines of one's own do not grow
+        assert not [line for line in plan_lines(read_checked(tmp_path / f"{name}.yaml")) if "warning" in line]
+
+
 def test_a_right_file_of_machines_and_its_plan(tmp_path: Path) -> None:
     (tmp_path / "pets.yaml").write_text(LOCAL)
     assert plan_lines(read_checked(tmp_path / "pets.yaml"))[:4] == [

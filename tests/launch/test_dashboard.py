@@ -9,7 +9,7 @@ import pytest
 from harness.dashboards import FakeDashboard
 
 from raycls.errors import ConfigError, LaunchError
-from raycls.launch import dashboard
+from raycls.launch import cluster, dashboard
 from raycls.launch.dashboard import address_of, connect
 
 
@@ -101,7 +101,6 @@ def test_an_open_cluster_gets_no_token_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Ray's client would add the token by itself in this mode, and requests the password of a netrc."""
-    from raycls.launch import cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "canary-mine")

@@ -9,6 +9,7 @@ import pytest
 from harness.processes import start
 from harness.runs import Foreign
 
+from raycls.config.duration import Duration
 from raycls.errors import LaunchError
 from raycls.launch.cluster import Cluster
 
@@ -57,3 +58,23 @@ def test_lost_workers_are_told_with_the_place_of_the_logs() -> None:
     assert error.fix is not None
     assert cluster.logs in error.fix
     assert _lost(2, cluster, []).found == "the workers ended without a result"
+
+
+def test_a_group_without_a_place_is_told_apart() -> None:
+    from ray.train import ControllerError
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    from raycls.launch.group import _lost
+
+    cluster = Cluster(True, "local", {}, "logs")
+    assert _lost(0, cluster, [ControllerError(WorkerGroupStartupTimeoutError(2))]).unplaced
+    assert not _lost(0, cluster, [ControllerError(RuntimeError("a bug"))]).unplaced
+    assert not _lost(0, cluster, [RuntimeError("a crash")]).unplaced
+
+
+def test_collectives_wait_longer_than_the_watch_for_progress() -> None:
+    """Else gloo's error comes first, and nothing says where the workers stood."""
+    from raycls.launch.group import _collective_seconds
+
+    assert _collective_seconds(Duration(30, "m")) > 1800
+    assert _collective_seconds("off") > 7 * 86400

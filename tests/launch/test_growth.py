@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raycls.launch.growth import growth
+from raycls.launch.growth import autoscales, growth
 
 CONFIG: dict[str, Any] = {
     "max_workers": 5,
@@ -41,6 +42,50 @@ def test_growth_counts_the_nodes_with_most_of_each_resource_first() -> None:
     ]
 
 
+def test_growth_counts_what_the_head_has() -> None:
+    """A head with GPUs and workers without: Ray refuses whatever is more than the sum of what it was told."""
+    kinds: dict[str, Any] = {
+        "head": {"min_workers": 0, "max_workers": 0, "resources": {"CPU": 8, "GPU": 2}},
+        "cpu": {"min_workers": 0, "max_workers": 4, "resources": {"CPU": 16}},
+    }
+    found = growth({"max_workers": 3, "head_node_type": "head", "available_node_types": kinds})
+    assert found["most"] == {"CPU": 3 * 16 + 8, "GPU": 2}
+    groups = [(group["name"], group["least"], group["most"], group["resources"]) for group in found["groups"]]
+    assert groups == [("head", 1, 1, {"CPU": 8, "GPU": 2}), ("cpu", 0, 3, {"CPU": 16})]
+
+
+def status(*active: str, launching: str = "") -> bytes:
+    """What Ray's older monitor writes."""
+    nodes = dict.fromkeys(active, 1)
+    return json.dumps({"autoscaler_report": {"active_nodes": nodes, "pending_launches": {launching: 1}}}).encode()
+
+
+def reply(*types: str, seen: int = 0) -> Any:
+    """What Ray answers of the newer one, which has `seen` the cluster so many times."""
+    from ray.core.generated import autoscaler_pb2
+
+    made = autoscaler_pb2.GetClusterStatusReply()  # pyright: ignore[reportAttributeAccessIssue]
+    made.autoscaling_state.last_seen_cluster_resource_state_version = seen
+    for name in types:
+        made.cluster_resource_state.node_states.add(ray_node_type_name=name)
+    return made
+
+
+MIRRORED = "node_" + "e8" * 28
+
+
+def test_an_autoscaler_is_told_from_a_monitor_that_looks_on() -> None:
+    assert autoscales(None, None, reply("")) is None  # nobody has reported yet
+    assert autoscales(b'{"autoscaler_report": null}', None, reply("")) is None
+    assert autoscales(status(MIRRORED, launching=MIRRORED), None, reply("")) is False
+    assert autoscales(status("headgroup", launching="gpu"), None, reply("")) is True
+    assert autoscales(status(MIRRORED, launching="gpu"), None, reply("")) is True
+    assert autoscales(status("headgroup", launching="gpu"), b"it fell over", reply("")) is False
+    assert autoscales(None, None, reply("", "", seen=9)) is False
+    assert autoscales(None, None, reply("headgroup", seen=9)) is True
+    assert autoscales(None, None, reply("headgroup")) is None  # KubeRay's, which has just started
+
+
 def test_machines_of_one_s_own_do_not_grow() -> None:
     kind = {"min_workers": 2, "max_workers": 2, "resources": {}}
     config = {"max_workers": 2, "head_node_type": "node", "available_node_types": {"node": kind}}
@@ -53,7 +98,7 @@ def test_a_ray_that_was_told_says_what_it_may_grow_to() -> None:
     from harness.clusters import standing
 
     ask = "import json; from raycls.launch.cluster import running_cluster\n"
-    ask += "with running_cluster() as cluster: print(json.dumps([cluster.grows, cluster.most]))"
+    ask += "with running_cluster() as cluster: print(json.dumps([cluster.grows, cluster.growth.most]))"
     with standing(1) as cluster:
 
         def python(text: str) -> str:
@@ -67,3 +112,45 @@ def test_a_ray_that_was_told_says_what_it_may_grow_to() -> None:
         assert json.loads(python(ask)) == [True, {"CPU": 80.0, "GPU": 8.0}]
         # what Ray Data keeps for good is on the node of the driver that joined, not on one that should go again
         assert json.loads(python(KEPT)) == {"_AutoscalingCoordinatorActor": True, "_StatsActor": True}
+
+
+WORKER = {"min_workers": 0, "max_workers": 2, "resources": {"CPU": 1}, "node_config": {}}
+AUTOSCALED: dict[str, Any] = {
+    "cluster_name": "foreign",
+    "provider": {
+        "type": "external",
+        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    },
+    "max_workers": 2,
+    "idle_timeout_minutes": 1,
+    "head_node_type": "ray.head.default",
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": WORKER,
+    },
+    **{key: [] for key in ("head_start_ray_commands", "worker_start_ray_commands", "setup_commands")},
+    **{key: [] for key in ("head_setup_commands", "worker_setup_commands", "initialization_commands")},
+    **{key: {} for key in ("auth", "file_mounts")},
+}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_cluster_that_nobody_told_grows_where_an_autoscaler_reports(newer: bool, tmp_path: Path) -> None:
+    """As on KubeRay, which tells nothing and gives every node of the newer autoscaler the name of its type."""
+    from harness.clusters import standing
+
+    (tmp_path / "foreign.json").write_text(json.dumps(AUTOSCALED))
+    env = {"RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": str(int(newer))}
+    env |= {"RAY_NODE_TYPE_NAME": "ray.head.default", "RAY_CLOUD_INSTANCE_ID": "head"} if newer else {}
+    ask = "import json; from raycls.launch.cluster import running_cluster\n"
+    ask += "with running_cluster() as cluster: print(json.dumps([cluster.grows, cluster.growth.most]))"
+    with standing(0, env=env, words=[f"--autoscaling-config={tmp_path / 'foreign.json'}"]) as cluster:
+        variables = {**os.environ, **cluster.environment}
+        done = subprocess.run([sys.executable, "-c", ask], env=variables, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == [True, {}]

@@ -30,6 +30,11 @@ def test_storage(told: Any, replies: dict[str, bool], verdict: str, words: str) 
     says(run_verdicts.storage("/runs", told, is_local=True, replies=replies), verdict, "/runs", words)
 
 
+def test_a_relative_storage() -> None:
+    row = run_verdicts.storage("/here/runs", {"a": BOTH}, is_local=True, replies={"a": True}, relative=True)
+    says(row, "ok", "which `raycls submit` refuses")
+
+
 def entries(digest: str, kind: str = "folder", whole: bool = True) -> dict[str, Any]:
     return {"kind": kind, "entries": 2000, "bytes": 5 * MIB, "whole": whole, "digest": digest}
 
@@ -64,6 +69,7 @@ def test_working_directory() -> None:
     files = [("big.bin", 40 * MIB), ("small.bin", 2048)]
     says(run_verdicts.working_directory("/w", 50 * MIB, files), "ok", "/w: 50 MiB of the 100 MiB")
     says(run_verdicts.working_directory("/w", 51 * MIB, files), "warning", "big.bin (40 MiB), small.bin (2 KiB)")
+    says(run_verdicts.working_directory("/w", 9, files, [".env"]), "warning", "look like credentials: .env")
 
 
 @pytest.mark.parametrize(

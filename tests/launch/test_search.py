@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,8 @@ class Playing(searching._Play):  # pyright: ignore[reportPrivateUsage]
     def __init__(self, plan: Any, cluster: Any, stop: Any, display: Any) -> None:
         self.plan, self.stop, self.display = plan, stop, display
         self.board, self.ledger = plan.board, plan.board.ledger
-        self.slots = type("Slots", (), {"arithmetic": lambda self, nodes: "1 at a time", "nested": False})()
-        self.slots.count = lambda nodes: 1
-        self.nodes, self.full = (), ""
+        self.room = SimpleNamespace(wait=lambda stopped: True, text="1 at a time")
+        self.full = ""
         self.cluster, self.device, self.dashboard = Cluster(True, "local", {}, ""), "cpu", ""
 
     def _tune(self, take: Callable[[], Task | None]) -> None:

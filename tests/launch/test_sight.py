@@ -9,7 +9,7 @@ import pytest
 
 from raycls.errors import LaunchError
 from raycls.launch import sight
-from raycls.launch.sight import Mark, marked
+from raycls.launch.sight import Mark, is_preemptible, marked
 from raycls.launch.versions import installed
 from raycls.run.folder import RunFolder
 
@@ -44,11 +44,35 @@ def test_blind_nodes_are_named(tmp_path: Path) -> None:
         sight._refuse_blind([answer("two", secrets=["A_KEY"]), fine], folder, "")
 
 
+SPOT: dict[str, Any] = {"Labels": {"ray.io/market-type": "spot"}, "Resources": {"CPU": 2.0}}
+MARKED: dict[str, Any] = {"Labels": {}, "Resources": {sight.PREEMPTIBLE: 1.0}}
+LASTING: dict[str, Any] = {"Labels": {"ray.io/market-type": "on-demand"}, "Resources": {"CPU": 2.0}}
+
+
 @pytest.mark.parametrize(
-    ("driver", "preemptible", "warned"), [("a", ["a"], True), ("b", ["a"], False), ("a", [], False), ("a", "ab", False)]
+    ("node", "preemptible"),
+    [
+        (SPOT, True),
+        (MARKED, True),
+        ({**SPOT, **MARKED}, True),
+        (LASTING, False),
+        ({"Labels": {"ray.io/node-id": "spot"}, "Resources": {}}, False),
+        ({"Labels": {}, "Resources": {sight.PREEMPTIBLE: 0.0}}, False),
+        ({"Resources": {}}, False),
+    ],
 )
-def test_a_driver_on_a_preemptible_node_is_told(driver: str, preemptible: str | list[str], warned: bool) -> None:
-    alive = [{"NodeID": name, "Resources": {sight.PREEMPTIBLE: 1.0} if name in preemptible else {}} for name in "ab"]
+def test_what_is_preemptible(node: dict[str, Any], preemptible: bool) -> None:
+    assert is_preemptible(node) is preemptible
+
+
+@pytest.mark.parametrize("marked", [SPOT, MARKED])
+@pytest.mark.parametrize(
+    ("driver", "preemptible", "warned"), [("a", "a", True), ("b", "a", False), ("a", "", False), ("a", "ab", False)]
+)
+def test_a_driver_on_a_preemptible_node_is_told(
+    driver: str, preemptible: str, warned: bool, marked: dict[str, Any]
+) -> None:
+    alive = [{"NodeID": name, **(marked if name in preemptible else LASTING)} for name in "ab"]
     said: list[str] = []
     sight._warn_of_preemption(alive, driver, said.append)
     assert bool(said) is warned

@@ -140,6 +140,15 @@ def test_a_cluster_that_grows_has_room_for_more() -> None:
     assert [one.count([{"CPU": 2}, {"memory": 1e9}])] == [2]  # a node without CPUs
 
 
+def test_what_a_cluster_that_grows_is_asked_for() -> None:
+    one = slots("scale.workers=1", "scale.threads=3", "search.gpus_per_trial=0.5", device="cuda")
+    assert (one.bundles(), one.text()) == ([{"CPU": 3.0, "GPU": 0.5}], "1 x (3 CPUs, 0.5 GPUs)")
+    nested = slots("scale.workers=2", "train.micro_batches=2", "data.executor=ray")
+    assert (nested.bundles(), nested.text()) == ([{"CPU": 1.0}] * 3, "3 x (1 CPUs)")
+    wide = slots("scale.workers=2", "train.micro_batches=2", "scale.threads=4", device="cuda")
+    assert wide.bundles() == [{"CPU": 4.0, "GPU": 1.0}] * 2 + [{"CPU": 1.0}]
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("share", [30, 50, 70, 100])
 def test_so_many_trials_never_wait_for_ever(workers: int, share: int) -> None:

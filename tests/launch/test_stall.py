@@ -73,6 +73,22 @@ def test_told_once_and_only_without_a_beat(tmp_path: Path) -> None:
     assert (tmp_path / "stacks" / "rank-0.txt").exists()
 
 
+def test_a_storage_that_hangs_silences_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycls.launch.stall._WRITING_SECONDS", 0.2)
+    ended, told = threading.Event(), []
+    folder = RunFolder(tmp_path)
+    monkeypatch.setattr(type(folder.store), "write_bytes", lambda *_: ended.wait(60))
+    try:
+        with Stall(Worker(), folder, Duration(0.2, "s"), told.append):
+            end = time.monotonic() + 20
+            while not told and time.monotonic() < end:
+                time.sleep(0.05)
+    finally:
+        ended.set()
+    error: RayclsError = told[0]
+    assert "no answer within" in str(error.where)
+
+
 @pytest.mark.parametrize("timeout", ["off", Duration(0.2, "s")])
 def test_nothing_is_told_after_the_end_or_where_it_is_off(tmp_path: Path, timeout: Duration | str) -> None:
     told: list[RayclsError] = []

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from harness.processes import raycls
 from raycls.config.load import load_text
 from raycls.config.schema import Run
 from raycls.errors import ConfigError, LaunchError
-from raycls.launch import elastic, trainer
+from raycls.launch import elastic, group, monitoring, placement, sight, trainer
 from raycls.launch.cluster import Cluster
 from raycls.launch.display import PlainDisplay
+from raycls.launch.growth import Growth
 from raycls.launch.wording import STOPPING
 
 _CONFIG = """
@@ -113,6 +114,57 @@ def test_an_evaluation_on_other_files_says_what_it_does(trained: str, tmp_path: 
     summary = trainer.evaluate(trained, overrides=overrides, display=PlainDisplay(screen))
     assert (summary["split"], summary["count"]) == ("val", 12)
     assert screen.getvalue() == "evaluating 12 images of split val\n"
+
+
+class Asked:
+    """The request of a run, as it was made."""
+
+    made: list[str] = []
+
+    def __init__(self, run: Run, device: str) -> None:
+        self.text = f"{run.scale.most} on {device}"
+
+    def renew(self) -> None:
+        self.made.append(self.text)
+
+    def close(self) -> None:
+        self.made.append("closed")
+
+
+def test_an_evaluation_waits_for_nodes_as_a_training_does(trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head without CPUs, and a cluster that grows: refused at once where it did not look again."""
+    screen, started = io.StringIO(), []
+    seen = iter([({"CPU": 0.0},), ({"CPU": 0.0}, {"CPU": 1.0})])
+    head = Cluster(False, "", {}, "logs", ({"CPU": 0.0},), Growth(True, {"CPU": 4.0}, ((4, {"CPU": 1.0}),)))
+    monkeypatch.setattr(trainer, "running_cluster", lambda: nullcontext(head))
+    monkeypatch.setattr(trainer, "nodes", lambda: next(seen))
+    monkeypatch.setattr(placement, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(placement, "Demand", Asked)
+    monkeypatch.setattr(Asked, "made", [])
+    monkeypatch.setattr(sight.Sight, "check", lambda self: started.append("seen"))
+
+    def run_group(*given: Any, workers: int) -> dict[str, Any]:
+        started.append(workers)
+        return {"count": 8}
+
+    monkeypatch.setattr(group, "run_group", run_group)
+    options = ["scale.workers=[1, 4]", "scale.wait=7m", "data.executor=inline"]
+    trainer.evaluate(trained, overrides=options, display=PlainDisplay(screen))
+    said = "waiting up to 7m for nodes with 1 to 4 x (1 CPUs); nodes: 1 x (0 CPUs)"
+    assert screen.getvalue().splitlines() == ["starting Ray", said, "evaluating 8 images of split val"]
+    assert started == ["seen", 1]  # as many as there is room for
+    assert Asked.made == ["4 on cpu", "closed"]
+
+
+def test_more_than_the_cluster_may_become_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = Cluster(False, "", {}, "logs", ({"CPU": 0.0},), Growth(True, {"CPU": 4.0}, ((4, {"CPU": 1.0}),)))
+    monkeypatch.setattr(trainer, "running_cluster", lambda: nullcontext(head))
+    monkeypatch.setattr(monitoring, "job_page", lambda: "")
+    monkeypatch.setattr(elastic, "nodes", lambda: pytest.fail("it was waited for"))
+    run = _run("scale.workers=8", "scale.cpus_per_worker=1", "data.executor=inline")
+    with pytest.raises(LaunchError, match="however far that grows") as refused:
+        trainer.train(run, display=PlainDisplay(io.StringIO()))
+    assert "at most nodes: 4 x (1 CPUs): room for 4 of 8 workers" in str(refused.value)
 
 
 @pytest.mark.parametrize(("address", "said"), [("", "starting Ray"), ("10.0.0.1:6379", "joining Ray at 10.0.0.1:6379")])

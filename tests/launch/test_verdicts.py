@@ -122,8 +122,8 @@ def test_a_clock_that_nobody_could_read() -> None:
 
 
 def test_driver() -> None:
-    says(verdicts.driver({"CPU": 2}, "head"), "ok", "head")
-    says(verdicts.driver({"CPU": 2, "raycls_preemptible": 1}, "spot"), "warning", "spot is preemptible")
+    says(verdicts.driver("head", {"CPU": 2}, preemptible=False), "ok", "head")
+    says(verdicts.driver("spot", {"CPU": 2}, preemptible=True), "warning", "spot is preemptible")
 
 
 def test_rows_of_an_error_of_ours_and_of_nothing() -> None:

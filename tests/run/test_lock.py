@@ -188,3 +188,42 @@ def test_a_file_system_without_locks(
 def test_makes_the_folder(tmp_path: Path) -> None:
     with Lock(RunFolder(Store(tmp_path / "a" / "b")), "train"):
         assert (tmp_path / "a" / "b" / "lock").exists()
+
+
+def test_the_newest_of_a_family_takes_over_from_one_that_stands_still(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node is frozen: nobody can kill it. When it goes on, it learns that it is not the writer any more."""
+    monkeypatch.setattr("raycls.run.lock._FROZEN_SECONDS", 0.5)
+    told, lost = tmp_path / "told", tmp_path / "lost"
+
+    def hold() -> None:
+        lock = Lock(folder, "train", family="a")
+        lock.acquire()
+        threading.Thread(target=watch, args=(lock,), daemon=True).start()
+
+    def watch(lock: Lock) -> None:
+        told.write_text(str(lock.error))
+        while lock.error is None:
+            time.sleep(0.01)
+        lost.write_text(lock.error.what)
+
+    with process(hold) as child:
+        os.kill(child, signal.SIGSTOP)
+        for family in ("", "b"):
+            with pytest.raises(LaunchError, match="another process is using"):
+                Lock(folder, "train", timeout=1.0, family=family).acquire()
+        said: list[str] = []
+        with Lock(folder, "train", timeout=20, family="a", say=said.append) as lock:
+            assert f"taken over from process {child} on" in said[-1]
+            os.kill(child, signal.SIGCONT)
+            end = time.monotonic() + 20
+            while not lost.exists() or not lost.read_text():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            assert (told.read_text(), lock.error) == ("None", None)
+            with pytest.raises(LaunchError):
+                Lock(folder, "train").acquire()
+    assert "another process has taken over" in lost.read_text()
+    with Lock(folder, "train"):
+        pass
