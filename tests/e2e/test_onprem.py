@@ -118,7 +118,7 @@ def test_a_cluster_of_three_hosts_trains_to_the_bits_of_one_process(hosts: Hosts
             (project / "digits.yaml").write_text((REPOSITORY / "configs" / "digits.yaml").read_text())
             examine(hosts, laptop)
             train_on_two_hosts(hosts, laptop)
-            # and as Ray's own command has it
+            # every sample once per epoch, by a job that Ray's own command submits
             words = ["ray", "job", "submit", *DASHBOARD, "--", "raycls", "ledger", "/mnt/shared/runs/digits"]
             plain = in_project(laptop, *words, RAY_AUTH_MODE="token")
             assert plain.returncode == 0, plain.stdout + plain.stderr
@@ -145,7 +145,7 @@ def closed_to_strangers(head: Host, laptop: Host) -> None:
 
 
 OPTIONS = ["configs/digits.yaml", "scale.workers=2", "run.storage=/mnt/shared/runs"]
-OPTIONS += ["data.source.path=/mnt/shared/digits-images"]
+OPTIONS += ["data.source.path=/mnt/shared/digits-images", "train.ledger=ids"]
 DASHBOARD = ["--address", "http://127.0.0.1:8265"]
 
 
