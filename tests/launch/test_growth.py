@@ -114,39 +114,20 @@ def test_a_ray_that_was_told_says_what_it_may_grow_to() -> None:
         assert json.loads(python(KEPT)) == {"_AutoscalingCoordinatorActor": True, "_StatsActor": True}
 
 
-WORKER = {"min_workers": 0, "max_workers": 2, "resources": {"CPU": 1}, "node_config": {}}
-AUTOSCALED: dict[str, Any] = {
-    "cluster_name": "foreign",
-    "provider": {
-        "type": "external",
-        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
-        "use_node_id_as_ip": True,
-        "disable_node_updaters": True,
-        "disable_launch_config_check": True,
-    },
-    "max_workers": 2,
-    "idle_timeout_minutes": 1,
-    "head_node_type": "ray.head.default",
-    "available_node_types": {
-        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-        "worker": WORKER,
-    },
-    **{key: [] for key in ("head_start_ray_commands", "worker_start_ray_commands", "setup_commands")},
-    **{key: [] for key in ("head_setup_commands", "worker_setup_commands", "initialization_commands")},
-    **{key: {} for key in ("auth", "file_mounts")},
-}
-
-
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("newer", [False, True])
 def test_a_cluster_that_nobody_told_grows_where_an_autoscaler_reports(newer: bool, tmp_path: Path) -> None:
     """As on KubeRay, which tells nothing and gives every node of the newer autoscaler the name of its type."""
     from harness.clusters import standing
+    from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-    (tmp_path / "foreign.json").write_text(json.dumps(AUTOSCALED))
+    from raycls.launch.cluster_file import read
+
+    file = read(Path(__file__).parents[2] / "cluster" / "local-autoscaling.yaml")
+    (tmp_path / "foreign.json").write_text(json.dumps(file.resolved))
     env = {"RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": str(int(newer))}
-    env |= {"RAY_NODE_TYPE_NAME": "ray.head.default", "RAY_CLOUD_INSTANCE_ID": "head"} if newer else {}
+    env |= {"RAY_NODE_TYPE_NAME": "ray.head.default", "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID} if newer else {}
     ask = "import json; from raycls.launch.cluster import running_cluster\n"
     ask += "with running_cluster() as cluster: print(json.dumps([cluster.grows, cluster.growth.most]))"
     with standing(0, env=env, words=[f"--autoscaling-config={tmp_path / 'foreign.json'}"]) as cluster:
