@@ -18,7 +18,7 @@ from harness.ec2 import Cloud
 from harness.hosts import Host
 from harness.laptops import ENVIRONMENT, REPOSITORY, make_laptop, write_token
 
-pytestmark = [pytest.mark.hosts, pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.hosts, pytest.mark.nightly, pytest.mark.ray, pytest.mark.timeout(2400)]
 
 ASK = """
 import sys, ray

@@ -18,7 +18,7 @@ from harness.clusters import joined, standing, state
 from harness.processes import Command, raycls
 from harness.runs import Foreign
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.faults, pytest.mark.timeout(900)]
 
 CONFIG = """
 data: {source: {name: digits, path: images}, batch_size: 64, image_size: 8}

@@ -19,7 +19,7 @@ from harness.searches import SEARCH
 from raycls.run import ledger as ledgers
 from raycls.run.folder import RunFolder
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.nightly, pytest.mark.timeout(1500)]
 
 IMPATIENT = "from raycls.run import endurance; endurance.PATIENCE = 3.0; from raycls.cli import main; main()"
 

@@ -244,7 +244,7 @@ def noted(file):
 '''
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_a_target_is_confirmed_and_killed_and_confirmed(searched: Site) -> None:
@@ -292,7 +292,7 @@ def test_a_target_is_confirmed_and_killed_and_confirmed(searched: Site) -> None:
     assert len(notes.read_text().split()) == 4 * 24
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1500)
 def test_ctrl_c_twice_and_a_budget_that_is_raised(searched: Site) -> None:
     """The second Ctrl-C ends at once and leaves nothing; a budget that is used up pauses with exit 4; both go on."""

@@ -17,7 +17,7 @@ from harness.relay import Relay
 from harness.runs import Foreign, Site
 from harness.sites import PACING
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 CANARIES = {
     "AWS_SECRET_ACCESS_KEY": "canary-aws-6c1f09d2",

@@ -20,7 +20,7 @@ _CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 _SERVES = ("flask", "flask_cors", "alembic", "sqlalchemy", "fastapi", "uvicorn")
 """What `mlflow server` needs beside mlflow-skinny. Of the packages for the tests, moto and Optuna bring these."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.nightly, pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

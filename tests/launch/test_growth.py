@@ -115,7 +115,7 @@ def test_a_ray_that_was_told_says_what_it_may_grow_to() -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("newer", [False, True])
 def test_a_cluster_that_nobody_told_grows_where_an_autoscaler_reports(newer: bool, tmp_path: Path) -> None:
     """As on KubeRay, which tells nothing and gives every node of the newer autoscaler the name of its type."""
