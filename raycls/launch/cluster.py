@@ -35,9 +35,13 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # How soon the end, and the death, of a worker is noticed, in seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    # For so long Ray waits for the place of a group, also on a node that has just died; then it is counted again.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray keeps as many processes as there are CPUs, those of actors counted: with few of them it would end a decoding
+    # process after every task, and start another one, which takes seconds.
+    "RAY_num_workers_soft_limit": "64",
 }
 _PREFIX = "raycls-"
 _PROC = "/proc"

@@ -7,7 +7,6 @@ size, so nothing else changes.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,8 +26,6 @@ _LOOK_SECONDS = 2.0
 """How often the driver asks for nodes that are about to be taken away."""
 _MOST_FALSE_STARTS = 10
 """Groups in a row that are lost before they begin: a node that just died looks alive for some seconds."""
-_PLACING = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20"
-"""For so long Ray waits for the place of a group, also on a node that has just died; then it is counted again."""
 _NOTICED_SECONDS = 300.0
 """For so long after a notice the loss of workers is put down to it."""
 
@@ -49,7 +46,6 @@ def train_in_groups(
     `patient`: whether to wait for nodes that are not there yet; `placing` is called before each group. LaunchError
     where no room comes, or workers were lost more often than `scale.max_failures` allows, those after a notice apart.
     """
-    os.environ.setdefault(*_PLACING)
     losses, limit, result = _Losses(run), _Limit(), None
     while True:
         patient = patient or cluster.grows or result is not None or losses.any

@@ -61,6 +61,7 @@ def standing(
         "RAY_ADDRESS": "",
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180",  # on a busy machine
         "RAY_raylet_start_wait_time_s": "180",
+        "RAY_num_workers_soft_limit": "64",  # or decoding processes end after each task, where there are few CPUs
         **_NOT_UNDER_UV,
         "HOME": str(folder),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
