@@ -6,6 +6,7 @@ Linux as root, with iproute2. The processes themselves are ordinary ones of this
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 __all__ = ["Network", "missing", "network"]
 
-_SUBNET = "10.78.0"
+_SUBNET = f"10.78.{os.getpid() % 256}"
 
 
 def missing() -> str:
@@ -74,7 +75,8 @@ class Network:
 @contextmanager
 def network(nodes: int) -> Iterator[Network]:
     """A bridge with this machine and `nodes` nodes on it; nothing of it is left afterwards."""
-    made = Network(f"rc{os.getpid() % 100000}")
+    _sweep()
+    made = Network(f"rc{os.getpid()}")
     _ip("link", "add", made.name, "type", "bridge")
     try:
         _ip("addr", "add", f"{made.address}/24", "dev", made.name)
@@ -92,5 +94,15 @@ def network(nodes: int) -> Iterator[Network]:
         _ip("link", "delete", made.name)
 
 
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+def _sweep() -> None:
+    """Remove what processes that were killed have left: their addresses would lead nowhere."""
+    for bridge in set(re.findall(r"\brc[0-9]+(?=:)", _ip("-o", "link", "show", "type", "bridge"))):
+        if not Path("/proc", bridge[2:]).exists():
+            for space in re.findall(rf"^{bridge}-[0-9]+", _ip("netns", "list"), re.MULTILINE):
+                _ip("netns", "delete", space)
+                shutil.rmtree(Path("/etc/netns") / space, ignore_errors=True)
+            _ip("link", "delete", bridge)
+
+
+def _ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
