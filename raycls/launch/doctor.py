@@ -294,7 +294,7 @@ def _fit(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
             slots.check(resources)
     except RayclsError as error:
         row = verdicts.from_error("fit", error)
-        if not cluster.grows or run.search.space:
+        if not cluster.grows:
             return row
         waits = f"{row.found}; this cluster grows, so the run would wait for nodes, {run.scale.wait} at most"
         return replace(row, verdict="warning", found=waits)
