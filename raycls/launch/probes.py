@@ -150,16 +150,18 @@ def exchange(
 
     The group meets at `address:port`, the node of rank 0, and gives up after `seconds`.
     """
+    from contextlib import suppress
     from datetime import timedelta
     from statistics import median
 
     import torch
     import torch.distributed as dist
 
-    from raycls.launch.interface import talk_as_ray_does
-
     if backend == "gloo":
-        talk_as_ray_does()
+        with suppress(ImportError):  # a node without raycls, as another row says
+            from raycls.launch.interface import talk_as_ray_does
+
+            talk_as_ray_does()
     if backend == "nccl":
         os.environ["CUDA_VISIBLE_DEVICES"] = "0"  # Ray hides GPUs from what has reserved none
     host = f"[{address}]" if ":" in address else address
