@@ -97,7 +97,7 @@ def test_search(run: Any) -> None:
 
 
 def test_asha_played_on_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four trials one after another, reduction 4, rungs after 1 and 4 epochs: by hand."""
+    """Four trials one after another, reduction 4, one rung, after 3 of 6 epochs: by hand."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     quality = importlib.import_module("search_quality")
     monkeypatch.setattr(quality, "slots", lambda: 1)
@@ -106,11 +106,11 @@ def test_asha_played_on_curves(monkeypatch: pytest.MonkeyPatch) -> None:
         for trial, level in enumerate((0.5, 0.6, 0.4, 0.9), 1)
     }
     played = quality._played(curves, list(curves), 6, 0)
-    # The first two and the last are the best that came so far; the third is not, after its first epoch.
+    # The first two and the last are the best that came so far; the third is not, after its third epoch.
     assert [(point.trial, point.epoch) for point in played] == [
-        (trial, epoch) for trial in (1, 2, 3, 4) for epoch in range(1, 2 if trial == 3 else 7)
+        (trial, epoch) for trial in (1, 2, 3, 4) for epoch in range(1, 4 if trial == 3 else 7)
     ]
-    assert quality._ratio(played, 0.9, 24) == pytest.approx(14 / 24)  # six, six, one, and the first of the last
+    assert quality._ratio(played, 0.9, 24) == pytest.approx(16 / 24)  # six, six, three, and the first of the last
     assert quality._ratio(played, 0.95, 24) is None
     assert quality._spread([0.2, None, 0.5]) == {
         "median": 0.5,
