@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raycls.launch.verdicts import MIB, Row, partly, plain, size, told
+from raycls.launch.package import LIMIT
+from raycls.launch.verdicts import Row, partly, plain, size, told
 
-__all__ = ["MOST_UPLOADED", "authentication", "data", "estimate", "fit", "storage", "working_directory"]
+__all__ = ["authentication", "data", "estimate", "fit", "storage", "working_directory"]
 
-MOST_UPLOADED = 100 * MIB
-"""What Ray's dashboard takes as the working directory of a job, zipped."""
-_MUCH_UPLOADED = MOST_UPLOADED // 2
+_MUCH_UPLOADED = LIMIT // 2
 _SHARE_OF_STORE = 0.5
 """Of the object stores that decoded images may take before the rest has too little room."""
 
@@ -76,7 +75,7 @@ def working_directory(
 ) -> Row:
     """`total` bytes of what a job would take along from `path`, its `biggest` files, and those that look secret."""
     facts = {"path": path, "bytes": total, "biggest": [list(item) for item in biggest], "credentials": [*credentials]}
-    text = f"{path}: {size(total)} of the {size(MOST_UPLOADED)} that a job may upload"
+    text = f"{path}: {size(total)} of the {size(LIMIT)} that a job may upload"
     if credentials:
         text += f"; files that look like credentials: {', '.join(credentials)}"
         return Row("working directory", "warning", text, "name them in .rayignore: `raycls submit` refuses them", facts)

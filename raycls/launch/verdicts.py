@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from raycls.errors import RayclsError
+from raycls.launch.wording import plural
 
 __all__ = [
     "MIB",
@@ -95,7 +96,7 @@ def nodes(answers: Answers, lost: Mapping[str, int] | None = None) -> Row:
     """`answers` hold anything; `lost` are nodes that Ray has buried, with its reason (`DeathReason`)."""
     silent = {name: given.why for name, given in answers.items() if isinstance(given, Unanswered)}
     gone = [name for name, reason in (lost or {}).items() if reason == _UNEXPECTED_END]
-    count = f"{_plural(len(answers), 'node')}: {', '.join(answers)}"
+    count = f"{plural(len(answers), 'node')}: {', '.join(answers)}"
     facts = {"nodes": list(answers), "silent": silent, "lost": gone}
     if silent:
         said = "; ".join(f"{name} {why}" for name, why in silent.items())
@@ -273,10 +274,6 @@ def _each(found: Mapping[str, str | None]) -> str:
     for node, version in found.items():
         kinds.setdefault(version, []).append(node)
     return ", ".join(f"{version or 'none'} on {' and '.join(names)}" for version, names in kinds.items())
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def size(count: float) -> str:

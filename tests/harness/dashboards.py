@@ -6,12 +6,24 @@ It answers as Ray's does: 401 without a token, 403 with a wrong one, and a log a
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import pytest
 from aiohttp import web
+
+
+def outward() -> str:
+    """An address of this machine that is not loopback; no packet is sent for it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        try:
+            opened.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return opened.getsockname()[0]
 
 
 @dataclass

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from harness.dashboards import FakeDashboard
+from harness.dashboards import FakeDashboard, outward
 
 from raycls.errors import ConfigError, LaunchError
 from raycls.launch import cluster, dashboard
@@ -18,16 +18,6 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-
-
-def outward() -> str:
-    """An address of this machine that is not loopback; no packet is sent for it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
-        try:
-            opened.connect(("192.0.2.1", 9))
-        except OSError:
-            pytest.skip("this machine has no address but loopback")
-        return opened.getsockname()[0]
 
 
 def test_the_address_given_comes_before_rays_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shlex
-import socket
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from harness.dashboards import FakeDashboard
+from harness.dashboards import FakeDashboard, outward
 
 from raycls import cli
 from raycls.errors import ConfigError, LaunchError
@@ -44,16 +43,6 @@ def there(
     return examine_there(
         server.address, given or Given(), seconds=7.0, insecure=insecure, say=lambda text: None, in_all=in_all
     )
-
-
-def outward() -> str:
-    """An address of this machine that is not loopback; no packet is sent for it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
-        try:
-            opened.connect(("192.0.2.1", 9))
-        except OSError:
-            pytest.skip("this machine has no address but loopback")
-        return opened.getsockname()[0]
 
 
 def test_which_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
