@@ -60,7 +60,8 @@ class Timeline:
     """All slices of a run in order, for `world` ranks, from `start` steps done to `stop`.
 
     `evaluate_every` is in steps (0: never; always after the last step too), `evaluate_rows` the size of the
-    evaluated split, cut into batches of `evaluate_batch` rows whatever `world` is.
+    evaluated split, cut into batches of `evaluate_batch` rows whatever `world` is. `evaluate_first`: the evaluation
+    after `start` steps is still to be done.
     """
 
     order: Order
@@ -70,6 +71,7 @@ class Timeline:
     evaluate_every: int
     evaluate_rows: int
     evaluate_batch: int
+    evaluate_first: bool = False
 
     def evaluated_after(self, step: int) -> bool:
         """Whether an evaluation follows once `step` steps are done."""
@@ -81,8 +83,8 @@ class Timeline:
 
     def rounds(self) -> Iterator[tuple[Position, ...]]:
         """One tuple at a time with a position for every rank."""
-        if self.start == self.stop == 0:  # an evaluation alone
-            yield from self._evaluation(0)
+        if self.evaluate_first:
+            yield from self._evaluation(self.start)
         for step in range(self.start, self.stop):
             epoch = self.order.epoch(step)
             yield tuple(Position(TRAIN, epoch, step, 0, rank) for rank in range(self.world))

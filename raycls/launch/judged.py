@@ -26,7 +26,7 @@ class Judged:
 
     def watch(self, state: TrainState, recorder: Recorder) -> None:
         self._state, self._recorder = state, recorder
-        self._judged = state.step
+        self._judged = state.last["step"] if state.last is not None else 0
 
     def stop_requested(self) -> str:
         """The verdict on the newest evaluation, else whatever else asks the run to stop."""

@@ -123,7 +123,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         lock = _lock(folder, job.start, world, stack)
         stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
-        stream = _open(run, job, plan, start["step"], world)
+        stream = _open(run, job, plan, start, world)
         stack.callback(stream.close)
         state, task = _together(worker, partial(_build, run, job, plan, folder, start, world))
         worker.elapsed_before = state.elapsed
@@ -175,7 +175,7 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(generators_put_back())
-        timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch)
+        timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch, True)
         maker = _maker(run, plan, job.dataset, world.size, job.split)
         stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
         stack.callback(stream.close)
@@ -242,7 +242,8 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
         _warn_of_changes(attempt, here, job, world, warn)
     attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here)
     world.post({"kind": "start", "step": step, "attempt": attempt, "precision": precision, "workers": world.size})
-    return {"step": step, "attempt": attempt, "precision": precision}
+    unevaluated = state is not None and state.trees["train"]["unevaluated"]
+    return {"step": step, "unevaluated": unevaluated, "attempt": attempt, "precision": precision}
 
 
 def _warn_of_changes(
@@ -327,9 +328,16 @@ def _task(run: Run, precision: str, device: torch.device) -> Classification:
     )
 
 
-def _open(run: Run, job: Job, plan: Plan, step: int, world: World) -> Stream:
+def _open(run: Run, job: Job, plan: Plan, start: dict[str, Any], world: World) -> Stream:
     timeline = Timeline(
-        plan.order, world.size, step, plan.total_steps, plan.evaluate_every, plan.evaluate_rows, plan.evaluate_batch
+        plan.order,
+        world.size,
+        start["step"],
+        plan.total_steps,
+        plan.evaluate_every,
+        plan.evaluate_rows,
+        plan.evaluate_batch,
+        start["unevaluated"],
     )
     maker = _maker(run, plan, job.dataset, world.size, run.evaluate.split)
     return open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)

@@ -37,18 +37,17 @@ def evaluate(
     A batch is computed whole by one rank, so its bits do not depend on the world size. Counts are integers. Each
     batch's loss is a float64 sum that only its rank contributes; the batches are added up in their order. A model
     that draws in evaluation mode too (`F.dropout(x)` does) draws the same for a batch, whoever computes it.
+    Raises Interrupted where the ranks agree to leave it, and on every rank where one could not read a sample.
     """
     size = len(classes)
     losses = torch.zeros(max(1, batches), dtype=torch.float64)
     counts = torch.zeros(size * size + 1, dtype=torch.int64)  # the confusion matrix, then top-5
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    error = None
     try:
         for made in slices:
-            worker.alive()
-            error = error or made.error
-            if error is not None or not len(made.labels):
+            worker.go_on(made.error)
+            if not len(made.labels):
                 continue
             labels = torch.from_numpy(made.labels.copy()).to(task.device)
             task.seed_forward(_NO_STEP, made.position.index)
@@ -63,7 +62,6 @@ def evaluate(
     finally:
         for module, training in modes:
             module.training = training
-    worker.check(error)
     worker.sum(losses)
     worker.sum(counts)
     confusion: np.ndarray = counts[:-1].view(size, size).numpy()

@@ -16,7 +16,7 @@ from raycls.train.plan import Plan, due
 from raycls.train.reduction import Reduction
 from raycls.train.state import TrainState
 from raycls.train.task import Classification
-from raycls.train.worker import Worker
+from raycls.train.worker import Interrupted, Worker
 
 __all__ = ["train"]
 
@@ -44,17 +44,18 @@ def train(
 
     `lr(step)` is the learning rate of a step (0-based); `clip_norm` may be infinite. Called on the way: `seen`
     with each trained slice, `log`, `evaluate` (which updates best, plateau and early stop, and says whether this is
-    the best state so far) and `save`.
+    the best state so far; Interrupted where there is no time for it) and `save`.
     """
     order, parameters = plan.order, [p for p in state.model.parameters() if p.requires_grad]
-    saved = state.step if state.step else -1
+    between = _Between(state, plan, worker, evaluate, save)
+    if state.unevaluated and (left := between.conclude()):
+        return left
     while state.step < plan.total_steps and not state.finished:
         step = state.step
         batch = batches.next("train", step)
         agreed = worker.agree(batch.error)
         if agreed.stop:
-            if saved != step:
-                save(state)
+            between.keep()
             return agreed.stop
 
         # One global batch: the gradient of its mean loss, whoever computes which part of it.
@@ -97,12 +98,45 @@ def train(
         state.elapsed = worker.elapsed
         if plan.logs_after(state.step):
             log(state, norm, batches.waited)
-        improved = plan.evaluates_after(state.step) and evaluate(state)
-        ended = state.step == plan.total_steps or bool(state.finished)
-        if agreed.save or improved or ended or due(state.step, plan.checkpoint_every):
-            save(state)
-            saved = state.step
+        state.unevaluated = plan.evaluates_after(state.step)
+        if left := between.conclude(agreed.save):
+            return left
     return state.finished or "done"
+
+
+class _Between:
+    """What happens between two steps: the evaluation and the checkpoint, where they are due."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        plan: Plan,
+        worker: Worker,
+        evaluate: Callable[[TrainState], bool],
+        save: Callable[[TrainState], None],
+    ) -> None:
+        self.state, self.plan, self.worker, self.evaluate, self.save = state, plan, worker, evaluate, save
+        self.saved = state.step if state.step and not state.unevaluated else -1
+
+    def conclude(self, asked: bool = False) -> str:
+        """Evaluate and save, where the step wants it or somebody `asked`. Returns why the evaluation was left."""
+        state, improved, left = self.state, False, ""
+        if state.unevaluated:
+            try:
+                improved, state.unevaluated = self.evaluate(state), False
+            except Interrupted as interrupted:  # whoever goes on does it first
+                left = interrupted.reason
+        ended = state.step == self.plan.total_steps or bool(state.finished)
+        if left or asked or improved or ended or due(state.step, self.plan.checkpoint_every):
+            self.keep()
+        return left
+
+    def keep(self) -> None:
+        """Save, unless this very state was saved."""
+        if self.saved != self.state.step:
+            self.state.elapsed = self.worker.elapsed
+            self.save(self.state)
+            self.saved = self.state.step
 
 
 def gradient_norm(parameters: list[nn.Parameter], most: float) -> float:

@@ -58,6 +58,8 @@ class TrainState:
     skipped_in_a_row: int = 0
     finished: str = ""
     """Why the run ended early, where it did: a resumed run must not go on."""
+    unevaluated: bool = False
+    """Whether the evaluation after `step` is still to be done: it was left for a checkpoint."""
     meter: Meter = field(default_factory=Meter)
 
     @property
@@ -77,6 +79,7 @@ class TrainState:
                 "last": self.last,
                 "skipped_in_a_row": self.skipped_in_a_row,
                 "finished": self.finished,
+                "unevaluated": self.unevaluated,
                 "meter": vars(self.meter),
                 "plateau": self.plateau.state_dict(),
                 "early_stop": self.early_stop.state_dict(),
@@ -97,6 +100,7 @@ class TrainState:
         self.step, self.elapsed = values["step"], values["elapsed"]
         self.best, self.last = values["best"], values["last"]
         self.skipped_in_a_row, self.finished = values["skipped_in_a_row"], values["finished"]
+        self.unevaluated = values["unevaluated"]
         self.meter = Meter(**values["meter"])
         self.plateau.load_state_dict(values["plateau"])
         self.early_stop.load_state_dict(values["early_stop"])

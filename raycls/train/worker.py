@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from raycls.errors import RayclsError, TrainError
 
-__all__ = ["ABORTED", "Agreement", "Worker"]
+__all__ = ["ABORTED", "Agreement", "Interrupted", "Worker"]
 
 GO, RESIZE, PREEMPTED, BUDGET, SEARCH, SIGINT, SIGTERM, ERROR = range(8)
 _REASONS = {
@@ -24,6 +24,8 @@ _REASONS = {
     SIGTERM: "sigterm",
 }
 _CODES = {reason: code for code, reason in _REASONS.items()}
+_URGENT = {"preempted", "sigint", "sigterm"}
+"""What does not wait for the end of an evaluation: the machine may be gone by then."""
 
 ABORTED = "another worker reported an error"
 _LOOK_SECONDS = 2.0
@@ -40,6 +42,17 @@ class Agreement:
 
     stop: str
     save: bool
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """An evaluation was left on every rank at the same batch: what it had counted is worth nothing.
+
+    Caught by the loop, which saves; it never leaves it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass
@@ -73,16 +86,29 @@ class Worker:
         """This rank gets on with its work."""
         self.beat = time.monotonic()
 
+    def go_on(self, error: RayclsError | None = None) -> None:
+        """Before every batch of an evaluation: what `agree` is before a step.
+
+        Raises Interrupted where the ranks leave the evaluation, and like `agree` where one has an error.
+        """
+        stop = self._agree(error, may_save=False).stop
+        if stop in _URGENT:
+            raise Interrupted(stop)
+
     def agree(self, error: RayclsError | None = None) -> Agreement:
         """Before every step: whether to go on, decided by all ranks together.
 
         A rank that has an error says so here, so that no other rank waits for it in a collective for ever.
         Raises that error, or on the other ranks a TrainError that says `ABORTED`.
         """
+        return self._agree(error, may_save=True)
+
+    def _agree(self, error: RayclsError | None, *, may_save: bool) -> Agreement:
         self.alive()
         now = self.beat
         error = error or self.pending_error()
-        save = self.rank == 0 and self.save_seconds > 0 and now - self._saved >= self.save_seconds
+        late = self.save_seconds > 0 and now - self._saved >= self.save_seconds
+        save = self.rank == 0 and may_save and late
         look = self.rank == 0 and self.preempted is not None and now - self._looked >= _LOOK_SECONDS
         code, saves, looks = self._most(ERROR if error else self._wish(), int(save), int(look))
         if error is not None:

@@ -310,7 +310,7 @@ def test_generators_of_the_process_are_untouched(
 
 
 def test_timeline_of_an_evaluation_alone(dataset: Dataset) -> None:
-    timeline = Timeline(Order(0, _ROWS, _BATCH, _MICRO), 3, 0, 0, 1, _EVALUATED, 2)
+    timeline = Timeline(Order(0, _ROWS, _BATCH, _MICRO), 3, 0, 0, 1, _EVALUATED, 2, True)
     positions = [position for rank in range(3) for position in timeline.of(rank)]
     # 7 rows in batches of 2: four batches, and two places beyond the end, so that every rank has two
     assert sorted(position.index for position in positions) == [0, 1, 2, 3, 4, 5]

@@ -60,7 +60,7 @@ order = Order(0, len(data.splits["train"]), 8, 2)
 rows = len(data.splits["val"])
 maker = Maker(order, 1, data.splits["train"], data.splits["val"], 1, same, same)
 with running_cluster():
-    stream = open_stream(run.data, "ray", Timeline(order, 1, 0, 0, 1, rows, 1), maker, 0)
+    stream = open_stream(run.data, "ray", Timeline(order, 1, 0, 0, 1, rows, 1, True), maker, 0)
     for index, made in enumerate(stream.evaluation(0, rows, 1)):
         error = made.error
         shown = [error.exit_code, str(error)] if error else list(made.pixels.shape)

@@ -31,6 +31,10 @@ found = {"available": ray.available_resources(), "total": ray.cluster_resources(
 print(json.dumps(found))
 """
 
+_NO_MONITOR = "--include-log-monitor=false"
+"""Ray's log monitors send what workers print to drivers, which raycls does not ask for. All nodes of a test keep their
+logs in one folder, and each monitor reads it all: hundreds of files in a cluster that stands for an hour."""
+
 _NOT_UNDER_UV = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 """Under `uv run pytest` Ray's job server would send the folder that it was started in along with every job. Its session
 lies there, and the package in it: that grows until the disk is full."""
@@ -74,7 +78,7 @@ def standing(
     web = _free_port()
     words += [f"--dashboard-port={web}", f"--dashboard-host={host}"]
     words += [f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"]
-    words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
+    words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats", _NO_MONITOR]
     # The guard is for pytest itself: a time limit ends it without a teardown.
     with guarded(str(folder)), start(words, folder, name="foreign", env=outside) as head:
         head.until(lambda: "Ray runtime started" in head.stdout, 240)
@@ -101,7 +105,7 @@ def joined(
     words += [f"--node-ip-address={address}"] if address else []
     words += [f"--labels={labels}"] if labels else []
     words += [f"--address={cluster.environment['RAY_ADDRESS']}", "--dashboard-agent-listen-port=0"]
-    words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
+    words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats", _NO_MONITOR]
     outside["RAY_ADDRESS"] = ""
     with start(words, folder, name="node", env=outside) as node:
         node.until(lambda: "Ray runtime started" in node.stdout, 240)

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from raycls.launch.session import Job, World
 from raycls.run.folder import RunFolder
 from raycls.run.history import read
 from raycls.train.task import Classification
+from raycls.train.worker import Worker
 
 _CLOCKS = ("attempt", "time", "elapsed", "images_per_second", "data_wait")
 """What differs between two runs that are the same."""
@@ -103,18 +105,36 @@ def train_rank_killed(rank: int, world: int, job: Job, who: int, at: int) -> dic
     return train_rank(rank, world, job)
 
 
-def train_rank_stopped(rank: int, world: int, job: Job, after: int, reason: str) -> dict[str, Any]:
-    """One rank of `train`; after `after` steps of this start rank 0 is asked to stop, by `sigint` or `sigterm`."""
-    asked = iter(range(1 << 30))
-    return session.train(
-        job,
-        World(
-            rank=rank,
-            size=world,
-            share=share if world > 1 else lambda value: value,
-            stop_requested=lambda: reason if next(asked) >= after else "",
-        ),
-    )
+def train_rank_stopped(
+    rank: int, world: int, job: Job, after: int, reason: str, *, evaluating: bool = False
+) -> dict[str, Any]:
+    """One rank of `train`; after `after` steps of this start rank 0 is asked to stop, by `sigint` or `sigterm`.
+
+    With `evaluating` it is asked in an evaluation, after `after` batches of evaluations in this start.
+    """
+    name = "go_on" if evaluating else "agree"
+    original, calls = getattr(Worker, name), 0
+
+    def counting(self: Worker, *error: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(self, *error)
+
+    with mock.patch.object(Worker, name, counting):
+        return session.train(
+            job,
+            World(
+                rank=rank,
+                size=world,
+                share=share if world > 1 else lambda value: value,
+                stop_requested=lambda: reason if calls > after else "",
+            ),
+        )
+
+
+def train_rank_stopped_evaluating(rank: int, world: int, job: Job, after: int, reason: str) -> dict[str, Any]:
+    """`train_rank_stopped`, in an evaluation."""
+    return train_rank_stopped(rank, world, job, after, reason, evaluating=True)
 
 
 def evaluate_rank(rank: int, world: int, job: Job) -> dict[str, Any]:

@@ -131,14 +131,14 @@ def test_budget(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     train(make_job(tmp_path / "whole", data, *options))
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        _Slow(patch, 0.2)
-        result = train(make_job(folder, data, *options, "train.budget=1s"))
+        _Slow(patch, 0.5)
+        result = train(make_job(folder, data, *options, "train.budget=2s"))
     assert result["state"] == "budget"
     assert 1 <= result["step"] <= 5
-    assert result["seconds"] >= 1
+    assert result["seconds"] >= 2
     assert RunFolder(folder).steps()[-1] == result["step"]
     assert (folder / "model" / "model.safetensors").exists()
-    spent = train(make_job(folder, data, *options, "train.budget=1s"))  # the budget counts all starts
+    spent = train(make_job(folder, data, *options, "train.budget=2s"))  # the budget counts all starts
     assert (spent["state"], spent["step"]) == ("budget", result["step"])
     assert train(make_job(folder, data, *options))["state"] == "done"
     assert weights(folder) == weights(tmp_path / "whole")

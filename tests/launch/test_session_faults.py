@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from harness.jobs import (
     train_rank,
     train_rank_killed,
     train_rank_stopped,
+    train_rank_stopped_evaluating,
     weights,
 )
 from harness.kills import run_killed
@@ -148,4 +150,27 @@ def test_a_run_cut_at_every_step(data: Path, reference: Path, tmp_path: Path) ->
         result = train_rank_stopped(0, 1, make_job(folder, data, *_OPTIONS), 1, "sigint")
         assert result["step"] == step
     train(make_job(folder, data, *_OPTIONS))
+    _assert_same(folder, reference)
+
+
+@pytest.mark.parametrize("world", [0, 2])
+def test_a_run_that_is_asked_to_stop_in_every_evaluation(world: int, data: Path, tmp_path: Path) -> None:
+    """An evaluation is left for a checkpoint of its step, and is the first thing that the next start does."""
+    options = (*_OPTIONS, "evaluate.batch_size=3", "checkpoint.every=100st")
+    reference, folder = tmp_path / "reference", tmp_path / "run"
+    train(make_job(reference, data, *options))
+    batches = -(-json.loads((reference / "plan.json").read_text())["evaluate_rows"] // 3)
+    for step, after in ((4, 1), (4, 0), (8, batches), (12, batches), (12, 2)):
+        asked = -(-after // max(1, world))
+        job = make_job(folder, data, *options, world=world)
+        if world:
+            result = run_ranks(world, train_rank_stopped_evaluating, job, asked, "sigterm")[0]
+        else:
+            result = train_rank_stopped(0, 1, job, asked, "sigterm", evaluating=True)
+        assert (result["state"], result["reason"], result["step"]) == ("stopped", "sigterm", step)
+        assert RunFolder(folder).steps()[-1] == step
+        done = [record["step"] for record in curve(folder) if record["kind"] == "evaluate"]
+        assert done == [before for before in (4, 8) if before < step]
+    result = train(make_job(folder, data, *options))
+    assert result["final"]["step"] == 12
     _assert_same(folder, reference)
