@@ -48,6 +48,11 @@ class ScaleConfig(Section):
     def elastic(self) -> bool:
         return self.least < self.most
 
+    @property
+    def cpus(self) -> float:
+        """CPUs that one worker keeps busy."""
+        return max(float(self.threads), self.cpus_per_worker)
+
     @model_validator(mode="after")
     def _units(self) -> ScaleConfig:
         if self.least > self.most:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
+
+from raycls.launch.token import token_file
 
 __all__ = ["hanging", "is_loopback", "jobs_without_token", "reach_without_token", "token_source"]
 
@@ -85,10 +86,9 @@ def jobs_without_token(url: str, seconds: float) -> str:
 
 def token_source() -> tuple[str, int | None]:
     """Where this process has its token from, in the order Ray looks, and the permissions of that file."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
+    file = token_file()
+    if file is None:
         return "RAY_AUTH_TOKEN", None
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(named) if named else Path.home() / ".ray" / "auth_token"
     try:
         return str(file), file.stat().st_mode & 0o777
     except OSError:

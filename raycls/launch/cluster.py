@@ -22,6 +22,7 @@ from raycls.data.stream import settle
 from raycls.errors import LaunchError
 from raycls.launch.growth import Growth, read
 from raycls.launch.guard import guarded
+from raycls.launch.token import token_file
 
 __all__ = ["Cluster", "draining", "nodes", "prepare_environment", "running_cluster"]
 
@@ -250,9 +251,8 @@ def _options() -> dict[str, Any]:
 
 
 def _has_token() -> bool:
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return True
-    return (Path.home() / ".ray" / "auth_token").exists()
+    file = token_file()
+    return file is None or bool(os.environ.get("RAY_AUTH_TOKEN_PATH")) or file.exists()
 
 
 def _forget_token() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from raycls.errors import ConfigError, LaunchError
+from raycls.launch.access import is_loopback
 from raycls.launch.token import Token, find_token
 
 __all__ = ["Dashboard", "address_of", "connect"]
@@ -233,7 +233,6 @@ def _version(found: requests.Response, address: str) -> str:
 def _is_loopback(address: str) -> bool:
     host = urlsplit(address).hostname or ""
     try:
-        found = {ipaddress.ip_address(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+        return is_loopback([str(entry[4][0]) for entry in socket.getaddrinfo(host, None)])
     except (OSError, ValueError):
         return False
-    return bool(found) and all(one.is_loopback for one in found)

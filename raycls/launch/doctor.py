@@ -337,8 +337,7 @@ def _time(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
         return unknown("time", facts.why, "give it more time with --timeout")
     if "error" in facts:
         return verdicts.from_error("time", from_json(facts["error"]))
-    threads = max(float(run.scale.threads), run.scale.cpus_per_worker)
-    places = sum(int(node.resources.get("CPU", 0.0) / threads) for node in examiners.answering)
+    places = sum(int(node.resources.get("CPU", 0.0) / run.scale.cpus) for node in examiners.answering)
     places = cluster.gpus if device == "cuda" else places
     workers = group_size(run, [node.resources for node in examiners.answering], device)
     return run_verdicts.estimate(facts, workers=workers, places=places, batch_size=run.data.batch_size)

@@ -61,10 +61,9 @@ def group_size(run: Run, nodes: Nodes, device: str) -> int:
     """Workers of a group that starts now: as many as keep the nodes busy, within `scale.workers`."""
     if not run.scale.elastic:
         return run.scale.most
-    each = max(float(run.scale.threads), run.scale.cpus_per_worker)
     busy = 0
     for node in nodes:
-        count = int(node.get("CPU", 0.0) / each + _ROUNDING)
+        count = int(node.get("CPU", 0.0) / run.scale.cpus + _ROUNDING)
         busy += int(node.get("GPU", 0.0)) if device == "cuda" else count
     room = min(busy, _room(run, nodes, device, executor_of(run)), run.scale.most)
     fitting = (size for size in range(room, 0, -1) if _always_decodes(run, nodes, device, executor_of(run), size))
@@ -141,7 +140,7 @@ class Demand(Request):
     """The request of a run: nodes for `scale.workers`, and for one decoding task whatever the workers leave."""
 
     def __init__(self, run: Run, device: str) -> None:
-        each = {"CPU": max(float(run.scale.threads), run.scale.cpus_per_worker)}
+        each = {"CPU": run.scale.cpus}
         unit = {**each, **({"GPU": 1.0} if device == "cuda" else {})}
         beside = [{"CPU": DECODING_CPUS + READING_CPUS}] if executor_of(run) == "ray" else []
         super().__init__([unit], run.scale.least, run.scale.most, beside)
@@ -266,7 +265,7 @@ def wait_for_nodes(
 
 def _each_text(run: Run, device: str) -> str:
     """What one worker keeps busy, in words."""
-    cpus = f"{max(float(run.scale.threads), run.scale.cpus_per_worker):g} CPUs"
+    cpus = f"{run.scale.cpus:g} CPUs"
     return f"{cpus}, 1 GPU" if device == "cuda" else cpus
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from raycls.launch.package import LIMIT
 from raycls.launch.verdicts import Row, partly, plain, size, told
+from raycls.launch.wording import plural
 
 __all__ = ["authentication", "data", "estimate", "fit", "storage", "working_directory"]
 
@@ -37,7 +38,7 @@ def storage(
         if broken and not blind:
             fix = "give every node the credentials, permissions and network that it needs for this place"
         return Row("storage", "wrong", f"{where}: {'; '.join([*words, *broken])}", fix, facts)
-    text = f"{where}: written by the driver and read on {_plural(len(given), 'node')}, and back"
+    text = f"{where}: written by the driver and read on {plural(len(given), 'node')}, and back"
     if is_local and len(answers) == 1:
         text += "; a cluster of several nodes needs a shared one"
     if relative:
@@ -133,7 +134,7 @@ def fit(
         "ahead": ahead,
         "store": store,
     }
-    text = f"{_plural(workers, 'worker')} on {device}" if workers else f"this process on {device}"
+    text = f"{plural(workers, 'worker')} on {device}" if workers else f"this process on {device}"
     text += f", {busy:g} of {cpus:g} CPUs busy with training, {max(0.0, cpus - busy):g} left for decoding"
     if ahead:
         text += f"; images decoded ahead {size(ahead)}, object store {size(store)}"
@@ -171,12 +172,8 @@ def estimate(facts: Mapping[str, Any], *, workers: int, places: int, batch_size:
 def _entries(fact: Mapping[str, Any]) -> str:
     if fact["kind"] == "file":
         return f"a file of {size(fact['bytes'])}, same size and start"
-    number = _plural(fact["entries"], "entry", "entries")
+    number = plural(fact["entries"], "entry")
     return f"{number}, same names and sizes" if fact["whole"] else f"same names and sizes in the first {number}"
-
-
-def _plural(count: int, noun: str, many: str = "") -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {many or noun + 's'}"
 
 
 def _time(seconds: float) -> str:

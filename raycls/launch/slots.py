@@ -42,7 +42,7 @@ class Slots:
         decoding = {"ray": _DATA_CPUS, "processes": float(run.data.processes * workers)}.get(executor, 0.0)
         part = run.search.gpus_per_trial
         gpus = 0.0 if device == "cpu" else float(workers) if isinstance(part, str) else part
-        return cls(run, device, workers * max(float(run.scale.threads), run.scale.cpus_per_worker), decoding, gpus)
+        return cls(run, device, workers * run.scale.cpus, decoding, gpus)
 
     @property
     def nested(self) -> bool:
@@ -98,7 +98,7 @@ class Slots:
     def arithmetic(self, nodes: Sequence[Mapping[str, float]]) -> str:
         """The count and where it comes from, in one line."""
         cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
-        workers, threads = max(1, self.run.scale.most), max(self.run.scale.threads, self.run.scale.cpus_per_worker)
+        workers, threads = max(1, self.run.scale.most), self.run.scale.cpus
         each = f"{threads:g} thread{'s' if threads != 1 else ''}"
         each = f"{workers} x {each}" if self.nested else each
         each += f" + {self.decoding:g} for decoding" if self.decoding else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from raycls.errors import ConfigError
 
-__all__ = ["Token", "find_token"]
+__all__ = ["Token", "find_token", "token_file"]
 
 
 @dataclass(frozen=True)
@@ -21,21 +21,27 @@ class Token:
     origin: str
 
 
+def token_file() -> Path | None:
+    """The file in which Ray would look for the token; None where `RAY_AUTH_TOKEN` is the token."""
+    if os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return None
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+
+
 def find_token(say: Callable[[str], None]) -> Token | None:
     """The token that Ray would use: `RAY_AUTH_TOKEN`, the file of `RAY_AUTH_TOKEN_PATH`, or `~/.ray/auth_token`.
 
     A file that others can read is closed to them, which `say` is told. None where there is no token; ConfigError
     where `RAY_AUTH_TOKEN_PATH` names a file that cannot be read.
     """
-    value = os.environ.get("RAY_AUTH_TOKEN", "").strip()
-    if value:
-        return Token(value, "RAY_AUTH_TOKEN")
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+    path = token_file()
+    if path is None:
+        return Token(os.environ["RAY_AUTH_TOKEN"].strip(), "RAY_AUTH_TOKEN")
     try:
         value = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError as error:
-        if named:
+        if os.environ.get("RAY_AUTH_TOKEN_PATH"):
             raise _unreadable(path, "there is no such file") from error
         return None
     except (OSError, UnicodeDecodeError) as error:

@@ -245,4 +245,5 @@ def join(*parts: str) -> str:
 
 def plural(count: int, noun: str) -> str:
     """The count and its noun, in the plural where it is one."""
-    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("ch") else "s")
+    many = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else many}"
