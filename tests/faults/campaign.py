@@ -88,7 +88,7 @@ class Bed:
                 where: dict[str, Any] = {"name": f"node-{number}"}
                 if self.net is not None:
                     where |= {"inside": self.net.inside(number), "address": self.net.node(number)}
-                self.nodes[number] = own, own.enter_context(joined(self.cluster, 2, **where))
+                self.nodes[number] = own, own.enter_context(joined(self.cluster, 1, **where))
         end = time.monotonic() + _PATIENCE
         while not {f"node-{number}" for number in self.nodes} <= set(state(self.cluster.environment)["nodes"]):
             if time.monotonic() > end:
