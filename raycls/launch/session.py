@@ -175,6 +175,7 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
         stack.enter_context(generators_put_back())
+        stack.enter_context(Stall(worker, RunFolder(job.folder), run.train.stall_timeout, world.stalled))
         timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch, True)
         maker = _maker(run, plan, job.dataset, world.size, job.split)
         stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)

@@ -16,8 +16,9 @@ from raycls.run.folder import RunFolder
 from raycls.train.worker import Worker
 
 _STUCK = """
+import os
 import time
-from torch import nn
+from torch import distributed, nn
 
 
 class Net(nn.Module):
@@ -28,7 +29,9 @@ class Net(nn.Module):
 
     def forward(self, images):
         self.calls += 1
-        if self.training and self.calls > 6:
+        last = not distributed.is_initialized() or distributed.get_rank() == distributed.get_world_size() - 1
+        stuck = self.calls > 6 if self.training else os.path.exists("PLACE")
+        if last and stuck and not os.path.exists("FREE"):
             wait_for_a_train_that_never_comes()
         return self.head(images.mean(dim=(2, 3)))
 
@@ -98,14 +101,41 @@ def test_nothing_is_told_after_the_end_or_where_it_is_off(tmp_path: Path, timeou
     assert not told
 
 
-def test_a_run_that_hangs_ends(tmp_path: Path) -> None:
-    """The thread that hangs cannot be woken: the process ends, its stacks say where it stood."""
-    (tmp_path / "stuck.py").write_text(_STUCK)
-    words = ["data.source.name=digits", "model.name=stuck:Net", "scale.workers=0", "train.stall_timeout=2s"]
-    (tmp_path / "run.yaml").write_text("")
-    with raycls(tmp_path, "train", "run.yaml", *words, "data.image_size=8", "data.batch_size=32") as command:
+def _command(folder: Path, workers: int, timeout: str) -> list[str]:
+    """`raycls train` of a model whose last rank hangs in its seventh step, and in evaluation if asked to."""
+    text = _STUCK.replace("PLACE", str(folder / "evaluation-too")).replace("FREE", str(folder / "free"))
+    (folder / "stuck.py").write_text(text)
+    words = ["data.source.name=digits", "model.name=stuck:Net", f"scale.workers={workers}", "data.image_size=8"]
+    (folder / "run.yaml").write_text("")
+    return [
+        "train",
+        "run.yaml",
+        *words,
+        "data.batch_size=32",
+        "train.micro_batches=2",
+        f"train.stall_timeout={timeout}",
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_that_hangs_ends(workers: int, tmp_path: Path) -> None:
+    """The thread that hangs cannot be woken: its process ends, and the stacks of all ranks say where each stood."""
+    with raycls(tmp_path, *_command(tmp_path, workers, "15s" if workers else "4s")) as command:
+        assert command.wait(240) == 1, command.said()
+        assert "the run makes no progress: rank" in command.stderr
+        assert "Traceback" not in command.stderr
+    ranks = max(1, workers)
+    texts = [(tmp_path / "runs" / "run" / "stacks" / f"rank-{rank}.txt").read_text() for rank in range(ranks)]
+    assert ["wait_for_a_train_that_never_comes" in text for text in texts] == [False] * (ranks - 1) + [True]
+
+
+def test_an_evaluation_that_hangs_ends(tmp_path: Path) -> None:
+    (tmp_path / "free").touch()
+    with raycls(tmp_path, *_command(tmp_path, 0, "6s"), "train.duration=1ep") as command:
+        assert command.wait(120) == 0, command.said()
+    (tmp_path / "free").unlink()
+    (tmp_path / "evaluation-too").touch()
+    with raycls(tmp_path, "eval", "runs/run", name="eval") as command:
         assert command.wait(120) == 1, command.said()
         assert "the run makes no progress: rank 0" in command.stderr
-        assert "Traceback" not in command.stderr
-    text = (tmp_path / "runs" / "run" / "stacks" / "rank-0.txt").read_text()
-    assert "wait_for_a_train_that_never_comes" in text
+    assert "wait_for_a_train_that_never_comes" in (tmp_path / "runs" / "run" / "stacks" / "rank-0.txt").read_text()
