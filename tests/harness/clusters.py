@@ -35,9 +35,14 @@ _NO_MONITOR = "--include-log-monitor=false"
 """Ray's log monitors send what workers print to drivers, which raycls does not ask for. All nodes of a test keep their
 logs in one folder, and each monitor reads it all: hundreds of files in a cluster that stands for an hour."""
 
-_NOT_UNDER_UV = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-"""Under `uv run pytest` Ray's job server would send the folder that it was started in along with every job. Its session
-lies there, and the package in it: that grows until the disk is full."""
+_EVERY_NODE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "180",  # on a busy machine
+    "RAY_num_workers_soft_limit": "64",  # or decoding processes end after each task, where there are few CPUs
+    # Under `uv run pytest` Ray's job server would send the folder that it was started in along with every job. Its
+    # session lies there, and the package in it: that grows until the disk is full.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
 
 
 @contextmanager
@@ -61,12 +66,9 @@ def standing(
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
         "RAY_TMPDIR": str(folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": "",
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180",  # on a busy machine
-        "RAY_raylet_start_wait_time_s": "180",
-        "RAY_num_workers_soft_limit": "64",  # or decoding processes end after each task, where there are few CPUs
-        **_NOT_UNDER_UV,
+        **_EVERY_NODE,
         "HOME": str(folder),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # jobs find `raycls` there
@@ -97,8 +99,7 @@ def joined(
 ) -> Iterator[Command]:
     """One more node of a standing cluster, in processes of its own. `inside` goes before its command."""
     folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))
-    outside = {**cluster.environment, "RAY_TMPDIR": str(folder), "HOME": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
-    outside |= {"RAY_raylet_start_wait_time_s": "180", **_NOT_UNDER_UV}
+    outside = {**cluster.environment, "RAY_TMPDIR": str(folder), "HOME": str(folder), **_EVERY_NODE}
     outside["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     words = [*inside, str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}"]
     words += [f"--node-name={name}"] if name else []
