@@ -24,8 +24,8 @@ _REASONS = {
     SIGTERM: "sigterm",
 }
 _CODES = {reason: code for code, reason in _REASONS.items()}
-_URGENT = {"preempted", "sigint", "sigterm"}
-"""What does not wait for the end of an evaluation: the machine may be gone by then."""
+_URGENT = (SIGINT, SIGTERM)
+"""What, like a notice, does not wait for the end of an evaluation: the machine may be gone by then."""
 
 ABORTED = "another worker reported an error"
 _LOOK_SECONDS = 2.0
@@ -91,8 +91,8 @@ class Worker:
 
         Raises Interrupted where the ranks leave the evaluation, and like `agree` where one has an error.
         """
-        stop = self._agree(error, may_save=False).stop
-        if stop in _URGENT:
+        stop = self._agree(error, evaluating=True).stop
+        if stop:
             raise Interrupted(stop)
 
     def agree(self, error: RayclsError | None = None) -> Agreement:
@@ -101,16 +101,19 @@ class Worker:
         A rank that has an error says so here, so that no other rank waits for it in a collective for ever.
         Raises that error, or on the other ranks a TrainError that says `ABORTED`.
         """
-        return self._agree(error, may_save=True)
+        return self._agree(error, evaluating=False)
 
-    def _agree(self, error: RayclsError | None, *, may_save: bool) -> Agreement:
+    def _agree(self, error: RayclsError | None, *, evaluating: bool) -> Agreement:
         self.alive()
         now = self.beat
         error = error or self.pending_error()
         late = self.save_seconds > 0 and now - self._saved >= self.save_seconds
-        save = self.rank == 0 and may_save and late
+        save = self.rank == 0 and late and not evaluating
         look = self.rank == 0 and self.preempted is not None and now - self._looked >= _LOOK_SECONDS
-        code, saves, looks = self._most(ERROR if error else self._wish(), int(save), int(look))
+        wish = self._wish()
+        if evaluating and wish not in _URGENT:
+            wish = GO
+        code, saves, looks = self._most(ERROR if error else wish, int(save), int(look))
         if error is not None:
             raise error
         if code == ERROR:

@@ -8,7 +8,7 @@ from harness.ranks import run_ranks
 
 from raycls.errors import CheckpointError, DataError, RayclsError, TrainError
 from raycls.train import worker as module
-from raycls.train.worker import ABORTED, Agreement, Worker
+from raycls.train.worker import ABORTED, Agreement, Interrupted, Worker
 
 
 class _Clock:
@@ -54,6 +54,33 @@ def test_a_request_comes_before_the_budget(clock: _Clock) -> None:
     assert worker.agree().stop == "sigterm"
 
 
+@pytest.mark.parametrize("reason", ["sigint", "sigterm"])
+def test_an_evaluation_is_left_for_a_signal(reason: str) -> None:
+    with pytest.raises(Interrupted, match=reason):
+        Worker(stop_requested=lambda: reason).go_on()
+
+
+@pytest.mark.parametrize("reason", ["", "resize", "search"])
+def test_an_evaluation_is_done_before_anything_else(reason: str) -> None:
+    Worker(stop_requested=lambda: reason).go_on()
+
+
+def test_an_evaluation_is_left_for_a_notice_but_not_for_the_budget(clock: _Clock) -> None:
+    worker = _worker(clock, budget_seconds=1.0, preempted=lambda: clock.now > 105, _looked=clock.now)
+    clock.now += 4
+    worker.go_on()
+    clock.now += 4
+    with pytest.raises(Interrupted, match="preempted"):
+        worker.go_on()
+
+
+def test_a_checkpoint_that_is_due_waits_for_the_end_of_an_evaluation(clock: _Clock) -> None:
+    worker = _worker(clock, save_seconds=10.0)
+    clock.now += 11
+    worker.go_on()
+    assert worker.agree().save
+
+
 def test_saves_by_time(clock: _Clock) -> None:
     worker = _worker(clock, save_seconds=10.0)
     saved = []
@@ -71,6 +98,8 @@ def test_an_error_is_raised() -> None:
     with pytest.raises(DataError, match="no picture"):
         Worker().check(DataError("no picture"))
     Worker().check()
+    with pytest.raises(DataError, match="no picture"):
+        Worker().go_on(DataError("no picture"))
 
 
 def agreements(rank: int, world: int) -> list[object]:
