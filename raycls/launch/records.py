@@ -153,8 +153,8 @@ class Recorder:
             state.plateau.update(value, mode)
         if state.early_stop.update(value):
             state.finished = "early"
-        elapsed = {"elapsed": self.worker.elapsed}  # of all starts: what a search measures a trial's time by
-        self._write({**where, "split": self.run.evaluate.split, **scalars, "best": improved, **elapsed})
+        state.elapsed = self.worker.elapsed  # of all starts: what a search measures a trial's time by
+        self._write({**where, "split": self.run.evaluate.split, **scalars, "best": improved, "elapsed": state.elapsed})
         return improved
 
     def save(self, state: TrainState) -> None:

@@ -95,7 +95,7 @@ class _Play:
         self.began = time.monotonic()
         self.groups, self.mailbox = Groups(), make_mailbox()
         self.dashboard = job_page()
-        self.told = False
+        self.told = ""
         self._tabled = 0.0
         self.confirming = False
         self.full = ""
@@ -137,7 +137,7 @@ class _Play:
         left = [task for task in tasks if task is not None]
         if left:
             # Where a target was reached, every trial was told to stop: those that confirm are not meant.
-            self.confirming, self.told, self.mailbox = True, False, make_mailbox()
+            self.confirming, self.told, self.mailbox = True, "", make_mailbox()
             self.display.event(f"training the best {len(chosen)} on {seeds} seeds each, for the test split")
             self._tune(lambda: left.pop(0) if left else None)
             self._refuse_full_storage()
@@ -210,10 +210,15 @@ class _Play:
             self.plan.interrupted = "budget"
         self.plan.interrupted = self.plan.interrupted or self.stop.asked()
         self.room.ask(confirming=self.confirming)
-        if not self.told and self._leaving():
-            self.told = True
-            self.mailbox.stop.remote("search")
+        if not self._leaving():
+            return
+        # A signal leaves evaluations too; what the search ends by itself has time for them.
+        reason = self.plan.interrupted if self.plan.interrupted in SIGNALS else "search"
+        if not self.told:
             self.display.event("stopping: every trial finishes its step and writes a checkpoint")
+        if self.told != reason:
+            self.told = reason
+            self.mailbox.stop.remote(reason)
 
     def _leaving(self) -> bool:
         over = not self.confirming and self.board.leaving

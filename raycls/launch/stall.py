@@ -90,7 +90,7 @@ class Stall:
                 where=where,
                 found=f"train.stall_timeout: {self._timeout}",
                 fix="the files beside that one say where each worker stood: one that is missing there was frozen or "
-                "gone. The same command goes on from the newest checkpoint; where steps, evaluation batches or "
-                "checkpoints take that long, raise train.stall_timeout",
+                "gone. The same command goes on from the newest checkpoint, or evaluates anew; where steps, batches of "
+                "an evaluation or checkpoints take that long, raise train.stall_timeout",
             )
         )

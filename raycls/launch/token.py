@@ -26,7 +26,7 @@ def token_file() -> Path | None:
     if os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return None
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+    return Path(named) if named else Path.home() / ".ray" / "auth_token"
 
 
 def find_token(say: Callable[[str], None]) -> Token | None:

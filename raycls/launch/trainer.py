@@ -42,8 +42,9 @@ _EVALUATION_OPTIONS = (
     "data.formats",
     "data.max_pixels",
     "track.",
+    "train.stall_timeout",
 )
-"""What an evaluation may change: who computes, where the data is, and which images are decoded."""
+"""What an evaluation may change: who computes, where the data is, which images are decoded, and when to give up."""
 SIGNALS = {"sigint": 130, "sigterm": 143}
 """Exit codes of what a signal ended."""
 _LOST = "workers were lost"

@@ -32,7 +32,7 @@ from raycls.launch.exploits import take_over
 from raycls.launch.monitoring import Gauges
 from raycls.launch.preflight import Prepared, prepare
 from raycls.launch.session import World
-from raycls.launch.trainer import make_job
+from raycls.launch.trainer import SIGNALS, make_job
 from raycls.run import history
 from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS
@@ -221,7 +221,7 @@ class _Trial:
             result = self._train(prepared)
             state = "finished" if result["state"] in ("done", "early", "budget") else "stopped"
         else:  # killed between its end and the ledger's line
-            self._tell_past(None)
+            self._tell_past()
             state = "finished"
         if state == "finished" and self.task.phase == "confirm" and not self.task.tested:
             self.talk.report("test", values=flat(self._score(prepared)))
@@ -239,7 +239,8 @@ class _Trial:
 
     def _compute(self, function: Callable[..., dict[str, Any]], job: session.Job) -> dict[str, Any]:
         def asked() -> str:
-            return self.verdict or self.talk.stopping or self.all_asked()
+            of_all = self.all_asked()
+            return of_all if of_all in SIGNALS else self.verdict or self.talk.stopping or of_all
 
         if self.run_config.scale.most > 1:
             from raycls.launch.elastic import train_in_groups
@@ -256,12 +257,14 @@ class _Trial:
 
     def _post(self, record: dict[str, Any]) -> None:
         if record["kind"] == "start":
-            self._tell_past(record["step"])
+            self._tell_past(record["step"] - record["unevaluated"])  # that one is evaluated once more
         elif record["kind"] == "group":
             self.talk.report("group", placement_group=record["placement_group"])
 
-    def _tell_past(self, last: int | None) -> None:
-        """Report what was evaluated before this start: the search may have been killed before it heard of it."""
+    def _tell_past(self, last: int | None = None) -> None:
+        """Report what was evaluated before this start, up to the step `last`: the search may have been killed before it
+        heard of it.
+        """
         for record in history.read(self.folder):
             if record.get("kind") == "evaluate" and (last is None or record["step"] <= last):
                 self.verdict = self.verdict or self._decide({**record, "seconds": record.get("elapsed", 0.0)})

@@ -29,7 +29,7 @@ __all__ = [
 
 Record = Mapping[str, Any]
 
-STOPPING = "stopping: this step is finished and checkpointed; a second signal ends at once"
+STOPPING = "stopping: this step is finished, an evaluation left, and a checkpoint written; a second signal ends at once"
 """The answer to the first SIGINT or SIGTERM."""
 
 _SHARES = frozenset({"top1", "top5"})

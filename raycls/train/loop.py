@@ -48,7 +48,7 @@ def train(
     """
     order, parameters = plan.order, [p for p in state.model.parameters() if p.requires_grad]
     between = _Between(state, plan, worker, evaluate, save)
-    if state.unevaluated and (left := between.conclude()):
+    if state.unevaluated and (left := between.conclude(True)):
         return left
     while state.step < plan.total_steps and not state.finished:
         step = state.step

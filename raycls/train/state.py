@@ -51,7 +51,7 @@ class TrainState:
     early_stop: EarlyStop
     step: int = 0
     elapsed: float = 0.0
-    """Seconds of training up to here, over all starts."""
+    """Seconds of training and evaluation up to here, over all starts."""
     best: dict[str, Any] | None = None
     last: dict[str, Any] | None = None
     """Scalars of the newest evaluation."""

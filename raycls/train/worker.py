@@ -110,10 +110,10 @@ class Worker:
         late = self.save_seconds > 0 and now - self._saved >= self.save_seconds
         save = self.rank == 0 and late and not evaluating
         look = self.rank == 0 and self.preempted is not None and now - self._looked >= _LOOK_SECONDS
-        wish = self._wish()
-        if evaluating and wish not in _URGENT:
+        wish = ERROR if error else self._wish()
+        if evaluating and wish not in (*_URGENT, ERROR):
             wish = GO
-        code, saves, looks = self._most(ERROR if error else wish, int(save), int(look))
+        code, saves, looks = self._most(wish, int(save), int(look))
         if error is not None:
             raise error
         if code == ERROR:

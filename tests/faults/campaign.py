@@ -5,10 +5,10 @@ and at the end median and worst by kind. A round is wrong, and the script fails,
 run that nobody disturbed, every sample trained once per epoch, and the right number of epochs. README.md beside this
 file has the figures.
 
-A run has two workers, or one to three where it is elastic (every other round); checkpoints are seven steps apart.
-Recovery is the time from the fault to the first step that had not been done before. A node that is lost comes back
-when the round is over, so that the run has to go on without it; `driver` is followed by the same command at once, as
-a scheduler would.
+A run has two workers on nodes of one CPU, or one or two where it is elastic (every other round); checkpoints are seven
+steps apart. Recovery is the time from the fault to the first step that had not been done before. A node that is lost
+comes back when the round is over, so that the run has to go on without it; `driver` is followed by the same command at
+once, as a scheduler would.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def play(made: Bed, fault: str, name: str, *, elastic: bool) -> Round:
     site = made.site
     made.fill()
     site.slow(True)
-    workers = "[1, 3]" if elastic else "2"
+    workers = "[1, 2]" if elastic else "2"
     words = ("train", "small.yaml", f"run.name={name}", f"scale.workers={workers}", "scale.resize_every=2s")
     words = words if elastic else words[:-1]
     with ExitStack() as stack:

@@ -27,10 +27,12 @@ from raycls.launch.preflight import prepare
 from raycls.launch.session import World
 from raycls.launch.trainer import make_job
 from raycls.launch.trial import Shared, TrialProcess, set_aside_other, trial_run
+from raycls.run import checkpoint
 from raycls.run.folder import RunFolder
 from raycls.run.history import read
 from raycls.run.local import LocalFiles
 from raycls.search.board import Task
+from raycls.train.worker import Worker
 
 _STEPS = 3
 """Of an epoch: 40 images in batches of 16."""
@@ -378,3 +380,33 @@ def test_the_config_of_a_trial() -> None:
     assert trial_run(nested, Task("0003", 3, {}), "runs").data.executor == "ray"
     evolving = trial_run(base("search.scheduler={name: pbt}", "evaluate.every=2ep"), Task("0003", 3, {}), "runs")
     assert str(evolving.checkpoint.every) == "2ep"
+
+
+def test_a_signal_in_an_evaluation_leaves_it_and_the_next_start_does_it_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the history says of that evaluation is of a start whose checkpoint was lost: it is not told."""
+    given, calls = shared("evaluate.batch_size=4"), [0]
+    original = Worker.go_on
+
+    def go_on(worker: Worker, *error: Any) -> None:
+        calls[0] += 1
+        original(worker, *error)
+
+    monkeypatch.setattr(Worker, "go_on", go_on)
+    monkeypatch.setattr(NoWatch, "asked", lambda watch: "sigterm" if calls[0] == 5 else "")
+    first = whole(begin(given, task(1)))
+    assert [record["kind"] for record in first] == ["evaluation", "end"]
+    assert (first[0]["step"], first[1]["state"]) == (_STEPS, "stopped")
+    folder = RunFolder.at(given.trials, "0001")
+    assert (folder.steps()[-1], checkpoint.load(folder, 2 * _STEPS).trees["train"]["unevaluated"]) == (6, True)
+    (line,) = (line for line in read(folder) if line["kind"] == "evaluate")
+    folder.store.append_line(folder.HISTORY, json.dumps({**line, "step": 2 * _STEPS, "top1": 0.99}))
+
+    again = whole(begin(given, task(1)))
+    undisturbed = whole(begin(given, task(2)))
+    facts = [
+        [(one["step"], one["values"]) for one in told if one["kind"] == "evaluation"] for told in (again, undisturbed)
+    ]
+    assert [step for step, _ in facts[0]] == [3, 6, 9, 12]
+    assert facts[0] == facts[1]
