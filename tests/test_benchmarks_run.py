@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-pytestmark = pytest.mark.slow
-
 SCRIPTS = Path(__file__).parent / "benchmarks"
 
 
@@ -42,6 +40,7 @@ def _is_ratio(found: dict[str, float]) -> bool:
     return found["n"] >= 1 and 0 < found["min"] <= found["median"] <= found["max"]
 
 
+@pytest.mark.slow
 def test_loop(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found = run("loop")
     assert [case["micro_batches"] for case in found["cases"]] == [1, 2]
@@ -50,6 +49,7 @@ def test_loop(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cores of" in capsys.readouterr().out.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_executors_without_ray(run: Any) -> None:
     (case,) = run("executors", "--executors", "inline")["slices"].values()
     assert set(case) == {"plain", "inline"}
@@ -58,12 +58,14 @@ def test_executors_without_ray(run: Any) -> None:
     assert all(_is_ratio(variant["images_per_cpu_second_against"]["plain"]) for variant in case.values())
 
 
+@pytest.mark.slow
 def test_reduction(run: Any) -> None:
     (case,) = run("reduction")["cases"]
     assert case["wall_exact_against_fast"]["n"] == 2
     assert _is_ratio(case["wall_exact_against_fast"]) and _is_ratio(case["cpu_exact_against_fast"])
 
 
+@pytest.mark.slow
 def test_startup_in_process(run: Any) -> None:
     (stages,) = run("startup")["runs"]["0"]
     for seconds in stages.values():
@@ -72,6 +74,7 @@ def test_startup_in_process(run: Any) -> None:
         assert moments == sorted(moments) and moments[0] > 0
 
 
+@pytest.mark.slow
 def test_cifar_plain(run: Any) -> None:
     (plain,) = run("cifar")["plain"]
     assert plain["steps"] == 3  # 40 images in batches of 16
@@ -79,6 +82,7 @@ def test_cifar_plain(run: Any) -> None:
     assert plain["seconds_after_the_mark"] > 0
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_search(run: Any) -> None:
@@ -96,6 +100,7 @@ def test_search(run: Any) -> None:
     assert max(sample["trials"]["processes"] for sample in found["many"]["samples"]) >= 1
 
 
+@pytest.mark.nightly
 def test_asha_played_on_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four trials one after another, reduction 4, one rung, after 3 of 6 epochs: by hand."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
@@ -125,6 +130,7 @@ def test_asha_played_on_curves(monkeypatch: pytest.MonkeyPatch) -> None:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_recipe_is_that_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     from raycls.config.load import load

@@ -31,6 +31,7 @@ def test_three_workers_on_a_cluster_that_is_joined(site: Site, foreign: Foreign,
     assert resources(foreign) == {"placement groups": [], "CPU": [3.0, 3.0]}
 
 
+@pytest.mark.slow
 def test_evaluation_of_1003_rows_is_the_same_on_any_number_of_workers(
     site: Site, foreign: Foreign, joined: str
 ) -> None:
@@ -48,7 +49,7 @@ def test_evaluation_of_1003_rows_is_the_same_on_any_number_of_workers(
     foreign.assert_idle()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_executors_on_ray_at_the_same_time(site: Site, foreign: Foreign) -> None:
     names = {"inline-2": ("inline", 2), "processes-2": ("processes", 2), "ray-1": ("ray", 1)}
     commands = []
@@ -70,7 +71,7 @@ def ended(commands: list[Command]) -> None:
             assert command.wait(200) == 0, command.said()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_private_ray_beside_another_one(site: Site, foreign: Foreign) -> None:
     """Two workers on a Ray of the run's own: the other one is not touched, the home folder neither, few lines."""
     home = site.folder / "home"

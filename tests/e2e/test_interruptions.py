@@ -95,7 +95,7 @@ def interrupted(site: Site, name: str, workers: int, first: int, number: signal.
     return reached
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_fast_reduction_killed_and_resumed_on_as_many_workers(site: Site, slow: None) -> None:
     fast = "train.reduction=fast"

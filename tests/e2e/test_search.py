@@ -61,7 +61,7 @@ def reach(found: Found, command: Command, results: int, seconds: float = 150) ->
 
 
 @pytest.mark.faults
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_killed_at_three_moments(searched: Site) -> None:
     """SIGKILL of the driver, one trial at a time: decisions, table and winner are the uninterrupted ones."""
@@ -92,9 +92,14 @@ def test_killed_at_three_moments(searched: Site) -> None:
     assert weights(searched.run("whole-best")) == weights(whole.folder / "trials" / trial)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("dashboard", [False, True], ids=["without_a_dashboard", "with_a_dashboard"])
+@pytest.mark.parametrize(
+    "dashboard",
+    [
+        pytest.param(False, id="without_a_dashboard", marks=pytest.mark.slow),
+        pytest.param(True, id="with_a_dashboard", marks=pytest.mark.nightly),
+    ],
+)
 def test_stopped_trials_give_back_their_workers(searched: Site, dashboard: bool) -> None:
     """Eight trials of two workers, two at a time, one trial's process killed: without a dashboard and with a second
     Ray beside, where Ray's own cleaner does nothing; and with a dashboard, where it does the same work as ours.
@@ -145,7 +150,7 @@ def test_interrupted_and_gone_on_with(searched: Site) -> None:
     assert all(found.attempts(trial)[-1]["step"] > 0 for trial in measured)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_population_copies_weights(searched: Site) -> None:
     """After an exploit a trial has the donor's weights, to the byte, and then weights of its own. One place for four
@@ -174,7 +179,7 @@ def test_a_population_copies_weights(searched: Site) -> None:
     assert not (found.folder / "exploits").exists() or not any((found.folder / "exploits").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_a_node_joins_and_is_lost(searched: Site) -> None:
