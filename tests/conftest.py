@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,12 @@ import pytest
 if TYPE_CHECKING:
     from harness.object_store import S3
     from harness.runs import Foreign, Site
+
+
+def pytest_configure() -> None:
+    """Let commands under test have their Ctrl-C: a shell starts what runs in the background with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
