@@ -117,11 +117,14 @@ class _Play:
         self._tune(self.board.next)
         self._refuse_full_storage()
         if plan.interrupted and not self.board.is_played:
+            self.ledger.pause(plan.interrupted)
             return
         if self.board.over == "failed":
             raise _all_failed(plan)
         self.ledger.end_search(self.board.over)
         self._confirm()
+        if plan.interrupted and not plan.is_done:
+            self.ledger.pause(plan.interrupted)
 
     def _confirm(self) -> None:
         """Train the two best anew, each with several seeds."""

@@ -314,6 +314,10 @@ class Ledger(_Known):
             return False
         return self._write({"kind": "end_of_search", "reason": reason})
 
+    def pause(self, reason: str) -> None:
+        """Note that this start is left for `reason`: its time since the line before counts too."""
+        self._write({"kind": "pause", "reason": reason})
+
     def _write(self, line: Mapping[str, Any]) -> bool:
         # Made plain first: memory then holds what another process will read.
         plain = strict_json.plain({**line, "time": time.time()})

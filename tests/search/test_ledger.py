@@ -67,9 +67,10 @@ def test_the_lines_have_the_names_that_others_read(store: Store) -> None:
     ledger.end(name, state="stopped", epochs=2, seconds=4)
     ledger.test(name, values={"top1": 0.5})
     ledger.end_search("budget")
+    ledger.pause("sigint")
     lines = file_lines(store)
     assert [line["kind"] for line in lines] == [
-        "start", "trial", "result", "exploit", "stop", "end", "test", "end_of_search",
+        "start", "trial", "result", "exploit", "stop", "end", "test", "end_of_search", "pause",
     ]  # fmt: skip
     assert all(abs(line.pop("time") - time.time()) < 60 for line in lines)
     assert lines[1] == {
