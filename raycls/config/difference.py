@@ -23,6 +23,7 @@ HARMLESS: Mapping[str, str] = {
     "scale.workers": "the global batch and its micro-batches do not depend on who computes them",
     "scale.cpus_per_worker": "what Ray sets aside, not what is computed",
     "scale.max_failures": "how often lost workers are replaced",
+    "scale.max_preemption_failures": "how often nodes may be taken away",
     "scale.wait": "how long a run waits for nodes",
     "scale.resize_every": "when workers join",
     "train.stall_timeout": "when a run that hangs is ended",

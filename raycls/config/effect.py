@@ -60,6 +60,7 @@ _EFFECTIVE: Mapping[str, _Beside] = {
     "train.early_stop.min_delta": _Beside("train.early_stop.patience", ("off",), other=True),
     "scale.cpus_per_worker": _ON_RAY,
     "scale.max_failures": _ON_RAY,
+    "scale.max_preemption_failures": _ON_RAY,
     "scale.wait": _ON_RAY,
     "scale.resize_every": _Beside("scale.workers", (0, 1), other=True),
     "track.mlflow.experiment": _Beside("track.mlflow.uri", ("off",), other=True),

@@ -28,6 +28,8 @@ class ScaleConfig(Section):
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How many times lost workers are replaced before the run fails. A loss after a node's notice that it will be taken
     away is not counted."""
+    max_preemption_failures: Annotated[int, Field(ge=0)] | Literal["off"] = "off"
+    """How many times a run leaves, or loses, nodes after such a notice before it ends; `off`: it never does."""
     wait: Duration = Duration(15, "m")
     """How long a run waits for room: for nodes that the cluster may grow by or has lost, and for what other programs
     use."""

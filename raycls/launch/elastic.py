@@ -19,6 +19,7 @@ from raycls.launch.group import WorkersLostError, run_group
 from raycls.launch.placement import Demand, Nodes, group_size, wait_for_room
 from raycls.launch.records import MOVES
 from raycls.launch.session import Job
+from raycls.launch.wording import plural
 
 __all__ = ["train_in_groups"]
 
@@ -44,7 +45,8 @@ def train_in_groups(
     """Train on as many groups of workers as it takes; returns the last one's result, see `run_group`.
 
     `patient`: whether to wait for nodes that are not there yet; `placing` is called before each group. LaunchError
-    where no room comes, or workers were lost more often than `scale.max_failures` allows, those after a notice apart.
+    where no room comes, or workers were lost more often than `scale.max_failures` allows, those after a notice apart,
+    which `scale.max_preemption_failures` bounds.
     """
     losses, limit, result = _Losses(run), _Limit(), None
     while True:
@@ -72,6 +74,8 @@ def train_in_groups(
         if asked := stop_asked():
             return _stopped(result, asked)
         post({"kind": "moved", "reason": result["reason"], "step": result["step"]})
+        if result["reason"] == "preempted":
+            losses.count_preemption()
 
 
 class _Losses:
@@ -80,7 +84,7 @@ class _Losses:
     def __init__(self, run: Run) -> None:
         self._run = run
         self.any = False
-        self._charged = self._false_starts = 0
+        self._charged = self._preempted = self._false_starts = 0
         self._excused: set[str] = set()
         self._unplaced_since = float("inf")
 
@@ -110,6 +114,7 @@ class _Losses:
         # A notice excuses one loss: a node that goes takes its workers along once.
         if fresh := watch.noticed - self._excused:
             self._excused |= fresh
+            self.count_preemption(error)
             return True
         self._charged += 1
         if self._charged > self._run.scale.max_failures:
@@ -119,6 +124,18 @@ class _Losses:
                 f"{error.what}, and {self._charged - 1} restarts did not help", found=error.found, fix=error.fix
             ) from error
         return True
+
+    def count_preemption(self, error: WorkersLostError | None = None) -> None:
+        """A group left its nodes after a notice, or was lost with `error`. WorkersLostError where that is too often."""
+        self._preempted += 1
+        most = self._run.scale.max_preemption_failures
+        if most != "off" and self._preempted > most:
+            raise WorkersLostError(
+                f"{plural(self._preempted, 'time')} nodes of the run were taken away, "
+                f"and scale.max_preemption_failures is {most}",
+                found=error.found if error else None,
+                fix="raise it, or use nodes that stay; the same command goes on from the newest checkpoint",
+            ) from error
 
 
 class _Limit:

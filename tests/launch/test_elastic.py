@@ -191,6 +191,31 @@ def test_a_preempted_group_goes_on_elsewhere(play: Callable[..., Play]) -> None:
     assert made.sizes == [2, 2]
 
 
+def noticed_and_lost(node: str) -> Group:
+    def group(play: Play, asked: Any, post: Any) -> dict[str, Any]:
+        play.draining = frozenset({node})
+        asked()
+        return lost(play, asked, post)
+
+    return group
+
+
+def test_preemptions_have_a_bound_of_their_own(play: Callable[..., Play]) -> None:
+    def left(play: Play, asked: Any, post: Any) -> dict[str, Any]:
+        return ended("preempted")
+
+    words = ("scale.workers=2", "scale.max_failures=0")
+    groups = (left, noticed_and_lost("one"), left, noticed_and_lost("two"))
+    assert play(2, *groups, whole).train(*words)["state"] == "done"
+    assert play(2, *groups, whole).train(*words, "scale.max_preemption_failures=4")["state"] == "done"
+    for most in range(4):
+        made = play(2, *groups, whole)
+        with pytest.raises(WorkersLostError, match=r"scale\.max_preemption_failures") as caught:
+            made.train(*words, f"scale.max_preemption_failures={most}")
+        assert caught.value.what.startswith(f"{most + 1} time")
+        assert len(made.sizes) == most + 1
+
+
 def test_groups_that_never_begin_are_no_losses_but_have_an_end(play: Callable[..., Play]) -> None:
     made = play(2, *[lost_before_it_began] * 10, whole)
     assert made.train("scale.workers=[1, 2]", "scale.max_failures=0")["state"] == "done"

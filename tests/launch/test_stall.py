@@ -129,6 +129,7 @@ def test_a_run_that_hangs_ends(workers: int, tmp_path: Path) -> None:
     assert ["wait_for_a_train_that_never_comes" in text for text in texts] == [False] * (ranks - 1) + [True]
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_hangs_ends(tmp_path: Path) -> None:
     (tmp_path / "free").touch()
     with raycls(tmp_path, *_command(tmp_path, 0, "6s"), "train.duration=1ep") as command:

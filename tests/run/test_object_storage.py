@@ -118,6 +118,7 @@ def test_an_outage_is_told_once_and_survived(s3: S3) -> None:
     assert f"127.0.0.1:{s3.proxy.port}" in said[0]
 
 
+@pytest.mark.slow
 def test_an_outage_for_good_is_given_up_in_time_and_then_at_once(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endurance, "PATIENCE", 6.0)
     store = Store(s3.uri("runs/x"))
