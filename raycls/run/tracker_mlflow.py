@@ -35,6 +35,9 @@ class Mlflow:
         self._settings = settings
         self._client: Any = MlflowClient(tracking_uri=settings["track"]["uri"])
         self._run = ""
+        self._may_know = False
+        """Whether the server may have points that this process does not know of."""
+        self._asked: set[str] = set()
         self._known: dict[tuple[str, int], float] = {}
 
     def open(self, past: list[dict[str, Any]]) -> dict[str, str]:
@@ -48,16 +51,16 @@ class Mlflow:
             run = client.create_run(experiment, run_name=settings["name"], tags={_ID: settings["id"]})
         else:
             client.update_run(run.info.run_id, status="RUNNING")
+            self._may_know = True
         self._run = run.info.run_id
         self._describe(tags, run.data.params)
-        if past:
-            self._known = self._points_there({name for record in past for name in points(record)})
-            self.send(past)
+        self.send(past)
         return {"url": f"{settings['track']['uri'].rstrip('/')}/#/experiments/{experiment}/runs/{self._run}"}
 
     def send(self, records: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric
 
+        self._ask({_name(name) for record in records for name in points(record)})
         metrics = [
             Metric(_name(name), value, int(record["time"] * 1000), record["step"])
             for record in records
@@ -65,7 +68,14 @@ class Mlflow:
             if not _same(self._known.get((_name(name), record["step"])), value)
         ]
         for some in _parts(metrics, _METRICS):
-            self._log(metrics=some)
+            try:
+                self._log(metrics=some)
+            except RefusedError:
+                raise
+            except Exception:  # it may have arrived all the same
+                self._may_know = True
+                self._asked.clear()
+                raise
 
     def end(self, state: str, summary: dict[str, Any]) -> None:
         from mlflow.entities import RunTag
@@ -115,12 +125,12 @@ class Mlflow:
             self._log(params=some)
         self._log(tags=[RunTag(name, value) for name, value in {**tags, **changed}.items()])
 
-    def _points_there(self, names: set[str]) -> dict[tuple[str, int], float]:
-        found: dict[tuple[str, int], float] = {}
-        for name in sorted(map(_name, names)):
+    def _ask(self, names: set[str]) -> None:
+        """What an earlier start brought of these metrics: it may have got further than what this one goes on from."""
+        for name in sorted(names - self._asked) if self._may_know else []:
             for point in sorted(self._client.get_metric_history(self._run, name), key=lambda each: each.timestamp):
-                found[name, point.step] = point.value
-        return found
+                self._known[name, point.step] = point.value
+            self._asked.add(name)
 
     def _log(self, **what: Any) -> None:
         from mlflow.exceptions import RestException

@@ -78,6 +78,36 @@ def test_a_later_start_goes_on_with_the_same_run(server: StandIn) -> None:
     assert run["status"] == "RUNNING"
 
 
+def test_a_start_from_before_the_first_evaluation_does_not_bring_it_twice(server: StandIn) -> None:
+    evaluation = {"kind": "evaluate", "split": "val", "step": 4, "time": 9.0, "top1": 0.75}
+    first = _tracker(server)
+    first.open([])
+    first.send([_line(3, 0.5), _line(4, 0.25), evaluation])
+    second = _tracker(server)
+    second.open([_line(3, 0.5)])
+    second.send([_line(4, 0.25, 60.0)])
+    second.send([{**evaluation, "time": 70.0}])
+    assert server.points("train/loss") == [(3, 0.5), (4, 0.25)]
+    assert server.points("val/top1") == [(4, 0.75)]
+
+
+def test_lines_whose_answer_was_lost_are_there_once(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = _tracker(server)
+    tracker.open([])
+    tracker.send([_line(1, 0.5)])
+    arrived = tracker._client.log_batch
+
+    def lost(*given: Any, **named: Any) -> None:
+        arrived(*given, **named)
+        raise ConnectionError("cut after it had arrived")
+
+    with monkeypatch.context() as cut, pytest.raises(ConnectionError):
+        cut.setattr(tracker._client, "log_batch", lost)
+        tracker.send([_line(2, 0.25)])
+    tracker.send([_line(2, 0.25), _line(3, 0.125)])
+    assert server.points("train/loss") == [(1, 0.5), (2, 0.25), (3, 0.125)]
+
+
 def test_names_that_mlflow_does_not_know_are_changed(server: StandIn) -> None:
     tracker = _tracker(server, parameters={"model.args.größe (px)": 3, "data.source.args.x": "y" * 9000})
     tracker.open([])
