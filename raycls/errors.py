@@ -6,6 +6,7 @@ cross processes: a worker raises it, the driver prints it.
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 __all__ = [
@@ -114,13 +115,17 @@ def to_json(error: RayclsError) -> dict[str, object]:
     """`error` as a JSON object; `from_json` gives it back."""
     # A kind that is defined elsewhere travels as the nearest one of this module: the exit code stays.
     kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS)
-    return {"kind": kind, **error.to_dict()}
+    number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+    return {"kind": kind, **error.to_dict(), **({"errno": number} if number else {})}
 
 
 def from_json(data: dict[str, object]) -> RayclsError:
     """The error that `to_json` wrote; an unknown kind comes back as `RayclsError`."""
-    fields = {key: value for key, value in data.items() if key != "kind"}
-    return _rebuild(_KINDS.get(str(data.get("kind")), RayclsError), fields)  # type: ignore[arg-type]
+    fields = {key: value for key, value in data.items() if key not in ("kind", "errno")}
+    error = _rebuild(_KINDS.get(str(data.get("kind")), RayclsError), fields)  # type: ignore[arg-type]
+    if isinstance(number := data.get("errno"), int):  # whether it was a full disk decides what a search does
+        error.__cause__ = OSError(number, os.strerror(number))
+    return error
 
 
 def _rebuild(kind: type[RayclsError], fields: dict[str, str | None]) -> RayclsError:

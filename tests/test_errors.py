@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import copy
+import errno
 import importlib
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -74,6 +76,16 @@ def test_goes_through_json(kind: type[RayclsError]) -> None:
         assert type(again) is kind
         assert again.to_dict() == error.to_dict()
         assert again.exit_code == _CODES[kind]
+
+
+def test_the_number_of_the_systems_error_goes_through_json() -> None:
+    """A full disk of a worker is a full disk for the driver."""
+    error = RayclsError("it cannot be written")
+    error.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    cause = from_json(json.loads(json.dumps(to_json(error)))).__cause__
+    assert isinstance(cause, OSError) and cause.errno == errno.ENOSPC
+    error.__cause__ = ValueError("another")
+    assert from_json(to_json(error)).__cause__ is None
 
 
 def test_kinds_of_other_modules_survive() -> None:

@@ -8,11 +8,12 @@ size, so nothing else changes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from contextlib import suppress
 from typing import Any
 
 from raycls.config.schema import Run
-from raycls.errors import LaunchError
+from raycls.errors import LaunchError, RayclsError
 from raycls.launch import session
 from raycls.launch.cluster import Cluster, draining, nodes
 from raycls.launch.group import WorkersLostError, run_group
@@ -20,6 +21,7 @@ from raycls.launch.placement import Demand, Nodes, group_size, wait_for_room
 from raycls.launch.records import MOVES
 from raycls.launch.session import Job
 from raycls.launch.wording import plural
+from raycls.run.folder import RunFolder
 
 __all__ = ["train_in_groups"]
 
@@ -53,7 +55,7 @@ def train_in_groups(
         patient = patient or cluster.grows or result is not None or losses.any
         size = _room(job, run, cluster, stop_asked, post, limit, patient=patient)
         if not size:
-            return _stopped(result, stop_asked())
+            return _stopped(job, result, stop_asked())
         placing()
         post({"kind": "group-size", "workers": size})
         watch = _Watch(run, job.device, size, stop_asked, post, limit, grows=cluster.grows)
@@ -72,10 +74,10 @@ def train_in_groups(
         if result["reason"] not in MOVES:
             return result
         if asked := stop_asked():
-            return _stopped(result, asked)
+            return _stopped(job, result, asked)
         post({"kind": "moved", "reason": result["reason"], "step": result["step"]})
         if result["reason"] == "preempted":
-            losses.count_preemption()
+            losses.count_preemption(watch.noticed | draining())
 
 
 class _Losses:
@@ -113,8 +115,7 @@ class _Losses:
         self._false_starts = 0
         # A notice excuses one loss: a node that goes takes its workers along once.
         if fresh := watch.noticed - self._excused:
-            self._excused |= fresh
-            self.count_preemption(error)
+            self.count_preemption(fresh, error)
             return True
         self._charged += 1
         if self._charged > self._run.scale.max_failures:
@@ -125,8 +126,12 @@ class _Losses:
             ) from error
         return True
 
-    def count_preemption(self, error: WorkersLostError | None = None) -> None:
-        """A group left its nodes after a notice, or was lost with `error`. WorkersLostError where that is too often."""
+    def count_preemption(self, nodes: Set[str], error: WorkersLostError | None = None) -> None:
+        """After a notice of these nodes a group left them, or was lost with `error`: that excuses nothing more.
+
+        Raises WorkersLostError where it was too often.
+        """
+        self._excused |= nodes
         self._preempted += 1
         most = self._run.scale.max_preemption_failures
         if most != "off" and self._preempted > most:
@@ -176,10 +181,15 @@ def _room(
     )
 
 
-def _stopped(result: dict[str, Any] | None, reason: str) -> dict[str, Any]:
+def _stopped(job: Job, result: dict[str, Any] | None, reason: str) -> dict[str, Any]:
     """The end of a run between two groups, or before the first one."""
-    nothing = {"step": 0, "epochs": 0.0, "best": None, "final": None, "seconds": 0.0}
-    return {**(result or nothing), "state": "stopped", "reason": reason}
+    if result is None:
+        step = 0
+        with suppress(RayclsError):
+            step = max(RunFolder(job.folder).steps(), default=0)
+        epochs = step / job.plan["steps_per_epoch"] if step else 0.0
+        result = {"step": step, "epochs": epochs, "best": None, "final": None, "seconds": 0.0}
+    return {**result, "state": "stopped", "reason": reason}
 
 
 class _Watch:

@@ -114,7 +114,7 @@ def _wait(
     while True:
         ended = not thread.is_alive()
         asked = stop_asked()
-        if asked != told and deadline == float("inf"):
+        if asked != told and (outcome is None or outcome["kind"] != "error"):
             told = asked
             mailbox.stop.remote(asked)
             if asked not in MOVES:
@@ -191,6 +191,7 @@ def _trainer(
             storage_path=job.folder,
             failure_config=ray_train.FailureConfig(
                 max_failures=scaling.replaced,
+                max_preemption_failures=-1 if scaling.replaced else 0,
                 controller_failure_limit=_CONTROLLER_RETRIES if scaling.replaced else 0,
             ),
         ),

@@ -9,8 +9,8 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from raycls.launch.search_plan import Search, open_search
 from raycls.launch.search_room import Room
 from raycls.launch.search_wording import end_text, search_lines, start_text, stop_text
 from raycls.launch.trainer import SIGNALS, StopRequest, connecting, device_of
+from raycls.launch.wording import plural
 from raycls.report.search import plots
 from raycls.search.board import Move, Task
 from raycls.search.confirm import pair
@@ -119,6 +120,7 @@ class _Play:
         if plan.interrupted and not self.board.is_played:
             self.ledger.pause(plan.interrupted)
             return
+        self._refuse_forgotten(trial.id for trial in self.board.searched)
         if self.board.over == "failed":
             raise _all_failed(plan)
         self.ledger.end_search(self.board.over)
@@ -142,8 +144,10 @@ class _Play:
             # Where a target was reached, every trial was told to stop: those that confirm are not meant.
             self.confirming, self.told, self.mailbox = True, "", make_mailbox()
             self.display.event(f"training the best {len(chosen)} on {seeds} seeds each, for the test split")
+            meant = [task.trial for task in left]
             self._tune(lambda: left.pop(0) if left else None)
             self._refuse_full_storage()
+            self._refuse_forgotten(meant)
 
     def _tune(self, take: Callable[[], Task | None]) -> None:
         from ray import tune
@@ -167,7 +171,7 @@ class _Play:
             self.groups,
             tick=self._tick,
             changed=self._changed,
-            interrupted=lambda: bool(plan.interrupted),
+            interrupted=lambda: bool(plan.interrupted or self.full),
             donated=self._donated,
             full=self._is_full,
             most=self.room.most,
@@ -211,7 +215,7 @@ class _Play:
         budget = self.plan.budget_seconds
         if budget and not self.plan.interrupted and self.ledger.seconds + time.monotonic() - self.began >= budget:
             self.plan.interrupted = "budget"
-        self.plan.interrupted = self.plan.interrupted or self.stop.asked()
+        self.plan.interrupted = self.stop.asked() or self.plan.interrupted  # a signal is in more of a hurry
         self.room.ask(confirming=self.confirming)
         if not self._leaving():
             return
@@ -233,11 +237,24 @@ class _Play:
 
     def _refuse_full_storage(self) -> None:
         if self.full:
+            with suppress(RayclsError):  # no room for this line either
+                self.ledger.pause("full")
             raise LaunchError(
                 "the run folders of the trials cannot be written, so the search was stopped",
                 where=self.plan.trials,
                 found=self.full,
                 fix="make room there; then the same command goes on with the search",
+            )
+
+    def _refuse_forgotten(self, names: Iterable[str]) -> None:
+        """Tune gives a trial up without a word where its process cannot be used again."""
+        left = [name for name in names if self.ledger.trials[name].state == "running"]
+        if left and not self._leaving():
+            raise LaunchError(
+                f"{plural(len(left), 'trial')} did not come to an end, and nothing runs any more",
+                where=self.plan.trials,
+                found=", ".join(left),
+                fix="the same command goes on with them",
             )
 
     def _started(self, task: Task) -> str:

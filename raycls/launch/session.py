@@ -242,7 +242,7 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     for attempt in folder.attempts()[-1:]:
         _warn_of_changes(attempt, here, job, world, warn)
     attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here)
-    unevaluated = state is not None and bool(state.trees["train"]["unevaluated"])
+    unevaluated = state is not None and bool(state.trees["train"].get("unevaluated"))
     begun = {"step": step, "unevaluated": unevaluated, "attempt": attempt, "precision": precision}
     world.post({"kind": "start", "workers": world.size, **begun})
     return begun

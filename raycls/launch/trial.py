@@ -159,13 +159,13 @@ class TrialProcess(tune.Trainable):
         return self._talk.next()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        if not self._end():
-            return False
+        # Tune would forget the next trial if this one were given up; one that hangs ends by its own stall watch.
+        self._end(None)
         self._begin(new_config)
         return True
 
     def cleanup(self) -> None:
-        self._end()
+        self._end(_LEAVING)
         self._watch.close()
         gc.unfreeze()
 
@@ -181,12 +181,11 @@ class TrialProcess(tune.Trainable):
             daemon=True,
         )
 
-    def _end(self) -> bool:
-        """Stop the trial where it still runs; whether it is gone."""
+    def _end(self, seconds: float | None) -> None:
+        """Stop the trial where it still runs, and wait for it, that long at most."""
         self._talk.stop(STOPPED)
         if self._thread.ident:
-            self._thread.join(_LEAVING)
-        return not self._thread.is_alive()
+            self._thread.join(seconds)
 
 
 def _run(task: Task, donor: dict[str, Any] | None, shared: Shared, talk: _Talk, asked: Callable[[], str]) -> None:

@@ -81,8 +81,13 @@ class Lease:
         if self._rivals():
             return False
         self._name, self._beats = f"{_FOLDER}/{uuid4().hex}.json", 0
-        self._sign(self._store)
-        if self._rivals():
+        try:
+            self._sign(self._store)
+            rivals = self._rivals()
+        except CheckpointError:
+            self._take_back()
+            raise
+        if rivals:
             self._store.delete(self._name)
             self._name = ""
             time.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - the next try must not be that of the other one again
@@ -109,15 +114,30 @@ class Lease:
         return f"{who}, for {minutes:.0f} minutes, to {claim.get('purpose')}"
 
     def release(self) -> None:
-        """Give the folder back. A storage that is away keeps a claim that soon counts as dead."""
+        """Give the folder back. Where the storage is away, the claim goes when it is back, or with this process."""
         if not self._name or os.getpid() != self._process:
             return
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-        with suppress(CheckpointError):
-            self._store.hasty().delete(self._name)
-        self._name = ""
+        self._take_back()
+
+    def _take_back(self) -> None:
+        """Take the claim away, now or later: of a process of this machine it counts for as long as that lives."""
+        store, name, self._name = self._store.hasty(), self._name, ""
+
+        def is_gone() -> bool:
+            with suppress(CheckpointError):
+                store.delete(name)
+                return True
+            return False
+
+        def later() -> None:
+            while not is_gone():
+                time.sleep(BEAT)
+
+        if not is_gone():
+            threading.Thread(target=later, name="raycls-lease-end", daemon=True).start()
 
     def _renew(self) -> None:
         store = self._store.hasty()

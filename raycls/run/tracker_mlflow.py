@@ -67,14 +67,13 @@ class Mlflow:
             for name, value in points(record).items()
             if not _same(self._known.get((_name(name), record["step"])), value)
         ]
-        for some in _parts(metrics, _METRICS):
+        for number, some in enumerate(_parts(metrics, _METRICS)):
             try:
                 self._log(metrics=some)
-            except RefusedError:
-                raise
-            except Exception:  # it may have arrived all the same
-                self._may_know = True
-                self._asked.clear()
+            except Exception as error:
+                if number or not isinstance(error, RefusedError):  # some of them may have arrived
+                    self._may_know = True
+                    self._asked.clear()
                 raise
 
     def end(self, state: str, summary: dict[str, Any]) -> None:

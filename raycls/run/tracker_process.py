@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ _ORPHAN_SECONDS = 30.0
 
 def main() -> None:
     os.nice(5)  # the training comes first
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_follow, args=(int(sys.argv[1]),), daemon=True).start()
     lines, say = _line_to_the_run()
     settings = json.loads(lines.readline() or "{}")
     if not settings:
@@ -78,7 +79,7 @@ def _read(lines: TextIO, inbox: queue.Queue[Record | None]) -> None:
 
 
 def _follow(run: int) -> None:
-    """End this process some time after that of the run, whatever hangs here."""
+    """End this process some time after that of the run, whatever hangs here; the run may be gone already."""
     while os.getppid() == run:
         time.sleep(1)
     time.sleep(_ORPHAN_SECONDS)

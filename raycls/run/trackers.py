@@ -178,6 +178,7 @@ class _Tracker:
                 self._queue.put_nowait(item)
             except queue.Full:  # it hangs, and is ended without a word
                 self._down = True
+                break
 
     def end(self, deadline: float, *, tell: bool) -> None:
         """Wait for the process to end by itself, then make it."""
@@ -194,6 +195,8 @@ class _Tracker:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             self._listener.join(1.0)
+        with suppress(queue.Full):  # where the feeding thread waits for a line still
+            self._queue.put_nowait(None)
         if tell and (self._delivered < self._given or not self._ended):
             self._tell_of_loss()
         self._errors.close()
@@ -257,7 +260,7 @@ def _identity(folder: RunFolder) -> str:
 
 def _start(errors: Any) -> subprocess.Popen[bytes]:
     # -P: a folder `wandb` in the working directory must not hide the package
-    words = [sys.executable, "-P", "-m", "raycls.run.tracker_process"]
+    words = [sys.executable, "-P", "-m", "raycls.run.tracker_process", str(os.getpid())]
     home = str(Path(raycls.__file__).parents[1])
     paths = os.pathsep.join(path for path in (home, os.environ.get("PYTHONPATH", "")) if path)
     return subprocess.Popen(

@@ -100,7 +100,7 @@ class TrainState:
         self.step, self.elapsed = values["step"], values["elapsed"]
         self.best, self.last = values["best"], values["last"]
         self.skipped_in_a_row, self.finished = values["skipped_in_a_row"], values["finished"]
-        self.unevaluated = values["unevaluated"]
+        self.unevaluated = values.get("unevaluated", False)
         self.meter = Meter(**values["meter"])
         self.plateau.load_state_dict(values["plateau"])
         self.early_stop.load_state_dict(values["early_stop"])

@@ -39,7 +39,7 @@ class StandIn:
         """(step, value) of a metric of the only run, in the order of their arrival."""
         return [(int(m["step"]), float(m["value"])) for m in self.only_run()["metrics"] if m["key"] == name]
 
-    def until(self, happened: Any, seconds: float = 60.0) -> None:
+    def until(self, happened: Any, seconds: float = 150.0) -> None:
         end = time.monotonic() + seconds
         while not happened():
             assert time.monotonic() < end, f"it did not happen within {seconds:g} s; asked: {self.asked[-5:]}"
@@ -115,8 +115,9 @@ def standing_in(stand_in: StandIn | None = None, *, fault: str = "") -> Iterator
             body = json.loads(self.rfile.read(length) or b"{}") if length else {}
             address = urlsplit(self.path)
             body |= {name: values[0] for name, values in parse_qs(address.query).items()}
+            if told.fault:
+                told.asked.append(told.fault)
             if told.fault == "hang":
-                told.asked.append("hung")
                 told.released.wait()
                 self.close_connection = True
                 return
@@ -136,6 +137,7 @@ def standing_in(stand_in: StandIn | None = None, *, fault: str = "") -> Iterator
 
     server = ThreadingHTTPServer(("127.0.0.1", told.port), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *given: None  # who asked may have been killed
     told.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from raycls.launch.cluster import Cluster
 from raycls.launch.elastic import train_in_groups
 from raycls.launch.group import WorkersLostError
 from raycls.launch.session import Job
+from raycls.run.folder import RunFolder
 
 Group = Callable[["Play", Callable[[], str], Callable[[dict[str, Any]], None]], dict[str, Any]]
 
@@ -39,7 +41,7 @@ class Play:
     def train(self, *overrides: str) -> dict[str, Any]:
         words = ["data.source.name=digits", "data.executor=inline", "scale.resize_every=0.001s", *overrides]
         run = load_text("", "run.yaml", [word for word in words if "resize" not in word or "[" in str(overrides)]).run
-        job = Job({}, "folder", {}, None, "cpu", "exact", "inline", ".", "")  # type: ignore[arg-type]
+        job = Job({}, "folder", {"steps_per_epoch": 100}, None, "cpu", "exact", "inline", ".", "")  # type: ignore[arg-type]
         cluster = Cluster(False, "", {}, "logs")
         return train_in_groups(job, run, cluster, lambda: self.stop, self.posts.append)
 
@@ -191,6 +193,19 @@ def test_a_preempted_group_goes_on_elsewhere(play: Callable[..., Play]) -> None:
     assert made.sizes == [2, 2]
 
 
+def test_a_notice_that_was_left_for_excuses_nothing_more(play: Callable[..., Play]) -> None:
+    def left(play: Play, asked: Any, post: Any) -> dict[str, Any]:
+        play.draining = frozenset({"node"})  # for two minutes, on most clouds
+        return ended("preempted")
+
+    def crashed(play: Play, asked: Any, post: Any) -> dict[str, Any]:
+        asked()
+        return lost(play, asked, post)
+
+    with pytest.raises(WorkersLostError, match="gone"):
+        play(2, left, crashed, whole).train("scale.workers=2", "scale.max_failures=0")
+
+
 def noticed_and_lost(node: str) -> Group:
     def group(play: Play, asked: Any, post: Any) -> dict[str, Any]:
         play.draining = frozenset({node})
@@ -241,13 +256,20 @@ def test_a_signal_between_two_groups(play: Callable[..., Play]) -> None:
     assert (result["state"], result["reason"], result["step"]) == ("stopped", "sigterm", 7)
 
 
-def test_a_signal_while_nodes_are_waited_for(play: Callable[..., Play]) -> None:
+def test_a_signal_while_nodes_are_waited_for(
+    play: Callable[..., Play], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for step in (100, 250):
+        RunFolder("folder").write_json(f"checkpoints/step-{step:08d}/manifest.json", {})
+
     def gone(play: Play, asked: Any, post: Any) -> dict[str, Any]:
         play.cpus, play.stop = 0, "sigint"
         return lost(play, asked, post)
 
     result = play(1, gone).train("scale.workers=[1, 2]", "data.executor=ray")
     assert (result["state"], result["reason"]) == ("stopped", "sigint")
+    assert (result["step"], result["epochs"]) == (250, 2.5)  # what is told to go on from
 
 
 def test_a_signal_has_the_last_word(play: Callable[..., Play]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from harness.processes import start
 from harness.runs import Foreign
 
 from raycls.config.duration import Duration
-from raycls.errors import LaunchError
+from raycls.errors import LaunchError, to_json
 from raycls.launch.cluster import Cluster
 
 _SCRIPT = r"""
@@ -78,3 +79,24 @@ def test_collectives_wait_longer_than_the_watch_for_progress() -> None:
 
     assert _collective_seconds(Duration(30, "m")) > 1800
     assert _collective_seconds("off") > 7 * 86400
+
+
+def test_a_signal_does_not_take_back_that_a_failed_group_is_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that looks for its orders between the two would wait in a collective for ever."""
+    from raycls.launch import group
+    from raycls.launch.group import ABORT
+
+    told: list[str] = []
+    failed = {"kind": "error", "error": to_json(LaunchError("it failed"))}
+    taken = iter([[failed], *[[]] * 5])
+    mailbox = SimpleNamespace(
+        stop=SimpleNamespace(remote=told.append), take=SimpleNamespace(remote=lambda seconds: next(taken))
+    )
+    thread = SimpleNamespace(is_alive=lambda: told.count(ABORT) < 1 or next(lives))
+    lives = iter([True, True, False])
+    monkeypatch.setattr(group, "_GRACE", 0.0)
+    monkeypatch.setattr(group.ray, "get", lambda value: value)
+    asked = lambda: "sigint" if ABORT in told else ""  # noqa: E731
+    outcome = group._wait(thread, mailbox, asked, lambda record: None, None)  # type: ignore[arg-type]
+    assert outcome == failed
+    assert told == [ABORT]

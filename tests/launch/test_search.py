@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ search:
   scheduler: {name: none}
   space: {optim.lr: [0.1, 0.2, 0.3]}
 """
-Event = Callable[[Any, str], None]
+Event = Callable[[Any, str], str | None]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,9 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Playing(searching._Play):  # pyright: ignore[reportPrivateUsage]
-    """Every trial ends with its number as its value. `happens` is called before each and after the last one."""
+    """Every trial ends with its number as its value. `happens` is called before each and after the last one; what it
+    is to forget, it forgets.
+    """
 
     happens: Event = staticmethod(lambda play, when: None)
 
@@ -53,12 +56,13 @@ class Playing(searching._Play):  # pyright: ignore[reportPrivateUsage]
         self.plan, self.stop, self.display = plan, stop, display
         self.board, self.ledger = plan.board, plan.board.ledger
         self.room = SimpleNamespace(wait=lambda stopped: True, text="1 at a time")
-        self.full = ""
+        self.full, self.confirming = "", False
         self.cluster, self.device, self.dashboard = Cluster(True, "local", {}, ""), "cpu", ""
 
     def _tune(self, take: Callable[[], Task | None]) -> None:
         while not self.plan.interrupted and not self.full and (task := take()) is not None:
-            Playing.happens(self, task.trial)
+            if Playing.happens(self, task.trial) == "forget it":
+                continue
             if self.plan.interrupted or self.full:
                 break
             self.board.judge(task.trial, step=12, epoch=4, seconds=1, values={"top1": task.number / 10})
@@ -135,6 +139,30 @@ def test_a_full_disk_stops_the_search_and_blames_no_trial(monkeypatch: pytest.Mo
     assert "no space left" in str(raised.value) and "the same command goes on" in str(raised.value)
     outcome, _ = play(monkeypatch, nothing)
     assert (outcome.exit_code, outcome.best) == (0, "0002")
+
+
+def test_a_trial_that_tune_gave_up_is_told_and_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LaunchError, match="1 trial did not come to an end") as raised:
+        play(monkeypatch, lambda play, now: "forget it" if now == "0001" else None)
+    assert raised.value.found == "0001"
+    outcome, _ = play(monkeypatch, nothing)
+    assert (outcome.exit_code, outcome.best) == (0, "0002")
+
+
+def test_a_signal_after_the_end_of_the_budget_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves evaluations too, which may take longer than whoever sends it waits."""
+    told: list[str] = []
+
+    def event(play: Any, now: str) -> None:
+        if now == "0002":
+            play.plan.interrupted, play.told = "budget", "search"
+            play.mailbox = SimpleNamespace(stop=SimpleNamespace(remote=told.append))
+            play.room.ask = lambda confirming: None
+            play.stop._signalled(signal.SIGTERM, None)
+            play._tick()
+
+    outcome, _ = play(monkeypatch, event)
+    assert (outcome.state, outcome.exit_code, told) == ("stopped", 143, ["sigterm"])
 
 
 def test_an_error_of_ours_is_found_in_what_tune_makes_of_it() -> None:

@@ -29,6 +29,7 @@ def test_only_the_stem_differs_from_torchvision() -> None:
 
 
 def test_dropout_zeroes_pooled_features() -> None:
+    torch.manual_seed(0)
     model = resnet18_cifar(10, dropout=0.5)
     seen: list[torch.Tensor] = []
     model.fc.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))

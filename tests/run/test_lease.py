@@ -72,7 +72,8 @@ def test_of_two_that_claim_at_once_at_most_one_holds(s3: S3) -> None:
             one.release()
 
 
-def test_the_claim_of_a_killed_process_of_this_machine_is_void(s3: S3) -> None:
+def test_the_claim_of_a_killed_process_of_this_machine_is_void(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "SILENCE", 60.0)
     with subprocess.Popen([sys.executable, "-c", HOLD, s3.uri("runs/x")], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "held\n"
@@ -82,7 +83,7 @@ def test_the_claim_of_a_killed_process_of_this_machine_is_void(s3: S3) -> None:
             process.send_signal(signal.SIGKILL)
     began = time.monotonic()
     with Lock(RunFolder(s3.uri("runs/x")), "train"):
-        assert time.monotonic() - began < 1.4
+        assert time.monotonic() - began < 30
 
 
 def test_another_machine_that_is_silent_is_dead_and_one_that_beats_is_not(
@@ -119,13 +120,21 @@ def test_another_machine_that_is_silent_is_dead_and_one_that_beats_is_not(
 
 def test_a_holder_whose_claim_was_taken_away_knows_it(s3: S3) -> None:
     with Lock(RunFolder(s3.uri("runs/x")), "train") as held:
-        for name in s3.objects("runs/x/lock/"):
-            s3.client.delete_object(Bucket="bucket", Key=f"runs/x/lock/{name}")
         end = time.monotonic() + 20
         while held.error is None:
             assert time.monotonic() < end
+            for name in s3.objects("runs/x/lock/"):  # it may be signing this moment
+                s3.client.delete_object(Bucket="bucket", Key=f"runs/x/lock/{name}")
             time.sleep(0.05)
         assert isinstance(held.error, LaunchError) and "taken over" in str(held.error)
+
+
+def test_a_claim_that_an_outage_kept_goes_when_the_storage_is_back(s3: S3) -> None:
+    with Lock(RunFolder(s3.uri("runs/x")), "train"):
+        s3.proxy.stop()
+    s3.proxy.start()
+    with Lock(RunFolder(s3.uri("runs/x")), "train", timeout=20):  # this process lives: its claim would count
+        pass
 
 
 def test_an_outage_alone_does_not_take_the_claim_away(s3: S3) -> None:

@@ -53,7 +53,7 @@ def test_a_wait_is_told_once_and_names_the_holder(folder: RunFolder, monkeypatch
     monkeypatch.setattr("raycls.run.lock._PATIENCE", 0.1)
     said: list[str] = []
     with Lock(folder, "train"), pytest.raises(LaunchError):
-        Lock(folder, "train", timeout=0.5, say=said.append).acquire()
+        Lock(folder, "train", timeout=2, say=said.append).acquire()
     assert len(said) == 1
     assert f"process {os.getpid()} on " in said[0]
     Lock(folder, "train", timeout=0.5, say=said.append).acquire()
@@ -123,8 +123,8 @@ def test_waits_for_the_holder(folder: RunFolder) -> None:
     first = Lock(folder, "train")
     first.acquire()
     timer = threading.Timer(0.3, first.release)
-    timer.start()
     started = time.monotonic()
+    timer.start()
     with Lock(folder, "train", timeout=30):
         assert 0.25 < time.monotonic() - started < 20
     timer.join()

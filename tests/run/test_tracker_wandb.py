@@ -145,7 +145,7 @@ def test_nobody_is_told_but_the_host_that_was_named(mode: str, tmp_path: Path, m
 
 def _assert_no_core() -> None:
     """W&B's core follows the process that started it."""
-    left = [process for process in psutil.process_iter() if process.name() == "wandb-core"]
+    left = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "wandb-core"]
     for process in left:
         with suppress(psutil.NoSuchProcess):  # it goes while it is looked at
             if process.environ().get("PYTEST_CURRENT_TEST") == os.environ.get("PYTEST_CURRENT_TEST"):

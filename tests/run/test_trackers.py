@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import signal
 import sys
 import time
@@ -93,7 +94,7 @@ def test_down_at_the_start_and_back_later(tmp_path: Path) -> None:
         pass
     said: list[str] = []
     trackers = _open(tmp_path, server.uri, said)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 150
     step = 0
     while not said:
         assert time.monotonic() < end
@@ -103,8 +104,9 @@ def test_down_at_the_start_and_back_later(tmp_path: Path) -> None:
     with standing_in(server):
         server.until(lambda: server.runs and len(server.points("train/loss")) == step)
         server.fault = "500"
+        server.asked.clear()
         trackers.write(_line(step + 1))
-        server.until(lambda: server.fault == "500" and server.asked)
+        server.until(lambda: server.asked)
     with standing_in(server):  # it was gone in between
         trackers.write(_line(step + 2))
         server.until(lambda: len(server.points("train/loss")) == step + 2)
@@ -126,6 +128,7 @@ def test_no_answer_costs_a_run_no_time(
     """Not where the queue is full either. The end waits for a moment, and says what is lost."""
     monkeypatch.setattr(module, "_END_SECONDS", 3.0)
     monkeypatch.setattr(module, "_QUEUE", 500)
+    monkeypatch.setitem(module.ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # or it says so on a busy machine
     said: list[str] = []
     with standing_in(fault=fault) as server:
         trackers = _open(tmp_path, server.uri, said)
@@ -139,7 +142,7 @@ def test_no_answer_costs_a_run_no_time(
         trackers.end("FINISHED", {})
         assert time.monotonic() - began < 6
     assert "log lines did not arrive; history.jsonl has all of them" in said[-1]
-    assert said[-1].startswith("warning: MLflow: 20")
+    assert re.match(r"warning: MLflow: 2\d{4} of 2\d{4} log lines", said[-1])
     assert len(said) == (2 if fault == "500" else 1)
     assert _children() == []
     assert capfd.readouterr() == ("", "")
@@ -167,6 +170,7 @@ def test_the_process_of_a_tracker_is_killed(tmp_path: Path) -> None:
         trackers = _open(tmp_path, server.uri, said)
         trackers.write(_line(1))
         server.until(lambda: server.runs and server.points("train/loss"))
+        server.until(lambda: trackers._trackers[0]._delivered == 1)  # pyright: ignore[reportPrivateUsage]
         _children()[0].kill()
         time.sleep(0.5)
         trackers.write(_line(2))
@@ -192,7 +196,7 @@ time.sleep(300)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("fault", ["", "hang"])
+@pytest.mark.parametrize("fault", ["", "hang", "hang before it asks"])
 def test_the_run_is_killed(fault: str, tmp_path: Path) -> None:
     """Its tracker brings what it was given, notes the end as KILLED, and is gone; so it is where nobody answers."""
     if fault:
@@ -201,11 +205,11 @@ def test_the_run_is_killed(fault: str, tmp_path: Path) -> None:
             "    import time\n    sleep, time.sleep = time.sleep, lambda s: sleep(min(s, 1))\n"
         )
     words = [sys.executable, "-c", _RUN, str(tmp_path / "run"), "", str(Path(__file__).parents[1])]
-    with standing_in(fault=fault) as server:
+    with standing_in(fault=fault.partition(" ")[0]) as server:
         words[4] = server.uri
         with start(words, tmp_path, env={"PYTHONPATH": str(tmp_path)}) as command:
             command.until(lambda: "written" in command.stdout and len(command.processes()) == 2)
-            if fault:
+            if "before" not in fault:
                 server.until(lambda: server.asked)
             command.process.send_signal(signal.SIGKILL)
             command.assert_gone(40)
