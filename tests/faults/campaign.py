@@ -45,13 +45,14 @@ from raycls.run.folder import RunFolder
 
 __all__ = ["FAULTS", "Bed", "Round", "bed", "play"]
 
-FAULTS = ("worker", "segfault", "node", "store", "driver", "notice", "pause", "freeze", "cut")
+FAULTS = ("worker", "segfault", "node", "store", "driver", "notice", "late", "pause", "freeze", "cut")
 """A worker is killed, or its memory access fails; a node is killed, or only its raylet, in which its object store is;
-the driver is killed and started again; a node has a notice and goes 10 seconds later; all processes of a node stand
-still for 5 seconds, or for good; its network is cut, and healed when the run has recovered."""
+the driver is killed and started again; a node has a notice and goes 10 seconds later, or after one, too soon for a
+checkpoint; all processes of a node stand still for 5 seconds, or for good; its network is cut, and healed when the run
+has recovered."""
 _NODES = 2
 _EPOCHS = 5
-_DEADLINE, _PAUSE = 10, 5
+_DEADLINES, _PAUSE = {"notice": 10, "late": 1}, 5
 _PATIENCE = 400.0
 
 
@@ -110,13 +111,13 @@ class Bed:
         every = [process for _, node in self.nodes.values() for process in node.processes()]
         return titled(every, "ray::RayTrainWorker")
 
-    def notify(self, number: int) -> None:
-        """The node is told that it has ten seconds left."""
+    def notify(self, number: int, seconds: int) -> None:
+        """The node is told how much time it has left."""
         name = state(self.cluster.environment)["nodes"][f"node-{number}"]
         words = [str(Path(sys.executable).with_name("ray")), "drain-node"]
         words += ["--address", self.cluster.environment["RAY_ADDRESS"], "--node-id", name]
         words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "campaign"]
-        words += ["--deadline-remaining-seconds", str(_DEADLINE)]
+        words += ["--deadline-remaining-seconds", str(seconds)]
         subprocess.run(words, env=self.site.environment(self.cluster), check=True, capture_output=True, timeout=120)
 
 
@@ -177,9 +178,9 @@ def _strike(made: Bed, fault: str, command: Command) -> Callable[[], None]:
         return lambda: made.lose(number)
     elif fault == "driver":
         command.kill()
-    elif fault == "notice":
-        made.notify(number)
-        taken = threading.Timer(_DEADLINE, made.lose, [number])
+    elif fault in _DEADLINES:
+        made.notify(number, _DEADLINES[fault])
+        taken = threading.Timer(_DEADLINES[fault], made.lose, [number])
         taken.start()
         return taken.join
     elif fault in ("pause", "freeze"):
