@@ -152,6 +152,8 @@ def play(made: Bed, fault: str, name: str, *, elastic: bool) -> Round:
             after = _strike(made, fault, command)
             if fault == "driver":
                 command = start(f"{name}-again")
+            if fault == "late":  # until the node went, the run went on
+                struck, round_.step = time.monotonic(), site.step(name)
             command.until(lambda: site.step(name) > round_.step and _is_new(site, name, round_), _PATIENCE)
             round_.seconds = time.monotonic() - struck
             after()
@@ -182,7 +184,9 @@ def _strike(made: Bed, fault: str, command: Command) -> Callable[[], None]:
         made.notify(number, _DEADLINES[fault])
         taken = threading.Timer(_DEADLINES[fault], made.lose, [number])
         taken.start()
-        return taken.join
+        if fault == "notice":
+            return taken.join
+        taken.join()
     elif fault in ("pause", "freeze"):
         still = made.nodes[number][1].processes()
         for process in still:
