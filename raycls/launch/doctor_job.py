@@ -57,15 +57,16 @@ def examine_there(
     jobs.refuse_other_ray(dashboard, same=False, say=say)
     say(f"{jobs.sending(submission)}: job {submission.name} on {dashboard.address}")
     said: list[str] = []
-    ended = False
+    follower, ended = Follower(dashboard, submission.name, said.append, say), False
     try:
         jobs.send(dashboard, submission)
-        found = within(in_all, Follower(dashboard, submission.name, said.append, say).run)
+        found = within(in_all, follower.run)
         ended = True
     except TimeoutError as error:
         raise _without_rows(dashboard, submission.name, f"it is still under way after {in_all:g} s", said) from error
     finally:
         if not ended:
+            follower.closed = True
             with suppress(Exception):
                 within(_STOPPING, dashboard.client.stop_job, submission.name)
     rows = from_json("".join(said))

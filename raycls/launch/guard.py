@@ -27,7 +27,8 @@ _PROC = "/proc"
 def guarded(folder: str) -> Iterator[None]:
     """Guard the Ray that is started in the block and keeps its files in `folder`.
 
-    Where the block is left, nothing is killed or removed. Without /proc (not Linux) there is no guard.
+    Where the block is left, Ray has a second to end, and agents that stay are killed: they would complain for a minute
+    that they are alone. Nothing is removed then. Without /proc (not Linux) there is no guard.
     """
     if not os.path.isdir(f"{_PROC}/self"):
         yield
@@ -57,7 +58,8 @@ def guarded(folder: str) -> Iterator[None]:
 
 def _watch(folder: str) -> None:
     if sys.stdin.buffer.read(1):
-        return  # the block was left
+        _end_agents(folder)
+        return
     quiet = 0
     while quiet < 3:  # what is being started right now shows up a moment later
         left = _marked(folder)
@@ -69,6 +71,27 @@ def _watch(folder: str) -> None:
         quiet = 0 if left else quiet + 1
         time.sleep(0.1)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_agents(folder: str) -> None:
+    """Of what has the mark, only Ray's own programs: trackers have it too, and end by themselves."""
+    end = time.monotonic() + 1.0
+    while left := [process for process in _marked(folder) if folder in _command(process)]:
+        if time.monotonic() > end:
+            for process in left:
+                try:
+                    os.kill(process, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        time.sleep(0.05)
+
+
+def _command(process: int) -> str:
+    try:
+        with open(f"{_PROC}/{process}/cmdline", "rb") as file:
+            return file.read().decode(errors="replace")
+    except OSError:  # ended meanwhile
+        return ""
 
 
 def _marked(folder: str) -> list[int]:

@@ -36,14 +36,16 @@ class Follower:
     """Characters of the log that were written."""
     silent_since: float | None = None
     """Since when nobody answers, in seconds of the monotonic clock."""
+    closed: bool = False
+    """Set by another thread that waits for `run` no longer: it ends with a LaunchError soon."""
 
     def run(self) -> JobDetails:
         """Write the log until the job has ended; what is known of it then.
 
-        Raises LaunchError where nobody answers for `_PATIENCE` seconds. The server always sends a log from its
-        beginning: after a break what was written before is left out.
+        Raises LaunchError where nobody answers for `_PATIENCE` seconds, or it was `closed`. The server always sends a
+        log from its beginning: after a break what was written before is left out.
         """
-        while True:
+        while not self.closed:
             broken = asyncio.run(self._stream())
             try:
                 found = self.dashboard.client.get_job_info(self.job)
@@ -60,6 +62,7 @@ class Follower:
                 elif time.monotonic() - self.silent_since > _PATIENCE:
                     raise self._lost(error) from error
             time.sleep(_PAUSE)
+        raise LaunchError("the log of the job is followed no longer", where=self.dashboard.address)
 
     async def _stream(self) -> str:
         """Write what comes until the connection ends; the reason where it broke."""

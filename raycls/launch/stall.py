@@ -57,16 +57,19 @@ class Stall:
         self._seconds = (timeout.seconds or 0.0) if isinstance(timeout, Duration) else 0.0
         self._timeout = timeout
         self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="raycls-stall", daemon=True)
 
     def __enter__(self) -> Self:
         if self._seconds:
-            threading.Thread(target=self._watch, name="raycls-stall", daemon=True).start()
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed.set()
+        if self._thread.ident and self._thread is not threading.current_thread():
+            self._thread.join(1.0)  # it may be writing to a storage that hangs
 
     def _watch(self) -> None:
         looked = time.monotonic()

@@ -215,8 +215,13 @@ class Lost(_Unsaved, Callback):
         self._say(f"trial {name} was lost with its process or node; it goes on from its newest checkpoint")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """It was lost once too often: a failed trial."""
+        """It was lost once too often: a failed trial. Or its process was lost before it began, which Tune does not try
+        again.
+        """
         name = self._left(trial)
+        if trial.should_recover():
+            self._board.again(name)
+            return
         known = self._board.ledger.trials[name]
         lost = "its process or node was lost, more often than search.max_failures allows"
         reason = str(trial.get_error() or "").strip().splitlines()

@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from raycls.errors import RayclsError
 from raycls.run import history
 from raycls.run.folder import RunFolder
 from raycls.run.tracker_pump import Destination, Record, pump
@@ -39,6 +41,8 @@ def main() -> None:
     inbox: queue.Queue[Record | None] = queue.Queue(_WAITING)
     threading.Thread(target=_read, args=(lines, inbox), daemon=True).start()
     held = _alone(settings)
+    if _is_late(settings):
+        return
     pump(_destination(settings), lambda: _past(settings), inbox, say)
     if held is not None:
         held.close()
@@ -62,6 +66,15 @@ def _alone(settings: dict[str, Any]) -> BinaryIO | None:
         except OSError:  # a file system without locks
             break
     return file
+
+
+def _is_late(settings: dict[str, Any]) -> bool:
+    """Whether a later start was faster, which brings what this one would and says how the run ended."""
+    if os.getppid() == int(sys.argv[1]):
+        return False
+    with suppress(RayclsError):
+        return any(start.attempt > settings["attempt"] for start in RunFolder(settings["folder"]).attempts())
+    return False
 
 
 def _read(lines: TextIO, inbox: queue.Queue[Record | None]) -> None:

@@ -148,6 +148,12 @@ class Board:
         )
         return Task(name, number, chosen)
 
+    def again(self, name: str) -> None:
+        """Put a trial at the end of the queue whose process was lost before it began."""
+        trial = self.ledger.trials[name]
+        if trial.phase == "search":
+            self._waiting.append(self._task(trial))
+
     def judge(self, name: str, *, step: int, epoch: float, seconds: float, values: Mapping[str, float]) -> Move:
         """Take an evaluation of a trial into the ledger and decide about it. One that is known gets its old answer, and
         one of a trial that was stopped, or has ended, is too late: it is told to stop, and the others never hear of it.

@@ -158,7 +158,7 @@ def test_exception_in_a_model_is_shown_with_the_place_of_the_logs(pictures: Site
     more = ("data.batch_size=2", "scale.workers=1", "scale.max_failures=0", "evaluate.every=off")
     began = time.monotonic()
     with pictures.raycls(*words, *more, name="breaks") as command:
-        assert command.wait(120) == 1, command.said()
+        assert command.wait(240) == 1, command.said()
         command.assert_gone(5)
         logs = command.leftovers()
         print(f"a broken model ended after {time.monotonic() - began:.0f} s")

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow]
 def test_one_three_two_workers(site: Site) -> None:
     """Two nodes join a cluster of one, then one of them is killed: the bits and the ledger of the reference."""
     name = "elastic"
-    long = "train.duration=15ep"
+    long = "train.duration=20ep"
     with site.raycls("train", "small.yaml", "run.name=steady", "scale.workers=0", long) as command:
         assert command.wait(200) == 0, command.said()
     words = ("train", "small.yaml", long, f"run.name={name}", "scale.workers=[1, 3]", "scale.resize_every=2s")
@@ -36,4 +36,4 @@ def test_one_three_two_workers(site: Site) -> None:
     site.assert_same(name, "steady")
     with site.raycls("ledger", name) as check:
         assert check.wait(60) == 0, check.said()
-        assert check.stdout.startswith("exact: 240 steps, 15 whole epochs of 1003 samples")
+        assert check.stdout.startswith("exact: 320 steps, 20 whole epochs of 1003 samples")

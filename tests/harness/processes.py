@@ -63,7 +63,7 @@ class Command:
         """Wait until `happened()`; an AssertionError where the command ends before, or it takes longer."""
         end = time.monotonic() + seconds
         while not happened():
-            assert self.process.poll() is None, f"ended with {self.process.returncode}\n{self.said()}"
+            assert self.process.poll() is None or happened(), f"ended with {self.process.returncode}\n{self.said()}"
             assert time.monotonic() < end, f"it did not happen within {seconds:g} s\n{self.said()}"
             time.sleep(0.02)
 
@@ -77,6 +77,8 @@ class Command:
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for process in self.processes():
                 _signal(process, number)
+        for process in self.processes():  # of a fork that was under way
+            _signal(process, signal.SIGKILL)
         self.process.wait()
 
     def assert_gone(self, seconds: float) -> float:

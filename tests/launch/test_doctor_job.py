@@ -6,6 +6,8 @@ import io
 import json
 import shlex
 import sys
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -172,6 +174,10 @@ def test_a_job_that_does_not_end_is_stopped() -> None:
         with pytest.raises(LaunchError, match="still under way after 2 s"):
             there(server, in_all=2)
         assert server.stopped == [server.submitted[0]["submission_id"]]
+    end = time.monotonic() + 20
+    while any(thread.name == "raycls-within" for thread in threading.enumerate()):
+        assert time.monotonic() < end  # nobody follows its log any more
+        time.sleep(0.1)
 
 
 def test_nobody_there() -> None:

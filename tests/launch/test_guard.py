@@ -59,3 +59,26 @@ def test_block_that_is_left_touches_nothing(tmp_path: Path) -> None:
         assert psutil.pid_exists(orphan)
         assert (tmp_path / "ray" / "session").exists()
         assert not [process for process in command.processes() if "guard.py" in " ".join(process.cmdline())]
+
+
+_AGENT = """
+import subprocess, sys
+from raycls.launch.guard import guarded
+
+with guarded(sys.argv[1]):
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    agent = subprocess.Popen([*sleep, f"--session-dir={sys.argv[1]}/r"], start_new_session=True)
+    print(agent.pid, subprocess.Popen(sleep, start_new_session=True).pid)
+"""
+
+
+def test_an_agent_of_ray_that_stays_behind_is_ended(tmp_path: Path) -> None:
+    """It would try for a minute to tell a server of its loneliness that is gone too."""
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    with start([sys.executable, "-c", _AGENT, str(folder)], tmp_path) as command:
+        assert command.wait(20) == 0, command.said()
+        agent, other = (int(pid) for pid in command.stdout.split())
+        assert not psutil.pid_exists(agent) or psutil.Process(agent).status() == psutil.STATUS_ZOMBIE
+        assert psutil.pid_exists(other)
+        assert folder.exists()

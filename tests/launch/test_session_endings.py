@@ -149,10 +149,12 @@ def test_checkpoints_by_time(data: Path, tmp_path: Path, monkeypatch: pytest.Mon
     _Slow(monkeypatch, 0.1)
     folder = tmp_path / "run"
     options = ("train.duration=12st", "evaluate.every=off", "checkpoint.every=0.5s", "checkpoint.keep=100")
+    began = time.monotonic()
     train(make_job(folder, data, *_OPTIONS, *options))
     steps = RunFolder(folder).steps()
     assert steps[-1] == 12
-    assert 2 <= len(steps) <= 5  # twelve steps of 0.1 s or more: two times half a second, and the end
+    # twelve steps of 0.1 s or more: two times half a second, and the end
+    assert 2 <= len(steps) <= (time.monotonic() - began) / 0.5 + 1
     assert min(later - earlier for earlier, later in zip([0, *steps], steps[:-1], strict=False)) >= 1
 
 

@@ -120,7 +120,7 @@ def _command(folder: Path, workers: int, timeout: str) -> list[str]:
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_hangs_ends(workers: int, tmp_path: Path) -> None:
     """The thread that hangs cannot be woken: its process ends, and the stacks of all ranks say where each stood."""
-    with raycls(tmp_path, *_command(tmp_path, workers, "15s" if workers else "4s")) as command:
+    with raycls(tmp_path, *_command(tmp_path, workers, "30s" if workers else "6s")) as command:
         assert command.wait(240) == 1, command.said()
         assert "the run makes no progress: rank" in command.stderr
         assert "Traceback" not in command.stderr
@@ -132,7 +132,7 @@ def test_a_run_that_hangs_ends(workers: int, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_evaluation_that_hangs_ends(tmp_path: Path) -> None:
     (tmp_path / "free").touch()
-    with raycls(tmp_path, *_command(tmp_path, 0, "6s"), "train.duration=1ep") as command:
+    with raycls(tmp_path, *_command(tmp_path, 0, "10s"), "train.duration=1ep") as command:
         assert command.wait(120) == 0, command.said()
     (tmp_path / "free").unlink()
     (tmp_path / "evaluation-too").touch()

@@ -149,7 +149,13 @@ def folder(name: str = "0001") -> RunFolder:
 
 
 def no_thread() -> bool:
-    return not [thread for thread in threading.enumerate() if thread.name.startswith("raycls-")]
+    """Whether all threads of trials are gone; one may be at its very end."""
+    end = time.monotonic() + 5
+    while any(thread.name.startswith("raycls-") for thread in threading.enumerate()):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def test_evaluations_arrive_one_by_one_and_training_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from raycls.config.search import SearchConfig
 from raycls.config.space import Parameter, Space
-from raycls.launch.tuning import Groups, Judge, Supply
+from raycls.launch.tuning import Groups, Judge, Lost, Supply
 
 _SPACE = Space((Parameter("optim.lr", "uniform", low=0.0, high=1.0),))
 
@@ -107,6 +107,20 @@ def test_a_trial_that_found_the_disk_full_has_not_ended(tmp_path: Path) -> None:
         judge.on_trial_complete(controller, trial, record)
     assert told == ["0001 no space left"]
     assert [(trial.state, trial.ended) for trial in play.trials] == [("running", False), ("failed", True)]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_trial_that_was_lost_before_it_began_is_no_failed_one(tmp_path: Path, again: bool) -> None:
+    """Tune gives up a trial whose process is lost while it is handed over, however few losses it has had."""
+    search = SearchConfig.model_validate({"trials": 1, "scheduler": {"name": "none"}})
+    play = Play(tmp_path, _SPACE, search, lambda chosen: 0.0)
+    (trial,) = Controller(play).trials
+    trial.should_recover, trial.get_error = lambda: again, lambda: "The actor died"
+    lost = Lost(play.board, Groups(), say=lambda text: None, changed=lambda name, move: None)
+    lost.on_trial_error(1, [trial], trial)
+    task = play.board.next()
+    assert (task.trial if task else "") == ("0001" if again else "")
+    assert play.trials[0].state == ("running" if again else "failed")
 
 
 @pytest.mark.parametrize(("most", "pbt"), [(1, True), (2, True), (2, False)])

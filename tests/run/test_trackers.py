@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -216,6 +218,26 @@ def test_the_run_is_killed(fault: str, tmp_path: Path) -> None:
         if not fault:
             assert [step for step, _ in server.points("train/loss")] == [1, 2, 3, 4, 5]
             assert server.only_run()["status"] == "KILLED"
+
+
+@pytest.mark.faults
+def test_the_tracker_of_a_killed_run_leaves_the_word_to_that_of_the_next_start(tmp_path: Path) -> None:
+    """It may be so slow that the next one is there before it."""
+    folder = RunFolder(tmp_path)
+    for attempt in (1, 2):
+        folder.begin_attempt(0, 1)
+        with standing_in() as server:
+            settings = {"folder": folder.uri, "local": "", "kind": "mlflow", "id": "abc", "attempt": 3 - attempt}
+            settings |= {"name": "pets", "group": "", "dashboard": "", "parameters": {}}
+            settings |= {"track": {"uri": server.uri, "experiment": "raycls"}}
+            lines = "".join(
+                json.dumps(line) + "\n" for line in (settings, {"record": _line(1)}, {"end": "KILLED", "summary": {}})
+            )
+            words = [sys.executable, "-m", "raycls.run.tracker_process", "1"]  # whoever started it is gone
+            environment = {**os.environ, **module.ENVIRONMENT}
+            done = subprocess.run(words, input=lines, env=environment, capture_output=True, text=True, timeout=100)
+            assert done.returncode == 0, done.stderr
+            assert bool(server.runs) == (attempt == 1)  # a start 2, of which 1 is known; then a start 1, of 2
 
 
 def test_one_run_through_every_restart(tmp_path: Path) -> None:
