@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -27,7 +28,7 @@ from raycls.config.space_check import apply
 from raycls.data.source import Dataset
 from raycls.errors import CheckpointError, ConfigError, RayclsError
 from raycls.launch import session
-from raycls.launch.cluster import Cluster, prepare_environment
+from raycls.launch.cluster import Cluster, draining, prepare_environment
 from raycls.launch.exploits import take_over
 from raycls.launch.monitoring import Gauges
 from raycls.launch.preflight import Prepared, prepare
@@ -229,7 +230,10 @@ class _Trial:
     def _train(self, prepared: Prepared) -> dict[str, Any]:
         job = make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device)
         job = replace(job, curves=False, search=self.shared.name, dashboard=self.shared.dashboard)
-        return self._compute(session.train, job)
+        result = self._compute(session.train, job)
+        if result["reason"] == "preempted" and not self.talk.report("leaving"):
+            _leave()
+        return result
 
     def _score(self, prepared: Prepared) -> dict[str, Any]:
         split = self.shared.test_split
@@ -251,7 +255,14 @@ class _Trial:
             return run_group(function, job, self.run_config, nowhere, asked, self._post)
         device = torch.device(self.shared.device)
         gauges = Gauges(self.run_config.run.name, self.shared.name)
-        world = World(device=device, post=self._post, stop_requested=asked, gauge=gauges, decide=self._decide)
+        world = World(
+            device=device,
+            post=self._post,
+            stop_requested=asked,
+            preempted=_noticed,
+            gauge=gauges,
+            decide=self._decide,
+        )
         return function(job, world)
 
     def _post(self, record: dict[str, Any]) -> None:
@@ -273,6 +284,16 @@ class _Trial:
         facts = {name: numbers.pop(name) for name in ("step", "epoch", "seconds")}
         values = {name: value for name, value in numbers.items() if name not in _NOT_VALUES}
         return self.talk.report("evaluation", values=values, **facts)
+
+
+def _noticed() -> bool:
+    """Whether the node of this process has had its notice."""
+    return ray.get_runtime_context().get_node_id() in draining()
+
+
+def _leave() -> None:
+    """End the process of a trial that has saved what it has: Tune starts it again on a node that stays."""
+    os._exit(1)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

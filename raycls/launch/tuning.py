@@ -158,6 +158,8 @@ class Judge(_Unsaved, FIFOScheduler):
             self._groups.add(name, record["placement_group"])
         elif record.get("kind") == "test":
             self._board.ledger.test(name, values=record["values"])
+        elif record.get("kind") == "leaving":
+            trial.max_failures += 1  # Tune counts the end of its process, and this is none
         elif record.get("kind") == "evaluation":
             return self._judged(tune_controller, trial, name, record)
         return TrialScheduler.CONTINUE

@@ -115,6 +115,7 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
+@pytest.mark.slow
 def test_every_bad_file_arrives_through_ray_data_as_an_error(pictures: Site, foreign: Foreign) -> None:
     with start([sys.executable, "-c", _STREAM], pictures.folder, env=foreign.environment) as command:
         assert command.wait(120) == 0, command.said()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.clusters import joined, standing, state
+from harness.clusters import joined, notify, standing, state
 from harness.jobs import weights
 from harness.processes import Command, titled
 from harness.runs import Site
@@ -207,6 +207,33 @@ def test_a_node_joins_and_is_lost(searched: Site) -> None:
     assert again and all(found.attempts(trial)[-1]["step"] > 0 for trial in again)
     first = [(line["trial"], line["step"]) for line in found.of_kind("result")]
     assert len(first) == len(set(first)), "an evaluation was counted twice"
+
+
+@pytest.mark.nightly
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+def test_a_node_is_taken_back(searched: Site) -> None:
+    """Its trials go on elsewhere from the step at which they heard of it, and none has failed."""
+    words = ("search", "search.yaml", "run.name=back", "search.scheduler.name=none", "search.trials=2")
+    more = ("search.max_failures=0", "train.duration=4ep", "checkpoint.every=4ep", "evaluate.every=4ep")
+    found = Found.of(searched, "back")
+    searched.slow(True)
+    with (
+        standing(1) as cluster,
+        joined(cluster, 1, name="spot"),
+        searched.raycls(*words, *more, env=cluster.environment) as command,
+    ):
+        command.until(lambda: all(searched.step(f"back/trials/000{number}") >= 2 for number in (1, 2)), 150)
+        notify(cluster.environment, "spot", 30)
+        command.until(lambda: "was lost with its process or node" in command.stdout, 60)
+        searched.slow(False)
+        assert command.wait(200) == 0, command.said()
+    assert [row["state"] for row in found.rows] == ["finished"] * 2
+    (moved,) = [row["trial"] for row in found.rows if len(found.attempts(row["trial"])) > 1]
+    steps = [
+        line["step"] for line in map(json.loads, searched.history(f"back/trials/{moved}")) if line["kind"] == "train"
+    ]
+    assert steps == list(range(1, steps[-1] + 1)), "a step was done again, or left out"
 
 
 @pytest.mark.slow

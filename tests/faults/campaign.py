@@ -19,7 +19,6 @@ import json
 import random
 import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -33,7 +32,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness import networks
-from harness.clusters import joined, standing, state
+from harness.clusters import joined, notify, standing, state
 from harness.jobs import weights
 from harness.networks import Network, network
 from harness.processes import Command, titled
@@ -111,15 +110,6 @@ class Bed:
         every = [process for _, node in self.nodes.values() for process in node.processes()]
         return titled(every, "ray::RayTrainWorker")
 
-    def notify(self, number: int, seconds: int) -> None:
-        """The node is told how much time it has left."""
-        name = state(self.cluster.environment)["nodes"][f"node-{number}"]
-        words = [str(Path(sys.executable).with_name("ray")), "drain-node"]
-        words += ["--address", self.cluster.environment["RAY_ADDRESS"], "--node-id", name]
-        words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "campaign"]
-        words += ["--deadline-remaining-seconds", str(seconds)]
-        subprocess.run(words, env=self.site.environment(self.cluster), check=True, capture_output=True, timeout=120)
-
 
 def bed(stack: ExitStack, site: Site) -> Bed:
     """A cluster for `play`, whose network can be cut where this machine allows it."""
@@ -181,7 +171,7 @@ def _strike(made: Bed, fault: str, command: Command) -> Callable[[], None]:
     elif fault == "driver":
         command.kill()
     elif fault in _DEADLINES:
-        made.notify(number, _DEADLINES[fault])
+        notify(made.cluster.environment, f"node-{number}", _DEADLINES[fault])
         taken = threading.Timer(_DEADLINES[fault], made.lose, [number])
         taken.start()
         if fault == "notice":

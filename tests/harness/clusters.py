@@ -116,6 +116,15 @@ def joined(
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def notify(environment: dict[str, str], name: str, seconds: int) -> None:
+    """Tell the node of that name that it is taken back, as a cloud would, with that much time left."""
+    words = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", environment["RAY_ADDRESS"]]
+    words += ["--node-id", state(environment)["nodes"][name], "--deadline-remaining-seconds", str(seconds)]
+    words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test"]
+    variables = {**os.environ, **environment}
+    subprocess.run(words, env=variables, check=True, capture_output=True, timeout=120)
+
+
 def state(environment: dict[str, str]) -> dict[str, Any]:
     """What a cluster has: `available` and `total` resources, `groups` (placement groups) with their states, and the
     `nodes` that are alive: their ids by name."""

@@ -43,6 +43,7 @@ for where in (address, "", "local", address):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_joined_and_private_in_turn(foreign: Foreign, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -21,7 +21,7 @@ from harness.plugins import user_module
 
 from raycls.config.load import load_text, to_dict
 from raycls.data.source import open_dataset
-from raycls.launch import group, records, session
+from raycls.launch import group, records, session, trial
 from raycls.launch.exploits import keep, kept
 from raycls.launch.preflight import prepare
 from raycls.launch.session import World
@@ -32,6 +32,7 @@ from raycls.run.folder import RunFolder
 from raycls.run.history import read
 from raycls.run.local import LocalFiles
 from raycls.search.board import Task
+from raycls.train import worker
 from raycls.train.worker import Worker
 
 _STEPS = 3
@@ -55,6 +56,7 @@ class NoWatch:
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(group, "StopWatch", NoWatch)
+    monkeypatch.setattr(trial, "_noticed", lambda: False)
     monkeypatch.setattr(records, "svg", lambda lines: b"")  # curves of thirty trials that nobody looks at
     arrays = write_arrays(tmp_path / "images.npz", train=40, val=12)
     found = dict(np.load(arrays))
@@ -232,6 +234,25 @@ def test_what_was_evaluated_before_a_restart_is_told_again() -> None:
         record.pop("seconds", None)
     assert third == again
     assert len(folder().attempts()) == 2  # it was not trained again
+
+
+def test_a_trial_whose_node_had_its_notice_saves_and_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the step that it was in, and no step is done again."""
+    process = begin(shared("evaluate.every=2ep", "checkpoint.every=2ep"), task())
+    left: list[int] = []
+    monkeypatch.setattr(worker, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(trial, "_noticed", lambda: any(line["step"] == 4 for line in read(folder())))
+    monkeypatch.setattr(trial, "_leave", lambda: left.append(folder().steps()[-1]))
+    assert [record["kind"] for record in whole(process)] == ["leaving", "end"]
+    assert left == [4]
+    monkeypatch.setattr(trial, "_noticed", lambda: False)
+    process.cleanup()
+    process = begin(shared("evaluate.every=2ep", "checkpoint.every=2ep"), task())
+    assert steps(whole(process)) == [6, 12]
+    process.cleanup()
+    done = [line["step"] for line in read(folder()) if line["kind"] == "train"]
+    assert done == list(range(1, 13))
+    assert [attempt.step for attempt in folder().attempts()] == [0, 4]
 
 
 def test_a_past_evaluation_may_be_the_one_that_stops_it() -> None:
