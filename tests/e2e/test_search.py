@@ -223,8 +223,9 @@ def test_a_node_is_taken_back(searched: Site) -> None:
         joined(cluster, 1, name="spot"),
         searched.raycls(*words, *more, env=cluster.environment) as command,
     ):
+        spot = state(cluster.environment)["nodes"]["spot"]
         command.until(lambda: all(searched.step(f"back/trials/000{number}") >= 2 for number in (1, 2)), 150)
-        notify(cluster.environment, "spot", 30)
+        notify(cluster.environment, spot, 30)
         command.until(lambda: "was lost with its process or node" in command.stdout, 60)
         searched.slow(False)
         assert command.wait(200) == 0, command.said()

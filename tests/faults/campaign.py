@@ -79,6 +79,10 @@ class Bed:
     net: Network | None
     cluster: Foreign
     nodes: dict[int, tuple[ExitStack, Command]] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict[str, str])
+    """Ray's ids of the nodes by name, known before the fault: to ask for one takes longer than some runs have left."""
+    gone: set[str] = field(default_factory=set[str])
+    """The ids of nodes that were lost."""
 
     def fill(self) -> None:
         """Bring back the nodes that are gone."""
@@ -90,14 +94,20 @@ class Bed:
                     where |= {"inside": self.net.inside(number), "address": self.net.node(number)}
                 self.nodes[number] = own, own.enter_context(joined(self.cluster, 1, **where))
         end = time.monotonic() + _PATIENCE
-        while not {f"node-{number}" for number in self.nodes} <= set(state(self.cluster.environment)["nodes"]):
+        while not self._are_known():
             if time.monotonic() > end:
                 raise SystemExit("the nodes did not come back")
             time.sleep(0.5)
 
+    def _are_known(self) -> bool:
+        """Whether Ray knows the nodes, and no more those that had their names before."""
+        self.ids = state(self.cluster.environment)["nodes"]
+        return {f"node-{number}" for number in self.nodes} <= set(self.ids) and not self.gone & set(self.ids.values())
+
     def lose(self, number: int) -> None:
         """The node is gone for good."""
         own, node = self.nodes.pop(number)
+        self.gone.add(self.ids.get(f"node-{number}", ""))
         node.kill_all()
         own.close()
 
@@ -171,7 +181,7 @@ def _strike(made: Bed, fault: str, command: Command) -> Callable[[], None]:
     elif fault == "driver":
         command.kill()
     elif fault in _DEADLINES:
-        notify(made.cluster.environment, f"node-{number}", _DEADLINES[fault])
+        notify(made.cluster.environment, made.ids[f"node-{number}"], _DEADLINES[fault])
         taken = threading.Timer(_DEADLINES[fault], made.lose, [number])
         taken.start()
         if fault == "notice":

@@ -116,10 +116,10 @@ def joined(
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def notify(environment: dict[str, str], name: str, seconds: int) -> None:
-    """Tell the node of that name that it is taken back, as a cloud would, with that much time left."""
+def notify(environment: dict[str, str], node: str, seconds: int) -> None:
+    """Tell the node of that id that it is taken back, as a cloud would, with that much time left."""
     words = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", environment["RAY_ADDRESS"]]
-    words += ["--node-id", state(environment)["nodes"][name], "--deadline-remaining-seconds", str(seconds)]
+    words += ["--node-id", node, "--deadline-remaining-seconds", str(seconds)]
     words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test"]
     variables = {**os.environ, **environment}
     subprocess.run(words, env=variables, check=True, capture_output=True, timeout=120)
