@@ -81,9 +81,12 @@ class Follower:
     async def _tail(self) -> AsyncIterator[str]:
         url = f"{self.dashboard.address}/api/jobs/{self.job}/logs/tail"
         limits = aiohttp.ClientTimeout(total=None, sock_connect=15.0)
+        # The environment's proxy, as for every other request. With `trust_env` a netrc file would be heard as well, and
+        # aiohttp refuses a login of one beside the token.
+        proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
         async with (
-            aiohttp.ClientSession(headers=self.dashboard.headers, timeout=limits, trust_env=True) as session,
-            session.ws_connect(url, heartbeat=_HEARTBEAT, max_msg_size=0) as socket,
+            aiohttp.ClientSession(headers=self.dashboard.headers, timeout=limits) as session,
+            session.ws_connect(url, heartbeat=_HEARTBEAT, max_msg_size=0, proxy=proxy) as socket,
         ):
             self._answered()
             async for message in socket:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from harness.dashboards import FakeDashboard
 
@@ -33,6 +35,24 @@ def test_each_character_once_wherever_the_connection_breaks(breaks: tuple[int, .
         assert follow(server) == (LOG, [], "SUCCEEDED")
         tails = [given for path, given in server.seen if path.endswith("tail")]
         assert tails == ["Bearer right"] * (len(breaks) + 1)
+
+
+def test_the_token_and_no_login_of_a_netrc_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login me password canary-netrc\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with FakeDashboard(token="right", log=LOG) as server:
+        assert follow(server) == (LOG, [], "SUCCEEDED")
+        assert {given for path, given in server.seen if path.endswith("tail")} == {"Bearer right"}
+
+
+def test_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")  # this machine may be left out of it
+    with FakeDashboard(token="right", log="nobody asks here") as server, FakeDashboard(log=LOG) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.address)  # it answers by itself
+        assert follow(server) == (LOG, [], "SUCCEEDED")
+        assert not any(path.endswith("tail") for path, _ in server.seen)
+        assert any(path.endswith("tail") for path, _ in proxy.seen)
 
 
 def test_what_no_stream_brought_is_fetched_at_the_end() -> None:
