@@ -63,11 +63,7 @@ def _watch(folder: str) -> None:
     quiet = 0
     while quiet < 3:  # what is being started right now shows up a moment later
         left = _marked(folder)
-        for process in left:
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        _kill(left)
         quiet = 0 if left else quiet + 1
         time.sleep(0.1)
     shutil.rmtree(folder, ignore_errors=True)
@@ -78,12 +74,16 @@ def _end_agents(folder: str) -> None:
     end = time.monotonic() + 1.0
     while left := [process for process in _marked(folder) if folder in _command(process)]:
         if time.monotonic() > end:
-            for process in left:
-                try:
-                    os.kill(process, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            _kill(left)
         time.sleep(0.05)
+
+
+def _kill(processes: list[int]) -> None:
+    for process in processes:
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:  # ended meanwhile
+            continue
 
 
 def _command(process: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,6 @@ class Site:
     def raycls(self, *words: str, name: str = "raycls", env: dict[str, str] | None = None) -> Command:
         """Start a command here: on a private Ray, unless `env` names another one."""
         return raycls(self.folder, *words, name=name, env={"RAY_ADDRESS": "", "RAY_AUTH_TOKEN": "", **(env or {})})
-
-    @staticmethod
-    def environment(cluster: Foreign) -> dict[str, str]:
-        """Of a command that talks to the cluster itself."""
-        return {**os.environ, **cluster.environment}
 
     def run(self, name: str) -> Path:
         return self.folder / "runs" / name
