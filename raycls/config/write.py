@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from raycls.config.document import RESOLVERS
 from raycls.config.mistakes import Path, dotted
 from raycls.config.schema import Run
 
-__all__ = ["flow", "leaves", "render", "schema_json", "to_dict", "to_yaml"]
+__all__ = ["flow", "leaves", "override", "render", "schema_json", "to_dict", "to_yaml"]
 
 
 def to_dict(run: Run) -> dict[str, Any]:
@@ -66,6 +67,14 @@ def flow(value: Any) -> str:
     """A value in one line of YAML."""
     text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, width=2**31, allow_unicode=True, sort_keys=False)
     return text.strip()[1:-1]
+
+
+def override(path: str, value: Any) -> str:
+    """`path=value` as a user types it after a command, quoted for a POSIX shell where that is needed."""
+    text = flow(value)
+    if "'" in text:  # JSON is YAML too, and its quotes need no escapes inside those of the shell
+        text = json.dumps(value, ensure_ascii=False)
+    return shlex.quote(f"{path}={text}")
 
 
 def _lines(values: Mapping[str, Any], path: Path, comments: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from raycls.config.load import from_dict, load_text
 from raycls.config.schema import Run
-from raycls.config.write import flow, leaves, render, schema_json, to_dict, to_yaml
+from raycls.config.write import flow, leaves, override, render, schema_json, to_dict, to_yaml
 
 HARD = [
     "no",
@@ -34,6 +35,14 @@ def test_texts_survive_writing_and_reading(text: str) -> None:
     run = from_dict({"model": {"args": {"x": text, "list": [text, {"k": text}]}}})
     assert load_text(to_yaml(run)).run == run
     assert yaml.safe_load(to_yaml(run))["model"]["args"]["x"] == text  # a reader of YAML 1.1 sees the same
+
+
+@pytest.mark.parametrize("value", [*HARD, ["*.txt", "it's"], {"a b": [1, None]}, 3, 1e-7, True])
+def test_an_override_survives_a_shell(value: Any) -> None:
+    typed = override("model.args.x", value)
+    word = subprocess.run(["bash", "-c", f"printf %s {typed}"], capture_output=True, check=True).stdout.decode()
+    path, _, text = word.partition("=")
+    assert (path, load_text(f"model: {{args: {{x: {text}}}}}").run.model.args["x"]) == ("model.args.x", value)
 
 
 def test_a_config_with_everything_survives_both_ways() -> None:
