@@ -7,13 +7,13 @@ photos/dog/deep/down/2.png        photos/test/dog/2.png
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
+from raycls.data.ignore import ignorer, patterns_of
 from raycls.data.samples import SPLIT_NAMES, Files, Keys, Samples
 from raycls.errors import DataError
 
@@ -25,19 +25,17 @@ _SUFFIXES = frozenset(
 _LITTER = frozenset(("thumbs.db", "desktop.ini"))
 
 
-def folder(path: str | Path, ignore: Sequence[str] = ()) -> Samples:
+def folder(path: str | Path, ignore: Sequence[str] = (), ignore_file: str | None = None) -> Samples:
     """Images in one directory per class. Below a class, images may be at any depth.
 
     Where the directories directly in `path` are all among train, val, valid, validation and test (in any
     case), they are splits. Hidden files and directories, `Thumbs.db` and `desktop.ini` are left out, and so
     is what matches a pattern of `ignore` (`*.txt`, `drafts`, `train/cat/old`; a name or a path below
-    `path`). Links are followed; a link back to a directory above it adds nothing. Any other file is a
-    DataError: a data set with files nobody meant is not the one that was meant.
+    `path`) or of the file `ignore_file`, one a line. Links are followed; a link back to a directory above it
+    adds nothing. Any other file is a DataError: a data set with files nobody meant is not the one that was meant.
     """
     root = os.path.abspath(path)
-    if isinstance(ignore, str):
-        ignore = (ignore,)
-    scan = _Scan(root, tuple(ignore))
+    scan = _Scan(root, ignorer(patterns_of(ignore, ignore_file)))
     top = scan.directories("", "a class or split folder")
     names = [name for name, _ in top]
     if not names:
@@ -115,7 +113,7 @@ class _Scan:
     """A walk over the folder that collects everything that is wrong before it says so."""
 
     root: str
-    ignore: tuple[str, ...]
+    ignored: Callable[[str], bool]
     strangers: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     loose: list[str] = field(default_factory=list)
@@ -179,7 +177,7 @@ class _Scan:
     def _ignored(self, name: str, path: str) -> bool:
         if name.startswith(".") or name.lower() in _LITTER:
             return True
-        return any(fnmatchcase(name, pattern) or fnmatchcase(path, pattern) for pattern in self.ignore)
+        return self.ignored(path)
 
     def complain(self) -> None:
         """DataError where the walk met anything that is no part of a data set."""

@@ -1,0 +1,97 @@
+"""Files of the data that are left out: patterns, and files that list patterns."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import translate
+
+from raycls.errors import DataError
+
+__all__ = ["ignorer", "pattern_of", "patterns_of", "read_patterns", "write_patterns"]
+
+
+def pattern_of(key: str) -> str:
+    """The pattern of `data.source.args.ignore` that matches the sample `key` and nothing else."""
+    pattern = glob.escape(key)
+    return pattern if "/" in key else f"/{pattern}"  # a bare name would match files of that name in every folder
+
+
+def ignorer(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether one of `patterns` matches a path or its last part; one that begins with `/`, the whole path alone.
+
+    A list of a thousand damaged files is looked up, not tried one by one for each of a million images.
+    """
+    anywhere = _any(pattern for pattern in patterns if not pattern.startswith("/"))
+    whole = _any(pattern for pattern in patterns if pattern.startswith("/"))
+
+    def ignored(path: str) -> bool:
+        return anywhere(path) or anywhere(path.rpartition("/")[2]) or whole(path) or whole(f"/{path}")
+
+    return ignored
+
+
+def _any(patterns: Iterable[str]) -> Callable[[str], bool]:
+    literal: set[str] = set()
+    others: list[str] = []
+    for pattern in patterns:
+        plain = re.sub(r"\[([*?[])\]", r"\1", pattern)
+        if glob.escape(plain) == pattern:
+            literal.add(plain)
+        else:
+            others.append(translate(pattern))
+    match = re.compile("|".join(others)).match if others else None
+    return lambda path: path in literal or (match is not None and match(path) is not None)
+
+
+def patterns_of(ignore: str | Sequence[str], ignore_file: str | None = None) -> tuple[str, ...]:
+    """The patterns that the arguments `ignore` and `ignore_file` of a source stand for."""
+    patterns = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    return patterns if ignore_file is None else (*patterns, *read_patterns(ignore_file))
+
+
+def read_patterns(file: str) -> tuple[str, ...]:
+    """The patterns in `file`, one a line; a line that begins with a double quote is a JSON string.
+
+    Blank lines and those that begin with `#` say nothing. DataError where the file cannot be read.
+    """
+    path = os.path.abspath(os.path.expanduser(file))
+    try:
+        with open(path, encoding="utf-8") as stream:
+            lines = stream.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            "The list of files to leave out cannot be read.",
+            where=path,
+            found=getattr(error, "strerror", None) or str(error),
+            valid="a UTF-8 text with one pattern a line",
+            fix="check data.source.args.ignore_file",
+        ) from error
+    return tuple(_pattern(path, number, line) for number, line in enumerate(lines, 1) if line and line[0] != "#")
+
+
+def _pattern(path: str, number: int, line: str) -> str:
+    if not line.startswith('"'):
+        return line
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise DataError(
+            "A line of the list of files to leave out is no JSON string.",
+            where=f"{path}:{number}",
+            found=line,
+            valid='a pattern such as cat/1.jpg, or one in double quotes as JSON has it: "cat/1.jpg"',
+        ) from error
+
+
+def write_patterns(patterns: Sequence[str], title: str) -> str:
+    """The text of a file that `read_patterns` reads; `title` becomes a comment in its first line."""
+    return "".join([f"# {title}\n", *(f"{_line(pattern)}\n" for pattern in patterns)])
+
+
+def _line(pattern: str) -> str:
+    plain = pattern.isprintable() and not pattern.startswith(('"', "#"))
+    return pattern if plain else json.dumps(pattern)
