@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,21 @@ from raycls.data.split import divide
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import bind, resolve
 
-__all__ = ["SOURCES", "Dataset", "Files", "Keys", "Reader", "Samples", "Split", "check_source", "open_dataset"]
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "Files",
+    "Keys",
+    "Pool",
+    "Reader",
+    "Samples",
+    "Split",
+    "check_source",
+    "cut",
+    "fingerprint",
+    "open_dataset",
+    "open_pool",
+]
 
 SOURCES = {
     "folder": "raycls.data.formats.folder:folder",
@@ -85,6 +99,27 @@ class Dataset:
     """The splits that the data brought itself; the others were cut from it."""
 
 
+@dataclass(frozen=True)
+class Pool:
+    """All samples of a source, before anything is split."""
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    """Class of each sample, `[N] int64`."""
+    keys: Keys
+    reader: Reader
+    splits: Mapping[str, Sequence[int] | np.ndarray] | None
+    """The data's own splits, as positions."""
+
+    def split(self, name: str, rows: np.ndarray, config: DataConfig) -> Split:
+        """The samples at `rows`, `[n] int64`, in that order, decoded as `config` says."""
+        reader = _reader(self.reader, rows, len(self.labels))
+        names = self.keys.take(rows)
+        if isinstance(self.reader, Files) and self.reader.names is self.keys:
+            reader = Files(self.reader.root, names)  # the keys are the file names: one copy is enough on the wire
+        return Split(name, self.classes, self.labels[rows], names, reader, tuple(config.formats), config.max_pixels)
+
+
 def check_source(config: DataConfig) -> None:
     """Find the source and bind its arguments, without looking at any data. ConfigError where that fails."""
     _source(config.source)
@@ -92,6 +127,11 @@ def check_source(config: DataConfig) -> None:
 
 def open_dataset(config: DataConfig) -> Dataset:
     """Look at the data that `config.source` names. DataError where it cannot be trained on as it is."""
+    return cut(open_pool(config), config)
+
+
+def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
+    """All samples of the data that `config.source` names, in no split yet. DataError where they are no data set."""
     source = _source(config.source)
     path = config.source.path
     path = os.path.expanduser(path) if path is not None else None
@@ -103,19 +143,19 @@ def open_dataset(config: DataConfig) -> Dataset:
             found=repr(type(samples)),
             valid="raycls.data.samples.Samples",
         )
-    classes, labels = _sorted_classes(samples)
+    classes, labels = _sorted_classes(samples, least_classes)
     keys = samples.keys if isinstance(samples.keys, Keys) else Keys(samples.keys)
     if len(keys) != len(labels):
         raise DataError("The source has not one key for each label.", found=f"{len(keys)} keys, {len(labels)} labels")
-    splits: dict[str, Split] = {}
-    for name, rows in divide(labels, samples.splits, config.split).items():
-        reader = _reader(samples.reader, rows, len(labels))
-        names = keys.take(rows)
-        if isinstance(samples.reader, Files) and samples.reader.names is keys:
-            reader = Files(samples.reader.root, names)  # the keys are the file names: one copy is enough on the wire
-        splits[name] = Split(name, classes, labels[rows], names, reader, tuple(config.formats), config.max_pixels)
-    _check_trained(splits, classes)
-    return Dataset(classes, splits, _fingerprint(classes, splits), tuple(samples.splits or ()))
+    return Pool(classes, labels, keys, samples.reader, samples.splits)
+
+
+def cut(pool: Pool, config: DataConfig) -> Dataset:
+    """The data set of a run that starts now: the data's own splits, or those of `config.split`."""
+    rows = divide(pool.labels, pool.splits, config.split)
+    splits = {name: pool.split(name, rows, config) for name, rows in rows.items()}
+    _check_trained(splits, pool.classes)
+    return Dataset(pool.classes, splits, fingerprint(pool.classes, splits), tuple(pool.splits or ()))
 
 
 def _source(config: SourceConfig) -> Callable[..., Any]:
@@ -144,12 +184,12 @@ def _is_image(shape: tuple[int, ...]) -> bool:
     return (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) and 0 not in shape
 
 
-def _sorted_classes(samples: Samples) -> tuple[tuple[str, ...], np.ndarray]:
+def _sorted_classes(samples: Samples, least: int) -> tuple[tuple[str, ...], np.ndarray]:
     """Class names sorted as texts, and the labels that follow them, `[N] int64`."""
     names, labels = list(samples.classes), np.asarray(samples.labels)
     if len(set(names)) < len(names) or not all(isinstance(name, str) and name for name in names):
         raise DataError("Class names must be texts that differ.", found=", ".join(map(repr, names[:10])))
-    if len(names) < 2:
+    if len(names) < least:
         raise DataError(
             "There are fewer than two classes, so there is nothing to tell apart.",
             found=", ".join(names) or "none",
@@ -182,8 +222,8 @@ class _Rows:
 
 
 def _reader(reader: Reader, rows: np.ndarray, count: int) -> Reader:
-    if len(rows) == count:
-        return reader  # rows ascend, so these are all samples in their own order
+    if len(rows) == count and np.array_equal(rows, np.arange(count)):
+        return reader
     take = getattr(reader, "take", None)
     return _Rows(reader, rows) if take is None else take(rows)
 
@@ -201,7 +241,8 @@ def _check_trained(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
             )
 
 
-def _fingerprint(classes: tuple[str, ...], splits: dict[str, Split]) -> str:
+def fingerprint(classes: tuple[str, ...], splits: Mapping[str, Split]) -> str:
+    """What `Dataset.fingerprint` is."""
     digest = hashlib.sha256()
     for part in (*Keys(classes).digest_parts(), *(part for split in splits.values() for part in _identity(split))):
         digest.update(len(part).to_bytes(8, "little"))

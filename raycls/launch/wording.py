@@ -232,7 +232,9 @@ def clock_text(seconds: float | None) -> str:
 def _workers(info: Record) -> str:
     count = int(info["workers"])
     threads = plural(int(info.get("threads", 1)), "thread")
-    words = [f"in this process, no Ray, {threads}" if count == 0 else f"{count} on Ray, {threads} each"]
+    least, most = info.get("elastic") or (count, count)
+    elastic = f" ({least} to {most}, as there is room)" if least < most else ""
+    words = [f"in this process, no Ray, {threads}" if count == 0 else f"{count} on Ray{elastic}, {threads} each"]
     words += [str(info["device"])] if "device" in info else []
     words += [f"executor {info['executor']}"] if "executor" in info else []
     return ", ".join(words)

@@ -187,3 +187,50 @@ def test_a_start_on_ray_is_not_silent(monkeypatch: pytest.MonkeyPatch, address: 
     monkeypatch.setenv("RAY_ADDRESS", address)
     trainer.train(_run("scale.workers=2"), display=PlainDisplay(screen))
     assert shown == [f"{said}\n", f"{said}\nplacing 2 workers\n"]
+
+
+def _header(screen: io.StringIO) -> dict[str, str]:
+    """The rows of a header by their names."""
+    names = ("run", "data", "model", "workers", "arithmetic", "steps")
+    return {line[:11].strip(): line[11:] for line in screen.getvalue().splitlines() if line[:11].strip() in names}
+
+
+def test_the_header_of_a_run_in_this_process_says_so(tmp_path: Path) -> None:
+    """Every row against what is there: tiny_cnn of width 8 on 40 images and 8, in batches of 16."""
+    screen = io.StringIO()
+    trainer.train(_run("scale.workers=0", "scale.threads=2", "train.amp=off"), display=PlainDisplay(screen))
+    header = _header(screen)
+    assert header.pop("run") == str(tmp_path / "runs" / "run")
+    assert header.pop("model").startswith("tiny_cnn, ")
+    assert header == {
+        "data": "arrays data.npz, 4 classes, 40 train, 8 val",
+        "workers": "in this process, no Ray, 2 threads, cpu, executor inline",
+        "arithmetic": "precision off, reduction exact, batch 16 in 1 micro-batch",
+        "steps": "3, 3 per epoch",
+    }
+
+
+@pytest.mark.parametrize(
+    ("workers", "found", "said"),
+    [
+        ("1", 1, "1 on Ray, 1 thread each, cpu, executor ray"),
+        ("[1, 4]", 2, "2 on Ray (1 to 4, as there is room), 1 thread each, cpu, executor ray"),
+    ],
+)
+def test_the_header_of_a_run_on_ray_has_the_workers_that_began(
+    workers: str, found: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_group(
+        _function: Any, _job: Any, _run: Any, _cluster: Any, _asked: Any, post: Any, *_: Any, **__: Any
+    ) -> Any:
+        post({"kind": "start", "workers": found, "step": 0, "attempt": 1, "precision": "off", "unevaluated": False})
+        return {"state": "done", "reason": "done", "step": 3, "epochs": 1.0, "best": None, "final": None}
+
+    there = Cluster(True, "local", {"CPU": 3.0}, "logs", ({"CPU": 3.0},))
+    monkeypatch.setattr(trainer, "running_cluster", lambda: nullcontext(there))
+    monkeypatch.setattr(monitoring, "job_page", lambda: "")
+    monkeypatch.setattr(elastic, "run_group", run_group)
+    monkeypatch.setattr(elastic, "nodes", lambda: there.nodes)
+    screen = io.StringIO()
+    trainer.train(_run(f"scale.workers={workers}"), display=PlainDisplay(screen))
+    assert _header(screen)["workers"] == said
