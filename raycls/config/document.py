@@ -22,7 +22,7 @@ from yaml.scanner import ScannerError
 
 from raycls.config.mistakes import Mistake, Path, Place, dotted
 
-__all__ = ["Document", "parse", "parse_value"]
+__all__ = ["Document", "parse", "parse_text", "parse_value", "read_value"]
 
 MAX_BYTES = 256 * 1024
 """A config is read by people; what is longer is another kind of file."""
@@ -55,11 +55,13 @@ _DROPPED = object()
 class Document:
     """`values` as written, the place of every key and list item, and what was wrong with the text.
 
-    `complete` is False where the text could not be read to its end.
+    `texts` has the own text of every number and boolean, for the options that take text. `complete` is False where
+    the text could not be read to its end.
     """
 
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     places: dict[Path, Place] = field(default_factory=dict[Path, Place])
+    texts: dict[Path, str] = field(default_factory=dict[Path, str])
     mistakes: list[Mistake] = field(default_factory=list[Mistake])
     complete: bool = True
 
@@ -94,6 +96,29 @@ def parse(text: str, file: str) -> Document:
 
 def parse_value(text: str) -> Any:
     """Read the value of a `path=value`: a scalar, `[a, list]` or `{a: mapping}`. ValueError says what is wrong."""
+    return read_value(text)[0]
+
+
+def parse_text(text: str) -> str | None:
+    """Read the value of a `path=value` whose option is text: what was typed, as it stands. ValueError says what is wrong.
+
+    Quotes around the whole of it are YAML's, and null, `~` and nothing at all are null, as everywhere.
+    """
+    text = text.strip()
+    if text[:1] in ("'", '"'):
+        value, _ = read_value(text)
+        return value if isinstance(value, str) else text
+    if _UNUSABLE.search(text):
+        raise ValueError("a text with a NUL character or half a surrogate pair")
+    try:
+        _Loader(text).dispose()
+    except ReaderError as error:
+        raise ValueError(_syntax(error, text)[1]) from error
+    return None if _NULL.fullmatch(text) else text
+
+
+def read_value(text: str) -> tuple[Any, dict[Path, str]]:
+    """What `parse_value` gives, and the own text of every number and boolean in it by its path."""
     try:
         node = _compose(text)
     except yaml.YAMLError as error:
@@ -101,7 +126,7 @@ def parse_value(text: str) -> Any:
     if node is None:
         if text.strip():
             raise ValueError("a value that begins with # is a comment; put quotes around it")
-        return None
+        return None, {}
     if isinstance(node, (MappingNode, SequenceNode)) and not node.flow_style:
         raise ValueError("a mapping is written {key: value} here, a list [a, b], and text with ': ' in quotes")
     if text[node.end_mark.index :].strip():
@@ -113,7 +138,7 @@ def parse_value(text: str) -> Any:
         raise ValueError(error.what) from error
     if document.mistakes:
         raise ValueError(document.mistakes[0].headline)
-    return value
+    return value, document.texts
 
 
 class _Loader(yaml.SafeLoader):
@@ -240,6 +265,7 @@ class _Reading:
             return self._wrong(node, path, f"the tag !!{kind} does not fit its value", text, "leave the tag out")
         if kind == "null":
             return None
+        self._document.texts[path] = text
         if kind == "bool":
             return text.lower() == "true"
         if kind == "float":

@@ -24,6 +24,7 @@ from raycls.config.section import Section
 from raycls.config.space_check import check_space
 from raycls.config.space_text import spread
 from raycls.config.suggest import suggest
+from raycls.config.texts import as_written
 from raycls.config.words import child
 from raycls.config.write import leaves, render, schema_json, to_dict, to_yaml
 
@@ -67,7 +68,7 @@ def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Loaded:
     text, mistake = _text(path, str(file), Place(str(file)))
     if mistake is not None:
         raise ConfigMistakesError(str(file), [mistake])
-    documents = [parse(text, str(file))]
+    documents = [as_written(parse(text, str(file)))]
     base = _base(documents[0], path)
     if base is not None:
         documents.insert(0, base)
@@ -76,7 +77,7 @@ def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Loaded:
 
 def load_text(text: str, name: str = "config.yaml", overrides: Sequence[str] = ()) -> Loaded:
     """Read a config that a run folder keeps. It cannot extend a file, and may hold options without effect."""
-    document = parse(text, name)
+    document = as_written(parse(text, name))
     if "extends" in document.values:
         place = document.places[("extends",)]
         document.mistakes.append(Mistake(place, "extends", "a config that is not read from a file cannot extend one"))
@@ -164,7 +165,7 @@ def _base(document: Document, path: FilePath) -> Document | None:
         document.mistakes.append(mistake)
         document.complete = False
         return None
-    base = parse(text, str(file))
+    base = as_written(parse(text, str(file)))
     if "extends" in base.values:
         what = "a file that is extended cannot extend another one"
         found = str(base.values.pop("extends"))

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 from raycls.config import words
 from raycls.config.address import hidden
-from raycls.config.document import Document, parse_value
+from raycls.config.document import Document, parse_text, read_value
 from raycls.config.mistakes import COMMAND_LINE, Mistake, Path, Place, dotted
 from raycls.config.schema import Run
 from raycls.config.section import Section
+from raycls.config.texts import as_written, is_text
 
 __all__ = ["read_override", "read_overrides"]
 
@@ -25,7 +26,8 @@ def read_overrides(overrides: Sequence[str]) -> list[Document]:
 
 
 def read_override(text: str) -> Document:
-    """`optim.lr=3e-4` as nested values. The value is YAML: a scalar, `[a, list]` or `{a: mapping}`."""
+    """`optim.lr=3e-4` as nested values. The value is YAML: a scalar, `[a, list]` or `{a: mapping}`; where the option is
+    text, it is what was typed."""
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or not _PATH.fullmatch(name):
@@ -36,7 +38,7 @@ def read_override(text: str) -> Document:
     if mistake is not None:
         return _refused(mistake)
     try:
-        parsed = parse_value(value)
+        parsed, texts = (parse_text(value), {}) if is_text(name) else read_value(value)
     except ValueError as error:
         return _refused(
             Mistake(_PLACE, name, str(error), hidden(value), fix=f"""quotes inside quotes: '{name}="..."'""")
@@ -44,11 +46,11 @@ def read_override(text: str) -> Document:
     nested: Any = parsed
     for key in reversed(path):
         nested = {key: nested}
-    document = Document(values=nested)
+    document = Document(values=nested, texts={(*path, *inner): text for inner, text in texts.items()})
     for depth in range(1, len(path) + 1):
         document.places[path[:depth]] = _PLACE
     _mark(parsed, path, document)
-    return document
+    return as_written(document)
 
 
 def _misplaced(path: tuple[str, ...]) -> Mistake | None:

@@ -69,7 +69,8 @@ class SourceConfig(Section):
     path: str | None = None
     """File or folder of the data, relative to the working directory."""
     args: dict[str, Any] = {}
-    """Further arguments of the source."""
+    """Further arguments of the source. In `args` a value is what YAML 1.2 says: `001` is the number 1, and text in
+    quotes; options that are text (`path`, `run.name`) take what was written."""
 
 
 class SplitConfig(Section):
@@ -149,7 +150,7 @@ class ModelConfig(Section):
     """A torchvision classification model, `tiny_cnn`, `resnet18_cifar`, an entry point, or
     `package.module:attribute` (called with `num_classes` and `args`, returns a `torch.nn.Module`)."""
     args: dict[str, Any] = {}
-    """Further arguments of the model."""
+    """Further arguments of the model; as in `data.source.args`, `001` is a number and `"001"` text."""
     weights: str | None = None
     """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a local file
     (`.safetensors`, or a state dict saved by torch)."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["Count", "Finite", "Fraction", "NotNegative", "Operation", "Positive", "Section", "Tuple"]
+__all__ = ["Count", "Finite", "Fraction", "NotNegative", "Operation", "Positive", "Section", "Tuple", "child", "is_free"]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -26,3 +26,14 @@ class Section(BaseModel):
     model_config = ConfigDict(
         strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
+
+
+def child(model: type[Section], key: str) -> type[Section] | None:
+    """The section under `key`, or None where `key` is an option."""
+    annotation = model.model_fields[key].annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def is_free(model: type[Section], key: str) -> bool:
+    """Whether the option holds a mapping whose keys are not ours, such as `args`."""
+    return get_origin(model.model_fields[key].annotation) is dict

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast
 
 from raycls.config.address import hidden
-from raycls.config.document import parse_value
+from raycls.config.document import read_value
 from raycls.config.mistakes import Mistake, Path, Place, dotted
 from raycls.config.schema import Run
 from raycls.config.section import Section
 from raycls.config.space import Condition, Kind, Parameter
 from raycls.config.suggest import suggest
+from raycls.config.texts import keep_texts
 from raycls.config.words import child, is_free, shown
 from raycls.config.write import flow
 
@@ -194,11 +195,11 @@ def _values(path: str, value: Any, where: Path, places: Places, when: tuple[Cond
         fix = f"did you mean {_FUNCTIONS[near]}?" if near else ""
         raise _WrongError(place, where, f"there is no function {name}", hidden(value), _VALID, fix)
     try:
-        arguments: list[Any] = parse_value(f"[{form[2]}]")
+        arguments, texts = read_value(f"[{form[2]}]")
     except ValueError as error:
         raise _WrongError(place, where, str(error), hidden(value), _FUNCTIONS[name]) from error
     if name == "choice":
-        return _choice(path, arguments, where, place, when)
+        return _choice(path, keep_texts(path, arguments, texts), where, place, when)
     wrong = _wrong_range(name, arguments)
     if wrong is not None:
         raise _WrongError(place, where, wrong[0], hidden(value), _FUNCTIONS[name], wrong[1])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, get_origin
+from typing import Any
 
 from raycls.config.address import hidden
 from raycls.config.schema import Run
-from raycls.config.section import Section
+from raycls.config.section import Section, child, is_free
 from raycls.config.suggest import suggest
 from raycls.config.write import flow
 
@@ -32,17 +32,6 @@ _SYNONYMS = {
     "transforms": "augment.train",
 }
 _DURATION = "a duration such as 90ep, 5000st, 10%, 90s, 15m, 2h or 1d"
-
-
-def child(model: type[Section], key: str) -> type[Section] | None:
-    """The section under `key`, or None where `key` is an option."""
-    annotation = model.model_fields[key].annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
-
-
-def is_free(model: type[Section], key: str) -> bool:
-    """Whether the option holds a mapping whose keys are not ours, such as `args`."""
-    return get_origin(model.model_fields[key].annotation) is dict
 
 
 @cache

@@ -31,7 +31,7 @@ def test_what_is_no_override(text: str) -> None:
         ("optim.lr.x=1", "one value"),
         ("extends=other.yaml", "only a file"),
         ("model.args=[", "not valid YAML"),
-        ("data.source.path=my #1", "comment"),
+        ("model.args.x=my #1", "comment"),
         ("model.args=a: b", "{key: value}"),
     ],
 )
