@@ -100,7 +100,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_text(text: str) -> str | None:
-    """Read the value of a `path=value` whose option is text: what was typed, as it stands. ValueError says what is wrong.
+    """Read the value of a `path=value` whose option is text: what was typed. ValueError says what is wrong.
 
     Quotes around the whole of it are YAML's, and null, `~` and nothing at all are null, as everywhere.
     """

@@ -6,7 +6,18 @@ from typing import Annotated, Any, cast, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["Count", "Finite", "Fraction", "NotNegative", "Operation", "Positive", "Section", "Tuple", "child", "is_free"]
+__all__ = [
+    "Count",
+    "Finite",
+    "Fraction",
+    "NotNegative",
+    "Operation",
+    "Positive",
+    "Section",
+    "Tuple",
+    "child",
+    "is_free",
+]
 
 
 def _as_tuple(value: Any) -> Any:

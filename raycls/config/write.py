@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import yaml
 
-from raycls.config.document import RESOLVERS
+from raycls.config.document import RESOLVERS, parse_text
 from raycls.config.mistakes import Path, dotted
 from raycls.config.schema import Run
+from raycls.config.texts import is_text
 
 __all__ = ["flow", "leaves", "override", "render", "schema_json", "to_dict", "to_yaml"]
 
@@ -70,11 +71,21 @@ def flow(value: Any) -> str:
 
 
 def override(path: str, value: Any) -> str:
-    """`path=value` as a user types it after a command, quoted for a POSIX shell where that is needed."""
+    """`path=value` as a user types it after a command, the value quoted for a POSIX shell where that is needed."""
     text = flow(value)
-    if "'" in text:  # JSON is YAML too, and its quotes need no escapes inside those of the shell
+    if isinstance(value, str) and is_text(path) and _is_as_typed(value):
+        text = value
+    elif "'" in text:  # JSON is YAML too, and its quotes need no escapes inside those of the shell
         text = json.dumps(value, ensure_ascii=False)
-    return shlex.quote(f"{path}={text}")
+    return f"{shlex.quote(path)}={shlex.quote(text)}"
+
+
+def _is_as_typed(text: str) -> bool:
+    """Whether an option that is text has this value where it is typed without quotes of YAML."""
+    try:
+        return parse_text(text) == text
+    except ValueError:
+        return False
 
 
 def _lines(values: Mapping[str, Any], path: Path, comments: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -6,12 +6,19 @@ import glob
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
 
+from raycls.config.document import parse_value
+from raycls.config.write import override
 from raycls.errors import DataError
 
-__all__ = ["ignorer", "pattern_of", "patterns_of", "read_patterns", "write_patterns"]
+__all__ = ["as_options", "ignorer", "leaving_out", "pattern_of", "patterns_of", "read_patterns", "write_patterns"]
+
+_OPTION = "data.source.args.ignore"
+_LONGEST = 400
+"""Characters of an override that can still be read."""
 
 
 def pattern_of(key: str) -> str:
@@ -95,3 +102,42 @@ def write_patterns(patterns: Sequence[str], title: str) -> str:
 def _line(pattern: str) -> str:
     plain = pattern.isprintable() and not pattern.startswith(('"', "#"))
     return pattern if plain else json.dumps(pattern)
+
+
+def leaving_out(
+    paths: Sequence[str], images: Sequence[str], given: Sequence[str] = (), others: Sequence[str] = ()
+) -> str:
+    """The remedy that leaves out `paths`, and none of `images`, beside the patterns that are `given` already.
+
+    Where they are too many to be named, it is a pattern for each suffix, and says how many files that leaves out:
+    perhaps some of `others`, which are no images either.
+    """
+    exact = override(_OPTION, [*given, *map(pattern_of, paths)])
+    if len(exact) <= _LONGEST:
+        return f"leave them out with {exact}"
+    patterns = sorted({f"*{glob.escape(os.path.splitext(path)[1])}" for path in paths})
+    ignored = ignorer(patterns)
+    short = override(_OPTION, [*given, *patterns])
+    if "*" in patterns or len(short) > _LONGEST or any(map(ignored, _and_folders(images))):
+        return f"list them in a file, one a line, and set {_OPTION}_file to its path"
+    count = sum(map(ignored, {*paths, *others}))
+    return f"leave out these {count:,} files, and no image of a class, with {short}"
+
+
+def as_options(remedy: str) -> str:
+    """`remedy`, which may name the override of `leaving_out`, with options of `raycls init` in its place."""
+    found = re.search(rf"'?{re.escape(_OPTION)}=.*", remedy, re.DOTALL)
+    if found is None:
+        return remedy.partition(", or list them in a file")[0]
+    patterns: list[str] = parse_value(shlex.split(found[0])[0].partition("=")[2])
+    return remedy[: found.start()] + shlex.join(f"--ignore={pattern}" for pattern in patterns)
+
+
+def _and_folders(paths: Iterable[str]) -> set[str]:
+    """`paths` and every folder around them: a pattern that matches a folder leaves out all in it."""
+    found: set[str] = set()
+    for path in paths:
+        while path and path not in found:
+            found.add(path)
+            path = path.rpartition("/")[0]
+    return found

@@ -16,6 +16,7 @@ from statistics import median
 import numpy as np
 
 from raycls.config.schema import DataConfig, SourceConfig
+from raycls.data.ignore import as_options
 from raycls.data.source import Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError
 
@@ -177,10 +178,8 @@ def _open(config: DataConfig) -> Dataset:
     try:
         return open_dataset(config)
     except DataError as error:
-        if error.fix is None or "args.ignore" not in error.fix:
-            raise
         # There is no config yet that the remedy could be written into: name the option that does the same.
-        fix = f"{error.fix}; raycls init takes it as --ignore PATTERN"
+        fix = None if error.fix is None else as_options(error.fix)
         raise DataError(error.what, where=error.where, found=error.found, valid=error.valid, fix=fix) from error
 
 

@@ -10,7 +10,23 @@ from raycls.config.load import ConfigMistakesError, from_dict, load, load_text, 
 from raycls.config.space_check import space_of
 
 NUMBERS = ["001", "48213377", "1e5", "0x10", "0o17", "1_000", "2024-01-01", "1.0", "true", "FALSE"]
-PATHS = ["my photos", ".5", "-5", "+1", ".inf", "a # b", "a: b", "[raw] a", "{a}", "*x", "&x", "!x", "it's", 'a"b', "$x"]
+PATHS = [
+    "my photos",
+    ".5",
+    "-5",
+    "+1",
+    ".inf",
+    "a # b",
+    "a: b",
+    "[raw] a",
+    "{a}",
+    "*x",
+    "&x",
+    "!x",
+    "it's",
+    'a"b',
+    "$x",
+]
 
 
 @pytest.mark.parametrize("text", NUMBERS)

@@ -45,6 +45,22 @@ def test_an_override_survives_a_shell(value: Any) -> None:
     assert (path, load_text(f"model: {{args: {{x: {text}}}}}").run.model.args["x"]) == ("model.args.x", value)
 
 
+@pytest.mark.parametrize(
+    "text", [*HARD, "my photos", "001", "it's", "$HOME", "-x", "~/a", '"', '"a"', "'a'", "a\\b", "`id`"]
+)
+def test_an_override_of_a_text_survives_a_shell(text: str) -> None:
+    typed = override("data.source.path", text)
+    word = subprocess.run(["bash", "-c", f"printf %s {typed}"], capture_output=True, check=True).stdout.decode()
+    assert load_text("", overrides=[word]).run.data.source.path == text
+
+
+def test_an_override_is_quoted_no_more_than_it_must_be() -> None:
+    assert override("run.name", "001") == "run.name=001"
+    assert override("model.args.x", "001") == """model.args.x='"001"'"""
+    assert override("data.source.path", "my photos") == "data.source.path='my photos'"
+    assert override("optim.lr", 0.1) == "optim.lr=0.1"
+
+
 def test_a_config_with_everything_survives_both_ways() -> None:
     values: dict[str, Any] = {
         "data": {"formats": ["png", "jpeg"], "source": {"args": {"big": 10**30, "none": None, "e": {}, "l": []}}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -36,7 +37,11 @@ def digits(path: str | Path | None = None) -> Samples:
             found=error.strerror or str(error),
             fix="set data.source.path to a folder that can be written",
         ) from error
-    return folder(target)
+    try:
+        return folder(target)
+    except DataError as error:  # its remedy is an argument that this source does not have
+        error.fix = f"remove the folder, and it is written anew: rm -r {shlex.quote(target)}"
+        raise
 
 
 def _write(target: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raycls.data.ignore import ignorer, patterns_of
+from raycls.data.ignore import ignorer, leaving_out, patterns_of
 from raycls.data.samples import SPLIT_NAMES, Files, Keys, Samples
 from raycls.errors import DataError
 
@@ -35,7 +35,8 @@ def folder(path: str | Path, ignore: Sequence[str] = (), ignore_file: str | None
     adds nothing. Any other file is a DataError: a data set with files nobody meant is not the one that was meant.
     """
     root = os.path.abspath(path)
-    scan = _Scan(root, ignorer(patterns_of(ignore, ignore_file)))
+    given = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    scan = _Scan(root, ignorer(patterns_of(given, ignore_file)), given)
     top = scan.directories("", "a class or split folder")
     names = [name for name, _ in top]
     if not names:
@@ -44,7 +45,7 @@ def folder(path: str | Path, ignore: Sequence[str] = (), ignore_file: str | None
             where=root,
             valid="one folder of images per class, or train/, val/ and test/ with one folder per class each",
         )
-    splits = _split_folders(root, names)
+    splits = _split_folders(root, names, given)
     if splits is None:
         groups = [("", None, top)]
     else:
@@ -58,7 +59,7 @@ def folder(path: str | Path, ignore: Sequence[str] = (), ignore_file: str | None
                 scan.empty.append(relative)
             keys.extend(files)
             counts.append((split, label, len(files)))
-    scan.complain()
+    scan.complain(keys)
     return _samples(root, keys, counts, own_splits=splits is not None)
 
 
@@ -84,7 +85,7 @@ def _samples(root: str, keys: list[str], counts: list[tuple[str | None, str, int
     )
 
 
-def _split_folders(root: str, names: list[str]) -> dict[str, str] | None:
+def _split_folders(root: str, names: list[str], ignored: tuple[str, ...]) -> dict[str, str] | None:
     """Which split each top folder is, or None where the top folders are classes."""
     splits = {name: SPLIT_NAMES[name.casefold()] for name in names if name.casefold() in SPLIT_NAMES}
     if len(splits) < len(names):
@@ -95,7 +96,7 @@ def _split_folders(root: str, names: list[str]) -> dict[str, str] | None:
                 where=root,
                 found=f"{', '.join(splits)} beside {_some(others)}",
                 valid="either only splits (train, val, test) or only classes",
-                fix=f'move the others away, or leave them out with data.source.args.ignore=["{others[0]}"]',
+                fix=f"move the others away, or {leaving_out(others, list(splits), ignored)}",
             )
         return None
     if len(set(splits.values())) < len(splits):
@@ -114,6 +115,8 @@ class _Scan:
 
     root: str
     ignored: Callable[[str], bool]
+    given: tuple[str, ...]
+    """The patterns of the argument `ignore`."""
     strangers: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     loose: list[str] = field(default_factory=list)
@@ -179,42 +182,39 @@ class _Scan:
             return True
         return self.ignored(path)
 
-    def complain(self) -> None:
-        """DataError where the walk met anything that is no part of a data set."""
+    def complain(self, images: Sequence[str]) -> None:
+        """DataError where the walk met anything that is no part of a data set, whose `images` must stay."""
         if self.loose:
             raise self._error(
                 "There are files beside the class folders.",
                 self.loose,
+                images,
                 valid="each image inside the folder of its class",
             )
         if self.strangers:
             raise self._error(
                 "There are files among the images that are none.",
                 self.strangers,
+                images,
                 valid=f"files named {' '.join(sorted(_SUFFIXES))}",
             )
         if self.broken:
             raise self._error(
                 "Some entries are named like images but are no files.",
                 self.broken,
+                images,
                 valid="files, or links to files that exist",
             )
         if self.empty:
             raise self._error(
-                "Some class folders hold no image.", self.empty, valid="at least one image per class folder"
+                "Some class folders hold no image.", self.empty, images, valid="at least one image per class folder"
             )
 
-    def _error(self, what: str, paths: list[str], *, valid: str) -> DataError:
+    def _error(self, what: str, paths: list[str], images: Sequence[str], *, valid: str) -> DataError:
         paths = sorted(paths)
-        name = os.path.basename(paths[0])
-        suffix = os.path.splitext(name)[1]
-        pattern = f"*{suffix}" if suffix and suffix.lower() not in _SUFFIXES else name
+        remedy = leaving_out(paths, images, self.given, [*self.loose, *self.strangers, *self.broken])
         return DataError(
-            what,
-            where=self.root,
-            found=_some(paths),
-            valid=valid,
-            fix=f'move or remove them, or leave them out with data.source.args.ignore=["{pattern}"]',
+            what, where=self.root, found=_some(paths), valid=valid, fix=f"move or remove them, or {remedy}"
         )
 
 

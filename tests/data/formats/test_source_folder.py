@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from raycls.config.overrides import read_override
 from raycls.data.formats.folder import folder
 from raycls.errors import DataError
 
@@ -81,20 +83,59 @@ def _refused(root: Path, message: str, **args: object) -> DataError:
     return caught.value
 
 
-def test_strangers_are_named_and_counted(tmp_path: Path) -> None:
-    _make(tmp_path, "a/1.png", "b/1.png", *(f"a/{index}.txt" for index in range(7)))
+def _left_out(error: DataError) -> list[str]:
+    """The patterns of the override that the remedy prints, as a shell and raycls read it."""
+    word = next(word for word in shlex.split(error.fix or "") if "ignore=" in word)
+    return read_override(word).values["data"]["source"]["args"]["ignore"]
+
+
+def test_strangers_are_named_and_all_of_them_are_left_out(tmp_path: Path) -> None:
+    names = ["a/notes.txt", "b/it's [1] $x.txt", "b/notes.txt", "b/raw/drafts", "b/-a.md", "b/*.txt"]
+    _make(tmp_path, "a/1.png", "b/1.png", "a/raw/drafts.png", *names)
     error = _refused(tmp_path, "among the images")
-    assert error.found == "a/0.txt, a/1.txt, a/2.txt, a/3.txt, a/4.txt and 2 more"
-    assert 'data.source.args.ignore=["*.txt"]' in (error.fix or "")
-    assert len(folder(tmp_path, ignore=["*.txt"]).keys) == 2
+    assert error.found == ", ".join(sorted(names)[:5]) + " and 1 more"
+    kept = folder(tmp_path, ignore=_left_out(error))
+    assert list(kept.keys) == ["a/1.png", "a/raw/drafts.png", "b/1.png"]
+    _make(tmp_path, "c/notes.txt", "c/1.png")  # a name that was left out elsewhere
+    assert _refused(tmp_path, "among the images", ignore=_left_out(error)).found == "c/notes.txt"
+
+
+def test_what_was_left_out_before_stays_in_the_remedy(tmp_path: Path) -> None:
+    _make(tmp_path, "a/1.png", "b/1.png", "a/x.csv", "a/notes.txt", "top.md")
+    first = _left_out(_refused(tmp_path, "beside the class folders", ignore=["*.csv"]))
+    assert first == ["*.csv", "/top.md"]
+    second = _left_out(_refused(tmp_path, "among the images", ignore=first))
+    assert second == ["*.csv", "/top.md", "a/notes.txt"]
+    assert list(folder(tmp_path, ignore=second).keys) == ["a/1.png", "b/1.png"]
+
+
+def test_many_strangers_are_left_out_by_a_pattern_with_their_number(tmp_path: Path) -> None:
+    _make(tmp_path, "a/1.png", "b/1.png", "top.txt", *(f"{label}/{index}.{kind}" for index in range(60)
+        for label, kind in (("a", "txt"), ("b", "json"))))  # fmt: skip
+    error = _refused(tmp_path, "among the images", ignore="/top.txt")
+    assert _left_out(error) == ["/top.txt", "*.json", "*.txt"]
+    assert "120 files" in str(error.fix)
+    assert len(folder(tmp_path, ignore=_left_out(error)).keys) == 2
+
+
+@pytest.mark.parametrize("kept", ["b/old.txt/1.png", "b.txt/1.png"])
+def test_a_pattern_that_would_take_images_with_it_is_not_proposed(tmp_path: Path, kept: str) -> None:
+    _make(tmp_path, "a/1.png", "b/1.png", kept, *(f"a/{index}.txt" for index in range(60)))
+    error = _refused(tmp_path, "among the images")
+    assert "ignore=" not in str(error.fix)
+    (tmp_path / ".list").write_text("".join(f"a/{index}.txt\n" for index in range(60)))
+    assert "data.source.args.ignore_file" in str(error.fix)
+    assert len(folder(tmp_path, ignore_file=str(tmp_path / ".list")).keys) == 3
 
 
 def test_loose_files(tmp_path: Path) -> None:
     _make(tmp_path, "a/1.png", "b/1.png", "stray.png")
     assert _refused(tmp_path, "beside the class folders").found == "stray.png"
     (tmp_path / "stray.png").unlink()
-    _make(tmp_path, "labels.csv")
-    assert 'ignore=["*.csv"]' in (_refused(tmp_path, "beside the class folders").fix or "")
+    _make(tmp_path, "labels.csv", "a/labels.csv")
+    error = _refused(tmp_path, "beside the class folders")
+    assert _left_out(error) == ["/labels.csv"]
+    assert _refused(tmp_path, "among the images", ignore=_left_out(error)).found == "a/labels.csv"
 
 
 def test_loose_files_in_a_split(tmp_path: Path) -> None:
@@ -118,10 +159,12 @@ def test_an_empty_split_folder(tmp_path: Path) -> None:
 
 
 def test_splits_mixed_with_classes(tmp_path: Path) -> None:
-    _make(tmp_path, "train/a/1.png", "val/a/1.png", "extra/a/1.png")
+    _make(tmp_path, "train/a/1.png", "val/a/1.png", "extra/a/1.png", "more stuff/a/1.png", "train/extra/1.png")
     error = _refused(tmp_path, "mixes split folders")
-    assert 'ignore=["extra"]' in (error.fix or "")
-    assert set((folder(tmp_path, ignore=["extra"]).splits) or ()) == {"train", "val"}
+    assert _left_out(error) == ["/extra", "/more stuff"]
+    kept = folder(tmp_path, ignore=_left_out(error))
+    assert set(kept.splits or ()) == {"train", "val"}
+    assert list(kept.keys) == ["train/a/1.png", "train/extra/1.png", "val/a/1.png"]
 
 
 def test_two_folders_for_one_split(tmp_path: Path) -> None:
