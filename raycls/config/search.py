@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -9,7 +11,7 @@ from pydantic import Field, model_validator
 from raycls.config.duration import Duration
 from raycls.config.section import Count, Finite, Fraction, Section
 
-__all__ = ["ConfirmConfig", "SchedulerConfig", "SearchConfig", "objective"]
+__all__ = ["ConfirmConfig", "SchedulerConfig", "SearchConfig", "decisive", "objective"]
 
 
 class SchedulerConfig(Section):
@@ -97,3 +99,12 @@ def objective(search: SearchConfig, evaluated: str) -> tuple[str, Literal["max",
     """(metric, mode) that trials are compared by, where `evaluated` is `evaluate.metric`."""
     metric = evaluated if search.metric == "auto" else search.metric
     return metric, "min" if metric == "loss" else "max"
+
+
+def decisive(values: Mapping[str, float], metric: str) -> float:
+    """The value that an evaluation is compared with others by: `metric`, or NaN where its loss is not finite.
+
+    What a network with NaN in its logits predicts is no result, however many of these classes are right.
+    """
+    value = float(values.get(metric, math.nan))
+    return value if math.isfinite(float(values.get("loss", 0.0))) else math.nan

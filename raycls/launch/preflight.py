@@ -29,11 +29,13 @@ from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
 from raycls.run.trackers import check_trackers
 from raycls.search.ledger import Ledger as SearchLedger
+from raycls.train.metrics import check_metric
 from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
 
 __all__ = [
     "Prepared",
+    "check_metric_of",
     "evaluated_split",
     "image_size",
     "plan_of",
@@ -90,6 +92,7 @@ def prepare(
         zoo.check(run.model)
     dataset = dataset or open_dataset(run.data)
     evaluated_split(run, dataset)
+    check_metric_of(run, dataset)
     if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
         say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
     written = folder.read_json(RunFolder.PLAN) if resumed else None
@@ -118,6 +121,12 @@ def evaluated_split(run: Run, dataset: Dataset) -> Split | None:
             fix="set evaluate.split to one of these, give data.split a part for it, or set evaluate.every: off",
         )
     return split
+
+
+def check_metric_of(run: Run, dataset: Dataset) -> None:
+    """ConfigError where the metric that decides about best, early stopping and plateau cannot vary on this data."""
+    if run.evaluate.every != "off":
+        check_metric(run.evaluate.metric, len(dataset.classes), "evaluate.metric")
 
 
 def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:

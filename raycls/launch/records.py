@@ -10,6 +10,7 @@ from typing import Any
 
 from raycls.config.mistakes import dotted
 from raycls.config.schema import Run
+from raycls.config.search import decisive
 from raycls.config.write import leaves, to_dict
 from raycls.data.slices import Slice
 from raycls.data.source import Dataset
@@ -141,7 +142,7 @@ class Recorder:
         self._waited += waited
         metric, mode = self.run.evaluate.metric, mode_of(self.run.evaluate.metric)
         scalars = flat(summary)
-        value = float(scalars[metric])
+        value = decisive(scalars, metric)
         best = None if state.best is None else float(state.best["value"])
         improved = improves(value, best, mode)
         where = self._where("evaluate", state)

@@ -19,7 +19,7 @@ from raycls.data.source import Dataset, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.launch.exploits import keep
 from raycls.launch.model_budget import within
-from raycls.launch.preflight import evaluated_split, image_size, plan_of
+from raycls.launch.preflight import check_metric_of, evaluated_split, image_size, plan_of
 from raycls.launch.submitted import refuse_lost
 from raycls.models import zoo
 from raycls.run.folder import RunFolder
@@ -29,6 +29,7 @@ from raycls.search.board import Board, Length
 from raycls.search.confirm import pair, repeats
 from raycls.search.ledger import Ledger
 from raycls.search.sample import make_sampler
+from raycls.train.metrics import check_metric
 
 __all__ = ["Search", "open_search"]
 
@@ -228,6 +229,9 @@ def _located(error: RayclsError, chosen: Mapping[str, Any], origins: Mapping[str
 
 def _check_splits(run: Run, dataset: Dataset) -> None:
     evaluated_split(run, dataset)
+    check_metric_of(run, dataset)
+    if run.search.metric != "auto":
+        check_metric(run.search.metric, len(dataset.classes), "search.metric")
     if isinstance(run.search.confirm.seeds, str):
         return
     if run.evaluate.split == "test":

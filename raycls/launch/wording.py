@@ -141,15 +141,21 @@ def summary_lines(summary: Record, split: str | None = None) -> list[str]:
         f"top5       {summary['top5']:.4f}",
     ]
     scores = ("precision", "recall", "f1")
-    lines.append(f"{'':<24}" + "".join(f"{name:>12}" for name in scores))
-    rows = {average: {name: summary[name][average] for name in scores} for average in ("macro", "weighted")}
+    lines.append(f"{'':<32}" + "".join(f"{name:>12}" for name in (*scores, "images")))
     classes = list(summary["f1"]["per_class"])
+    averaged = f"macro ({summary['macro_classes']:,} of {plural(len(classes), 'class')})"
+    rows = [(averaged, "macro", summary["count"]), ("weighted", "weighted", summary["count"])]
+    lines += [_scores_text(label, [summary[name][key] for name in scores], count) for label, key, count in rows]
     if len(classes) <= _CLASSES_SHOWN:
-        rows |= {label: {name: summary[name]["per_class"][label] for name in scores} for label in classes}
-    lines += [f"{label:<24}" + "".join(f"{row[name]:>12.4f}" for name in scores) for label, row in rows.items()]
+        for label, count in summary["support"].items():
+            lines.append(_scores_text(label, [summary[name]["per_class"][label] for name in scores], count))
     if len(classes) > _CLASSES_SHOWN:
         lines.append(f"{len(classes)} classes: --json has each of them, and the confusion matrix")
     return lines
+
+
+def _scores_text(label: str, values: Sequence[float], count: int) -> str:
+    return f"{label:<32}" + "".join(f"{value:>12.4f}" for value in values) + f"{count:>12}"
 
 
 def ledger_lines(report: Audit) -> list[str]:
@@ -247,5 +253,5 @@ def join(*parts: str) -> str:
 
 def plural(count: int, noun: str) -> str:
     """The count and its noun, in the plural where it is one."""
-    many = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    many = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith(("ch", "ss")) else f"{noun}s"
     return f"{count:,} {noun if count == 1 else many}"

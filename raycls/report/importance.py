@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raycls.config.search import decisive
 from raycls.config.write import flow
 from raycls.search.ledger import Trial
 
@@ -54,7 +55,7 @@ def comparable(trials: Iterable[Trial], metric: str) -> tuple[float, list[tuple[
     epoch = min(reached, default=0.0)
     pairs: list[tuple[Trial, float]] = []
     for trial, results in found.values():
-        values = [item.values[metric] for item in results if item.epoch <= epoch + 1e-9]
+        values = [decisive(item.values, metric) for item in results if item.epoch <= epoch + 1e-9]
         if values and math.isfinite(values[-1]):
             pairs.append((trial, values[-1]))
     return epoch, pairs

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raycls.config.search import decisive
 from raycls.config.write import flow
 from raycls.report.importance import Importance, comparable, importances
 from raycls.search.ledger import Trial
@@ -173,7 +174,7 @@ def _choices(known: Sequence[Any]) -> Mapping[str, tuple[float, str]]:
 
 def _curve(axes: Axes, trial: Trial, metric: str, label: str) -> bool:
     """Draw the finite values of a trial; whether there were any."""
-    points = [(item.epoch, item.values[metric]) for item in trial.results if metric in item.values]
+    points = [(item.epoch, decisive(item.values, metric)) for item in trial.results if metric in item.values]
     points = [(epoch, value) for epoch, value in points if math.isfinite(value)]
     if not points:
         return False

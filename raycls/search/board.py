@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raycls.config.duration import Duration
-from raycls.config.search import SearchConfig
+from raycls.config.search import SearchConfig, decisive
 from raycls.config.space import Space
 from raycls.search.ledger import Ledger, Trial, trial_id
 from raycls.search.median import Median
@@ -164,7 +164,7 @@ class Board:
         if trial.phase != "search":
             self.ledger.result(name, step=step, epoch=epoch, seconds=seconds, values=values)
             return Move()
-        value = float(values[self.metric])
+        value = decisive(values, self.metric)
         if self.population is not None:
             return self._evolve(self.population, trial, step, epoch, seconds, values)
         time = self._time(trial, self.search.scheduler.grace, step, epoch, seconds)
@@ -257,7 +257,8 @@ class Board:
 
     def _replay_result(self, trial: Trial, line: Mapping[str, Any]) -> None:
         # From the line and not from the trial: after an exploit a step may have been measured twice.
-        value, goes_on = float(line["values"][self.metric]), trial.state == "running" and line["epoch"] < trial.asked
+        value = decisive(line["values"], self.metric)
+        goes_on = trial.state == "running" and line["epoch"] < trial.asked
         where = int(line["step"]), float(line["epoch"]), float(line["seconds"])
         self._aim(value)
         if self.population is not None:
@@ -281,7 +282,7 @@ class Board:
         seconds: float,
         values: Mapping[str, float],
     ) -> Move:
-        value = float(values[self.metric])
+        value = decisive(values, self.metric)
         time = self._time(trial, self.search.scheduler.interval, step, epoch, seconds)
         before = trial.results[-1].epoch if trial.results else 0.0
         number = population.report(trial.number, time, value)

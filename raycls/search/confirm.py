@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from raycls.config.search import decisive
 from raycls.search.ledger import Ledger, Trial
 from raycls.search.results import best, ranked
 
@@ -48,7 +49,7 @@ def pair(ledger: Ledger, metric: str, mode: str) -> list[Trial]:
 
 def scores(ledger: Ledger, of: str, metric: str) -> dict[int, float]:
     """{seed: finite test value} of the models that repeat the trial `of`; those that were not scored are left out."""
-    found = {trial.seed: (trial.test or {}).get(metric, math.nan) for trial in repeats(ledger, of)}
+    found = {trial.seed: decisive(trial.test or {}, metric) for trial in repeats(ledger, of)}
     return {seed: value for seed, value in found.items() if seed is not None and math.isfinite(value)}
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from raycls.config.search import decisive
 from raycls.run import strict_json
 from raycls.run.folder import read_json_lines
 from raycls.run.store import Store
@@ -86,9 +87,7 @@ class Trial:
         After an exploit the weights are another trial's: what was measured before it is not theirs.
         """
         found = [
-            value
-            for item in self.results[self._own_from :]
-            if math.isfinite(value := item.values.get(metric, math.nan))
+            value for item in self.results[self._own_from :] if math.isfinite(value := decisive(item.values, metric))
         ]
         return (max(found) if mode == "max" else min(found)) if found else None
 

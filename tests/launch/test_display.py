@@ -296,10 +296,17 @@ def test_summary_lines_name_each_class() -> None:
     summary = summarise(np.array([[3, 1], [0, 4]]), loss_sum=4.0, top5=8, classes=("cat", "dog"))
     lines = summary_lines(summary, "test")
     assert lines[:4] == ["split test, 8 images", "loss       0.500000", "top1       0.8750", "top5       1.0000"]
-    assert lines[4].split() == ["precision", "recall", "f1"]
+    assert lines[4].split() == ["precision", "recall", "f1", "images"]
+    assert lines[5].startswith("macro (2 of 2 classes) ")
     # cat: 3 of 3 predicted, 3 of 4 there; dog: 4 of 5 predicted, 4 of 4 there
-    assert lines[-2].split() == ["cat", "1.0000", "0.7500", "0.8571"]
-    assert lines[-1].split() == ["dog", "0.8000", "1.0000", "0.8889"]
+    assert lines[-2].split() == ["cat", "1.0000", "0.7500", "0.8571", "4"]
+    assert lines[-1].split() == ["dog", "0.8000", "1.0000", "0.8889", "4"]
+
+
+def test_summary_lines_tell_a_class_without_images_from_one_that_was_missed() -> None:
+    lines = summary_lines(summarise(np.diag([3, 4, 0]), loss_sum=4.0, top5=7, classes=("cat", "dog", "owl")), "test")
+    assert lines[5].split() == ["macro", "(2", "of", "3", "classes)", "1.0000", "1.0000", "1.0000", "7"]
+    assert lines[-1].split() == ["owl", "0.0000", "0.0000", "0.0000", "0"]
 
 
 @dataclass

@@ -90,11 +90,16 @@ def test_a_first_start_writes_what_it_was_started_with() -> None:
         (ModelError, "model.weights=missing.safetensors", "missing.safetensors"),
         (DataError, "data.source.path=missing.npz", "missing.npz"),
         (DataError, "evaluate.split=test", "train (40), val (8)"),
+        (ConfigError, "evaluate.metric=top5", "evaluate.metric=top1"),
     ],
 )
 def test_refused_before_anything_is_written(kind: type[RayclsError], override: str, words: str) -> None:
     assert words in _refused(kind, override)
     assert not Path("runs").exists()
+
+
+def test_a_metric_that_nobody_asks_may_be_any() -> None:
+    assert _prepare("evaluate.metric=top5", "evaluate.every=off").plan.evaluate_every == 0
 
 
 def test_images_of_one_pixel_cannot_be_trained_alone() -> None:

@@ -337,6 +337,17 @@ def test_rungs_of_the_plots_are_in_epochs() -> None:
             assert search.rungs_in_epochs() == pytest.approx(rungs)
 
 
+@pytest.mark.parametrize("option", ["search.metric", "evaluate.metric"])
+def test_trials_are_not_compared_by_what_is_the_same_for_all(option: str) -> None:
+    write(_SPACE)
+    with pytest.raises(ConfigError) as caught, opened(f"{option}=top5"):
+        pass
+    assert caught.value.where == option and "with 4 classes" in (caught.value.found or "")
+    assert f"{option}=top1" in (caught.value.fix or "")
+    with opened(f"{option}=top5", f"{option}=top1") as search:  # the remedy, typed after it
+        assert search.metric == "top1"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

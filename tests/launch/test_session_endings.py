@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from harness.jobs import curve, make_job, train, weights, write_arrays
@@ -17,6 +20,7 @@ from raycls.launch import session
 from raycls.launch.session import World
 from raycls.run import checkpoint
 from raycls.run.folder import RunFolder
+from raycls.train.metrics import summarise
 from raycls.train.task import Classification
 
 _OPTIONS = ("data.batch_size=16", "track.log_every=1st", "train.micro_batches=2")
@@ -94,6 +98,34 @@ def test_plateau(data: Path, tmp_path: Path) -> None:
     rates = [record["lr"] for record in curve(folder) if record["kind"] == "train"]
     # evaluations at the epochs 1 (the first is the best), 3 and 5 complete two without improvement
     assert rates == pytest.approx([1e-9] * 9 + [5e-10] * 6 + [2.5e-10] * 6, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize("metric", ["top1", "loss"])
+def test_a_loss_that_is_not_finite_is_never_the_best(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, loss: float
+) -> None:
+    """The accuracy rises from evaluation to evaluation, which says nothing where the logits are NaN."""
+    hits = iter(range(5, 20))
+
+    def evaluate(model: object, slices: Iterable, *_: object, **__: object) -> dict:
+        assert len(list(slices)) == 2
+        right = next(hits)
+        confusion = np.zeros((4, 4), np.int64)
+        confusion[0, :2] = right, 20 - right
+        return summarise(confusion, loss if right > 6 else 30.0, 20, list("0123"))
+
+    monkeypatch.setattr(session, "evaluate_model", evaluate)
+    options = ("train.duration=9ep", f"evaluate.metric={metric}", "train.early_stop.patience=4")
+    schedule = "schedule={name: plateau, gamma: 0.5, patience: 3}"
+    result = train(make_job(tmp_path / "run", data, *_OPTIONS, *options, schedule))
+    best = 6 if metric == "top1" else 3  # for the loss the second 1.5 is no improvement
+    records = _evaluations(tmp_path / "run")
+    assert [record["step"] for record in records if record["best"]] == [3, 6][: best // 3]
+    assert result["best"]["step"] == json.loads((tmp_path / "run" / "best.json").read_text())["step"] == best
+    assert (result["state"], result["step"]) == ("early", best + 12)
+    rates = [record["lr"] for record in curve(tmp_path / "run") if record["kind"] == "train"]
+    assert rates[-1] == pytest.approx(rates[0] / 2)
 
 
 def test_plateau_survives_a_stop(data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from raycls.config.space import Parameter, Space
 from raycls.errors import CheckpointError
 from raycls.run.store import Store
 from raycls.search.ledger import Ledger
+from raycls.search.results import best
 
 _SPACE = Space(
     (Parameter("optim.lr", "loguniform", low=1e-3, high=1.0), Parameter("model.args.width", "choice", (4, 8, 16)))
@@ -388,3 +389,18 @@ def test_confirmation_repeats_a_trial_on_other_seeds_once(tmp_path: Path) -> Non
     assert len(again.board.searched) == 7
     again.board.end("0003-s2", state="failed", epochs=0, seconds=0, error="lost")
     assert tasks(again) == [None, None]
+
+
+def test_a_trial_with_a_loss_that_is_not_finite_is_judged_as_without_a_value(tmp_path: Path) -> None:
+    board = Play(tmp_path, _FINITE, config("asha", target=0.9), grows).board
+    board.start()
+    first, second = board.next(), board.next()
+    assert first is not None and second is not None
+    facts = {"step": 5, "epoch": 1.0, "seconds": 1.0}
+    assert not board.judge(first.trial, **facts, values={"top1": 0.1, "loss": 2.0}).stop
+    assert board.judge(second.trial, **facts, values={"top1": 0.95, "loss": math.nan}).stop
+    assert board.over == "", "0.95 beside NaN reaches no target"
+    for trial in (first, second):
+        board.end(trial.trial, state="finished", epochs=9, seconds=9)
+    winner = best(board.ledger, "top1", "max")
+    assert winner is not None and winner.id == first.trial

@@ -193,7 +193,10 @@ def test_values_that_are_not_finite_are_strict_json_and_come_back(store: Store) 
         assert math.isnan(result.values["loss"]) and result.values["top5"] == -math.inf
         assert result.cutoff == math.inf
         assert trial.value("loss", "min") is None and trial.value("f1_macro", "max") is None
-        assert (trial.value("top1", "max"), trial.value("top1", "min")) == (0.2, 0.1)
+        assert (trial.value("top1", "max"), trial.value("top1", "min")) == (
+            0.2,
+            0.2,
+        )  # 0.1 beside a loss of NaN is none
 
 
 def test_an_exploit_gives_new_values_and_what_follows_is_measured_again(store: Store) -> None:

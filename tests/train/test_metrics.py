@@ -8,7 +8,34 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
 
-from raycls.train.metrics import flat, summarise
+from raycls.errors import ConfigError
+from raycls.train.metrics import check_metric, flat, summarise
+
+
+def test_a_class_that_is_neither_there_nor_predicted_is_in_no_mean() -> None:
+    # a and b without an error; no row of c, and none taken for one
+    summary = summarise(np.diag([6, 6, 0]), 1.0, 12, ["a", "b", "c"])
+    assert [summary[name]["macro"] for name in ("precision", "recall", "f1")] == [1.0, 1.0, 1.0]
+    assert (summary["macro_classes"], summary["support"]) == (2, {"a": 6, "b": 6, "c": 0})
+    assert summary["f1"]["per_class"] == {"a": 1.0, "b": 1.0, "c": 0.0}
+    # one of b is taken for c: now c counts, with a precision and a recall of 0
+    summary = summarise(np.array([[6, 0, 0], [0, 5, 1], [0, 0, 0]]), 1.0, 12, ["a", "b", "c"])
+    assert summary["macro_classes"] == 3
+    assert summary["f1"]["macro"] == pytest.approx((1 + 10 / 11 + 0) / 3)
+    assert summary["f1"]["weighted"] == pytest.approx((6 * 1 + 6 * 10 / 11) / 12)
+
+
+@pytest.mark.parametrize("metric", ["top1", "top5", "loss", "f1_macro", "f1_weighted"])
+@pytest.mark.parametrize("classes", [2, 5, 6, 1000])
+def test_a_metric_that_is_always_the_same_decides_nothing(metric: str, classes: int) -> None:
+    if metric != "top5" or classes > 5:
+        check_metric(metric, classes, "evaluate.metric")
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_metric(metric, classes, "evaluate.metric")
+    assert caught.value.where == "evaluate.metric"
+    assert f"top5 with {classes} classes" in (caught.value.found or "")
+    assert "evaluate.metric=top1" in (caught.value.fix or "")
 
 
 def test_two_classes_by_hand() -> None:
@@ -47,8 +74,12 @@ def test_same_as_scikit_learn(num_classes: int, rows: int) -> None:
         assert summary["top5"] == pytest.approx(top_k_accuracy_score(truth, logits, k=5, labels=labels))
     else:
         assert summary["top5"] == 1.0
+    occurring = np.union1d(truth, predicted)
+    assert summary["macro_classes"] == len(occurring)
+    assert summary["support"] == dict(zip(names, np.bincount(truth, minlength=num_classes).tolist(), strict=True))
     for average in ("macro", "weighted", None):
-        expected = precision_recall_fscore_support(truth, predicted, labels=labels, average=average, zero_division=0)
+        chosen = labels if average is None else None  # None: those that occur
+        expected = precision_recall_fscore_support(truth, predicted, labels=chosen, average=average, zero_division=0)
         for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
             if average is None:
                 assert summary[name]["per_class"] == pytest.approx(dict(zip(names, values, strict=True)))
