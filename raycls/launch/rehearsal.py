@@ -28,9 +28,10 @@ def rehearse(settings: dict[str, Any], folder: str, workdir: str, device: str, s
     """Train a few steps of one worker's part; stops at the step boundary after `seconds`.
 
     Returns `seconds` (of each counted step), `images` (of all of them), `batch` (of one), `data_wait` (the part of the
-    time that decoding took), `samples`, `steps_per_epoch`, `total_steps`, `parameters`, `device`, and `why` where no
-    step was counted; or `error`,
-    an error of ours as JSON. Everything is written below `folder`, which the caller removes.
+    time that decoding took), `samples`, `steps_per_epoch`, `total_steps`, `parameters`, `device`, `warnings` (`what`
+    and `fix` of each that a run would be told before its first step), and `why` where no step was counted; or
+    `error`, an error of ours as JSON.
+    Everything is written below `folder`, which the caller removes.
     """
     end = time.monotonic() + seconds
     os.environ["RAYCLS_WORKDIR"] = workdir
@@ -73,10 +74,13 @@ def _rehearse(run: Run, folder: str, device: str, end: float) -> dict[str, Any]:
     plan = plan_of(run, dataset)
     prepared = prepare(small, new=False, command=("raycls", "doctor"), say=lambda text: None, dataset=dataset)
     records: list[dict[str, Any]] = []
+    told: list[dict[str, str]] = []
 
     def post(record: dict[str, Any]) -> None:
         if record.get("kind") == "train":
             records.append(record)
+        elif record.get("once"):
+            told.append({"what": record["what"], "fix": record["fix"]})
 
     job = make_job(small, prepared.folder, prepared.plan, dataset, device)
     world = World(
@@ -97,6 +101,7 @@ def _rehearse(run: Run, folder: str, device: str, end: float) -> dict[str, Any]:
         "total_steps": plan.total_steps,
         "parameters": prepared.parameters,
         "device": device,
+        "warnings": told,
         "why": ""
         if seconds
         else f"{len(records)} step(s) were done in the time there was, none of them could be counted",

@@ -6,6 +6,7 @@ Pure functions, like `verdicts`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from raycls.launch.package import LIMIT
@@ -152,7 +153,7 @@ def estimate(facts: Mapping[str, Any], *, workers: int, places: int, batch_size:
     seconds: list[float] = facts["seconds"]
     if not seconds:
         fix = "give it more time with --timeout, or make a step smaller: data.batch_size, data.image_size, model.name"
-        return Row("time", "unknown", f"not examined: {facts['why']}", fix, facts)
+        return _warned(Row("time", "unknown", f"not examined: {facts['why']}", fix, facts))
     one = facts["images"] / sum(seconds)
     together = max(1, min(max(1, workers), places))
     rate = one * together
@@ -166,7 +167,16 @@ def estimate(facts: Mapping[str, Any], *, workers: int, places: int, batch_size:
     text += f"; x {together} workers" if together > 1 else ""
     text += "; a guess: start-up, exchange between workers, evaluation and checkpoints are not in it"
     more = {"images_per_second": rate, "epoch_seconds": epoch, "seconds_in_all": whole}
-    return Row("time", "ok", text, facts={**facts, **more})
+    return _warned(Row("time", "ok", text, facts={**facts, **more}))
+
+
+def _warned(row: Row) -> Row:
+    """The row with what a run would be told before its first step."""
+    for warning in row.facts.get("warnings", ()):
+        verdict = "warning" if row.verdict == "ok" else row.verdict
+        fixes = [fix for fix in (warning["fix"], row.fix) if fix]
+        row = replace(row, verdict=verdict, found=f"{row.found}; {warning['what']}", fix="; ".join(fixes))
+    return row
 
 
 def _entries(fact: Mapping[str, Any]) -> str:

@@ -175,17 +175,15 @@ class _Play:
             donated=self._donated,
             full=self._is_full,
             most=self.room.most,
+            note=self.display.event,
         )
-
-        def supply() -> Task | None:
-            return None if self._leaving() else take()
-
+        wanted: Callable[[], Task | None] = lambda: None if self._leaving() else take()  # noqa: E731
         process = tune.with_resources(tune.with_parameters(TrialProcess, shared=shared), self.room.slots.resources())
         with _tunes_folder(self.room.most()) as folder:
             tuner = tune.Tuner(
                 process,
                 tune_config=tune.TuneConfig(
-                    search_alg=Supply(supply, lambda: self.room.look() + len(judge.paused), self._started),
+                    search_alg=Supply(wanted, lambda: self.room.look() + len(judge.paused), self._started),
                     scheduler=judge,
                     num_samples=-1,
                     reuse_actors=True,

@@ -41,7 +41,7 @@ from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.loop import train as train_loop
 from raycls.train.optim import EarlyStop, Plateau, build_optimizer, lr_factor
 from raycls.train.plan import Plan
-from raycls.train.precision import arithmetic, cpu_kind, precision_dtype, resolve_precision
+from raycls.train.precision import arithmetic, cpu_kind, emulated, precision_dtype, resolve_precision
 from raycls.train.reduction import make_reduction
 from raycls.train.state import TrainState, moving_average
 from raycls.train.task import Classification, generators_put_back
@@ -241,6 +241,10 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
         here["gpu"] = torch.cuda.get_device_name(world.device)
     for attempt in folder.attempts()[-1:]:
         _warn_of_changes(attempt, here, job, world, warn)
+    if slow := emulated(precision, world.device):
+        # `once`: a search has many trials, and one of them is enough to say it
+        fix = "train.amp=off" + (" with --new" if written else "")
+        world.post({"kind": "event", "text": f"warning: {slow}; fix: {fix}", "once": True, "what": slow, "fix": fix})
     attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here)
     unevaluated = state is not None and bool(state.trees["train"].get("unevaluated"))
     begun = {"step": step, "unevaluated": unevaluated, "attempt": attempt, "precision": precision}

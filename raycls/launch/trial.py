@@ -270,6 +270,8 @@ class _Trial:
             self._tell_past(record["step"] - record["unevaluated"])  # that one is evaluated once more
         elif record["kind"] == "group":
             self.talk.report("group", placement_group=record["placement_group"])
+        elif record.get("once"):
+            self.talk.report("note", text=record["text"])
 
     def _tell_past(self, last: int | None = None) -> None:
         """Report what was evaluated before this start, up to the step `last`: the search may have been killed before it

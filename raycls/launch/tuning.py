@@ -128,6 +128,7 @@ class Judge(_Unsaved, FIFOScheduler):
         donated: Callable[[Task], str],
         full: Callable[[str, str], None],
         most: Callable[[], int],
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__()
         self.paused: set[str] = set()
@@ -135,6 +136,7 @@ class Judge(_Unsaved, FIFOScheduler):
         self._board, self._groups = board, groups
         self._tick, self._changed, self._interrupted = tick, changed, interrupted
         self._donated, self._full, self._most = donated, full, most
+        self._note, self._noted = note, set[str]()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Tune asks this several times a second, so it is also where time passes."""
@@ -158,6 +160,10 @@ class Judge(_Unsaved, FIFOScheduler):
             self._groups.add(name, record["placement_group"])
         elif record.get("kind") == "test":
             self._board.ledger.test(name, values=record["values"])
+        elif record.get("kind") == "note":
+            if record["text"] not in self._noted:  # what holds for all trials is told once
+                self._noted.add(record["text"])
+                self._note(record["text"])
         elif record.get("kind") == "leaving":
             trial.max_failures += 1  # Tune counts the end of its process, and this is none
         elif record.get("kind") == "evaluation":

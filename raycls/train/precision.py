@@ -10,7 +10,7 @@ import torch
 
 from raycls.errors import TrainError
 
-__all__ = ["arithmetic", "cpu_kind", "precision_dtype", "resolve_precision"]
+__all__ = ["arithmetic", "cpu_kind", "emulated", "precision_dtype", "resolve_precision"]
 
 _REFUSAL = " does not have a deterministic implementation"
 """What torch says of an operation, after its name (at::Context::alertNotDeterministic)."""
@@ -21,6 +21,25 @@ def native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def native_fp16(device: torch.device) -> bool:
+    """Whether the device multiplies fp16 itself: every CUDA device, CPUs with AVX512-FP16 or AMX-FP16."""
+    if device.type == "cuda":
+        return True
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_fp16") or capabilities.get("amx_fp16"))
+
+
+def emulated(precision: str, device: torch.device) -> str | None:
+    """Why training in `precision` (`bf16`, `fp16` or `off`) is slow on `device`, or None where it is native there."""
+    native = {"bf16": native_bf16, "fp16": native_fp16}.get(precision)
+    if native is None or native(device):
+        return None
+    return (
+        f"train.amp {precision}: this CPU ({cpu_kind()}) has no {precision} arithmetic of its own and emulates it, "
+        "which takes many times as long as off (38 times for a ResNet-18 on AVX2)"
+    )
 
 
 def resolve_precision(choice: str, device: torch.device) -> str:

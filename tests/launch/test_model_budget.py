@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torchvision
 from harness.plugins import user_module
 
 from raycls.config.load import load_text
@@ -16,6 +18,7 @@ from raycls.launch import model_budget
 from raycls.launch.model_budget import cost_of, within
 
 _MODEL = """
+import torch
 from torch import nn
 
 
@@ -26,6 +29,29 @@ def net(num_classes, channels=5, hidden=7):
         nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
         nn.Linear(4 * channels, hidden), nn.ReLU(), nn.Linear(hidden, num_classes),
     )
+
+
+class Attention(nn.Module):
+    # one encoder layer of width 8 over the 4 x 4 pixels of an image
+    def __init__(self, num_classes, frozen="no"):
+        super().__init__()
+        self.frozen = frozen
+        self.lift = nn.Linear(3, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = nn.Linear(8, num_classes)
+        if frozen == "weights":
+            self.requires_grad_(False)
+
+    def forward(self, images):
+        tokens = self.lift(images.flatten(2).mT)
+        if self.frozen == "inside":
+            with torch.no_grad():
+                tokens = self.layer(tokens)
+        elif self.frozen == "looks" and tokens.sum().item() != tokens.sum().item():
+            raise RuntimeError("not a number")
+        else:
+            tokens = self.layer(tokens)
+        return self.head(tokens[:, 0])
 
 
 def picky(num_classes):
@@ -57,11 +83,50 @@ def test_a_convolution_and_two_linear_layers_by_hand(channels: int, hidden: int,
     assert found == by_hand(channels, hidden, 10, height, width)
 
 
-def test_it_is_the_published_cost_of_a_known_network() -> None:
-    """torchvision says 11,689,512 parameters and 1.814 G multiply-adds for ResNet-18 at 224 pixels."""
-    parameters, operations = cost_of(load_text("", "a.yaml", ["model.name=resnet18"]).run, 1000, 224, 224)
-    assert parameters == 11_689_512
-    assert operations / 2e9 == pytest.approx(1.814, abs=0.001)
+@pytest.mark.parametrize("frozen", ["no", "weights", "inside", "looks"])
+def test_attention_by_hand_however_it_is_fused(frozen: str) -> None:
+    """`looks` decides by a value, so it is counted with real numbers."""
+    _, found = cost_of(run("model.name=nets:Attention", f"model.args={{frozen: {frozen}}}"), 10, 4, 4)
+    tokens, width, hidden = 16, 8, 16
+    projections = 4 * tokens * width * width  # query, key, value, and what comes out
+    scores, sums = tokens * tokens * width, tokens * tokens * width  # over all heads together
+    ends = tokens * 3 * width + width * 10
+    assert found == 2 * (ends + projections + scores + sums + 2 * tokens * width * hidden)
+
+
+_FAMILIES = (
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnet50",
+    "shufflenet_v2_x1_0",
+    "squeezenet1_1",
+    "swin_t",
+    "vgg11",
+    "vit_b_16",
+)
+_AUXILIARY = {"inception_v3": 768 * 128 + 2 * 128 + 128 * 768 * 25 + 2 * 768 + 769 * 1000}
+"""Parameters of the heads that raycls leaves out of what torchvision counts: 1x1 and 5x5 convolutions with their batch
+norms, and a linear layer. Those of GoogLeNet are not in torchvision's count either."""
+
+
+def test_one_model_of_each_family_costs_what_torchvision_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its `_ops` are 10^9 multiply-adds, rounded to three decimals, at the size that its transforms crop to."""
+    for name in ("trunc_normal_", "kaiming_normal_", "normal_", "xavier_uniform_", "kaiming_uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, lambda tensor, *rest, **more: tensor)  # the values do not count
+    for family in _FAMILIES:
+        weights = next(iter(torchvision.models.get_model_weights(family)))
+        side = weights.transforms().crop_size[0]
+        parameters, found = cost_of(load_text("", "a.yaml", [f"model.name={family}"]).run, 1000, side, side)
+        assert found / 2e9 == pytest.approx(weights.meta["_ops"], abs=0.000_501), family
+        assert parameters == weights.meta["num_params"] - _AUXILIARY.get(family, 0), family
 
 
 def test_a_budget_counts_both_and_its_limit_is_within() -> None:
@@ -103,9 +168,9 @@ def test_a_model_that_cannot_be_built_is_left_to_its_trial() -> None:
 
 
 def test_generators_and_gradients_stay_as_they_are() -> None:
-    import torch
-
     before = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads()
+    fused = torch.backends.mha.get_fastpath_enabled()
     cost_of(run(), 10, 8, 8)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (torch.is_grad_enabled(), torch.get_num_threads()) == before[1:]
+    assert torch.backends.mha.get_fastpath_enabled() == fused

@@ -135,6 +135,13 @@ def test_estimate_by_hand() -> None:
     assert row.facts["epoch_seconds"] == 100
     assert row.facts["seconds_in_all"] == 1000
     assert "x 2 workers" in row.found
+    slow = {**facts, "warnings": [{"what": "bf16 is emulated", "fix": "train.amp=off"}]}
+    warned = run_verdicts.estimate(slow, workers=2, places=8, batch_size=64)
+    says(warned, "warning", "about 17 min", "bf16 is emulated")
+    assert warned.fix == "train.amp=off"
+    none = run_verdicts.estimate({**slow, "seconds": [], "why": "too slow"}, workers=2, places=8, batch_size=64)
+    says(none, "unknown", "too slow; bf16 is emulated")
+    assert (none.fix or "").startswith("train.amp=off; ")
     crowded = run_verdicts.estimate(facts, workers=2, places=1, batch_size=64)  # two workers that share a CPU
     assert crowded.facts["seconds_in_all"] == 2000
     says(

@@ -7,7 +7,7 @@ import torch
 
 from raycls.errors import TrainError
 from raycls.train import precision
-from raycls.train.precision import arithmetic, precision_dtype, resolve_precision
+from raycls.train.precision import arithmetic, emulated, precision_dtype, resolve_precision
 
 _CPU = torch.device("cpu")
 
@@ -79,6 +79,29 @@ def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match="shapes") as caught, arithmetic(threads=1, strict=True):
         torch.mm(torch.ones(2, 3), torch.ones(2, 3))
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "slow"),
+    [
+        ({"avx2": True, "avx512_f": True}, ["bf16", "fp16"]),
+        ({"avx512_bf16": True, "amx_fp16": False}, ["fp16"]),
+        ({"amx_tile": True}, ["fp16"]),
+        ({"amx_tile": True, "amx_fp16": True}, []),
+        ({"avx512_bf16": True, "avx512_fp16": True}, []),
+        ({}, ["bf16", "fp16"]),
+    ],
+)
+def test_what_a_cpu_emulates(capabilities: dict[str, bool], slow: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: capabilities.get("avx512_bf16", False))
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: capabilities.get("amx_tile", False))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert [name for name in ("bf16", "fp16", "off") if emulated(name, _CPU)] == slow
+    assert all(f"train.amp {name}" in (emulated(name, _CPU) or "") for name in slow)
+
+
+def test_a_gpu_emulates_no_fp16() -> None:
+    assert emulated("fp16", torch.device("cuda")) is None
 
 
 def test_nothing_but_bf16_counts_as_native(monkeypatch: pytest.MonkeyPatch) -> None:
