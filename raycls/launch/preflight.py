@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import platform
 import shutil
@@ -145,6 +144,8 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> 
     """Run black images through the model, in the sizes and the smallest number that training will bring."""
     size = image_size(run, dataset, plan)
     zoo.probe(model, len(dataset.classes), *size)
+    if run.optim.ema != "off":
+        zoo.check_copy(model, run.model.name, *size)
     if plan.evaluate_rows:
         evaluated = _size_of(run, dataset, run.evaluate.split, 0, train=False)
         if evaluated != size:
@@ -152,10 +153,8 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> 
     last = plan.order.rows(plan.steps_per_epoch - 1)
     if min(last, plan.batch_size) >= 2 * plan.micro_batches:
         return
-    alone = copy.deepcopy(model).train()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            alone(torch.zeros(1, 3, *size))
+        _forward_alone(model, size)
     except ValueError as error:  # batch normalisation over one value
         raise ConfigError(
             "a micro-batch of one image cannot be trained with this model",
@@ -175,6 +174,20 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> 
             f"(one image of {size[0]}x{size[1]} pixels)",
             fix="correct the model, or its arguments (model.args)",
         ) from error
+
+
+def _forward_alone(model: nn.Module, size: tuple[int, int]) -> None:
+    """One image through `model` as in training, which leaves it as it was. No copy: some networks have none."""
+    flags = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model.train()(torch.zeros(1, 3, *size))
+    finally:
+        for module, training in flags.items():
+            module.training = training
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def plan_of(run: Run, dataset: Dataset) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from raycls.models import library, weights
 from raycls.models.surgery import initialise
 from raycls.plugins import bind, resolve
 
-__all__ = ["build", "check", "probe"]
+__all__ = ["build", "check", "check_copy", "probe"]
 
 _OWN: Mapping[str, str] = {
     "resnet18_cifar": "raycls.models.resnet_cifar:resnet18_cifar",
@@ -91,6 +92,43 @@ def probe(model: nn.Module, num_classes: int, height: int, width: int) -> None:
             found=f"{found} for 2 images and {num_classes} classes",
             valid=f"a tensor of shape [2, {num_classes}]",
         )
+
+
+def check_copy(model: nn.Module, name: str, height: int, width: int) -> None:
+    """Raise ModelError where a moving average of `model`, which starts as a deep copy, would not be one.
+
+    The copy fails, or shares weights with the original, or computes with the original's on an image of `height` x
+    `width` pixels (a function that the network keeps, and that refers to it, is not copied). `name` is the model's.
+    """
+    try:
+        copied = copy.deepcopy(model)
+    except Exception as error:
+        raise _no_copy(name, "it cannot be copied", _reason(error)) from error
+    own = {tensor.data_ptr() for tensor in model.parameters() if tensor.numel()}
+    shared = [key for key, tensor in copied.named_parameters() if tensor.numel() and tensor.data_ptr() in own]
+    if shared:
+        raise _no_copy(name, "its copy shares weights with it", ", ".join(shared[:5]))
+    trained = {key: tensor for key, tensor in model.named_parameters() if tensor.requires_grad}
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    try:
+        with _scope(0), torch.enable_grad():
+            output = copied.eval()(torch.zeros(1, 3, height, width, device=device))
+            found = torch.autograd.grad(output.sum(), list(trained.values()), allow_unused=True)
+    except Exception:  # noqa: BLE001 - nothing of the original took part, or the forward pass itself tells what is wrong
+        return
+    used = [key for key, gradient in zip(trained, found, strict=True) if gradient is not None]
+    if used:
+        raise _no_copy(name, "its copy computes with the weights of the original", ", ".join(used[:5]))
+
+
+def _no_copy(name: str, what: str, found: str) -> ModelError:
+    return ModelError(
+        f"optim.ema averages a copy of the model, and {what}",
+        where="optim.ema, model.name",
+        found=f"{name}: {found}",
+        valid="a network that copy.deepcopy copies whole",
+        fix="optim.ema=off, or correct the network (its __deepcopy__, or what it keeps besides parameters and modules)",
+    )
 
 
 def _find(config: ModelConfig) -> tuple[Callable[..., nn.Module], type[WeightsEnum] | None]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from harness.jobs import make_job, train, weights, write_arrays
+from harness.plugins import user_module
 
 from raycls.config.load import load_text
 from raycls.config.schema import Run
@@ -138,6 +139,37 @@ def test_a_model_that_fails_only_in_training_is_refused(monkeypatch: pytest.Monk
     text = _refused(ModelError, "model.name=net:Net", "model.args={}", "data.batch_size=3", "train.micro_batches=2")
     assert "KeyError: 'no such layer'" in text
     assert not Path("runs").exists()
+
+
+_LOCKED = """
+import threading
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+        self.head = torch.nn.Linear(4, num_classes)
+        self.lock = threading.Lock()
+
+    def forward(self, images):
+        with self.lock:
+            return self.head(self.body(images).mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("batch", ["16", "39"])  # with 39 of 40 images, the last batch is one image alone
+def test_a_model_without_a_copy_is_trained_and_not_averaged(batch: str, tmp_path: Path) -> None:
+    with user_module(tmp_path, "locked", _LOCKED):
+        model = ("model.name=locked:Net", "model.args={}", f"data.batch_size={batch}")
+        text = _refused(ModelError, *model, "optim.ema=0.5")
+        assert "optim.ema=off" in text
+        assert "locked:Net" in text
+        assert not Path("runs").exists()
+        _prepare(*model, "optim.ema=off")
+        job = make_job(Path("runs/other").absolute(), Path("data.npz"), *model, "train.duration=1ep")
+        assert train(job)["state"] == "done"
 
 
 def test_the_same_config_goes_on() -> None:
