@@ -1,19 +1,22 @@
 """What a user sees of a run: a progress display on a terminal, plain lines elsewhere.
 
-Both kinds are fed by the driver with the records of `history.jsonl`, so the screen never knows more than
-the run folder. A display that can no longer be written to (a closed pipe) goes quiet; the run goes on.
+Both kinds are fed by the driver with the records of `history.jsonl`, and between them with how far the work is
+(`raycls.progress`, from this process and from the first worker), so that nothing stands still. A display that can no
+longer be written to (a closed pipe) goes quiet; the run goes on.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from raycls.config.schema import TrackConfig
-from raycls.launch.screen import Screen, is_live, show_cursor
+from raycls.launch.activity import TRAINING, Activity, Pace, Speed
+from raycls.launch.live import LiveRegion
+from raycls.launch.screen import Screen, is_live
 from raycls.launch.wording import (
     Ending,
     Record,
@@ -27,54 +30,69 @@ from raycls.launch.wording import (
     speed_text,
     train_text,
 )
+from raycls.progress import Progress
 
 __all__ = ["Display", "PlainDisplay", "RichDisplay", "make"]
 
-# A run of five epochs stays below 40 lines whatever its length: at most four progress lines between two
-# evaluations that are one epoch apart, and at most nineteen in a run of one epoch.
-_PARTS_OF_EPOCH = 5
-_PARTS_OF_RUN = 20
-_RATE_WINDOW = 30
+_TICK_SECONDS = 1.0
+"""How often plain lines look whether it is time for the next one."""
 
 
 class Display(Screen, ABC):
-    """Shows one run. A context manager: leaving it gives the terminal back.
+    """Shows one run. A context manager: in it, what this process says of its progress is shown; leaving it gives the
+    terminal back.
 
     `start` takes what is known of the run before its first step; every key may be absent: `folder`,
     `source`, `classes` (number), `splits` ({name: samples}), `model`, `parameters` (number), `workers`,
-    `threads`, `executor`, `device`, `precision`, `reduction`, `batch_size`, `micro_batches`,
+    `elastic` (least, most), `threads`, `executor`, `device`, `precision`, `reduction`, `batch_size`, `micro_batches`,
     `steps_per_epoch`, `total_steps`, `start_step`, `attempt`, `command` (the words typed).
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
         self._clock = clock
         self._info: dict[str, Any] = {}
         self._train: dict[str, Any] = {}
-        self._pace = Pace()
-        super().__init__()
+        self._activity = Activity(clock)
+        self._restart(0)
 
     def start(self, info: Record) -> None:
         """Show the header."""
         self._info = dict(info)
-        self._pace = Pace(int(info.get("start_step") or 0))
+        self._restart(int(info.get("start_step") or 0))
         self._guard(self._begin)
 
     def record(self, record: Record) -> None:
-        """Show a history record, or `{"kind": "event", "text": ...}`, or part of it."""
+        """Show a history record, or `{"kind": "event", "text": ...}`, or part of it. An event with a `step` says that
+        the run goes on from there.
+
+        One of the kind `progress` (see `launch.reporter`) is shown when the screen is drawn the next time.
+        """
         kind = record.get("kind")
         if kind == "event":
+            if "step" in record:  # others go on from there
+                self._restart(int(record["step"]))
             self._guard(lambda: self._event(str(record.get("text", ""))))
             return
+        if kind == "progress":
+            now = Progress(record["phase"], record.get("done"), record.get("total"), record.get("unit", ""))
+            self.tell(now, waits=bool(record.get("waits")), ago=float(record.get("ago", 0.0)))
         if "step" in record:
-            self._pace.add(float(record.get("time", self._clock())), int(record["step"]))
+            self._mark_step(record)
         if kind == "train":
             self._train = dict(record)
             self._guard(self._progress)
         elif kind == "evaluate":
             self._guard(lambda: self._evaluation(record))
 
+    def tell(self, now: Progress, *, waits: bool = False, ago: float = 0.0) -> None:
+        """Show what is going on, see `Activity.tell`."""
+        self._activity.tell(now, waits=waits, ago=ago)
+        self._guard(self._told)
+
     def finish(self, outcome: Ending) -> None:
         """Show how the run ended, its best metric, its folder, and what to type next."""
+        self._activity.clear()
         self._guard(lambda: self._end(ending_lines(outcome, self._info)))
 
     @property
@@ -82,25 +100,60 @@ class Display(Screen, ABC):
         """Seconds to the last step at the present pace, or None before it is known."""
         total, step = self._info.get("total_steps"), self._pace.step
         seconds = self._pace.seconds_per_step
-        return None if total is None or seconds is None else max(0, total - step) * seconds
+        if total is None or seconds is None:
+            return None
+        # The step that is under way counts for as long as a step takes: what is longer is no progress.
+        return max(0.0, max(0, total - step) * seconds - min(seconds, self._clock() - self._marked))
+
+    @property
+    def _step(self) -> Record:
+        """The present step as a record."""
+        per_epoch = self._info.get("steps_per_epoch")
+        return {"step": self._pace.step, **({"epoch": self._pace.step / per_epoch} if per_epoch else {})}
+
+    @property
+    def _is_training(self) -> bool:
+        """Whether the steps of a run are known and count."""
+        return "total_steps" in self._info
+
+    def _restart(self, step: int) -> None:
+        self._pace, self._speed, self._marked = Pace(step), Speed(), self._clock()
+
+    def _mark_step(self, record: Record) -> None:
+        if record.get("kind") == "progress" and int(record["step"]) < self._pace.step:
+            return  # it was under way while a record of the history overtook it
+        if int(record["step"]) != self._pace.step:
+            self._marked = self._clock()
+        now = float(record.get("time", self._clock()))
+        self._pace.add(now, int(record["step"]))
+        if "images" in record:
+            self._speed.add(now, int(record["images"]), float(record.get("waited", 0.0)))
+
+    def _begin(self) -> None:
+        for line in header_lines(self._info):
+            self._line(line)
+
+    def _event(self, text: str) -> None:
+        self._line(text)
+
+    def _told(self) -> None:
+        """What is going on has changed."""
+
+    def _end(self, lines: Sequence[str]) -> None:
+        self._info.pop("total_steps", None)
+        for line in lines:
+            self._line(line)
 
     @abstractmethod
-    def _begin(self) -> None: ...
-    @abstractmethod
-    def _event(self, text: str) -> None: ...
+    def _line(self, text: str) -> None: ...
     @abstractmethod
     def _progress(self) -> None: ...
     @abstractmethod
     def _evaluation(self, record: Record) -> None: ...
-    @abstractmethod
-    def _end(self, lines: Sequence[str]) -> None: ...
 
 
 class PlainDisplay(Display):
-    """One line per evaluation, few in between, for logs and pipes.
-
-    Two lines are at least `interval` seconds apart, evaluations and events excepted.
-    """
+    """One line per evaluation, for logs and pipes, and one about what is going on after `interval` quiet seconds."""
 
     def __init__(
         self,
@@ -112,170 +165,137 @@ class PlainDisplay(Display):
         self._stream = stream
         self._interval = interval
         self._last_time = clock()
-        self._last_step = 0
+        self._closed = threading.Event()
 
-    def _begin(self) -> None:
-        self._last_step = int(self._info.get("start_step") or 0)
-        for line in header_lines(self._info):
-            self._line(line)
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._closed.clear()
+        threading.Thread(target=self._run, name="raycls-lines", daemon=True).start()
+        return self
 
-    def _event(self, text: str) -> None:
-        self._line(text)
+    def close(self) -> None:
+        super().close()
+        self._closed.set()
+
+    def tick(self) -> None:
+        """Time has passed: write a line where it is due."""
+        self._guard(self._due)
+
+    def _run(self) -> None:
+        while not self._closed.wait(_TICK_SECONDS):
+            self.tick()
+
+    def _due(self) -> None:
+        if self._clock() - self._last_time < self._interval or self._closed.is_set():
+            return
+        if self._is_training and (self._activity.now is None or self._activity.now.phase == TRAINING):
+            self._progress_line()
+        elif self._activity.now is not None:
+            self._line(join(place(self._step, self._info) if self._is_training else "", self._activity.text))
 
     def _progress(self) -> None:
-        step = int(self._train.get("step", 0))
-        if self._clock() - self._last_time < self._interval or step - self._last_step < self._gap():
+        if self._clock() - self._last_time < self._interval:
             return
         if self._train.get("evaluation_follows"):
             return  # the line of the evaluation tells the same numbers
-        self._mark(step)
-        self._line(join(place(self._train, self._info), train_text(self._train), self._speed()))
+        self._progress_line()
+
+    def _progress_line(self) -> None:
+        stands = (
+            self._activity.text if self._activity.now is not None and self._activity.quiet >= self._interval else ""
+        )
+        waits = self._activity.text if self._activity.waits else ""
+        self._line(join(place(self._step, self._info), train_text(self._train), self._speed_text(), stands or waits))
 
     def _evaluation(self, record: Record) -> None:
-        step = int(record.get("step", 0))
-        self._mark(step)
         trained = train_text(self._train) if self._train else ""
-        self._line(
-            join(
-                place(record, self._info),
-                trained,
-                evaluation_text(record),
-                self._speed(),
-            )
-        )
+        self._line(join(place(record, self._info), trained, evaluation_text(record), self._speed_text()))
 
-    def _end(self, lines: Sequence[str]) -> None:
-        for line in lines:
-            self._line(line)
-
-    def _gap(self) -> int:
-        total = self._info.get("total_steps") or 1
-        epoch = self._info.get("steps_per_epoch") or total
-        return epoch // _PARTS_OF_EPOCH + 1 if epoch < total else total // _PARTS_OF_RUN + 1
-
-    def _speed(self) -> str:
+    def _speed_text(self) -> str:
         return join(
-            speed_text(self._train),
+            speed_text({**self._train, **self._speed.now}),
             f"ETA {clock_text(self.eta)}" if self.eta is not None else "",
         )
 
-    def _mark(self, step: int) -> None:
-        self._last_time, self._last_step = self._clock(), step
-
     def _line(self, text: str) -> None:
+        self._last_time = self._clock()
         self._stream.write(text + "\n")
         self._stream.flush()
 
 
 class RichDisplay(Display):
-    """A live progress bar with the latest numbers under it; evaluations scroll by above it."""
+    """A live progress bar with the latest numbers under it, and what is going on; evaluations scroll by above."""
 
     def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
-        from rich.console import (
-            Console,
-            Group,
-        )  # here: importing rich costs a plain run nothing
-        from rich.live import Live
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
-        from rich.text import Text
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
-        self._progress_bar = Progress(
+        self._region = LiveRegion(stream, self._render)
+        self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("steps"),
             TimeElapsedColumn(),
             TextColumn("ETA {task.fields[eta]}"),
-            console=self._console,
+            console=self._region.console,
         )
-        self._task = self._progress_bar.add_task("train", total=None, epoch="0", eta="-")
-        self._numbers = Text("starting", overflow="ellipsis", no_wrap=True)
-        self._live = Live(
-            Group(self._progress_bar, self._numbers),
-            console=self._console,
-            transient=True,
-        )
+        self._task = self._bar.add_task("train", total=None, epoch="0", eta="-")
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._guard(self._region.start)
+        return self
 
     def close(self) -> None:
-        self._live.stop()
+        super().close()
+        self._region.stop()
 
     def abandon(self) -> None:
-        show_cursor(self._console.file)
+        self._region.abandon()
+
+    def _told(self) -> None:
+        if self._entered:
+            self._region.start()  # again, where a run has ended and its evaluation follows
 
     def _begin(self) -> None:
-        for line in header_lines(self._info):
-            self._print(line)
-        self._progress_bar.update(
-            self._task,
-            total=self._info.get("total_steps"),
-            completed=int(self._info.get("start_step") or 0),
-        )
-        self._live.start()
-
-    def _event(self, text: str) -> None:
-        self._print(text)
+        super()._begin()
+        self._region.start()
 
     def _progress(self) -> None:
-        self._update(self._train)
-        self._numbers.plain = join(train_text(self._train), speed_text(self._train))
+        """Shown when the screen is drawn."""
 
     def _evaluation(self, record: Record) -> None:
-        self._update(record)
-        self._print(
-            join(
-                place(record, self._info),
-                train_text(self._train),
-                evaluation_text(record),
-            )
-        )
+        self._line(join(place(record, self._info), train_text(self._train), evaluation_text(record)))
 
     def _end(self, lines: Sequence[str]) -> None:
-        self._live.stop()
-        for line in lines:
-            self._print(line)
+        self._region.stop()
+        super()._end(lines)
 
-    def _update(self, record: Record) -> None:
-        self._progress_bar.update(
-            self._task,
-            completed=int(record.get("step", 0)),
-            epoch=epoch_text(record, self._info),
-            eta=clock_text(self.eta) if self.eta is not None else "-",
-        )
+    def _render(self) -> Any:
+        """What is on the screen now. Called from a thread: reads, and waits for nothing."""
+        from rich.console import Group
+        from rich.text import Text
 
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        going = self._activity.text
+        lines: list[Any] = []
+        if self._is_training:
+            self._bar.update(
+                self._task,
+                total=self._info.get("total_steps"),
+                completed=self._pace.step,
+                epoch=epoch_text(self._step, self._info),
+                eta=clock_text(self.eta) if self.eta is not None else "-",
+            )
+            lines.append(self._bar)
+            numbers = join(train_text(self._train), speed_text({**self._train, **self._speed.now}))
+            lines += [Text(numbers, overflow="ellipsis", no_wrap=True)] if numbers else []
+        if going:
+            lines.append(Text(f"{self._activity.spinner} {going}", overflow="ellipsis", no_wrap=True))
+        return Group(*lines)
 
-
-class Pace:
-    """The seconds per step over the last records. The start of the processes is not in it."""
-
-    def __init__(self, step: int = 0) -> None:
-        self.step = step
-        self._marks: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
-
-    def add(self, now: float, step: int) -> None:
-        """`step` steps were done at the time `now`, in seconds of any clock."""
-        if step < self.step:  # another attempt went back to a checkpoint
-            self._marks.clear()
-        self.step = step
-        if not self._marks or step > self._marks[-1][1]:
-            self._marks.append((now, step))
-
-    @property
-    def seconds_per_step(self) -> float | None:
-        """None before two records."""
-        if len(self._marks) < 2:
-            return None
-        (first, start), (last, end) = self._marks[0], self._marks[-1]
-        return (last - first) / (end - start)
+    def _line(self, text: str) -> None:
+        self._region.print(text)
 
 
 def make(track: TrackConfig, stream: IO[str]) -> Display:

@@ -15,6 +15,7 @@ from raycls.config.write import leaves, to_dict
 from raycls.data.slices import Slice
 from raycls.data.source import Dataset
 from raycls.errors import RayclsError
+from raycls.progress import progress
 from raycls.report.curves import svg
 from raycls.run.checkpoint import Writer
 from raycls.run.folder import RunFolder
@@ -187,6 +188,7 @@ class Recorder:
             "seconds": self.worker.elapsed,
         }
         if self.worker.rank == 0:
+            progress("writing the model and the curves")
             if result["state"] != "stopped":
                 self._write_model(state)
             self.folder.write_json(RunFolder.RESULT, result)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import IO, Self
+
+from raycls.progress import Progress, listening
 
 __all__ = ["Screen", "is_live", "show_cursor"]
 
@@ -14,10 +17,19 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Screen:
-    """A context manager: leaving it gives the terminal back."""
+    """A context manager: in it, `tell` hears how far the work of this process is; leaving it gives the terminal back.
+
+    Its methods may be called from any thread.
+    """
 
     def __init__(self) -> None:
         self._muted = False
+        self._lock = threading.RLock()
+        self._stack = ExitStack()
+        self._entered = False
+
+    def tell(self, now: Progress) -> None:
+        """Show what is going on."""
 
     def close(self) -> None:
         """Give the terminal back. Harmless when called twice; plain lines have nothing to give back."""
@@ -26,6 +38,8 @@ class Screen:
         """Give the terminal back at once, from a signal handler of a process that is about to end."""
 
     def __enter__(self) -> Self:
+        self._stack.enter_context(listening(self.tell))
+        self._entered = True
         return self
 
     def __exit__(
@@ -34,6 +48,8 @@ class Screen:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._entered = False
+        self._stack.close()
         self._guard(self.close)
 
     def _guard(self, show: Callable[[], None]) -> None:
@@ -41,7 +57,8 @@ class Screen:
         if self._muted:
             return
         try:
-            show()
+            with self._lock:
+                show()
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError) and "closed file" not in str(error):
                 raise

@@ -30,9 +30,11 @@ from raycls.errors import LaunchError, RayclsError, from_json, to_json
 from raycls.launch.judged import Judged
 from raycls.launch.preflight import image_size
 from raycls.launch.records import Recorder
+from raycls.launch.reporter import Reporter
 from raycls.launch.stall import Stall, leave
 from raycls.models import zoo
 from raycls.plugins import no_exit
+from raycls.progress import progress
 from raycls.run import checkpoint
 from raycls.run.folder import Attempt, RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
@@ -118,12 +120,11 @@ def train(job: Job, world: World) -> dict[str, Any]:
         save_seconds=plan.checkpoint_seconds,
     )
     with ExitStack() as stack:
-        stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
-        stack.enter_context(generators_put_back())
+        reporter = _surrounded(run, job, world, stack)
         lock = _lock(folder, job.start, world, stack)
         stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
-        stream = _open(run, job, plan, start, world)
+        stream = _open(run, job, plan, start, world, reporter)
         stack.callback(stream.close)
         state, task = _together(worker, partial(_build, run, job, plan, folder, start, world))
         worker.elapsed_before = state.elapsed
@@ -173,16 +174,22 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
     rows = len(job.dataset.splits[job.split])
     batches = -(-rows // plan.evaluate_batch)
     with ExitStack() as stack:
-        stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
-        stack.enter_context(generators_put_back())
+        reporter = _surrounded(run, job, world, stack)
         stack.enter_context(Stall(worker, RunFolder(job.folder), run.train.stall_timeout, world.stalled))
         timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch, True)
         maker = _maker(run, plan, job.dataset, world.size, job.split)
         stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
-        stack.callback(stream.close)
+        stack.callback(reporter.watch(stream, timeline).close)
         model, task = _together(worker, partial(_build_final, run, job, world))
         slices = stream.evaluation(0, batches, world.size)
         return evaluate_model(model, slices, task, worker, batches=batches, classes=job.dataset.classes)
+
+
+def _surrounded(run: Run, job: Job, world: World, stack: ExitStack) -> Reporter:
+    """What every computation of a rank has around it; the reporter of rank 0 says how far it is."""
+    stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
+    stack.enter_context(generators_put_back())
+    return stack.enter_context(Reporter(world.post, quiet=world.rank > 0 or bool(job.search)))
 
 
 def _lock(folder: RunFolder, start: str, world: World, stack: ExitStack) -> Lock:
@@ -229,6 +236,7 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
         _tell(world, f"warning: {text}")
 
     check_shared(job, folder)
+    progress("looking for the latest checkpoint")
     state = checkpoint.newest(folder, on_bad=warn)
     step = state.step if state else 0
     written = folder.read_json(RunFolder.PLAN) or {}
@@ -290,6 +298,7 @@ def _build(
     """Model, optimizer and what goes with them, at the step of the checkpoint."""
     check_shared(job, folder)
     resumed = start["step"] > 0
+    progress("building the model")
     model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed)
     task = _task(run, start["precision"], world.device)
     model.to(device=world.device, memory_format=task.layout)  # pyright: ignore[reportCallIssue]
@@ -304,6 +313,7 @@ def _build(
     )
     if resumed:
         options = [{name: group[name] for name in group if name != "params"} for group in state.optimizer.param_groups]
+        progress("loading the checkpoint")
         state.load(checkpoint.load(folder, start["step"]).trees)
         # The config's, not the checkpoint's: they differ where a trial goes on from another one's weights.
         for group, own in zip(state.optimizer.param_groups, options, strict=True):
@@ -334,7 +344,7 @@ def _task(run: Run, precision: str, device: torch.device) -> Classification:
     )
 
 
-def _open(run: Run, job: Job, plan: Plan, start: dict[str, Any], world: World) -> Stream:
+def _open(run: Run, job: Job, plan: Plan, start: dict[str, Any], world: World, reporter: Reporter) -> Stream:
     timeline = Timeline(
         plan.order,
         world.size,
@@ -346,7 +356,8 @@ def _open(run: Run, job: Job, plan: Plan, start: dict[str, Any], world: World) -
         start["unevaluated"],
     )
     maker = _maker(run, plan, job.dataset, world.size, run.evaluate.split)
-    return open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
+    stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
+    return reporter.watch(stream, timeline)
 
 
 def _maker(run: Run, plan: Plan, dataset: Dataset, world: int, split: str) -> Maker:

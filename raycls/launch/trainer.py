@@ -25,6 +25,7 @@ from raycls.launch.placement import check_device, check_growth, executor_of, wai
 from raycls.launch.preflight import Prepared, prepare, reduction_of
 from raycls.launch.session import Job, World
 from raycls.launch.wording import STOPPING, plural
+from raycls.progress import progress
 from raycls.run.folder import RunFolder
 from raycls.train.plan import Plan
 
@@ -101,6 +102,7 @@ def evaluate(
     text = store.store.read_bytes(RunFolder.CONFIG).decode()
     run = _overridden(text, store.store.describe(RunFolder.CONFIG), overrides)
     _check_device(run)
+    progress("opening the data")
     dataset = open_dataset(run.data)
     wanted = split or ("test" if "test" in dataset.splits else run.evaluate.split)
     if wanted not in dataset.splits:
@@ -125,7 +127,7 @@ def evaluate(
         device = device_of(run, torch.cuda.device_count())
         job = make_job(run, store, plan, dataset, device, wanted)
         display.record(evaluating)
-        summary = session.evaluate(job, World(device=torch.device(device)))
+        summary = session.evaluate(job, World(device=torch.device(device), post=display.record))
     else:
         summary = _evaluate_on_ray(run, store, plan, dataset, wanted, display, evaluating)
     return {"split": wanted, **summary}
@@ -156,6 +158,7 @@ def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict
 def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
     run = prepared.run
     display.record(_event(connecting()))
+    progress(connecting())
     with running_cluster() as cluster:
         from raycls.launch.elastic import train_in_groups
         from raycls.launch.monitoring import job_page
@@ -171,6 +174,7 @@ def _evaluate_on_ray(
     run: Run, store: RunFolder, plan: Plan, dataset: Any, split: str, display: Display, evaluating: dict[str, Any]
 ) -> dict[str, Any]:
     display.record(_event(connecting()))
+    progress(connecting())
     with running_cluster() as cluster:
         from raycls.launch.group import run_group
 
@@ -187,7 +191,8 @@ def _evaluate_on_ray(
         )
         _sight(run, job, cluster, display).check()
         display.record(evaluating)
-        return run_group(session.evaluate, job, run, cluster, lambda: "", lambda record: None, workers=workers)
+        progress(f"starting {plural(workers, 'worker')}")
+        return run_group(session.evaluate, job, run, cluster, lambda: "", display.record, workers=workers)
 
 
 def _sight(run: Run, job: Job, cluster: Cluster, display: Display) -> Sight:
@@ -276,7 +281,9 @@ class _Poster:
     def __call__(self, record: dict[str, Any]) -> None:
         kind = record.get("kind")
         if kind == "group-size":
-            self.display.record(_event(f"placing {plural(record['workers'], 'worker')}"))
+            workers = plural(record["workers"], "worker")
+            self.display.record(_event(f"placing {workers}"))
+            progress(f"starting {workers}")
         elif kind == "lost":
             self.display.record(_event(_UNPLACED if record["unplaced"] else _GONE))
         elif kind == "moved":
@@ -285,7 +292,8 @@ class _Poster:
             self.display.record(record)
         elif self.started:
             on = f" on {plural(record['workers'], 'worker')}" if self.prepared.run.scale.elastic else ""
-            self.display.record(_event(f"{self.why}; going on from step {record['step']}{on}"))
+            text = f"{self.why}; going on from step {record['step']}{on}"
+            self.display.record({**_event(text), "step": record["step"]})
             self.why = _LOST
         else:
             self.started = True

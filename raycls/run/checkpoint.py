@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from raycls.errors import CheckpointError, RayclsError
+from raycls.progress import progress
 from raycls.run import archive, strict_json
 from raycls.run.archive import BadArchiveError
 from raycls.run.folder import RunFolder
@@ -74,6 +75,8 @@ class Writer:
         """Return when nothing is left to write. Raises the error of the last write, once."""
         if self._write is None:
             return
+        if not self._write.done():
+            progress("waiting until the checkpoint is written")
         error = _failure(self._write)
         self._write = None
         if error is not None:

@@ -16,16 +16,17 @@ _FILES = sorted(_ROOT.rglob("*.py"))
 
 _MAY_IMPORT = {
     "errors": set(),
+    "progress": set(),
     "config": {"errors"},
     "plugins": {"config", "errors"},
-    "models": {"plugins", "config", "errors"},
-    "data": {"models", "plugins", "config", "errors"},
-    "run": {"models", "config", "errors"},
-    "train": {"data", "models", "config", "errors"},
+    "models": {"progress", "plugins", "config", "errors"},
+    "data": {"progress", "models", "plugins", "config", "errors"},
+    "run": {"progress", "models", "config", "errors"},
+    "train": {"progress", "data", "models", "config", "errors"},
     "search": {"run", "config", "errors"},
     "report": {"search", "run", "models", "config", "errors"},
-    "launch": {"search", "run", "train", "data", "report", "models", "plugins", "config", "errors"},
-    "cli": {"launch", "report", "run", "config", "errors"},
+    "launch": {"progress", "search", "run", "train", "data", "report", "models", "plugins", "config", "errors"},
+    "cli": {"progress", "launch", "report", "run", "config", "errors"},
     "__main__": {"cli"},
     "__init__": set(),
 }

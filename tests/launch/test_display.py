@@ -12,8 +12,10 @@ from harness.streams import Gone, Terminal
 
 from raycls.config.duration import Duration
 from raycls.config.schema import TrackConfig
-from raycls.launch.display import Pace, PlainDisplay, RichDisplay, make
+from raycls.launch.activity import Activity, Pace, Speed
+from raycls.launch.display import PlainDisplay, RichDisplay, make
 from raycls.launch.wording import clock_text, ending_lines, ledger_lines, number_text, summary_lines
+from raycls.progress import Progress
 from raycls.train.metrics import summarise
 
 INFO = {
@@ -97,8 +99,8 @@ def show(display: PlainDisplay, clock: Clock, *, seconds_per_step: float, log_ev
         display.finish(Outcome())
 
 
-@pytest.mark.parametrize("seconds_per_step", [0.001, 0.1, 30.0])
-def test_five_epochs_take_fewer_than_40_lines_however_long_they_last(seconds_per_step: float) -> None:
+@pytest.mark.parametrize("seconds_per_step", [0.001, 0.1])
+def test_five_epochs_of_minutes_take_fewer_than_40_lines(seconds_per_step: float) -> None:
     stream, clock = io.StringIO(), Clock()
     show(PlainDisplay(stream, 30.0, clock), clock, seconds_per_step=seconds_per_step, log_every=1)
     lines = stream.getvalue().splitlines()
@@ -110,12 +112,66 @@ def test_progress_lines_come_between_slow_evaluations_and_not_between_fast_ones(
     slow, fast = io.StringIO(), io.StringIO()
     for stream, seconds in ((slow, 1.0), (fast, 0.001)):
         clock = Clock()
-        show(PlainDisplay(stream, 30.0, clock), clock, seconds_per_step=seconds, log_every=50)
+        show(PlainDisplay(stream, 300.0, clock), clock, seconds_per_step=seconds, log_every=50)
     progress = [line for line in slow.getvalue().splitlines() if line.startswith("epoch") and "| val" not in line]
-    # the first multiples of 50 that are more than a fifth of an epoch after the line before
-    assert [line.split()[3] for line in progress[:4]] == ["250/5000", "500/5000", "750/5000", "1000/5000"]
-    assert len(progress) == 20
+    # every 300 seconds of one step each, counted anew from each evaluation
+    assert [line.split()[3] for line in progress[:5]] == ["300/5000", "600/5000", "900/5000", "1300/5000", "1600/5000"]
+    assert len(progress) == 15
     assert not [line for line in fast.getvalue().splitlines() if line.startswith("epoch") and "| val" not in line]
+
+
+def told(phase: str, done: int | None = None, total: int | None = None, unit: str = "", **rest: Any) -> dict[str, Any]:
+    """A message of the first worker."""
+    return {"kind": "progress", "phase": phase, "done": done, "total": total, "unit": unit, **rest}
+
+
+def test_plain_lines_come_at_every_interval_whatever_goes_on() -> None:
+    """31 steps of 7 seconds and nothing in the history, as on a slow machine with `track.log_every` of 50 steps."""
+    stream, clock = io.StringIO(), Clock()
+    display = PlainDisplay(stream, 30.0, clock)
+    display.tell(Progress("starting Ray"))
+    for _ in range(31):
+        clock.now += 1
+        display.tick()
+    display.start({"steps_per_epoch": 31, "total_steps": 31})
+    began = len(stream.getvalue().splitlines())
+    for second in range(71):
+        step = second // 7
+        counts = {"step": step, "images": step * 64, "waited": step * 0.7, "time": 5000.0 + step * 7}
+        display.record(told("training", step, 31, "steps", **counts))
+        clock.now += 1
+        display.tick()
+    display.record(told("evaluating", 0, 500, "images"))
+    clock.now += 19
+    display.record(told("evaluating", 190, 500, "images"))
+    clock.now += 1
+    display.tick()
+    display.record(told("evaluating", 200, 500, "images", waits=True))
+    clock.now += 30
+    display.tick()
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "starting Ray for 30 s"
+    # 64 images in 7 s; after 29 s (4 steps) 27 of 7 s are left, of which one has been under way for a second
+    assert lines[began:] == [
+        "epoch 0.129/1  step 4/31  | 9 images/s  data-wait 10%  ETA 0:03:07",
+        "epoch 0.2581/1  step 8/31  | 9 images/s  data-wait 10%  ETA 0:02:37",
+        "epoch 0.3226/1  step 10/31  evaluating: 190/500 images (38%), 10 images/s, 0:00:30 left",
+        "epoch 0.3226/1  step 10/31  waiting for data for 30 s",
+    ]
+
+
+def test_a_message_that_a_record_overtook_takes_nothing_back() -> None:
+    display = PlainDisplay(io.StringIO(), 1e9, Clock())
+    display.start(INFO)
+    display.record(train_record(50, 100.0))
+    display.record(train_record(100, 150.0))
+    display.record(told("waiting until the checkpoint is written", step=99, images=9, waited=0.0, time=149.0))
+    assert display.eta == 4900.0
+    display.record({"kind": "event", "text": "workers were lost; going on from step 50", "step": 50})
+    assert display.eta is None
+    display.record(told("training", 51, 5000, "steps", step=51, images=1, waited=0.0, time=300.0))
+    display.record(told("training", 52, 5000, "steps", step=52, images=2, waited=0.0, time=302.0))
+    assert display.eta == 4948 * 2
 
 
 def test_interval_is_the_least_time_between_two_progress_lines() -> None:
@@ -278,6 +334,65 @@ def test_pace_forgets_what_was_before_a_step_back() -> None:
     for now, step in ((0.0, 10), (100.0, 20), (110.0, 15), (111.0, 16), (113.0, 18)):
         pace.add(now, step)
     assert pace.seconds_per_step == 1.0
+
+
+def test_pace_is_that_of_the_later_half() -> None:
+    """1,000 s of one step per second, then 1,000 s of four: the first half is forgotten, not the last seconds alone."""
+    pace = Pace()
+    for second in range(2001):
+        pace.add(float(second), second + 3 * max(0, second - 1000))
+    assert pace.seconds_per_step == pytest.approx(0.25, rel=0.02)
+    for second in range(2001, 2011):  # ten slow seconds are a hundredth of it
+        pace.add(float(second), 5000 + second - 2000)
+    assert pace.seconds_per_step == pytest.approx(0.25, rel=0.02)
+
+
+def test_speed_is_that_of_the_last_seconds() -> None:
+    speed = Speed()
+    assert speed.now == {}
+    for second in range(21):  # 10 images a second, then 30, with a fifth of the time spent waiting
+        speed.add(100.0 + second, 10 * second + 20 * max(0, second - 10), 0.2 * second)
+    assert speed.now["images_per_second"] == 30.0
+    assert speed.now["data_wait"] == pytest.approx(0.2)
+    speed.add(200.0, 8, 0.0)  # another group of workers counts from its own start
+    assert speed.now == {}
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds", "text"),
+    [
+        ([Progress("starting Ray")], 1.9, "starting Ray"),
+        ([Progress("starting Ray")], 5, "starting Ray for 5 s"),
+        ([Progress("starting Ray")], 75, "starting Ray for 0:01:15"),
+        ([Progress("looking for images", 1_234_567, unit="files")], 1, "looking for images: 1,234,567 files"),
+        (
+            [Progress("downloading a.pth", 0, 46_830_571, "bytes")],
+            3,
+            "downloading a.pth: 0 bytes of 44.7 MiB (0%), for 3 s",
+        ),
+        ([Progress("training", 12, 31, "steps")], 1, "step 13"),
+        ([Progress("training", 12, 31, "steps")], 5, "step 13 for 5 s"),
+    ],
+)
+def test_what_is_going_on_in_words(told: list[Progress], seconds: float, text: str) -> None:
+    clock = Clock()
+    activity = Activity(clock)
+    for progress in told:
+        activity.tell(progress)
+    clock.now += seconds
+    assert activity.text == text
+
+
+def test_the_rate_and_the_rest_of_a_download() -> None:
+    clock = Clock()
+    activity = Activity(clock)
+    for mebibytes in (0, 4, 8):  # 2 MiB/s of 20 MiB
+        activity.tell(Progress("downloading", mebibytes << 20, 20 << 20, "bytes"))
+        clock.now += 2
+    clock.now -= 1
+    assert activity.text == "downloading: 8.0 MiB of 20.0 MiB (40%), 2.0 MiB/s, 0:00:05 left"
+    clock.now += 9
+    assert activity.text == "downloading: 8.0 MiB of 20.0 MiB (40%), 2.0 MiB/s, for 10 s"
 
 
 @pytest.mark.parametrize(

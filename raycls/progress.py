@@ -1,0 +1,66 @@
+"""How far long work is: said where the work is done, heard by whoever shows it.
+
+The folder of a million files, a download and a wait for nodes are deep below the command that has the screen. They
+say where they are with `progress`, which costs nothing where nobody listens; a screen, or the reporter of a worker,
+is `listening`. What is said here decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+__all__ = ["Progress", "counted", "listening", "progress"]
+
+T = TypeVar("T")
+
+_COUNT_SECONDS = 0.2
+"""How often `counted` says how far it is."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is going on, and how far it is."""
+
+    phase: str
+    """What is done, as a participle: `evaluating`, `waiting for nodes`."""
+    done: int | None = None
+    total: int | None = None
+    """None where nobody knows."""
+    unit: str = ""
+    """What is counted, in the plural: `images`, `files`, `bytes`."""
+
+
+Listener = Callable[[Progress], None]
+_listeners: list[Listener] = []
+
+
+def progress(phase: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
+    """Tell the innermost listener; see `Progress`."""
+    if _listeners:
+        _listeners[-1](Progress(phase, done, total, unit))
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Hear what this process says, in whichever thread, for the length of the block."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def counted(items: Iterable[T], phase: str, total: int | None = None, unit: str = "") -> Iterator[T]:
+    """`items`, one by one; how many there were is said a few times a second."""
+    progress(phase, 0, total, unit)
+    told = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - told >= _COUNT_SECONDS:
+            told = now
+            progress(phase, done, total, unit)

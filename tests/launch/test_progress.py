@@ -1,0 +1,108 @@
+"""Nothing stands still: a real training on a real terminal, its screen looked at all the time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness.jobs import write_arrays
+from harness.plugins import user_module
+from harness.terminals import Pseudoterminal
+
+from raycls.config.load import load_text
+from raycls.launch import trainer
+from raycls.launch.display import RichDisplay
+
+_SLOW = """
+import time
+from torch import nn
+
+
+class Slow(nn.Module):
+    def __init__(self, num_classes: int, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.head = nn.Linear(3, num_classes)
+
+    def forward(self, images):
+        time.sleep(self.seconds)
+        return self.head(images.mean(dim=(2, 3)))
+
+
+def nap(seconds: float):
+    def same(image):
+        time.sleep(seconds)
+        return image
+
+    return same
+"""
+
+_CONFIG = """
+run: {name: run}
+data: {source: {name: arrays, path: data.npz}, image_size: 12, batch_size: 8}
+augment: {train: [], eval: []}
+model: {name: "nets:Slow", args: {seconds: 0.5}}
+train: {duration: 1ep, amp: off}
+evaluate: {batch_size: 4}
+track: {log_every: 1000st}
+scale: {workers: 0}
+"""
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    write_arrays(tmp_path / "data.npz", train=64, val=20)
+    with user_module(tmp_path, "nets", _SLOW):
+        yield
+
+
+def _found(pattern: str) -> Callable[[str], str | None]:
+    def find(screen: str) -> str | None:
+        match = re.search(pattern, screen)
+        return match[1] if match else None
+
+    return find
+
+
+def _screens(*overrides: str) -> Pseudoterminal:
+    """A training, and every screen there was."""
+    with Pseudoterminal() as terminal, RichDisplay(terminal.stream) as display:
+        trainer.train(load_text(_CONFIG, "run.yaml", overrides).run, display=display)
+        display.close()
+    return terminal
+
+
+def test_steps_and_an_evaluation_move_on_the_screen() -> None:
+    """Eight steps and five batches of half a second each, and not a line of the log before the evaluation."""
+    terminal = _screens()
+    longest, steps = terminal.longest_stand(_found(r"(\d+)/8 steps .*\n(?!.*train loss)"))
+    assert longest < 2
+    assert steps == sorted(steps) and set("234567") <= set(steps)
+    longest, images = terminal.longest_stand(_found(r"evaluating: (\d+)/20 images"))
+    assert longest < 2
+    assert images == ["0", "4", "8", "12", "16"]
+    speeds = [float(found) for _, screen in terminal.seen if (found := _found(r"([\d.]+) images/s")(screen))]
+    assert 8 < speeds[0] < 17  # eight images in half a second and what the machine adds: 16 at most
+    early = next(screen for _, screen in terminal.seen if re.search(r"ETA \d", screen))
+    assert _found(r"(\d)/8 steps")(early) in ("1", "2", "3")
+    assert terminal.page.cursor
+    assert "steps 0:" not in terminal.page.text  # what moved is gone, what was said stays
+    assert "val loss" in terminal.page.text and "run folder" in terminal.page.text
+
+
+def test_a_step_of_many_seconds_and_a_wait_for_data_move_on_the_screen() -> None:
+    terminal = _screens(
+        "model.args.seconds=3",
+        'augment.train=[{"nets:nap": {seconds: 0.4}}]',
+        "train.duration=1st",
+        "evaluate.every=off",
+    )
+    longest, waits = terminal.longest_stand(_found(r"waiting for data for (\d+) s"))
+    assert longest < 2 and {"1", "2"} <= set(waits)
+    longest, steps = terminal.longest_stand(_found(r"(step 1( for \d+ s)?)"))
+    assert steps[:2] == ["step 1", "step 1 for 2 s"]
