@@ -166,6 +166,10 @@ def show_config(
 @app.command()
 def init(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="A folder of images, one folder per class.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH=VALUE]...", help="Options of data.source, such as data.source.args.splits=none."),
+    ] = None,
     out: Annotated[str, typer.Option(metavar="FILE", help="Where the config goes.")] = "raycls.yaml",
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
     ignore: Annotated[
@@ -177,7 +181,7 @@ def init(
         raise ConfigError(f"{out} is there already", fix="choose another --out FILE, or --force to replace it")
     from raycls.launch import starter
 
-    survey = starter.survey(directory, ignore=tuple(ignore or ()))
+    survey = starter.survey(directory, ignore=tuple(ignore or ()), overrides=overrides or ())
     text = starter.compose(survey, out=out)
     typer.echo("\n".join(starter.describe(survey)))
     starter.write(text, Path(out))

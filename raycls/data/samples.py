@@ -39,7 +39,7 @@ class Samples:
     """All samples of a source, before raycls splits them."""
 
     classes: Sequence[str]
-    """Class names. raycls sorts them; the labels follow."""
+    """Class names. raycls sorts them (as integers where all are), unless `ordered`; the labels follow."""
     labels: Sequence[int] | np.ndarray
     """The class of each sample as an index into `classes`, `[N]`."""
     keys: Sequence[str]
@@ -48,6 +48,10 @@ class Samples:
     """Where the pixels come from."""
     splits: Mapping[str, Sequence[int] | np.ndarray] | None = None
     """The data's own splits among `train`, `val` and `test`, as positions; None where it has none."""
+    ordered: bool = False
+    """Whether the data itself declares the order of `classes`; they are not sorted then."""
+    notes: Sequence[str] = ()
+    """What a user should know about how the data was read, a line each; told before the training."""
 
 
 class Keys(Sequence[str]):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from raycls.config.schema import DataConfig, SourceConfig
 from raycls.data.decode import decode
+from raycls.data.names import arrange, same_form
 from raycls.data.samples import Files, Keys, Reader, Samples
 from raycls.data.split import divide
 from raycls.errors import ConfigError, DataError
@@ -97,6 +98,8 @@ class Dataset:
     """sha256 over the classes and the keys and labels of each split, in hexadecimal. Pixels do not count."""
     own_splits: tuple[str, ...] = ()
     """The splits that the data brought itself; the others were cut from it."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about how the data was read, a line each."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class Pool:
     reader: Reader
     splits: Mapping[str, Sequence[int] | np.ndarray] | None
     """The data's own splits, as positions."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about how the data was read, a line each."""
 
     def split(self, name: str, rows: np.ndarray, config: DataConfig) -> Split:
         """The samples at `rows`, `[n] int64`, in that order, decoded as `config` says."""
@@ -143,11 +148,11 @@ def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
             found=repr(type(samples)),
             valid="raycls.data.samples.Samples",
         )
-    classes, labels = _sorted_classes(samples, least_classes)
+    classes, labels, notes = _arranged(samples, least_classes)
     keys = samples.keys if isinstance(samples.keys, Keys) else Keys(samples.keys)
     if len(keys) != len(labels):
         raise DataError("The source has not one key for each label.", found=f"{len(keys)} keys, {len(labels)} labels")
-    return Pool(classes, labels, keys, samples.reader, samples.splits)
+    return Pool(classes, labels, keys, samples.reader, samples.splits, (*samples.notes, *notes))
 
 
 def cut(pool: Pool, config: DataConfig) -> Dataset:
@@ -155,7 +160,8 @@ def cut(pool: Pool, config: DataConfig) -> Dataset:
     rows = divide(pool.labels, pool.splits, config.split)
     splits = {name: pool.split(name, rows, config) for name, rows in rows.items()}
     _check_trained(splits, pool.classes)
-    return Dataset(pool.classes, splits, fingerprint(pool.classes, splits), tuple(pool.splits or ()))
+    mark = fingerprint(pool.classes, splits)
+    return Dataset(pool.classes, splits, mark, tuple(pool.splits or ()), pool.notes)
 
 
 def _source(config: SourceConfig) -> Callable[..., Any]:
@@ -184,26 +190,29 @@ def _is_image(shape: tuple[int, ...]) -> bool:
     return (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) and 0 not in shape
 
 
-def _sorted_classes(samples: Samples, least: int) -> tuple[tuple[str, ...], np.ndarray]:
-    """Class names sorted as texts, and the labels that follow them, `[N] int64`."""
+def _arranged(samples: Samples, least: int) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    """The classes in their order, the labels that follow it, `[N] int64`, and what is to be told of both."""
     names, labels = list(samples.classes), np.asarray(samples.labels)
-    if len(set(names)) < len(names) or not all(isinstance(name, str) and name for name in names):
+    if len(set(names)) < len(names) or not all(isinstance(name, str) and same_form(name) for name in names):
         raise DataError("Class names must be texts that differ.", found=", ".join(map(repr, names[:10])))
-    if len(names) < least:
-        raise DataError(
-            "There are fewer than two classes, so there is nothing to tell apart.",
-            found=", ".join(names) or "none",
-            fix="if the class folders are one level further down, let data.source.path name that level",
-        )
+    _refuse_few(names, least)
     if labels.ndim != 1 or (len(labels) and labels.dtype.kind not in "iu"):
         raise DataError("The source's labels are no list of integers.", found=f"{labels.dtype} {list(labels.shape)}")
     labels = labels.astype(np.int64)
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(names)):
         raise DataError("The source has a label outside its classes.", valid=f"0 to {len(names) - 1}")
-    order = sorted(range(len(names)), key=names.__getitem__)
-    position = np.empty(len(names), dtype=np.int64)
-    position[order] = np.arange(len(names))
-    return tuple(names[index] for index in order), position[labels]
+    classes, labels, notes = arrange(names, labels, ordered=samples.ordered)
+    _refuse_few(classes, least)
+    return classes, labels, notes
+
+
+def _refuse_few(classes: Sequence[str], least: int) -> None:
+    if len(classes) < least:
+        raise DataError(
+            "There are fewer than two classes, so there is nothing to tell apart.",
+            found=", ".join(classes) or "none",
+            fix="if the class folders are one level further down, let data.source.path name that level",
+        )
 
 
 @dataclass(frozen=True)

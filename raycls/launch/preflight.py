@@ -90,6 +90,8 @@ def prepare(
     if not resumed:  # a resumed run needs no weights to start from
         zoo.check(run.model)
     dataset = dataset or open_dataset(run.data)
+    for note in dataset.notes:
+        say(note)
     evaluated_split(run, dataset)
     check_metric_of(run, dataset)
     if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():

@@ -142,6 +142,8 @@ def open_search(
     folder.store.tell(say)
     folder.store.check()
     dataset = open_dataset(run.data)
+    for note in dataset.notes:
+        say(note)
     _check_splits(run, dataset)
     metric, mode = objective(run.search, run.evaluate.metric)
     fits = within(run, len(dataset.classes), lambda varied: image_size(varied, dataset, plan_of(varied, dataset)))

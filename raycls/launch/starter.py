@@ -9,12 +9,15 @@ import json
 import os
 import shlex
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
+from raycls.config.load import load_text
 from raycls.config.schema import DataConfig, SourceConfig
 from raycls.data.ignore import as_options
 from raycls.data.source import Dataset, Split, open_dataset
@@ -34,7 +37,8 @@ class Survey:
     """What was found: images per split and class, and the width and height in pixels of a sample of them."""
 
     path: str
-    ignore: tuple[str, ...]
+    args: dict[str, Any]
+    """Arguments of the source that it was read with."""
     classes: tuple[str, ...]
     counts: dict[str, tuple[int, ...]]
     """Split -> images per class, in the order of `classes`."""
@@ -43,6 +47,8 @@ class Survey:
     sizes: tuple[tuple[int, int], ...]
     unreadable: tuple[str, ...] = ()
     """Why images of the sample could not be decoded."""
+    notes: tuple[str, ...] = ()
+    """How the folder was read, where that is not plain from its names."""
 
     @property
     def total(self) -> int:
@@ -78,12 +84,14 @@ class Survey:
         return all(len(name) == 1 for name in self.classes)
 
 
-def survey(path: str, *, ignore: tuple[str, ...] = ()) -> Survey:
+def survey(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] = ()) -> Survey:
     """Look at the folder `path`: every file's name, and the pixels of at most 48 images.
 
-    DataError where it cannot be trained on: fewer than two classes, files that are no images, nothing readable.
+    `overrides` are options of `data.source`, such as `data.source.args.splits=none`. DataError where the folder
+    cannot be trained on: fewer than two classes, files that are no images, nothing readable. ConfigError for
+    other options.
     """
-    args = {"ignore": list(ignore)} if ignore else {}
+    path, args = _source(path, ignore, overrides)
     dataset = _open(DataConfig(source=SourceConfig(name="folder", path=path, args=args)))
     sizes, unreadable = _look(dataset.splits["train"])
     if not sizes:
@@ -94,12 +102,13 @@ def survey(path: str, *, ignore: tuple[str, ...] = ()) -> Survey:
     }
     return Survey(
         path=path,
-        ignore=ignore,
+        args=args,
         classes=dataset.classes,
         counts=counts,
         own_splits=bool(dataset.own_splits),
         sizes=tuple(sizes),
         unreadable=tuple(unreadable),
+        notes=dataset.notes,
     )
 
 
@@ -113,6 +122,7 @@ def describe(found: Survey) -> list[str]:
         least = order[-1]
         lines.append(f"  and {len(order) - _LISTED} more, down to {per_class[least]} of {found.classes[least]}")
     splits = ", ".join(f"{sum(counts)} {name}" for name, counts in found.counts.items())
+    lines += found.notes
     lines.append(f"splits: {splits} ({'the folder has them' if found.own_splits else 'cut by fraction, stratified'})")
     widths, heights = zip(*found.sizes, strict=True)
     if found.one_size:
@@ -137,7 +147,7 @@ def compose(found: Survey, *, out: str) -> str:
     epochs = min(60, max(10, -(-1500 // steps)))
     evaluated = next(split for split in ("val", "test", "train") if split in found.counts)
     metric = "f1_macro" if found.imbalance > _IMBALANCE else "top1"
-    ignore = f"    args: {{ignore: {_text(list(found.ignore))}}}\n" if found.ignore else ""
+    args = f"    args: {_text(found.args)}\n" if found.args else ""
     why_metric = "   # the classes are of unequal size: every class counts the same" if metric == "f1_macro" else ""
     return (
         f"# {len(found.classes)} classes, {found.train} training images. Written by `raycls init`.\n"
@@ -145,7 +155,7 @@ def compose(found: Survey, *, out: str) -> str:
         f"# Expected: not measured yet.\n\n"
         f"data:\n"
         f"  source:\n    name: folder\n"
-        f"    path: {_text(found.path)}   # relative to where the command is typed\n{ignore}"
+        f"    path: {_text(found.path)}   # relative to where the command is typed\n{args}"
         f"  batch_size: {batch}   # over all workers together; {steps} steps per epoch\n"
         f"  image_size: {size}   # half of the images looked at have a shorter side of {found.short_side} or less\n\n"
         + _augment(found, size, small)
@@ -174,12 +184,32 @@ def write(text: str, path: Path) -> None:
         raise ConfigError(f"cannot write {path}", found=str(error), fix="choose another --out FILE") from error
 
 
+def _source(path: str, ignore: tuple[str, ...], overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The path and the arguments of the source, as the command line says."""
+    for text in overrides:
+        if not text.startswith(("data.source.args", "data.source.path=")):
+            raise ConfigError(
+                "raycls init takes options of the source alone",
+                where="command line",
+                found=text,
+                valid="data.source.args.NAME=VALUE, data.source.path=DIR",
+                fix="leave it out, and give it to raycls train or write it into the config",
+            )
+    source = load_text("", "raycls init", overrides).run.data.source
+    args = {**source.args}
+    if ignore:
+        given = args.get("ignore", [])
+        args["ignore"] = [*([given] if isinstance(given, str) else given), *ignore]
+    return source.path or path, args
+
+
 def _open(config: DataConfig) -> Dataset:
     try:
         return open_dataset(config)
     except DataError as error:
-        # There is no config yet that the remedy could be written into: name the option that does the same.
-        fix = None if error.fix is None else as_options(error.fix)
+        # There is no config yet that the remedy could be written into; other options go after DIR as they are.
+        others = error.fix is None or "args.ignore" not in error.fix or "args.splits" in error.fix
+        fix = error.fix if others else as_options(str(error.fix))
         raise DataError(error.what, where=error.where, found=error.found, valid=error.valid, fix=fix) from error
 
 

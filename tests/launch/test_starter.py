@@ -159,3 +159,29 @@ def test_write_replaces_in_one_step_and_says_what_failed(tmp_path: Path) -> None
     assert [path.name for path in target.parent.iterdir()] == ["c.yaml"]
     with pytest.raises(ConfigError, match="cannot write"):
         write("a: 1\n", target / "below.yaml")
+
+
+def test_folders_that_look_like_splits_are_asked_for(tmp_path: Path) -> None:
+    for name, count in (("fold 1", 10), ("fold 2", 3)):
+        make(tmp_path / "own" / name, {"x1": count, "x2": count})
+    with pytest.raises(DataError, match="names do not say which") as caught:
+        survey(str(tmp_path / "own"))
+    overrides = [word for word in shlex.split(caught.value.fix or "") if word.startswith("data.source.args.splits=")]
+    found = survey(str(tmp_path / "own"), overrides=overrides[:1], ignore=("*.txt",))
+    assert found.counts["test"] == (3, 3)
+    assert "data: fold 1 is read as train, fold 2 is read as test" in describe(found)
+    write(compose(found, out="own.yaml"), tmp_path / "own.yaml")
+    run = load(tmp_path / "own.yaml").run
+    assert run.data.source.args == {"splits": {"fold 1": "train", "fold 2": "test"}, "ignore": ["*.txt"]}
+    assert len(open_dataset(run.data).splits["test"]) == 6
+    assert survey(str(tmp_path / "own"), overrides=overrides[1:]).classes == ("fold 1", "fold 2")
+    with pytest.raises(ConfigError, match="options of the source alone"):
+        survey(str(tmp_path / "own"), overrides=["optim.lr=1"])
+
+
+def test_splits_by_other_names_need_no_argument(tmp_path: Path) -> None:
+    make(tmp_path / "own" / "Training", {"x1": 10, "x2": 10})
+    make(tmp_path / "own" / "Testing", {"x1": 3, "x2": 4})
+    found = survey(str(tmp_path / "own"))
+    assert (found.classes, found.counts["test"], found.args) == (("x1", "x2"), (3, 4), {})
+    assert "data: Testing is read as test, Training is read as train" in describe(found)

@@ -7,14 +7,15 @@ photos/dog/deep/down/2.png        photos/test/dog/2.png
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from raycls.data.formats.layout import Peek, some, split_folders, told
 from raycls.data.ignore import ignorer, leaving_out, patterns_of
-from raycls.data.samples import SPLIT_NAMES, Files, Keys, Samples
+from raycls.data.samples import Files, Keys, Samples
 from raycls.errors import DataError
 
 __all__ = ["folder"]
@@ -25,14 +26,21 @@ _SUFFIXES = frozenset(
 _LITTER = frozenset(("thumbs.db", "desktop.ini"))
 
 
-def folder(path: str | Path, ignore: Sequence[str] = (), ignore_file: str | None = None) -> Samples:
+def folder(
+    path: str | Path,
+    ignore: Sequence[str] = (),
+    ignore_file: str | None = None,
+    splits: Mapping[str, str] | str | None = None,
+) -> Samples:
     """Images in one directory per class. Below a class, images may be at any depth.
 
-    Where the directories directly in `path` are all among train, val, valid, validation and test (in any
-    case), they are splits. Hidden files and directories, `Thumbs.db` and `desktop.ini` are left out, and so
-    is what matches a pattern of `ignore` (`*.txt`, `drafts`, `train/cat/old`; a name or a path below
-    `path`) or of the file `ignore_file`, one a line. Links are followed; a link back to a directory above it
-    adds nothing. Any other file is a DataError: a data set with files nobody meant is not the one that was meant.
+    Directories directly in `path` that are named like splits (train, training_set, Val, dev, holdout ...) are
+    splits. `splits` names others (`{Fold1: train, Fold2: test}`; several may be one split), or is `none` where the
+    directories are classes although they hold the same sub-directories. Hidden files and directories, `Thumbs.db`
+    and `desktop.ini` are left out, and so is what matches a pattern of `ignore` (`*.txt`, `drafts`,
+    `train/cat/old`; a name or a path below `path`) or of the file `ignore_file`, one a line. Links are followed; a
+    link back to a directory above it adds nothing. Any other file is a DataError: a data set with files nobody
+    meant is not the one that was meant.
     """
     root = os.path.abspath(path)
     given = (ignore,) if isinstance(ignore, str) else tuple(ignore)
@@ -45,14 +53,16 @@ def folder(path: str | Path, ignore: Sequence[str] = (), ignore_file: str | None
             where=root,
             valid="one folder of images per class, or train/, val/ and test/ with one folder per class each",
         )
-    splits = _split_folders(root, names, given)
-    if splits is None:
-        groups = [("", None, top)]
+    found = split_folders(root, names, scan.peek, splits, given)
+    if found is None:
+        groups = [(None, top)]
     else:
-        groups = [(name, splits[name], scan.directories(name, "a class folder")) for name in names]
+        for above in sorted({str(folder) for name in found for folder in PurePosixPath(name).parents} - {"."}):
+            scan.directories(above, "a split folder")  # files there are loose
+        groups = [(split, scan.directories(name, "a class folder")) for name, split in found.items()]
     keys: list[str] = []
     counts: list[tuple[str | None, str, int]] = []
-    for _, split, classes in groups:
+    for split, classes in groups:
         for label, relative in classes:
             files = sorted(scan.images(relative))
             if not files:
@@ -60,10 +70,10 @@ def folder(path: str | Path, ignore: Sequence[str] = (), ignore_file: str | None
             keys.extend(files)
             counts.append((split, label, len(files)))
     scan.complain(keys)
-    return _samples(root, keys, counts, own_splits=splits is not None)
+    return _samples(root, keys, counts, notes=told(found))
 
 
-def _samples(root: str, keys: list[str], counts: list[tuple[str | None, str, int]], *, own_splits: bool) -> Samples:
+def _samples(root: str, keys: list[str], counts: list[tuple[str | None, str, int]], *, notes: Sequence[str]) -> Samples:
     classes = sorted({label for _, label, _ in counts})
     number = {label: index for index, label in enumerate(classes)}
     labels = np.repeat(
@@ -81,32 +91,9 @@ def _samples(root: str, keys: list[str], counts: list[tuple[str | None, str, int
         labels=labels,
         keys=packed,
         reader=Files(root, packed),
-        splits={name: np.concatenate(rows) for name, rows in splits.items()} if own_splits else None,
+        splits={name: np.concatenate(rows) for name, rows in splits.items()} or None,
+        notes=notes,
     )
-
-
-def _split_folders(root: str, names: list[str], ignored: tuple[str, ...]) -> dict[str, str] | None:
-    """Which split each top folder is, or None where the top folders are classes."""
-    splits = {name: SPLIT_NAMES[name.casefold()] for name in names if name.casefold() in SPLIT_NAMES}
-    if len(splits) < len(names):
-        others = [name for name in names if name not in splits]
-        if "train" in splits.values() and len(set(splits.values())) > 1:
-            raise DataError(
-                "The data folder mixes split folders with others.",
-                where=root,
-                found=f"{', '.join(splits)} beside {_some(others)}",
-                valid="either only splits (train, val, test) or only classes",
-                fix=f"move the others away, or {leaving_out(others, list(splits), ignored)}",
-            )
-        return None
-    if len(set(splits.values())) < len(splits):
-        raise DataError(
-            "Two folders stand for one split.",
-            where=root,
-            found=", ".join(names),
-            valid="one folder for each of train, val (or valid, validation) and test",
-        )
-    return splits
 
 
 @dataclass
@@ -135,6 +122,19 @@ class _Scan:
                 "A split folder holds no class folders.", where=os.path.join(self.root, relative), valid=meant
             )
         return sorted(found)
+
+    def peek(self, relative: str, *, whole: bool = False) -> Peek:
+        """What a directory holds directly; unless `whole`, as far as its first image."""
+        folders: list[str] = []
+        images = False
+        for entry, _ in self._entries(relative):
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES:
+                images = True
+                if not whole:
+                    break
+        return Peek(tuple(sorted(folders)), images)
 
     def images(self, relative: str) -> Iterator[str]:
         """Relative paths of the images below a directory, in no particular order."""
@@ -213,11 +213,4 @@ class _Scan:
     def _error(self, what: str, paths: list[str], images: Sequence[str], *, valid: str) -> DataError:
         paths = sorted(paths)
         remedy = leaving_out(paths, images, self.given, [*self.loose, *self.strangers, *self.broken])
-        return DataError(
-            what, where=self.root, found=_some(paths), valid=valid, fix=f"move or remove them, or {remedy}"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + rest
+        return DataError(what, where=self.root, found=some(paths), valid=valid, fix=f"move or remove them, or {remedy}")
