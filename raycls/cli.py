@@ -86,6 +86,8 @@ def train(
     from raycls.launch import trainer  # after the config: its mistakes need no torch to be told
 
     with _display(loaded.run.track) as display:
+        for note in loaded.notes:
+            display.record({"kind": "event", "text": note})
         outcome = trainer.train(loaded.run, new=new, command=_command(), display=display)
     raise typer.Exit(outcome.exit_code)
 

@@ -398,3 +398,13 @@ def test_a_reader_that_left_is_no_traceback(tmp_path: Path) -> None:
     finally:
         os.close(writing)
     assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_what_a_later_layer_left_out_is_told_before_the_run(
+    raycls_command: Callable[..., Result], trainer: Trainer, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text("model: {name: tiny_cnn, args: {width: 8}}")
+    result = raycls_command("train", "c.yaml", "model.name=resnet18")
+    assert result.code == 0
+    assert "model.args {width: 8} of tiny_cnn left out: model.name is resnet18 now" in result.out
+    assert trainer.calls[0][0].model.args == {}

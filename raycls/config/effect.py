@@ -15,7 +15,7 @@ from raycls.config.space_text import SPACE, Places, read
 from raycls.config.words import shown
 from raycls.config.write import flow, leaves, to_dict
 
-__all__ = ["searched_in_vain", "without_effect"]
+__all__ = ["overruled", "searched_in_vain", "without_effect"]
 
 _CORNERS = 512
 
@@ -110,6 +110,30 @@ def without_effect(
         what = f"it has no effect beside {needs.choice}: {flow(_value(values, needs.choice))}"
         mistakes.append(Mistake(place, where, what, found, f"beside {needs}", "leave it out, or change the other one"))
     return mistakes
+
+
+def overruled(
+    documents: Sequence[Document], values: dict[str, Any], places: dict[Path, Place], home: Place
+) -> list[str]:
+    """Take the options out of `values` that only another name reads than the one that a later layer chose.
+
+    `optim.name=adamw` over a file with `optim: {name: sgd, momentum: 0.8}` drops the momentum. Returns a line for each.
+    """
+    layers, space, defaults = _layers(documents), _space(values), to_dict(Run())
+    notes: list[str] = []
+    for option, needs in _EFFECTIVE.items():
+        path, choice = _path(option), _path(needs.choice)
+        place, chosen = places.get(path), places.get(choice)
+        if place is None or chosen is None or choice[-1] != "name" or layers[chosen.file] <= layers[place.file]:
+            continue
+        if _met(needs, values, space, home):
+            continue
+        value = cast("dict[str, Any]", _at(values, path[:-1])).pop(path[-1])
+        for inside in [inside for inside in places if inside[: len(path)] == path]:
+            del places[inside]
+        if flow(value) != flow(_at(defaults, path)):
+            notes.append(f"{option} {flow(value)} left out: {needs.choice} is {flow(_at(values, choice))} now")
+    return notes
 
 
 def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place) -> list[Mistake]:

@@ -3,6 +3,7 @@
 Defaults, then the file named by `extends`, then the file, then each `path=value`, the later over the
 earlier. Sections, and mappings such as `model.args`, are merged key by key; an empty mapping (`args: {}`)
 drops what an earlier layer put there; a list or any other value takes the place of the earlier one.
+Where a layer names another model, source, optimizer or schedule, what earlier layers set for the old one is left out.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, cast
 
+from raycls.config.belongings import Belongings
 from raycls.config.check import known, validate
 from raycls.config.difference import HARMLESS, Difference, difference
 from raycls.config.document import MAX_BYTES, Document, parse
-from raycls.config.effect import searched_in_vain, without_effect
+from raycls.config.effect import overruled, searched_in_vain, without_effect
 from raycls.config.mistakes import COMMAND_LINE, ConfigMistakesError, Mistake, Path, Place, dotted
 from raycls.config.overrides import read_overrides
 from raycls.config.schema import Run
@@ -51,11 +53,13 @@ Values = dict[str, Any]
 class Loaded:
     """A config and, for the dotted path of every value in it, where it was set.
 
-    An origin is `digits.yaml:4`, `command line`, or `default`.
+    An origin is `digits.yaml:4`, `command line`, or `default`. `notes` say what an earlier layer set and a later one
+    left out: the arguments of a name that it replaced.
     """
 
     run: Run
     origins: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Loaded:
@@ -96,8 +100,9 @@ def from_dict(data: Mapping[str, Any]) -> Run:
 
 
 def show(loaded: Loaded) -> str:
-    """The whole config as YAML, each value followed by a comment that says where it was set."""
-    return render(to_dict(loaded.run), loaded.origins)
+    """The whole config as YAML, each value followed by a comment that says where it was set, after `notes`."""
+    notes = "".join(f"# {note}\n" for note in loaded.notes)
+    return notes + render(to_dict(loaded.run), loaded.origins)
 
 
 def _resolve(
@@ -107,11 +112,15 @@ def _resolve(
     mistakes: list[Mistake] = []
     values: dict[str, Any] = {}
     places: dict[Path, Place] = {}
-    for document in (*files, *overrides):
-        mine, unknown = known(document.values, document.places, home)
-        mine, its_places, twice = spread(mine, document.places, home)
-        mistakes += [*document.mistakes, *unknown, *twice]
-        _merge(values, places, mine, its_places)
+    belongings = Belongings()
+    for layer in (*([file] for file in files), overrides):
+        belongings.switch(values, places, layer)
+        for document in layer:
+            mine, unknown = known(document.values, document.places, home)
+            mine, its_places, twice = spread(mine, document.places, home)
+            mistakes += [*document.mistakes, *unknown, *twice]
+            _merge(values, places, mine, its_places)
+    notes = [*belongings.notes(values), *overruled((*files, *overrides), values, places, home)]
     values.setdefault("run", {}).setdefault("name", _name(stem))
     complete = all(document.complete for document in files)
     run, wrong = validate(values, places, home, mistakes, rules=complete)
@@ -123,7 +132,7 @@ def _resolve(
         mistakes += searched_in_vain(values, places, home)
     if run is None or mistakes:
         raise ConfigMistakesError(title, _in_order(mistakes, title))
-    return Loaded(run, _origins(run, places))
+    return Loaded(run, _origins(run, places), tuple(notes))
 
 
 def _text(path: FilePath, shown: str, place: Place, key: str = "") -> tuple[str, Mistake | None]:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from raycls.config import words
+from raycls.config.belongings import without_others
 from raycls.config.check import known, validate
 from raycls.config.difference import HARMLESS
 from raycls.config.mistakes import ConfigMistakesError, Mistake, Path, Place, dotted
@@ -93,7 +94,8 @@ def space_of(run: Run) -> Space:
 
 
 def apply(run: Run, chosen: Mapping[str, Any]) -> Run:
-    """`run` with the values of a trial, without its search section. Raises `ConfigMistakesError`."""
+    """`run` with the values of a trial, without its search section, and without the arguments of the names that it
+    replaces. Raises `ConfigMistakesError`."""
     home = Place("trial")
     values, mistakes = known(_with(_base(run), chosen), {}, home)
     result, wrong = validate(values, {}, home, mistakes)
@@ -111,7 +113,7 @@ def _base(run: Run) -> dict[str, Any]:
 
 
 def _with(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(values)
+    result = without_others(values, chosen)
     for path, value in chosen.items():
         result = _placed(result, path.split("."), value)
     return result

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raycls.config import load as config
+from raycls.config.belongings import searched_notes
 from raycls.config.duration import Duration
 from raycls.config.schema import Run
 from raycls.config.search import objective
@@ -149,6 +150,8 @@ def open_search(
     fits = within(run, len(dataset.classes), lambda varied: image_size(varied, dataset, plan_of(varied, dataset)))
     sampler = make_sampler(space, run.search, mode=mode, fits=fits)
     _check_budget(sampler.suggest, loaded.origins)
+    for note in (*loaded.notes, *searched_notes(run, space.paths)):
+        say(note)
     if new and (moved := folder.set_aside()):
         say(f"the earlier search is now {moved}")
     with Lock(folder, "search", timeout=HANDOVER_SECONDS, say=say):

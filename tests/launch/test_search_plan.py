@@ -95,7 +95,7 @@ def space(*lines: str) -> str:
         (space("model.name: [tiny_cnn, nowhere:net]"), ["search.yaml:13", "nowhere.py", "model.name: 'nowhere:net'"]),
         (space("model.args.with: [4, 8]"), ["search.yaml:13", "model.args", "with", "width"]),
         (
-            space("model.name: [tiny_cnn, resnet18]", "optim.lr: [0.1, 0.2]"),
+            space("model.name: [tiny_cnn, resnet18]", "model.args.width: [8, 16]"),
             ["search.yaml:13", "width", "model.name: resnet18"],
         ),
         (space("augment.train: [[horizontal_flip], [horizontal_flop]]"), ["search.yaml:13", "horizontal_flop"]),
