@@ -10,7 +10,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -118,9 +118,22 @@ def evaluate(
     run: RunFolderArgument,
     overrides: Overrides = None,
     split: Annotated[str | None, typer.Option(help="train, val or test. Default: test where the data has it.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Other data, evaluated as a whole: a folder of class folders, a manifest, an .npz, or a config file.",
+        ),
+    ] = None,
+    extra_classes: Annotated[
+        Literal["refuse", "leave-out"], typer.Option(help="Images of classes that the model does not know.")
+    ] = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Evaluate the model of a run. Every image counts once, on any number of workers."""
+    """Evaluate the model of a run on a split as the run was started with it, or on other data as a whole.
+
+    Every image counts once, on any number of workers.
+    """
     folder = _run_folder(run)
     _prepare()
     from raycls.config.schema import TrackConfig
@@ -129,7 +142,14 @@ def evaluate(
     from raycls.run import strict_json
 
     with _display(TrackConfig(), sys.stderr) as display:
-        summary = trainer.evaluate(folder, split=split, overrides=overrides or (), display=display)
+        summary = trainer.evaluate(
+            folder,
+            split=split,
+            data=data,
+            extra_classes=extra_classes,
+            overrides=overrides or (),
+            display=display,
+        )
     typer.echo(strict_json.dumps(summary) if as_json else "\n".join(summary_lines(summary, split)))
 
 

@@ -66,8 +66,11 @@ class Trainer(types.ModuleType):
         display.finish(self.outcome)
         return self.outcome
 
-    def evaluate(self, folder: str, *, split: str | None, overrides: Any, display: Any) -> dict[str, Any]:
-        self.calls.append((folder, split, tuple(overrides)))
+    def evaluate(
+        self, folder: str, *, split: str | None, data: str | None, extra_classes: str, overrides: Any, display: Any
+    ) -> dict[str, Any]:
+        other = () if data is None else (data, extra_classes)
+        self.calls.append((folder, split, *other, tuple(overrides)))
         return SUMMARY
 
 

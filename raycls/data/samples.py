@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Protocol, overload
@@ -18,6 +19,9 @@ from raycls.errors import DataError
 
 __all__ = ["SPLIT_NAMES", "Files", "Keys", "Reader", "Samples"]
 
+_THREADS, _AT_ONCE = 8, 4096
+"""How many threads ask for the sizes of files, and of how many files one of them does at a time."""
+
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What data sets call their splits, and what raycls calls them."""
 
@@ -25,8 +29,12 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 class Reader(Protocol):
     """Reads samples by their position in `Samples`. It is pickled to other processes, so it holds no pixels.
 
-    Two methods are optional. `take(rows)` returns a reader of these samples alone, and makes the splits of
+    Three methods are optional. `take(rows)` returns a reader of these samples alone, and makes the splits of
     a large data set smaller on the wire. `locate(index)` returns the place that an error message names.
+    `sizes()` returns the bytes of each sample, `[N] int64`, without reading any; -1 where they are not known. What
+    has it is cheap to read: of small data the run writes down a digest of each sample.
+    A reader with an attribute `positional` that is true has keys that are positions: without one sample the next ones
+    have other keys.
     """
 
     def read(self, index: int) -> bytes | np.ndarray:
@@ -87,9 +95,9 @@ class Keys(Sequence[str]):
 
     def take(self, rows: np.ndarray) -> Keys:
         """The texts at `rows`, `[n] int64`, in that order."""
-        bounds = self._offsets.tolist()
+        bounds = zip(self._offsets[rows].tolist(), self._offsets[rows + 1].tolist(), strict=True)
         taken = Keys(())
-        taken._store([self._blob[bounds[row] : bounds[row + 1]] for row in rows.tolist()])
+        taken._store([self._blob[start:stop] for start, stop in bounds])
         return taken
 
     def digest_parts(self) -> tuple[bytes, bytes]:
@@ -133,6 +141,22 @@ class Files:
     def locate(self, index: int) -> str:
         """The path of one file."""
         return os.path.join(self.root, self.names[index])
+
+    def sizes(self) -> np.ndarray:
+        """Bytes of each file, `[N] int64`; -1 where there is none."""
+        with ThreadPoolExecutor(_THREADS) as pool:  # a question is a round trip where the files are on a network
+            parts = pool.map(self._sizes, range(0, len(self.names), _AT_ONCE))
+            return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def _sizes(self, start: int) -> np.ndarray:
+        names = self.names[start : start + _AT_ONCE]
+        found = np.full(len(names), -1, np.int64)
+        for index, name in enumerate(names):
+            try:
+                found[index] = os.stat(os.path.join(self.root, name)).st_size
+            except OSError:
+                continue
+        return found
 
     def take(self, rows: np.ndarray) -> Files:
         """A reader of the files at `rows` alone."""

@@ -108,7 +108,7 @@ class Maker:
 
     order: Order
     world: int
-    train: Split
+    train: Split | None
     evaluated: Split | None
     evaluate_batch: int
     train_augment: Augment
@@ -124,6 +124,8 @@ class Maker:
         from raycls.data.augment import collate
 
         if position.kind == TRAIN:
+            if self.train is None:
+                raise DataError("there is no split to train on")
             split, augment = self.train, self.train_augment
             ids = self.order.slice_ids(position.step, position.rank, self.world)
         else:

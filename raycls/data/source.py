@@ -229,6 +229,14 @@ class _Rows:
         locate = getattr(self.reader, "locate", None)
         return f"sample {int(self.rows[index])}" if locate is None else locate(int(self.rows[index]))
 
+    def sizes(self) -> np.ndarray | None:
+        sizes = getattr(self.reader, "sizes", None)
+        return None if sizes is None else np.asarray(sizes())[self.rows]
+
+    @property
+    def positional(self) -> bool:
+        return getattr(self.reader, "positional", False)
+
 
 def _reader(reader: Reader, rows: np.ndarray, count: int) -> Reader:
     if len(rows) == count and np.array_equal(rows, np.arange(count)):

@@ -18,6 +18,7 @@ from torch import nn
 from raycls.config import load as config
 from raycls.config.schema import Run, SplitConfig
 from raycls.data import augment
+from raycls.data.recorded import pack
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, ModelError, RayclsError
 from raycls.launch.submitted import refuse_lost
@@ -67,12 +68,19 @@ def reduction_of(run: Run, device: str) -> str:
 
 @no_exit()
 def prepare(
-    run: Run, *, new: bool, command: Sequence[str], say: Callable[[str], None], dataset: Dataset | None = None
+    run: Run,
+    *,
+    new: bool,
+    command: Sequence[str],
+    say: Callable[[str], None],
+    dataset: Dataset | None = None,
+    record: bytes | None = None,
 ) -> Prepared:
     """Check everything that can be checked here, open the run folder, and make or find the plan.
 
-    `dataset` is what `open_dataset` gave for the same data before: trials of a search share one. A folder without a
-    checkpoint holds nothing to go on from: what is started there may differ from the first try.
+    `dataset` is what `open_dataset` gave for the same data before, and `record` what `recorded.pack` made of it: trials
+    of a search share both; an empty record is not kept. A folder without a checkpoint holds nothing to go on from: what
+    is started there may differ from the first try.
     """
     if run.search.space:
         say("search.space is not used by raycls train: the values beside it are trained (raycls search varies them)")
@@ -107,7 +115,7 @@ def prepare(
     else:
         if new and (moved := folder.set_aside()):
             say(f"the earlier run is now {moved}")
-        _write_first(run, dataset, folder, command, say)
+        _write_first(run, dataset, folder, command, say, record)
     return Prepared(run, dataset, plan, folder, parameters, tuple(command), _finished(folder))
 
 
@@ -279,15 +287,23 @@ def _has_begun(folder: RunFolder) -> bool:
 
 
 def _write_first(
-    run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str], say: Callable[[str], None]
+    run: Run,
+    dataset: Dataset,
+    folder: RunFolder,
+    command: Sequence[str],
+    say: Callable[[str], None],
+    record: bytes | None,
 ) -> None:
+    record = pack(dataset, run.data.source.path) if record is None else record
     # a run before its first checkpoint may be under way there
     with Lock(folder, "start", timeout=HANDOVER_SECONDS, say=say):
-        _write_start(run, dataset, folder, command)
+        _write_start(run, dataset, folder, command, record)
 
 
-def _write_start(run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str]) -> None:
+def _write_start(run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str], record: bytes) -> None:
     folder.store.delete(RunFolder.PLAN)
+    if record:
+        folder.store.write_bytes(RunFolder.SPLITS, record)
     folder.write_json(RunFolder.ENV, _environment(run, dataset, command))
     folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
 

@@ -72,7 +72,8 @@ def _rehearse(run: Run, folder: str, device: str, end: float) -> dict[str, Any]:
     small = rehearsed(run, folder, device)
     dataset = open_dataset(small.data)
     plan = plan_of(run, dataset)
-    prepared = prepare(small, new=False, command=("raycls", "doctor"), say=lambda text: None, dataset=dataset)
+    command = ("raycls", "doctor")
+    prepared = prepare(small, new=False, command=command, say=lambda text: None, dataset=dataset, record=b"")
     records: list[dict[str, Any]] = []
     told: list[dict[str, str]] = []
 

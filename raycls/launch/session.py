@@ -362,11 +362,12 @@ def _open(run: Run, job: Job, plan: Plan, start: dict[str, Any], world: World, r
 
 def _maker(run: Run, plan: Plan, dataset: Dataset, world: int, split: str) -> Maker:
     size = run.data.image_size
+    evaluated = dataset.splits.get(split)
     return Maker(
         order=plan.order,
         world=world,
-        train=dataset.splits["train"],
-        evaluated=dataset.splits.get(split),
+        train=dataset.splits.get("train", evaluated),
+        evaluated=evaluated,
         evaluate_batch=plan.evaluate_batch,
         train_augment=augment.build(run.augment.train, train=True, image_size=size),
         evaluate_augment=augment.build(run.augment.eval, train=False, image_size=size),

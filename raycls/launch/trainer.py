@@ -16,13 +16,13 @@ import torch
 
 from raycls.config import load as config
 from raycls.config.schema import Run
-from raycls.data.source import open_dataset
-from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, DataError, LaunchError
+from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, LaunchError
 from raycls.launch import session
 from raycls.launch.cluster import Cluster, nodes, running_cluster
 from raycls.launch.display import Display
 from raycls.launch.placement import check_device, check_growth, executor_of, wait_for_room
 from raycls.launch.preflight import Prepared, prepare, reduction_of
+from raycls.launch.scored import LEFT_OUT, score, source_of
 from raycls.launch.session import Job, World
 from raycls.launch.wording import STOPPING, plural
 from raycls.progress import progress
@@ -84,12 +84,19 @@ def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: 
 
 
 def evaluate(
-    folder: str, *, split: str | None = None, overrides: Sequence[str] = (), display: Display
+    folder: str,
+    *,
+    split: str | None = None,
+    data: str | None = None,
+    extra_classes: str = "refuse",
+    overrides: Sequence[str] = (),
+    display: Display,
 ) -> dict[str, Any]:
-    """Evaluate the final weights of the run in `folder`; returns `metrics.summarise`'s dictionary.
+    """Evaluate the final weights of the run in `folder`; returns `metrics.summarise`'s dictionary and what was scored.
 
-    `overrides` are `path=value` texts on the run's config, for example `scale.workers=0`: who computes and where
-    the data is. Another option is refused, the model and its arithmetic are those of the training.
+    `split` is one of those that the run was started with; `data` is other data, which is scored as a whole, see
+    `scored.score`. `overrides` are `path=value` texts on the run's config, for example `scale.workers=0`: who computes
+    and where the data is. Another option is refused, the model and its arithmetic are those of the training.
     """
     store = RunFolder(folder)
     store.store.check()
@@ -100,28 +107,22 @@ def evaluate(
             fix="let the training end first: the same raycls train command goes on with it",
         )
     text = store.store.read_bytes(RunFolder.CONFIG).decode()
-    run = _overridden(text, store.store.describe(RunFolder.CONFIG), overrides)
+    run, moved = _overridden(text, store.store.describe(RunFolder.CONFIG), overrides, data)
     _check_device(run)
     progress("opening the data")
-    dataset = open_dataset(run.data)
-    wanted = split or ("test" if "test" in dataset.splits else run.evaluate.split)
-    if wanted not in dataset.splits:
-        raise DataError(
-            f"the data has no {wanted} split",
-            found=", ".join(dataset.splits),
-            fix="choose one of these with --split",
-        )
-    known = (store.read_json(RunFolder.ENV) or {}).get("data", {}).get("classes")
-    if known is not None and tuple(known) != dataset.classes:
-        raise DataError(
-            "the classes of the data are not those that the model was trained on",
-            found=f"{len(dataset.classes)} classes",
-            valid=f"{len(known)} classes, as in {store.store.describe(RunFolder.ENV)}",
-            fix="evaluate on data with the same classes",
-        )
+    scored = score(
+        store,
+        run,
+        split=split,
+        moved=moved,
+        whole=data is not None,
+        extra_classes=extra_classes,
+        name=folder,
+        say=lambda text: display.record(_event(text)),
+    )
+    dataset, wanted = scored.dataset, scored.split
     plan = Plan.from_dict(store.read_json(RunFolder.PLAN))
-    count = len(dataset.splits[wanted])
-    evaluating = _event(f"evaluating {count} image{'' if count == 1 else 's'} of split {wanted}")
+    evaluating = _event(f"evaluating {plural(len(dataset.splits[wanted]), 'image')} of {scored.told}")
     # No request to stop here: nothing is lost where an evaluation is interrupted.
     if run.scale.most == 0:
         device = device_of(run, torch.cuda.device_count())
@@ -130,7 +131,7 @@ def evaluate(
         summary = session.evaluate(job, World(device=torch.device(device), post=display.record))
     else:
         summary = _evaluate_on_ray(run, store, plan, dataset, wanted, display, evaluating)
-    return {"split": wanted, **summary}
+    return {**scored.facts, **summary}
 
 
 def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
@@ -245,9 +246,17 @@ def _check_device(run: Run) -> None:
         )
 
 
-def _overridden(text: str, where: str, overrides: Sequence[str]) -> Run:
-    """The config of a run with the options that an evaluation may change."""
+def _overridden(text: str, where: str, overrides: Sequence[str], data: str | None) -> tuple[Run, bool]:
+    """The config of a run with the options that an evaluation may change, and whether it names another source.
+
+    With `data` that is the source; the arguments of it may be given by `overrides`.
+    """
     before = config.load_text(text, where).run
+    if data is not None:
+        values = config.to_dict(before)
+        values["data"]["source"] = source_of(data).model_dump()
+        before = config.from_dict(values)
+        text = config.to_yaml(before)
     run = config.load_text(text, where, overrides).run
     refused = [item for item in config.difference(before, run) if not item.path.startswith(_EVALUATION_OPTIONS)]
     if refused:
@@ -257,7 +266,8 @@ def _overridden(text: str, where: str, overrides: Sequence[str]) -> Run:
             valid=", ".join(f"{path}*" if path.endswith(".") else path for path in _EVALUATION_OPTIONS),
             fix="leave them out; --split chooses the split",
         )
-    return run
+    changed = {item.path for item in config.difference(before, run)} - set(LEFT_OUT)
+    return run, any(path.startswith("data.source.") for path in changed)
 
 
 def connecting() -> str:

@@ -66,6 +66,8 @@ class Shared:
     test_split: str = "test"
     dashboard: str = ""
     """The page of the Ray job, where the search is one."""
+    record: bytes | None = None
+    """The splits of `dataset`, as every trial keeps them: made once for all of them."""
 
     @property
     def name(self) -> str:
@@ -215,7 +217,12 @@ class _Trial:
         if donor is not None:
             take_over(self.folder, self.run_config, donor)
         prepared = prepare(
-            self.run_config, new=False, command=self.shared.command, say=lambda text: None, dataset=self.shared.dataset
+            self.run_config,
+            new=False,
+            command=self.shared.command,
+            say=lambda text: None,
+            dataset=self.shared.dataset,
+            record=self.shared.record,
         )
         if prepared.result is None:
             result = self._train(prepared)

@@ -45,6 +45,7 @@ class RunFolder:
     CONFIG = "config.yaml"
     ENV = "env.json"
     PLAN = "plan.json"
+    SPLITS = "splits.parquet"
     HISTORY = "history.jsonl"
     HISTORY_CSV = "history.csv"
     ATTEMPTS = "attempts.jsonl"

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from harness.jobs import make_job, write_arrays
@@ -19,7 +20,8 @@ from harness.processes import raycls
 
 from raycls.config.load import load_text
 from raycls.config.schema import Run
-from raycls.errors import ConfigError, LaunchError
+from raycls.data import recorded
+from raycls.errors import ConfigError, DataError, LaunchError
 from raycls.launch import elastic, group, monitoring, placement, sight, trainer
 from raycls.launch.cluster import Cluster
 from raycls.launch.display import PlainDisplay
@@ -112,8 +114,39 @@ def test_an_evaluation_on_other_files_says_what_it_does(trained: str, tmp_path: 
     screen = io.StringIO()
     overrides = [f"data.source.path={tmp_path / 'other.npz'}", "data.executor=processes", "data.processes=1"]
     summary = trainer.evaluate(trained, overrides=overrides, display=PlainDisplay(screen))
+    assert (summary["split"], summary["count"], summary["trained_on"]) == ("all", 52, 0)
+    said = screen.getvalue().splitlines()
+    assert "other data than the run was trained with" in said[0]
+    assert said[-1] == f"evaluating 52 images of {tmp_path / 'other.npz'}"
+    summary = trainer.evaluate(trained, split="val", overrides=overrides, display=PlainDisplay(screen))
     assert (summary["split"], summary["count"]) == ("val", 12)
-    assert screen.getvalue() == "evaluating 12 images of split val\n"
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_arrays_that_lost_a_row_are_not_taken_for_the_same(
+    trained: str, tmp_path: Path, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their keys are positions. Where contents are known, the rows before the lost one are the same."""
+    if large:
+        monkeypatch.setattr(recorded, "MOST_SAMPLES", 0)
+        train_job(make_job(tmp_path / "runs" / "large", tmp_path / "data.npz", "train.duration=1ep"))
+    arrays = dict(np.load("data.npz"))
+    for name in ("val_images", "val_labels"):
+        arrays[name] = np.delete(arrays[name], 5, axis=0)
+    np.savez("data.npz", **arrays)
+    run, screen = "runs/large" if large else trained, PlainDisplay(io.StringIO())
+    if large:
+        with pytest.raises(DataError, match="nothing of the split val can be scored"):
+            trainer.evaluate(run, split="val", display=screen)
+        return
+    summary = trainer.evaluate(run, split="val", display=screen)
+    assert summary["count"] == 5
+    assert {what: change["count"] for what, change in summary["split_changes"].items()} == {
+        "gone": 1,
+        "changed": 0,
+        "relabelled": 2,  # the labels go round: each has moved by one
+        "new": 0,
+    }
 
 
 class Asked:

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class _Arrays:
     names: tuple[str, ...]
     starts: tuple[int, ...]
     loaded: dict[int, np.ndarray] = field(default_factory=dict, compare=False)
+    positional: ClassVar[bool] = True
 
     def read(self, index: int) -> np.ndarray:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -74,6 +75,11 @@ class _Arrays:
     def locate(self, index: int) -> str:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         return f"{self.file}:{self.names[part]}[{index - self.starts[part]}]"
+
+    def sizes(self) -> np.ndarray:
+        shapes = _shapes(self.file)
+        each = [int(np.prod(shapes[name].shape[1:])) for name in self.names]
+        return np.repeat(np.array(each, np.int64), np.diff(self.starts))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "loaded": {}}

@@ -11,7 +11,7 @@ import os
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,6 +70,7 @@ class _Batches:
     files: tuple[str, ...]
     starts: tuple[int, ...]
     loaded: dict[int, np.ndarray] = field(default_factory=dict, compare=False)
+    positional: ClassVar[bool] = True
 
     def read(self, index: int) -> np.ndarray:
         file = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -85,6 +86,9 @@ class _Batches:
     def locate(self, index: int) -> str:
         file = int(np.searchsorted(self.starts, index, side="right")) - 1
         return f"{os.path.join(self.root, self.files[file])}:{index - self.starts[file]}"
+
+    def sizes(self) -> np.ndarray:
+        return np.full(self.starts[-1], 3 * 32 * 32, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "loaded": {}}
