@@ -11,26 +11,29 @@ How other images become RGB:
 - Transparency (alpha, palette or one transparent colour) is laid over white.
 - CMYK, YCbCr and LAB are converted by Pillow. ICC profiles are ignored.
 - The EXIF orientation is applied. One that cannot be read counts as none.
-- Of an animation or a file of several pages, the first image is taken.
-- Floating-point images have no defined white and are refused.
+- Of an animation or a file of several pages, the first image is taken; what a first GIF frame leaves free is white.
+- Floating-point images have no defined white and are refused. So are TIFF files with bands that are neither a colour
+  nor alpha, and those whose first image is a preview of another.
+
+What is whole but of a kind that is not decoded is said to be that, not damaged. Metadata that Pillow stumbles over
+(large, broken) decides nothing: the image is then decoded without it, the orientation apart.
 """
 
 from __future__ import annotations
 
-import io
+import os
+import shlex
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.Image import Image, Transpose, fromarray, new
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
+from raycls.data.bare import bare
+from raycls.data.readers import correct, open_image, uncovered
+from raycls.data.unsupported import unsupported, unusable
 from raycls.errors import DataError
 
 __all__ = ["decode"]
@@ -46,21 +49,22 @@ def _silence() -> None:
 
 _silence()
 
-_READERS: dict[str, type[ImageFile.ImageFile]] = {
-    "jpeg": JpegImageFile,
-    "png": PngImageFile,
-    "webp": WebPImageFile,
-    "bmp": BmpImageFile,
-    "tiff": TiffImageFile,
-    "gif": GifImageFile,
-}
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
+_IMAGES = (
+    (b"8BPS", "a Photoshop document", True),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image", True),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image (a bare codestream)", True),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image", False),
+    (b"\xff\x0a", "a JPEG XL image (a bare codestream)", False),
+    (b"II\xbc", "a JPEG XR image", False),
+    (b"\x76\x2f\x31\x01", "an OpenEXR image", False),
+    (b"#?RADIANCE", "a Radiance HDR image", False),
+)
+"""Images of other kinds: how they begin, their name, and whether Pillow can convert them."""
 _OTHERS = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
-    (b"8BPS", "a Photoshop document"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
     (b"version https://git-lfs", "a Git LFS pointer instead of the file it stands for"),
 )
 _ORIENTATION = 0x0112
@@ -83,31 +87,55 @@ def decode(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int) -
     """
     kind = _kind(data)
     if kind is None:
-        raise _refuse(name, f"this is {_describe(data)}", "not an image", formats)
+        raise _refuse_other(data, name, formats)
     if kind not in formats:
         raise _refuse(name, f"this is {kind}", "an image format that is not allowed", formats)
     if kind == "webp":  # Pillow's reader may reserve memory for the canvas before its size can be asked for
         _check_size(name, _webp_size(data), max_pixels)
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have asked Pillow for grey instead of errors
+    if (reason := unusable(data, kind)) is not None:
+        raise _not_supported(name, reason, formats)
     try:
         try:
             return _pixels(data, name, kind, max_pixels)
         except Warning:  # whoever set filters after us wants warnings as errors; metadata must not decide about pixels
             _silence()
             return _pixels(data, name, kind, max_pixels)
+        except (DataError, _UnusableError, _UnsupportedError):
+            raise
+        except Exception:  # noqa: BLE001 - metadata must not decide about pixels; what is damaged fails again
+            pixels, info = bare(data, kind)
+            return _pixels(pixels, name, kind, max_pixels, info)
     except DataError:
         raise
     except _UnusableError as error:
         raise _refuse(name, str(error), "an image without a defined conversion to RGB", formats) from error
+    except _UnsupportedError as error:
+        raise _not_supported(name, str(error), formats) from error
     except Exception as error:  # on damaged files Pillow raises nearly every kind there is
         raise _refuse(name, f"{_reason(error)} (as {kind})", "a damaged image", formats) from error
 
 
-def _pixels(data: bytes, name: str, kind: str, max_pixels: int) -> Image:
-    image: Image = _READERS[kind](io.BytesIO(data), name)
-    _check_size(name, image.size, max_pixels)
-    image.load()
-    return _to_rgb(_upright(image))
+def _pixels(data: bytes, name: str, kind: str, max_pixels: int, info: dict[str, Any] | None = None) -> Image:
+    image: Image | None = None
+    try:
+        image = open_image(data, name, kind)
+        _check_size(name, image.size, max_pixels)
+        image.load()
+        correct(image, data, kind)
+    except DataError:
+        raise
+    except Exception as error:
+        if what := unsupported(data, kind, error, opened=image is not None):
+            raise _UnsupportedError(what) from error
+        raise
+    image.info.update(info or {})
+    box = uncovered(image)
+    return _to_rgb(_upright(image)) if box is None else _on_white(_to_rgb(image), box)
+
+
+class _UnsupportedError(Exception):
+    """The image is whole, as far as its header tells, but of a kind that is not decoded."""
 
 
 class _UnusableError(Exception):
@@ -128,6 +156,32 @@ def _kind(data: bytes) -> str | None:
     return "bmp" if data.startswith(b"BM") else None
 
 
+def _refuse_other(data: bytes, name: str, formats: Sequence[str]) -> DataError:
+    for signature, text, convertible in _IMAGES:
+        if data.startswith(signature):
+            return _not_supported(name, text, formats, convertible=convertible)
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand in (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        avif = brand in (b"avif", b"avis")
+        return _not_supported(name, f"an {'AVIF' if avif else 'HEIC'} image", formats, convertible=avif)
+    return _refuse(name, f"this is {_describe(data)}", "not an image", formats)
+
+
+def _not_supported(name: str, kind: str, formats: Sequence[str], *, convertible: bool = False) -> DataError:
+    """The error about an image that is whole, and not of a kind that is decoded."""
+    error = _refuse(name, f"this is {kind}", "an image of a kind that is not supported", formats)
+    error.fix = (
+        "convert it to an 8-bit RGB or grey PNG, which may keep the name of the file, or leave it out of the data"
+    )
+    if convertible and os.path.isfile(name):
+        script = "import sys; from PIL import Image; Image.open(sys.argv[1]).save(sys.argv[1], 'PNG')"
+        error.fix = (
+            f'convert it to PNG in its place, python -c "{script}" {shlex.quote(os.path.abspath(name))} does that, '
+            "or leave it out of the data"
+        )
+    return error
+
+
 def _describe(data: bytes) -> str:
     if not data:
         return "an empty file (0 bytes)"
@@ -135,7 +189,7 @@ def _describe(data: bytes) -> str:
         if data.startswith(signature):
             return text
     if data[4:8] == b"ftyp":
-        return "an AVIF or HEIC image, or a film"
+        return "a film, or an image of its kind"
     head = data[:512]
     if head.strip(b"\0") == b"":
         return "a file of zero bytes, such as an unfinished download leaves"
@@ -155,7 +209,7 @@ def _refuse(name: str, found: str, what: str, formats: Sequence[str]) -> DataErr
         where=name,
         found=found,
         valid=f"whole images in one of: {', '.join(formats)}",
-        fix="replace the file, or remove it from the data",
+        fix="replace the file, or leave it out of the data (raycls init DIR --check finds all such files)",
     )
 
 
@@ -222,6 +276,12 @@ def _to_rgb(image: Image) -> Image:
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return _over_white(image)
     return image.convert("RGB")
+
+
+def _on_white(image: Image, box: tuple[int, int, int, int]) -> Image:
+    canvas = new("RGB", image.size, (255, 255, 255))
+    canvas.paste(image.crop(box), box)
+    return canvas
 
 
 def _over_white(image: Image) -> Image:
