@@ -45,7 +45,7 @@ def _tiff(
     height, width, bands = (*array.shape, 1)[:3]
     kind = {"u": 1, "i": 2, "f": 3, "c": 6}[array.dtype.kind]
     bits = array.dtype.itemsize * 8
-    stored = array.astype(array.dtype.newbyteorder(order)).reshape(height, width, bands)
+    stored = array.astype(np.dtype(f"{order}{array.dtype.str[1:]}")).reshape(height, width, bands)
     strips = [stored[..., band].tobytes() for band in range(bands)] if planes else [stored.tobytes()]
     given: dict[int, tuple[int, list[int]]] = {
         256: (4, [width]),
