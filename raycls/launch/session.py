@@ -6,11 +6,8 @@ Nothing here knows Ray: the world (rank, size, how to share an object, whom to t
 
 from __future__ import annotations
 
-import hashlib
 import os
-import socket
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,17 +23,18 @@ from raycls.data import augment
 from raycls.data.slices import Maker, Timeline
 from raycls.data.source import Dataset
 from raycls.data.stream import Stream, open_stream
-from raycls.errors import LaunchError, RayclsError, from_json, to_json
+from raycls.errors import RayclsError, from_json, to_json
 from raycls.launch.judged import Judged
 from raycls.launch.preflight import image_size
 from raycls.launch.records import Recorder
 from raycls.launch.reporter import Reporter
+from raycls.launch.same import check_shared, compare_cpus, warn_of_changes
 from raycls.launch.stall import Stall, leave
 from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.progress import progress
 from raycls.run import checkpoint
-from raycls.run.folder import Attempt, RunFolder
+from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
 from raycls.run.weights import read_model
 from raycls.train.evaluate import evaluate as evaluate_model
@@ -134,7 +132,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         worker.pending_error = lambda: recorder.pending_error() or lock.error
         judged.watch(state, recorder)
         if job.reduction == "exact" and job.device == "cpu":
-            _compare_cpus(worker, world)
+            compare_cpus(worker, lambda text: _tell(world, f"warning: {text}"))
         reduction = make_reduction(
             job.reduction,
             state.model,
@@ -235,7 +233,7 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     def warn(text: str) -> None:
         _tell(world, f"warning: {text}")
 
-    check_shared(job, folder)
+    check_shared(folder, job.nonce)
     progress("looking for the latest checkpoint")
     state = checkpoint.newest(folder, on_bad=warn)
     step = state.step if state else 0
@@ -248,7 +246,7 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     if job.device == "cuda":
         here["gpu"] = torch.cuda.get_device_name(world.device)
     for attempt in folder.attempts()[-1:]:
-        _warn_of_changes(attempt, here, job, world, warn)
+        warn_of_changes(attempt, here, reduction=job.reduction, workers=world.size, warn=warn)
     if slow := emulated(precision, world.device):
         # `once`: a search has many trials, and one of them is enough to say it
         fix = "train.amp=off" + (" with --new" if written else "")
@@ -260,43 +258,11 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     return begun
 
 
-def _warn_of_changes(
-    attempt: Attempt, here: dict[str, str], job: Job, world: World, warn: Callable[[str], None]
-) -> None:
-    """Say what differs from the start before this one and may change bits."""
-    for name, value in here.items():
-        before = attempt.rest.get(name, value)
-        if before != value:
-            warn(f"this run went on until now on {name} {before} and goes on on {value}: its bits may differ")
-    if job.reduction == "fast" and max(1, attempt.workers) != world.size:
-        warn(f"the fast reduction adds differently on {world.size} workers than on {attempt.workers} before")
-
-
-def check_shared(job: Job, folder: RunFolder) -> None:
-    """Refuse a worker that does not see the run folder of the driver: what it wrote would be lost."""
-    seen = folder.store.find_bytes(RunFolder.ENV)
-    if seen is not None and hashlib.sha256(seen).hexdigest() == job.nonce:
-        return
-    raise LaunchError(
-        "a worker does not see the run folder: run.storage is not shared between the machines",
-        where=f"{folder.store.describe()} on {socket.gethostname()}",
-        found="nothing there" if seen is None else "another run",
-        fix="set run.storage to a folder or URI that every node reaches",
-    )
-
-
-def _compare_cpus(worker: Worker, world: World) -> None:
-    if not worker.same(zlib.crc32(cpu_kind().encode())):
-        text = "warning: the workers' CPUs are of different kinds: other workers may give other bits"
-        if world.rank == 0:
-            _tell(world, text)
-
-
 def _build(
     run: Run, job: Job, plan: Plan, folder: RunFolder, start: dict[str, Any], world: World
 ) -> tuple[TrainState, Classification]:
     """Model, optimizer and what goes with them, at the step of the checkpoint."""
-    check_shared(job, folder)
+    check_shared(folder, job.nonce)
     resumed = start["step"] > 0
     progress("building the model")
     model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed)
@@ -323,7 +289,7 @@ def _build(
 
 def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Classification]:
     folder = RunFolder(job.folder)
-    check_shared(job, folder)
+    check_shared(folder, job.nonce)
     tensors, _ = read_model(folder)
     plan = folder.read_json(RunFolder.PLAN) or {}
     task = _task(run, plan.get("precision", "off"), world.device)
