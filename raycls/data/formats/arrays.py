@@ -1,53 +1,127 @@
 """Source `arrays`: one `.npz` file of images and labels.
 
-Either `images` and `labels`, or `train_images`, `train_labels` and the same for `val` and `test`.
+Either `images` and `labels`, or `train_images`, `train_labels` and the same for `val` and `test`. Other names that
+say the same are read too; an array that would not be used is an error.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from raycls.config.write import override
+from raycls.data.formats.roles import CLASSES, Role, roles_of
+from raycls.data.ignore import ignorer, patterns_of
+from raycls.data.names import SPLIT_WORDS, in_order, integers, same_form, words_of
 from raycls.data.samples import Keys, Samples
 from raycls.errors import DataError
 
 __all__ = ["arrays"]
 
 
-def arrays(path: str | Path) -> Samples:
+def arrays(path: str | Path, ignore: Sequence[str] = (), ignore_file: str | None = None) -> Samples:
     """Images `[N, H, W, 3]`, `[N, H, W, 1]` or `[N, H, W]` uint8, labels `[N]` (or `[N, 1]`) integer or text.
 
-    With an array `classes` of texts, integer labels are positions in it; without, the labels themselves are
-    the classes. The file is never unpickled. Arrays written by `numpy.savez` are mapped into memory, so
-    that processes share them; those of `numpy.savez_compressed` are unpacked once per process.
+    The arrays are `images` and `labels`, or `train_images`, `train_labels` and the same for `val` and `test`; other
+    usual names are read too (`x_train`, `y_train`, `images_valid`, `dev_labels`). With an array `classes` of texts,
+    which is their order, integer labels are positions in it; without, the labels themselves are the classes. An
+    array that is none of these is an error unless `ignore` (or a line of `ignore_file`) names it. The file is never
+    unpickled. Arrays written by `numpy.savez` are mapped into memory, so that processes share them; those of
+    `numpy.savez_compressed` are unpacked once per process.
     """
     file = os.path.abspath(path)
-    shapes = _shapes(file)
-    prefixes = [f"{split}_" for split in ("train", "val", "test") if f"{split}_images" in shapes]
-    if not prefixes:
-        prefixes = [""]
-    elif "images" in shapes:
-        raise _bad(file, "it has images both with and without a split", _VALID)
+    given = patterns_of(ignore, ignore_file)
+    ignored = ignorer(given)
+    shapes = {name: header for name, header in _shapes(file).items() if not ignored(name)}
+    parts = _parts(file, shapes, given)
     names, labels, keys, starts = [], [], [], [0]
-    for prefix in prefixes:
-        name = f"{prefix}images"
-        count = _check_images(file, name, shapes)
-        labels.append(_labels(file, f"{prefix}labels", count, shapes))
-        names.append(name)
-        keys.extend(f"{name}:{row}" for row in range(count))
+    for part in parts:
+        count = _check_images(file, part.images, shapes[part.images])
+        labels.append(_labels(file, part.labels, count))
+        names.append(part.images)
+        keys.extend(f"{part.images}:{row}" for row in range(count))
         starts.append(starts[-1] + count)
-    classes, numbers = _classes(file, shapes, labels)
-    splits = {prefix[:-1]: np.arange(starts[i], starts[i + 1]) for i, prefix in enumerate(prefixes) if prefix}
-    return Samples(classes, numbers, Keys(keys), _Arrays(file, tuple(names), tuple(starts)), splits or None)
+    declared = next((name for name in shapes if name.casefold() in CLASSES), None)
+    classes, numbers = _classes(file, declared, labels)
+    splits = {part.split: np.arange(starts[i], starts[i + 1]) for i, part in enumerate(parts) if part.split}
+    return Samples(
+        classes,
+        numbers,
+        Keys(keys),
+        _Arrays(file, tuple(names), tuple(starts)),
+        splits or None,
+        ordered=declared is not None,
+        notes=_told(parts),
+    )
 
 
 _VALID = "images and labels, or train_images and train_labels (and val_..., test_...)"
+_IGNORE = "data.source.args.ignore"
+
+
+class _Part(NamedTuple):
+    split: str | None
+    images: str
+    labels: str
+
+
+def _parts(file: str, shapes: Mapping[str, _Header | None], given: Sequence[str]) -> list[_Part]:
+    """The names of images and labels of each split. DataError where an array is left over, or its meaning is open."""
+    found = roles_of(name for name, header in shapes.items() if header is not None)
+    splits = [split for split in (*SPLIT_WORDS, None) if Role("images", split) in found]
+    if not splits:
+        raise _bad(file, f"it holds {', '.join(sorted(shapes)) or 'nothing'}", _VALID)
+    if len(splits) > 1 and None in splits:
+        others = [Role(kind, split) for kind in ("images", "labels") for split in SPLIT_WORDS]
+        extra = others if "train" not in splits else [Role("images", None), Role("labels", None)]
+        remedy = _leave_out([name for role in extra for name in found.get(role, ())], given)
+        raise _bad(file, "it has images both with and without a split", _VALID, f"name each split, or {remedy}")
+    parts: list[_Part] = []
+    for split in splits:
+        images = found[Role("images", split)][0]
+        labels = found.get(Role("labels", split))
+        if labels is None:
+            wanted = f"{split}_labels" if split else "labels"
+            remedy = _leave_out([images], given) if len(splits) > 1 and split != "train" else None
+            raise _bad(file, f"there is no {wanted} for {images}", _VALID, remedy)
+        parts.append(_Part(split, images, labels[0]))
+    used = {name for part in parts for name in (part.images, part.labels)}
+    used.update([name for name in shapes if name.casefold() in CLASSES][:1])
+    left = sorted(set(shapes) - used)
+    if left:
+        shown = ", ".join(f"{name} {_shown(shapes[name])}" for name in left[:8])
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        raise DataError(
+            "The file holds arrays that would not be used.",
+            where=file,
+            found=f"{shown}{more}, beside {', '.join(sorted(used))}",
+            valid=f"{_VALID}, each once, under any usual name (x_train, images_valid ...), and classes",
+            fix=f"save them under names that say what they are, or {_leave_out(left, given)}",
+        )
+    return parts
+
+
+def _leave_out(names: Sequence[str], given: Sequence[str]) -> str:
+    return f"leave them out with {override(_IGNORE, [*given, *map(glob.escape, names)])}"
+
+
+def _shown(header: _Header | None) -> str:
+    return "(no array)" if header is None else f"({header.dtype} {list(header.shape)})"
+
+
+def _told(parts: Sequence[_Part]) -> tuple[str, ...]:
+    """A line that says which arrays were taken for which split, where their names are others."""
+    other = [part for part in parts if part.split and not part.images.startswith(f"{part.split}_")]
+    words = [f"{part.images} is read as {part.split}" for part in other if part.split not in words_of(part.images)]
+    return (f"data: {', '.join(words)}",) if words else ()
 
 
 @dataclass
@@ -78,39 +152,69 @@ class _Arrays:
 
     def sizes(self) -> np.ndarray:
         shapes = _shapes(self.file)
-        each = [int(np.prod(shapes[name].shape[1:])) for name in self.names]
+        headers = [shapes.get(name) for name in self.names]
+        each = [0 if header is None else int(np.prod(header.shape[1:])) for header in headers]
         return np.repeat(np.array(each, np.int64), np.diff(self.starts))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "loaded": {}}
 
 
-def _classes(file: str, shapes: dict[str, _Header], labels: list[np.ndarray]) -> tuple[list[str], np.ndarray]:
-    values = np.concatenate(labels)
-    if "classes" not in shapes:
-        texts, numbers = np.unique(values.astype(str), return_inverse=True)
-        return texts.tolist(), numbers.reshape(-1).astype(np.int64)
-    names = _array(file, "classes")
-    if names.ndim != 1 or names.dtype.kind != "U":
-        raise _bad(file, f"classes is {names.dtype} of shape {list(names.shape)}", "classes as a list of texts")
-    classes = names.tolist()
-    if values.dtype.kind == "U":
-        number = {name: index for index, name in enumerate(classes)}
-        unknown = sorted(set(values.tolist()) - number.keys())
+def _classes(file: str, declared: str | None, labels: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
+    """The classes, and the number of each label `[N] int64`. Labels of one class may differ in type between splits."""
+    if declared is None:
+        values = [np.unique(each, return_inverse=True) for each in labels]
+        texts = [[_text(file, value) for value in found.tolist()] for found, _ in values]
+        renamed = integers([text for each in texts for text in each])
+        texts = [[renamed.get(text, text) for text in each] for each in texts]
+        number = {text: index for index, text in enumerate(in_order({text for each in texts for text in each}))}
+        numbers = [
+            np.array([number[text] for text in each], dtype=np.int64)[inverse.reshape(-1)]
+            for each, (_, inverse) in zip(texts, values, strict=True)
+        ]
+        return list(number), np.concatenate(numbers)
+    names = _array(file, declared)
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise _bad(file, f"{declared} is {names.dtype} of shape {list(names.shape)}", "classes as a list of texts")
+    classes = [_text(file, name) for name in names.tolist()]
+    position = {same_form(name): index for index, name in enumerate(classes)}
+    return classes, np.concatenate([_positions(file, declared, position, each) for each in labels])
+
+
+def _positions(file: str, declared: str, position: Mapping[str, int], labels: np.ndarray) -> np.ndarray:
+    """Where each label stands among the declared classes: a text by its name, a number as the position it is."""
+    if labels.dtype.kind in "US":
+        found, inverse = np.unique(labels, return_inverse=True)
+        names = [same_form(_text(file, value)) for value in found.tolist()]
+        unknown = [name for name in names if name not in position]
         if unknown:
-            raise _bad(file, f"the label {unknown[0]!r} is not in classes", f"labels among {', '.join(classes[:8])}")
-        return classes, np.array([number[value] for value in values.tolist()], dtype=np.int64)
-    if len(values) and not (values.min() >= 0 and values.max() < len(classes)):
+            raise _bad(
+                file, f"the label {unknown[0]!r} is not in {declared}", f"labels among {', '.join([*position][:8])}"
+            )
+        return np.array([position[name] for name in names], dtype=np.int64)[inverse.reshape(-1)]
+    numbers = labels.astype(np.int64)
+    if len(labels) and not (labels.min() >= 0 and labels.max() < len(position)):
         raise _bad(
-            file, f"labels from {values.min()} to {values.max()}", f"0 to {len(classes) - 1}, positions in classes"
+            file,
+            f"labels from {numbers.min()} to {numbers.max()}",
+            f"0 to {len(position) - 1}, positions in {declared}; or texts, names in it",
         )
-    return classes, values.astype(np.int64)
+    return numbers
 
 
-def _check_images(file: str, name: str, shapes: dict[str, _Header]) -> int:
-    header = shapes.get(name)
+def _text(file: str, value: Any) -> str:
+    """A label as the name of a class."""
+    if not isinstance(value, bytes):
+        return str(int(value)) if isinstance(value, float) else str(value)
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _bad(file, f"the label {value!r} is not UTF-8", "texts, or bytes that are UTF-8") from error
+
+
+def _check_images(file: str, name: str, header: _Header | None) -> int:
     if header is None:
-        raise _bad(file, f"it holds {', '.join(sorted(shapes)) or 'nothing'}", _VALID)
+        raise _bad(file, f"{name} is no array", _VALID)
     shape = header.shape
     images = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
     if header.dtype != np.uint8 or not images or 0 in shape[1:]:
@@ -122,13 +226,12 @@ def _check_images(file: str, name: str, shapes: dict[str, _Header]) -> int:
     return shape[0]
 
 
-def _labels(file: str, name: str, count: int, shapes: dict[str, _Header]) -> np.ndarray:
-    if name not in shapes:
-        raise _bad(file, f"there is no {name}", _VALID)
+def _labels(file: str, name: str, count: int) -> np.ndarray:
     labels = _array(file, name)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.shape != (count,) or labels.dtype.kind not in "iuU":
+    whole = labels.dtype.kind in "iuUS" or (labels.dtype.kind == "f" and bool(np.all(labels == np.rint(labels))))
+    if labels.shape != (count,) or not whole:
         raise _bad(file, f"{name} is {labels.dtype} of shape {list(labels.shape)}", f"{count} integers or texts")
     return labels
 
@@ -142,15 +245,17 @@ class _Header:
     column_major: bool
 
 
-def _shapes(file: str) -> dict[str, _Header]:
-    """Shape and type of every array, without reading any."""
+def _shapes(file: str) -> dict[str, _Header | None]:
+    """Shape and type of every array, without reading any; None for a member that is no array."""
     try:
         with zipfile.ZipFile(file) as archive:
-            found: dict[str, _Header] = {}
+            found: dict[str, _Header | None] = {}
             for member in archive.namelist():
-                if member.endswith(".npy"):
-                    with archive.open(member) as stream:
-                        found[member.removesuffix(".npy")] = _header(stream)
+                if not member.endswith(".npy"):
+                    found[member] = None
+                    continue
+                with archive.open(member) as stream:
+                    found[member.removesuffix(".npy")] = _header(stream)
             return found
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise _unreadable(file, error) from error
@@ -204,5 +309,5 @@ def _unreadable(file: str, error: Exception) -> DataError:
     )
 
 
-def _bad(file: str, found: str, valid: str | None) -> DataError:
-    return DataError("The arrays are not a set of labelled images.", where=file, found=found, valid=valid)
+def _bad(file: str, found: str, valid: str | None, fix: str | None = None) -> DataError:
+    return DataError("The arrays are not a set of labelled images.", where=file, found=found, valid=valid, fix=fix)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import os
 import pickle
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from raycls.data.names import split_of
 from raycls.data.samples import Keys, Samples
 from raycls.errors import DataError
 
@@ -27,7 +29,7 @@ _CIFAR100 = {"train": ("train",), "test": ("test",)}
 def cifar(path: str | Path) -> Samples:
     """The images of `cifar-10-batches-py` or `cifar-100-python` (fine labels), 32 x 32 pixels.
 
-    `path` is the unpacked folder. DataError where a file is missing, damaged, or no such batch.
+    `path` is the unpacked folder. DataError where a file is missing, damaged, no such batch, or one batch too many.
     """
     root = os.path.abspath(path)
     if os.path.exists(os.path.join(root, "batches.meta")):
@@ -41,6 +43,7 @@ def cifar(path: str | Path) -> Samples:
             valid="a folder with batches.meta (CIFAR-10) or meta (CIFAR-100)",
             fix="unpack cifar-10-python.tar.gz or cifar-100-python.tar.gz, and name the folder inside",
         )
+    _refuse_others(root, {meta, *(batch for batches in layout.values() for batch in batches)})
     classes = _names(os.path.join(root, meta), names_field)
     files, labels, keys, starts = [], [], [], [0]
     splits: dict[str, np.ndarray] = {}
@@ -59,7 +62,25 @@ def cifar(path: str | Path) -> Samples:
         keys=Keys(keys),
         reader=_Batches(root, tuple(files), tuple(starts)),
         splits=splits,
+        ordered=True,  # labels are positions in the list of names
     )
+
+
+def _refuse_others(root: str, used: Collection[str]) -> None:
+    """DataError where a file beside the batches looks like one more of them."""
+    others = sorted(
+        name
+        for name in os.listdir(root)
+        if name not in used and ("batch" in name.casefold() or name == "meta" or split_of(name) is not None)
+    )
+    if others:
+        raise DataError(
+            "There are batches that would not be used.",
+            where=root,
+            found=", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else ""),
+            valid=f"{', '.join(sorted(used))}, and files that are no batches",
+            fix="move them to another folder",
+        )
 
 
 @dataclass

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from raycls.config.load import load_text
 from raycls.data.formats.arrays import arrays
+from raycls.data.source import Dataset, open_dataset
 from raycls.errors import DataError
 
 
@@ -27,8 +30,8 @@ def test_images_come_back(tmp_path: Path, shape: tuple[int, ...], save: object) 
     images = _images(*shape)
     save(tmp_path / "a.npz", images=images, labels=np.array([3, 3, 10, 9, 10]))
     samples = arrays(tmp_path / "a.npz")
-    assert list(samples.classes) == ["10", "3", "9"]
-    assert np.asarray(samples.labels).tolist() == [1, 1, 0, 2, 0]
+    assert list(samples.classes) == ["3", "9", "10"]
+    assert np.asarray(samples.labels).tolist() == [0, 0, 2, 1, 2]
     assert list(samples.keys) == [f"images:{index}" for index in range(5)]
     assert samples.splits is None
     expected = images[..., 0] if shape[-1] == 1 else images
@@ -82,12 +85,14 @@ GOOD = {"images": _images(3, 2, 2, 3), "labels": np.array([0, 1, 0])}
     ("change", "message"),
     [
         ({"images": None}, "it holds labels"),
-        ({"labels": None}, "there is no labels"),
+        ({"labels": None}, "there is no labels for images"),
         ({"images": _images(3, 2, 2, 3) / 255}, "float64"),
         ({"images": _images(3, 2, 2, 4)}, r"\[3, 2, 2, 4\]"),
         ({"images": _images(3, 0, 2, 3)}, r"\[3, 0, 2, 3\]"),
         ({"labels": np.array([0, 1])}, r"shape \[2\]"),
-        ({"labels": np.array([0.0, 1.0, 0.0])}, "float64"),
+        ({"labels": np.array([0.0, 1.5, 0.0])}, "float64"),
+        ({"labels": np.array([0.0, np.nan, 0.0])}, "float64"),
+        ({"labels": np.array([b"\xe9", b"a", b"a"])}, "not UTF-8"),
         ({"labels": np.array([0, "x", 1], dtype=object)}, "never unpickled"),
         ({"classes": np.array(["a"])}, "labels from 0 to 1"),
         ({"classes": np.array([1, 2])}, "classes is int64"),
@@ -116,3 +121,130 @@ def test_a_damaged_archive(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(DataError, match="CRC"):
         arrays(path)
+
+
+def _open(path: Path, *overrides: str) -> Dataset:
+    return open_dataset(
+        load_text("", "test", ["data.source.name=arrays", f"data.source.path={path}", *overrides]).run.data
+    )
+
+
+def _left_out(error: DataError) -> str:
+    return next(word for word in shlex.split(error.fix or "") if word.startswith("data.source.args.ignore="))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_images", "train_labels", "valid_images", "valid_labels"),
+        ("train_images", "train_labels", "validation_images", "validation_labels"),
+        ("images_train", "labels_train", "images_dev", "labels_dev"),
+        ("x_train", "y_train", "x_val", "y_val"),
+        ("X_train", "y_train", "X_valid", "y_valid"),
+        ("trainX", "trainY", "evalX", "evalY"),
+        ("xtrain", "ytrain", "xval", "yval"),
+        ("training_data", "training_targets", "dev_set_images", "dev_set_target"),
+    ],
+)
+def test_usual_names_are_read(tmp_path: Path, names: tuple[str, ...]) -> None:
+    values = _images(4, 2, 2), np.arange(4) % 2, _images(2, 2, 2), np.array([1, 0])
+    data = _open(_save(tmp_path / "a.npz", **dict(zip(names, values, strict=True))))
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 4, "val": 2}
+    assert data.splits["val"].labels.tolist() == [1, 0]
+    assert data.splits["val"].key(1) == f"{names[2]}:1"
+
+
+def test_names_without_a_split(tmp_path: Path) -> None:
+    for images, labels in (("X", "y"), ("data", "target"), ("imgs", "Labels")):
+        samples = arrays(_save(tmp_path / "a.npz", **{images: _images(4, 2, 2), labels: np.arange(4) % 2}))
+        assert (next(iter(samples.keys)), samples.splits) == (f"{images}:0", None)
+
+
+FOUR = {"train_images": _images(6, 2, 2), "train_labels": np.arange(6) % 2} | {
+    "test_images": _images(2, 2, 2),
+    "test_labels": np.arange(2),
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"extra_images": _images(2, 2, 2), "extra_labels": np.arange(2)}, ["extra_images", "extra_labels"]),
+        ({"val_labels": np.arange(2)}, ["val_labels"]),
+        ({"weights": np.ones(6)}, ["weights"]),
+        ({"x_train": _images(6, 2, 2)}, ["x_train"]),
+        ({"dev_images": _images(2, 2, 2)}, ["dev_images"]),
+        ({"it's [1]": np.ones(6), "info": np.array({"a": 1}, dtype=object)}, ["info", "it's [1]"]),
+    ],
+)
+def test_nothing_is_skipped_and_the_remedy_works(tmp_path: Path, more: dict[str, np.ndarray], named: list[str]) -> None:
+    path = _save(tmp_path / "a.npz", **FOUR, **more)
+    with pytest.raises(DataError) as caught:
+        arrays(path)
+    assert all(name in (caught.value.found or "") for name in named)
+    data = _open(path, _left_out(caught.value))
+    assert set(data.own_splits) == {"train", "test"}
+
+
+def test_what_was_left_out_already_stays_so(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.npz", **FOUR, one=np.ones(1), two=np.ones(1))
+    with pytest.raises(DataError, match="not be used") as caught:
+        _open(path, "data.source.args.ignore=[one]")
+    assert set(_open(path, _left_out(caught.value)).own_splits) == {"train", "test"}
+
+
+def test_images_with_and_without_a_split(tmp_path: Path) -> None:
+    content = {"images": _images(6, 2, 2), "labels": np.arange(6) % 2}
+    path = _save(tmp_path / "a.npz", **content, test_images=_images(2, 2, 2), test_labels=np.arange(2))
+    with pytest.raises(DataError, match="with and without") as caught:
+        arrays(path)
+    assert _open(path, _left_out(caught.value)).own_splits == ()
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        (np.array([3, 10, 3, 2]), np.array(["10", "2"])),
+        (np.array([3.0, 10.0, 3.0, 2.0]), np.array([10, 2])),
+        (np.array(["3", "10", "3", "2"]), np.array([b"10", b"2"])),
+        (np.array(["3.0", "10.0", "3.0", "2.0"]), np.array([10, 2], dtype=np.uint8)),
+    ],
+)
+def test_labels_that_read_the_same_are_the_same(tmp_path: Path, train: np.ndarray, test: np.ndarray) -> None:
+    images = {"train_images": _images(4, 2, 2), "test_images": _images(2, 2, 2)}
+    data = _open(
+        _save(tmp_path / "a.npz", **images, train_labels=train, test_labels=test),
+        "data.split.train=0.8",
+        "data.split.val=0",
+        "data.split.test=0.2",
+    )
+    assert data.classes == ("2", "3", "10")
+    assert data.splits["train"].labels.tolist() == [1, 2, 1, 0]
+    assert data.splits["test"].labels.tolist() == [2, 0]
+
+
+def test_unicode_forms_of_labels(tmp_path: Path) -> None:
+    labels = np.array(["caf\xe9", "x"] * 5), np.array(["cafe\u0301", "x"])
+    path = _save(
+        tmp_path / "a.npz",
+        train_images=_images(10, 2, 2),
+        train_labels=labels[0],
+        test_images=_images(2, 2, 2),
+        test_labels=labels[1],
+    )
+    data = _open(path)
+    assert data.classes == ("caf\xe9", "x")
+    assert data.splits["test"].labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["classes", "class_names", "label_names"])
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_declared_classes_keep_their_order(tmp_path: Path, name: str, kind: str) -> None:
+    classes = np.array(["zebra", "ant", "bee"]).astype(kind)
+    labels = np.arange(12) % 3
+    data = _open(_save(tmp_path / "a.npz", images=_images(12, 2, 2), labels=labels.astype(float), **{name: classes}))
+    assert data.classes == ("zebra", "ant", "bee")
+    split = data.splits["train"]
+    assert [int(label) for label in split.labels] == [int(split.key(row)[7:]) % 3 for row in range(len(split))]
+    texts = _open(_save(tmp_path / "b.npz", images=_images(12, 2, 2), labels=classes[labels], **{name: classes}))
+    assert texts.splits["train"].labels.tolist() == split.labels.tolist()

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raycls.config.schema import DataConfig, SourceConfig
 from raycls.data.formats.cifar import cifar
+from raycls.data.source import open_dataset
 from raycls.errors import DataError
 
 
@@ -162,3 +164,19 @@ def test_damage_is_an_error(tmp_path: Path) -> None:
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder of CIFAR"):
         cifar(tmp_path)
+
+
+def test_a_batch_too_many_is_named(tmp_path: Path) -> None:
+    _cifar10(tmp_path)
+    for name in ("readme.html", "data_batch_6", "valid_batch", "test"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="would not be used") as caught:
+        cifar(tmp_path)
+    assert caught.value.found == "data_batch_6, test, valid_batch"
+
+
+def test_the_order_of_the_names_is_that_of_the_classes(tmp_path: Path) -> None:
+    config = DataConfig(source=SourceConfig(name="cifar", path=str(_cifar10(tmp_path))))
+    data = open_dataset(config)
+    assert data.classes == ("ship", "cat", "dog")
+    assert data.splits["test"].labels.tolist() == [2, 2, 0]
