@@ -122,7 +122,8 @@ class DataConfig(Section):
     )
     """Image formats that are decoded; another one is an error."""
     max_pixels: Count = 50_000_000
-    """Largest image in pixels, checked before it is decoded."""
+    """Largest image in pixels, checked before it is decoded. No operation of `augment` makes one of more than twice
+    as many: where a thin image would become that large, the run ends and names it."""
 
 
 class AugmentConfig(Section):

@@ -22,7 +22,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from raycls.config.schema import DataConfig
 from raycls.config.section import Operation
+from raycls.data.largest import MULTIPLE, largest
 from raycls.data.order import key as order_key
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import bind, resolve
@@ -32,26 +34,34 @@ __all__ = ["OPERATIONS", "Augment", "build", "collate"]
 Size = int | Sequence[int]
 
 
-def build(operations: tuple[Operation, ...] | None, *, train: bool, image_size: int) -> Augment:
+def build(
+    operations: tuple[Operation, ...] | None,
+    *,
+    train: bool,
+    image_size: int,
+    max_pixels: int = DataConfig.model_fields["max_pixels"].default,
+) -> Augment:
     """The augmentation that a config lists; None stands for the default of `augment.train` or `augment.eval`.
 
-    Every name and argument is checked here. ConfigError names the entry, such as `augment.train[2]`.
+    Every name and argument is checked here. ConfigError names the entry, such as `augment.train[2]`. `max_pixels` is
+    `data.max_pixels`.
     """
     if operations is None:
         operations = _default(train, image_size)
     section = "augment.train" if train else "augment.eval"
     steps = tuple(_step(entry, f"{section}[{index}]", image_size) for index, entry in enumerate(operations))
-    return Augment(steps, (operations, train, image_size))
+    return Augment(steps, (operations, train, image_size, max_pixels))
 
 
 class Augment:
     """A list of operations, applied to one image at a time. Pickles as the config it was built from."""
 
-    def __init__(self, steps: tuple[_Step, ...], recipe: tuple[tuple[Operation, ...], bool, int]) -> None:
+    def __init__(self, steps: tuple[_Step, ...], recipe: tuple[tuple[Operation, ...], bool, int, int]) -> None:
         self._steps = steps
         self._recipe = recipe
         self._random = any(step.random for step in steps)
         self._foreign = any(step.foreign for step in steps)
+        self._most = MULTIPLE * recipe[3]
 
     def __call__(self, image: Image.Image, key: tuple[int, int, int]) -> np.ndarray:
         """`image` (mode RGB) -> `[H, W, 3] uint8`; `key` is (seed, epoch, sample).
@@ -74,6 +84,8 @@ class Augment:
 
     def _apply(self, image: Image.Image) -> np.ndarray:
         for step in self._steps:
+            if not step.foreign and largest(step.function, image.height, image.width) > self._most:
+                raise _too_large(step, image, self._most)
             try:
                 result = step.function(image)
             except (Exception, SystemExit) as error:
@@ -85,18 +97,19 @@ class Augment:
         return _rebuild, self._recipe
 
 
-def collate(images: Sequence[np.ndarray], keys: Sequence[str]) -> np.ndarray:
+def collate(images: Sequence[np.ndarray], locate: Callable[[int], str]) -> np.ndarray:
     """Images `[H, W, 3] uint8` of one size -> `[B, H, W, 3] uint8`. DataError names two samples that differ.
 
-    `keys` name the samples, in the same order.
+    `locate` names the sample of an image, given its position in `images`.
     """
-    for image, key in zip(images, keys, strict=True):
+    for row, image in enumerate(images):
         if image.shape != images[0].shape:
             sizes = (
-                f"{name}: {shape[0]} x {shape[1]}" for name, shape in ((keys[0], images[0].shape), (key, image.shape))
+                f"{locate(at)}: {shape[0]} x {shape[1]}" for at, shape in ((0, images[0].shape), (row, image.shape))
             )
             raise DataError(
                 "After augmentation, the images of a batch differ in size.",
+                where=locate(row),
                 found=", ".join(sizes) + " (height x width)",
                 valid="one size for all",
                 fix="end the list with a crop, or a resize to [height, width]: a resize to one number keeps the shape",
@@ -106,6 +119,8 @@ def collate(images: Sequence[np.ndarray], keys: Sequence[str]) -> np.ndarray:
 
 class _Step(NamedTuple):
     name: str
+    place: str
+    """Where the config has it, such as `augment.train[2]`."""
     function: Callable[[Any], Any]
     random: bool
     foreign: bool
@@ -118,8 +133,8 @@ def _default(train: bool, image_size: int) -> tuple[Operation, ...]:
     return ({"resize": {"size": round(image_size * 8 / 7)}}, "center_crop")
 
 
-def _rebuild(operations: tuple[Operation, ...], train: bool, image_size: int) -> Augment:
-    return build(operations, train=train, image_size=image_size)
+def _rebuild(operations: tuple[Operation, ...], train: bool, image_size: int, max_pixels: int) -> Augment:
+    return build(operations, train=train, image_size=image_size, max_pixels=max_pixels)
 
 
 def _step(entry: Operation, where: str, image_size: int) -> _Step:
@@ -160,7 +175,7 @@ def _step(entry: Operation, where: str, image_size: int) -> _Step:
             found=repr(type(function)),
             valid="a factory: called with its arguments, it returns a callable image -> image",
         )
-    return _Step(name, function, foreign or name not in _FIXED, foreign)
+    return _Step(name, where, function, foreign or name not in _FIXED, foreign)
 
 
 def _checked(result: Any, step: _Step) -> Image.Image:
@@ -180,8 +195,7 @@ def _checked(result: Any, step: _Step) -> Image.Image:
     else:
         found = repr(type(result))
     raise DataError(
-        f"The operation {step.name} returned no 8-bit RGB image.",
-        where=f"augment: {step.name}",
+        f"The operation {step.name} ({step.place}) returned no 8-bit RGB image.",
         found=found,
         valid="a Pillow image of mode RGB, an array [H, W, 3] uint8, or a tensor [3, H, W] uint8",
         fix="normalisation and conversion to float happen later, on the device: leave them out",
@@ -189,12 +203,26 @@ def _checked(result: Any, step: _Step) -> Image.Image:
 
 
 def _failure(step: _Step, image: Any, error: BaseException) -> DataError:
+    """An error without a place: that is the file, which whoever reads the samples knows."""
     size = f" on an image of {image.height} x {image.width} (height x width)" if isinstance(image, Image.Image) else ""
     return DataError(
-        f"The operation {step.name} failed{size}.",
-        where=f"augment: {step.name}",
+        f"The operation {step.name} ({step.place}) failed{size}.",
         found=f"{type(error).__name__}: {error}",
         fix="put a resize before it, or give it padding" if step.name == "random_crop" else None,
+    )
+
+
+def _too_large(step: _Step, image: Image.Image, most: int) -> DataError:
+    pixels = largest(step.function, image.height, image.width)
+    shape = (
+        ", give the resize two numbers, [height, width], which do not keep the shape," if step.name == "resize" else ""
+    )
+    return DataError(
+        f"The operation {step.name} ({step.place}) would make an image that is larger than allowed; it was not done.",
+        found=f"an image of {image.height} x {image.width} (height x width) would become one of "
+        f"{pixels / 1e6:,.1f} million pixels",
+        valid=f"at most {MULTIPLE} times data.max_pixels, {most / 1e6:g} million pixels",
+        fix=f"leave the image out{shape} or raise data.max_pixels where there is the memory",
     )
 
 

@@ -22,7 +22,18 @@ if TYPE_CHECKING:  # the processes that only route slices need not import torch
     from raycls.data.augment import Augment
     from raycls.data.source import Split
 
-__all__ = ["EVALUATE", "TRAIN", "Maker", "Position", "Slice", "Timeline", "failed", "micro_rows", "unexpected"]
+__all__ = [
+    "EVALUATE",
+    "TRAIN",
+    "Maker",
+    "Position",
+    "Slice",
+    "Timeline",
+    "augmented",
+    "failed",
+    "micro_rows",
+    "unexpected",
+]
 
 TRAIN, EVALUATE = "train", "evaluate"
 
@@ -136,14 +147,15 @@ class Maker:
             ids = np.arange(min(start, len(split)), min(start + self.evaluate_batch, len(split)), dtype=np.int64)
         # The seed of an evaluated sample has no epoch: every evaluation sees the same pixels.
         epoch = position.epoch if position.kind == TRAIN else -1
-        images = [_augmented(split, augment, (self.order.seed, epoch, index)) for index in ids.tolist()]
+        images = [augmented(split, augment, (self.order.seed, epoch, index)) for index in ids.tolist()]
         if not images:
             return Slice(position, ids, np.zeros(0, np.int64), np.zeros((0, 0, 0, 3), np.uint8))
-        pixels = collate(images, [split.key(index) for index in ids.tolist()])
+        pixels = collate(images, lambda row: split.locate(int(ids[row])))
         return Slice(position, ids, split.labels[ids], pixels)
 
 
-def _augmented(split: Split, augment: Augment, key: tuple[int, int, int]) -> np.ndarray:
+def augmented(split: Split, augment: Augment, key: tuple[int, int, int]) -> np.ndarray:
+    """The sample `key` = (seed, epoch, sample) of a split, `[H, W, 3] uint8`. A DataError of it names the file."""
     try:
         return augment(split.image(key[2]), key)
     except RayclsError as error:

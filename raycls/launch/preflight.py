@@ -19,6 +19,7 @@ from raycls.config import load as config
 from raycls.config.schema import Run, SplitConfig
 from raycls.data import augment
 from raycls.data.recorded import pack
+from raycls.data.slices import augmented
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, ModelError, RayclsError
 from raycls.launch.submitted import refuse_lost
@@ -145,8 +146,8 @@ def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:
 
 def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool = True) -> tuple[int, int]:
     operations = run.augment.train if train else run.augment.eval
-    transform = augment.build(operations, train=train, image_size=run.data.image_size)
-    height, width, _ = transform(dataset.splits[split].image(index), (run.run.seed, 0, index)).shape
+    transform = augment.build(operations, train=train, image_size=run.data.image_size, max_pixels=run.data.max_pixels)
+    height, width, _ = augmented(dataset.splits[split], transform, (run.run.seed, 0, index)).shape
     return height, width
 
 

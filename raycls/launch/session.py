@@ -327,7 +327,7 @@ def _open(run: Run, job: Job, plan: Plan, start: dict[str, Any], world: World, r
 
 
 def _maker(run: Run, plan: Plan, dataset: Dataset, world: int, split: str) -> Maker:
-    size = run.data.image_size
+    size, most = run.data.image_size, run.data.max_pixels
     evaluated = dataset.splits.get(split)
     return Maker(
         order=plan.order,
@@ -335,8 +335,8 @@ def _maker(run: Run, plan: Plan, dataset: Dataset, world: int, split: str) -> Ma
         train=dataset.splits.get("train", evaluated),
         evaluated=evaluated,
         evaluate_batch=plan.evaluate_batch,
-        train_augment=augment.build(run.augment.train, train=True, image_size=size),
-        evaluate_augment=augment.build(run.augment.eval, train=False, image_size=size),
+        train_augment=augment.build(run.augment.train, train=True, image_size=size, max_pixels=most),
+        evaluate_augment=augment.build(run.augment.eval, train=False, image_size=size, max_pixels=most),
     )
 
 

@@ -259,15 +259,53 @@ def test_mistakes_are_found_before_anything_runs(plugin: str, operation: object,
 
 
 def test_an_image_too_small_for_a_crop() -> None:
-    with pytest.raises(DataError, match="random_crop failed on an image of 40 x 60") as caught:
+    with pytest.raises(DataError, match=r"random_crop \(augment\.train\[0\]\) failed on an image of 40 x 60") as caught:
         _run({"random_crop": {"size": 50}})
     assert "resize" in (caught.value.fix or "")
 
 
 def test_collate() -> None:
     images = [np.full((2, 3, 3), value, dtype=np.uint8) for value in (1, 2)]
-    batch = collate(images, ["a", "b"])
+    batch = collate(images, ["a", "b"].__getitem__)
     assert batch.shape == (2, 2, 3, 3)
     assert batch[:, 0, 0, 0].tolist() == [1, 2]
     with pytest.raises(DataError, match=r"a\.png: 2 x 3, b\.png: 3 x 2"):
-        collate([images[0], images[0], images[1].transpose(1, 0, 2)], ["a.png", "c.png", "b.png"])
+        collate([images[0], images[0], images[1].transpose(1, 0, 2)], ["a.png", "c.png", "b.png"].__getitem__)
+
+
+LIMIT = 2000  # and no operation makes more than twice as many
+
+
+@pytest.mark.parametrize(
+    ("operation", "height", "width", "pixels"),
+    [
+        ({"resize": {"size": 16}}, 1, 400, 16 * 6400),
+        ({"resize": {"size": 16}}, 400, 1, 16 * 6400),
+        ({"resize": {"size": [16, 16]}}, 1000, 1, 16 * 1000),  # made 16 wide first
+        ({"resize": {"size": [80, 80]}}, 10, 10, 80 * 80),
+        ({"center_crop": {"size": 30}}, 1000, 1, 1000 * 30),
+        ({"random_crop": {"size": 16, "padding": 20}}, 1, 400, 41 * 440),
+        ({"random_resized_crop": {"size": 90}}, 10, 10, 90 * 90),
+        ({"random_resized_crop": {"size": 16, "ratio": [0.001, 1.0]}}, 1000, 1, 16 * 1000),
+    ],
+)
+def test_no_operation_makes_a_huge_image(operation: object, height: int, width: int, pixels: int) -> None:
+    augment = build((operation,), train=True, image_size=16, max_pixels=LIMIT)  # type: ignore[arg-type]
+    image = Image.new("RGB", (width, height))
+    with pytest.raises(DataError, match=r"augment\.train\[0\]") as caught:
+        augment(image, (0, 0, 0))
+    assert f"{height} x {width}" in (caught.value.found or "")
+    assert f"{pixels / 1e6:,.1f} million" in (caught.value.found or "")
+    assert "data.max_pixels" in (caught.value.valid or "")
+    assert caught.value.where is None  # whoever read it knows the file
+    larger = build((operation,), train=True, image_size=16, max_pixels=(pixels + 1) // 2)  # type: ignore[arg-type]
+    assert larger(image, (0, 0, 0)).size
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (3, 7)])
+def test_the_smallest_images(height: int, width: int) -> None:
+    image = Image.new("RGB", (width, height), (9, 8, 7))
+    for train in (True, False):
+        pixels = build(None, train=train, image_size=16)(image, (0, 0, 0))
+        assert pixels.shape == (16, 16, 3)
+        assert np.unique(pixels.reshape(-1, 3), axis=0).tolist() in ([[9, 8, 7]], [[0, 0, 0], [9, 8, 7]])

@@ -103,6 +103,13 @@ def test_a_metric_that_nobody_asks_may_be_any() -> None:
     assert _prepare("evaluate.metric=top5", "evaluate.every=off").plan.evaluate_every == 0
 
 
+@pytest.mark.parametrize("part", ["train", "eval"])
+def test_an_image_that_an_augmentation_refuses_is_named(part: str) -> None:
+    said = _refused(DataError, f"augment.{part}=[{{random_crop: {{size: 99}}}}]")
+    split = "val" if part == "eval" else "train"
+    assert f"where: {Path('data.npz').resolve()}:{split}_images[" in said
+
+
 def test_images_of_one_pixel_cannot_be_trained_alone() -> None:
     np.savez(
         "data.npz",
