@@ -19,6 +19,7 @@ from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
 from raycls.launch import cluster_commands, job_commands
 
 if TYPE_CHECKING:
+    from raycls.config.load import Loaded
     from raycls.config.schema import TrackConfig
     from raycls.launch.display import Display
 
@@ -79,9 +80,7 @@ def train(
     ] = False,
 ) -> None:
     """Train what CONFIG describes. The same command again resumes the run."""
-    from raycls.config.load import load
-
-    loaded = load(config, overrides or ())
+    loaded = _load(config, overrides)
     _prepare()
     from raycls.launch import trainer  # after the config: its mistakes need no torch to be told
 
@@ -101,9 +100,7 @@ def search(
     ] = False,
 ) -> None:
     """Search over options of CONFIG with Ray Tune. The same command again goes on with the search."""
-    from raycls.config.load import load
-
-    loaded = load(config, overrides or ())
+    loaded = _load(config, overrides)
     _prepare()
     from raycls.launch import search as searching
     from raycls.launch.search_display import make_search_display
@@ -182,7 +179,7 @@ def show_config(
             raise ConfigError("raycls config schema takes no options", found=" ".join(overrides))
         typer.echo(loading.schema_json())
     else:
-        typer.echo(loading.show(loading.load(file, overrides or ())).rstrip("\n"))
+        typer.echo(loading.show(_load(file, overrides)).rstrip("\n"))
 
 
 @app.command()
@@ -257,6 +254,14 @@ def doctor(
 
 job_commands.register(app)
 cluster_commands.register(app)
+
+
+def _load(file: str, overrides: list[str] | None) -> Loaded:
+    """The config with every mistake told at once: of the schema, and in the names that it holds."""
+    from raycls.config.load import load
+    from raycls.launch.names import name_mistakes
+
+    return load(file, overrides or (), names=name_mistakes)
 
 
 def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:

@@ -16,7 +16,7 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.machinery import (
@@ -32,10 +32,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from raycls.config.arguments import bind, bind_signature
+from raycls.config.definitions import Definition, read
 from raycls.config.suggest import suggest
 from raycls.errors import ConfigError, TrainError
 
-__all__ = ["GROUP", "bind", "no_exit", "resolve", "suggest"]
+__all__ = ["GROUP", "bind", "bind_signature", "find", "no_exit", "resolve", "suggest"]
 
 GROUP = "raycls.plugins"
 """The entry-point group of packages that bring plug-ins."""
@@ -66,59 +68,35 @@ def resolve(
         return entry
     if not any(mark in name for mark in ":/\\"):
         raise _unknown(kind, name, builtins)
-    match = _FORM.fullmatch(name)
-    if match is None:
-        valid = f"a built-in name, an entry point, or {_FORM_WORDS}"
-        raise ConfigError(f"{name!r} is no name of a {kind}", found=name, valid=valid)
-    return _Local(kind, name, _root(root)).load(match[1], match[2])
+    return _Local(kind, name, _root(root)).load(*_formed(kind, name))
 
 
-def bind(function: Callable[..., Any], args: Mapping[str, Any], *, given: Sequence[str] = (), where: str) -> None:
-    """Check that `function` can be called with `args` and with `given`, all by keyword, without calling it.
+def find(
+    kind: str, name: str, builtins: Mapping[str, object], *, root: Path | None = None
+) -> tuple[str, inspect.Signature] | None:
+    """What `resolve` would find, looked for without importing anything: a title and a signature, for `bind_signature`.
 
-    `given` are the names that raycls passes itself; `where` is the dotted path of `args` in the config.
-    A callable that does not tell its signature passes. Raises ConfigError that names every argument that
-    is unknown, missing, or raycls's own.
+    None where only running the code would tell how it is called. Raises ConfigError as far as the text of the files
+    says that `resolve` will.
     """
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some callables written in C have none
-        return
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    named = {
-        parameter.name: parameter
-        for parameter in parameters
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    choices = [key for key in named if key not in given]
-    problems: list[str] = []
-    hints: list[str] = []
-    for key in args:
-        if key in given:
-            problems.append(f"{key} is set by raycls")
-            hints.append(f"leave {where}.{key} out")
-        elif key not in named and not takes_any:
-            problems.append(f"there is no argument {key}")
-            near = suggest(key, choices)
-            hints += [] if near is None else [f"did you mean {where}.{near}?"]
-            if near is None and where.endswith(".args"):
-                hints.append(f"take {key} out; on the command line {where}={{}} drops what a file sets")
-    problems += [
-        f"the argument {parameter.name} is missing"
-        for parameter in parameters
-        if parameter.default is parameter.empty and not _met(parameter, args, given)
-    ]
-    if not takes_any:
-        problems += [f"it must take the argument {key}, which raycls passes" for key in given if key not in named]
-    if problems:
-        valid = ", ".join(_shown(named[key]) for key in choices) or "no arguments"
-        raise ConfigError(
-            f"{where}: these arguments do not fit {_title(function)}: {'; '.join(problems)}",
-            where=where,
-            found=", ".join(args) or "no arguments",
-            valid=valid + (", and any other" if takes_any else ""),
-            fix="; ".join(hints) or None,
-        )
+    if name in builtins:
+        value = builtins[name]
+        if not isinstance(value, str):
+            return None
+        module, _, attribute = value.partition(":")
+        spec = _locate_ours(module)
+        found = None if spec is None or spec.origin is None else read(spec.origin)
+        definition = None if found is None else found.names.get(attribute)
+    elif any(mark in name for mark in ":/\\"):
+        module, attribute = _formed(kind, name)
+        definition = _Local(kind, name, _root(root)).definition(module, attribute)
+    elif metadata.entry_points(group=GROUP, name=name):
+        return None
+    else:
+        raise _unknown(kind, name, builtins)
+    if definition is None or definition.signature is None or not definition.certain:
+        return None
+    return attribute, definition.signature
 
 
 @contextmanager
@@ -136,23 +114,6 @@ def no_exit() -> Generator[None]:
             found=f"sys.exit({error.code!r}), raised in {last.filename}:{last.lineno}",
             fix="raise an exception there that says what is wrong",
         ) from error
-
-
-def _met(parameter: inspect.Parameter, args: Mapping[str, Any], given: Sequence[str]) -> bool:
-    if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-        return True
-    return parameter.kind is not parameter.POSITIONAL_ONLY and (parameter.name in args or parameter.name in given)
-
-
-def _shown(parameter: inspect.Parameter) -> str:
-    if parameter.default is parameter.empty:
-        return parameter.name
-    text = repr(parameter.default)
-    return f"{parameter.name}={text}" if len(text) <= 30 else parameter.name
-
-
-def _title(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def _entry_point(kind: str, name: str) -> Callable[..., Any] | None:
@@ -184,6 +145,21 @@ def _unknown(kind: str, name: str, builtins: Mapping[str, object]) -> ConfigErro
     )
 
 
+def _formed(kind: str, name: str) -> tuple[str, str]:
+    """Module and attribute of a name that is neither built in nor an entry point."""
+    match = _FORM.fullmatch(name)
+    if match is None:
+        valid = f"a built-in name, an entry point, or {_FORM_WORDS}"
+        raise ConfigError(f"{name!r} is no name of a {kind}", found=name, valid=valid)
+    return match[1], match[2]
+
+
+def _locate_ours(module: str) -> ModuleSpec | None:
+    """The spec of a module of raycls, from its file; imports nothing."""
+    folder = Path(__file__).parent.joinpath(*module.split(".")[1:-1])
+    return FileFinder(str(folder), *_KINDS).find_spec(module)
+
+
 def _root(root: Path | None) -> Path:
     return Path(os.path.realpath(root or os.environ.get("RAYCLS_WORKDIR") or os.getcwd()))
 
@@ -195,12 +171,7 @@ class _Local:
         self._kind, self._name, self._root = kind, name, root
 
     def load(self, module: str, attribute: str) -> Callable[..., Any]:
-        words = [*module.split("."), *attribute.split(".")]
-        if any(word.startswith("__") for word in words):
-            raise self._refused("names that begin with two underscores are Python's own")
-        if words[0] == "raycls":
-            raise self._refused("the modules of raycls are no plug-ins")
-        specs = self._locate(module)
+        specs = self._checked(module, attribute)
         if str(self._root) not in sys.path:
             sys.path.append(str(self._root))  # at the end: a file here must not hide an installed module
         importlib.invalidate_caches()
@@ -208,6 +179,36 @@ class _Local:
         for spec in specs:
             imported = self._import(spec)
         return self._attribute(imported, attribute)
+
+    def definition(self, module: str, attribute: str) -> Definition | None:
+        """What the file says of the attribute; None where it is made while the file runs, or not said here."""
+        specs = self._checked(module, attribute)
+        first, _, rest = attribute.partition(".")
+        found = read(specs[-1].origin or "") if (specs[-1].origin or "").endswith(".py") else None
+        if found is None or found.dynamic:
+            return None
+        if first not in found.names:
+            raise self._without(module, first, found.names)
+        definition = found.names[first]
+        if definition.kind == "import" and definition.level == 0:
+            self._imported_from_here(definition.module)
+        if not rest:
+            return definition
+        return found.classes[first].names.get(rest) if first in found.classes else None
+
+    def _imported_from_here(self, module: str) -> None:
+        """Refuse what a file imports from elsewhere, where that is certain: then it is defined there."""
+        folder, top = self._root, module.partition(".")[0]
+        if top in sys.stdlib_module_names or not ((folder / top).is_dir() or (folder / f"{top}.py").is_file()):
+            raise self._foreign(module)
+
+    def _checked(self, module: str, attribute: str) -> list[ModuleSpec]:
+        words = [*module.split("."), *attribute.split(".")]
+        if any(word.startswith("__") for word in words):
+            raise self._refused("names that begin with two underscores are Python's own")
+        if words[0] == "raycls":
+            raise self._refused("the modules of raycls are no plug-ins")
+        return self._locate(module)
 
     def _locate(self, module: str) -> list[ModuleSpec]:
         """The specs of the module and of the packages around it, from files under the root; imports nothing."""
@@ -282,20 +283,25 @@ class _Local:
         for word in attribute.split("."):
             owner = target
             if not hasattr(owner, word):
-                near = suggest(word, [each for each in dir(owner) if not each.startswith("_")])
-                fix = None if near is None else f"did you mean {near}?"
-                raise self._refused(f"{getattr(owner, '__name__', attribute)} has no {word!r}", fix=fix)
+                raise self._without(getattr(owner, "__name__", attribute), word, dir(owner))
             target = getattr(owner, word)
         home = getattr(target, "__module__", None)
         file = getattr(sys.modules.get(str(home)), "__file__", None)
         if isinstance(target, ModuleType) or file is None or not self._is_local(file):
-            raise self._refused(
-                f"it is not defined under {self._root} but imported there" + ("" if home is None else f" from {home}"),
-                fix="define a function or a class of your own that uses it, and name that",
-            )
+            raise self._foreign(home)
         if not callable(target):
             raise self._refused(f"it is {type(target).__name__} and cannot be called")
         return target
+
+    def _without(self, owner: str, word: str, names: Iterable[str]) -> ConfigError:
+        near = suggest(word, [each for each in names if not each.startswith("_")])
+        return self._refused(f"{owner} has no {word!r}", fix=None if near is None else f"did you mean {near}?")
+
+    def _foreign(self, home: str | None) -> ConfigError:
+        return self._refused(
+            f"it is not defined under {self._root} but imported there" + ("" if home is None else f" from {home}"),
+            fix="define a function or a class of your own that uses it, and name that",
+        )
 
     def _refused(self, why: str, *, fix: str | None = None) -> ConfigError:
         return ConfigError(

@@ -7,10 +7,12 @@ left out is told.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
+from raycls.config import torchvision_models
 from raycls.config.document import Document
 from raycls.config.mistakes import Path, Place, dotted
 from raycls.config.schema import Run
@@ -18,6 +20,11 @@ from raycls.config.section import Section, child, is_free
 from raycls.config.write import flow, to_dict
 
 __all__ = ["Belongings", "name_of", "named", "searched_notes", "without_others"]
+
+
+_WEIGHTS: Path = ("model", "weights")
+_PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")
+"""A name of torchvision's weights, and no file."""
 
 
 @cache
@@ -33,11 +40,12 @@ class Belongings:
 
     def __init__(self) -> None:
         self._aside: dict[tuple[Path, str], tuple[Any, dict[Path, Place]]] = {}
+        self._kept: list[tuple[str, str]] = []
 
     def switch(self, values: dict[str, Any], places: dict[Path, Place], layer: Sequence[Document]) -> None:
-        """Make `values` ready for `layer`: the arguments of names that it replaces are set aside.
+        """Make `values` ready for `layer`: what belongs to names that it replaces is set aside.
 
-        They come back where a further layer names the first one again.
+        It comes back where a further layer names the first one again.
         """
         for section in named():
             old = name_of(values, section)
@@ -45,45 +53,74 @@ class Belongings:
             new = written[-1] if written else old
             if new == old or not isinstance(new, str):
                 continue
-            path = (*section, "args")
-            if (args := _taken(values, path)) is not None:
-                inside = [place for place in places if place[: len(path)] == path]
-                self._aside[section, old] = args, {place: places.pop(place) for place in inside}
-            if (section, new) in self._aside:
-                args, inside = self._aside.pop((section, new))
-                _put(values, path, args)
-                places.update(inside)
+            for path in _owned(section):
+                value = _at(values, path)
+                if value is not None and _is_of(path, value, new):
+                    _take(values, path)
+                    inside = [place for place in places if place[: len(path)] == path]
+                    self._aside[path, old] = value, {place: places.pop(place) for place in inside}
+                elif path == _WEIGHTS and isinstance(value, str) and _PUBLISHED.fullmatch(value):
+                    self._kept.append((value, new))
+                if (path, new) in self._aside:
+                    value, inside = self._aside.pop((path, new))
+                    _put(values, path, value)
+                    places.update(inside)
 
     def notes(self, values: Mapping[str, Any]) -> list[str]:
-        """What was left out of `values`, all layers laid over each other, a line for each name."""
-        return [
-            f"{dotted((*section, 'args'))} {flow(args)} of {name} left out: "
-            f"{dotted((*section, 'name'))} is {name_of(values, section)} now"
-            for (section, name), (args, _) in self._aside.items()
-            if args
+        """What was left out of `values`, all layers laid over each other, a line for each."""
+        left_out = [
+            f"{dotted(path)} {flow(value)} of {name} left out: "
+            f"{dotted((*path[:-1], 'name'))} is {name_of(values, path[:-1])} now"
+            for (path, name), (value, _) in self._aside.items()
+            if value
         ]
+        stays = [
+            f"model.weights {weights} stays: {name} has weights of that name too"
+            for weights, name in self._kept
+            if (weights, name) == (_at(values, _WEIGHTS), name_of(values, _WEIGHTS[:-1]))
+        ]
+        return [*left_out, *stays]
 
 
 def without_others(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` of a run without the arguments of the names that `chosen`, by dotted path, replaces."""
+    """`values` of a run without what belongs to the names that `chosen`, by dotted path, replaces."""
     result = dict(values)
     for section in named():
         name = chosen.get(dotted((*section, "name")))
-        if name is not None and name != name_of(values, section):
-            for depth in range(len(section)):  # what is changed below is a copy
-                _put(result, section[: depth + 1], dict(_at(result, section[: depth + 1]) or {}))
-            _put(result, (*section, "args"), {})
+        if name is None or name == name_of(values, section):
+            continue
+        for depth in range(len(section)):  # what is changed below is a copy
+            _put(result, section[: depth + 1], dict(_at(result, section[: depth + 1]) or {}))
+        for path in _owned(section):
+            if _is_of(path, _at(values, path), name):
+                _take(result, path)
     return result
+
+
+def _owned(section: Path) -> list[Path]:
+    return [(*section, "args"), *([_WEIGHTS] if section == _WEIGHTS[:-1] else [])]
+
+
+def _is_of(path: Path, value: Any, new: str) -> bool:
+    """Whether a value belongs to the old name alone. A file of weights may be for any, and is left to be tried."""
+    if path != _WEIGHTS:
+        return True
+    if not isinstance(value, str) or not _PUBLISHED.fullmatch(value):
+        return False
+    model = torchvision_models.find(new)
+    return model is None or value not in model.weights
 
 
 def searched_notes(run: Run, paths: Sequence[str]) -> list[str]:
     """What trials with another name do without, where `paths` are searched, a line for each."""
     values = to_dict(run)
     return [
-        f"{dotted((*section, 'args'))} {flow(args)} of {name_of(values, section)} left out in trials with another "
-        f"{dotted((*section, 'name'))}"
+        f"{dotted(path)} {flow(value)} of {name_of(values, section)} left out in trials with another "
+        f"{dotted((*section, 'name'))}" + (", except where it has weights of that name" if path == _WEIGHTS else "")
         for section in named()
-        if dotted((*section, "name")) in paths and (args := _at(values, (*section, "args")))
+        for path in _owned(section)
+        if dotted((*section, "name")) in paths and (value := _at(values, path))
+        if path != _WEIGHTS or _PUBLISHED.fullmatch(value)
     ]
 
 
@@ -99,9 +136,8 @@ def _at(values: Any, path: Path) -> Any:
     return values
 
 
-def _taken(values: dict[str, Any], path: Path) -> Any:
-    inner = _at(values, path[:-1])
-    return cast("dict[Any, Any]", inner).pop(path[-1], None) if isinstance(inner, dict) else None
+def _take(values: dict[str, Any], path: Path) -> None:
+    cast("dict[Any, Any]", _at(values, path[:-1])).pop(path[-1], None)
 
 
 def _put(values: dict[str, Any], path: Path, value: Any) -> None:

@@ -9,7 +9,7 @@ Where a layer names another model, source, optimizer or schedule, what earlier l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, cast
@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 Values = dict[str, Any]
+NameCheck = Callable[[Mapping[str, Any], Mapping[Path, Place], Place], list[Mistake]]
+"""Values, the place of each, and the place of what has none -> the mistakes in names, such as a misspelt model."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Loaded:
-    """Read a config file and `path=value` overrides.
+def load(file: str | FilePath, overrides: Sequence[str] = (), *, names: NameCheck | None = None) -> Loaded:
+    """Read a config file and `path=value` overrides; `names` looks up what the names in it stand for.
 
     The run is named after the file where nothing sets `run.name`. Raises `ConfigMistakesError`, a ConfigError
     with every mistake of the files and the overrides in `mistakes`.
@@ -76,7 +78,7 @@ def load(file: str | FilePath, overrides: Sequence[str] = ()) -> Loaded:
     base = _base(documents[0], path)
     if base is not None:
         documents.insert(0, base)
-    return _resolve(str(file), documents, read_overrides(overrides), path.stem, effects=True)
+    return _resolve(str(file), documents, read_overrides(overrides), path.stem, effects=True, names=names)
 
 
 def load_text(text: str, name: str = "config.yaml", overrides: Sequence[str] = ()) -> Loaded:
@@ -106,7 +108,13 @@ def show(loaded: Loaded) -> str:
 
 
 def _resolve(
-    title: str, files: Sequence[Document], overrides: Sequence[Document], stem: str, *, effects: bool = False
+    title: str,
+    files: Sequence[Document],
+    overrides: Sequence[Document],
+    stem: str,
+    *,
+    effects: bool = False,
+    names: NameCheck | None = None,
 ) -> Loaded:
     home = Place(title)
     mistakes: list[Mistake] = []
@@ -127,6 +135,9 @@ def _resolve(
     mistakes += wrong
     if effects and complete:
         mistakes += without_effect((*files, *overrides), values, places, home, {item.path for item in mistakes})
+    if names is not None and complete:
+        known_paths = {item.path for item in mistakes}
+        mistakes += [item for item in names(values, places, home) if item.path not in known_paths]
     mistakes += check_space(values, places, home, None if mistakes else run)
     if effects and complete and not mistakes:
         mistakes += searched_in_vain(values, places, home)

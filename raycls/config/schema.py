@@ -154,7 +154,8 @@ class ModelConfig(Section):
     """Further arguments of the model; as in `data.source.args`, `001` is a number and `"001"` text."""
     weights: str | None = None
     """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a local file
-    (`.safetensors`, or a state dict saved by torch)."""
+    (`.safetensors`, or a state dict saved by torch). Where a later layer names another model, `args` are left out, and
+    so is a name that the new one has no weights of; a file stays."""
     init: Literal["default", "xavier_uniform", "kaiming"] = "default"
     """How convolutions and linear layers start; not applied to loaded weights."""
 

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from raycls.config.builtin import OPERATIONS
 from raycls.config.schema import DataConfig
 from raycls.config.section import Operation
 from raycls.data.largest import MULTIPLE, largest
@@ -314,18 +315,6 @@ def color_jitter(
     """Factors from `1 - x` to `1 + x` (or between two numbers), a hue turned by up to `hue` of a circle."""
     return v2.ColorJitter(brightness, contrast, saturation, hue)  # type: ignore[arg-type]
 
-
-OPERATIONS: dict[str, Callable[..., Callable[[Any], Any]] | str] = {
-    "resize": resize,
-    "center_crop": center_crop,
-    "random_crop": random_crop,
-    "random_resized_crop": random_resized_crop,
-    "horizontal_flip": horizontal_flip,
-    "vertical_flip": vertical_flip,
-    "rotation": rotation,
-    "color_jitter": color_jitter,
-}
-"""The built-in operations, each called with `data.image_size` and the arguments of the config."""
 
 _FIXED = frozenset(("resize", "center_crop"))  # they draw nothing
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from raycls.config.builtin import SOURCES
 from raycls.config.schema import DataConfig, SourceConfig
 from raycls.data.decode import decode
 from raycls.data.names import arrange, same_form
@@ -35,15 +36,6 @@ __all__ = [
     "open_dataset",
     "open_pool",
 ]
-
-SOURCES = {
-    "folder": "raycls.data.formats.folder:folder",
-    "manifest": "raycls.data.formats.manifest:manifest",
-    "cifar": "raycls.data.formats.cifar:cifar",
-    "arrays": "raycls.data.formats.arrays:arrays",
-    "digits": "raycls.data.formats.digits:digits",
-}
-"""The built-in sources, imported when they are asked for."""
 
 
 @dataclass(frozen=True)

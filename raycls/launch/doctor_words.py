@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from raycls.config.load import load, load_text
 from raycls.config.schema import Run
+from raycls.launch.names import name_mistakes
 
 __all__ = ["Given", "read"]
 
@@ -26,7 +27,7 @@ class Given:
 def read(words: Sequence[str]) -> Given:
     """Raises `ConfigMistakesError`."""
     if words and "=" not in words[0]:
-        run = load(words[0], words[1:]).run
+        run = load(words[0], words[1:], names=name_mistakes).run
         return Given(tuple(words), run, run.run.storage, os.getcwd())
     run = load_text("", "command line", words).run
     named = any(word.partition("=")[0].strip() in ("run.storage", "run") for word in words)

@@ -1,7 +1,7 @@
 """torchvision's classification models: their names, and the arguments that a config may give them.
 
 A torchvision builder takes `**kwargs`, so a misspelt argument shows only when the network is built. The
-arguments are read from the class behind the builder instead, with a short list of exceptions.
+arguments are read from the class behind the builder instead.
 """
 
 from __future__ import annotations
@@ -14,41 +14,9 @@ import torchvision.models
 from torch import nn
 from torchvision.models import WeightsEnum
 
-__all__ = ["builtins", "construct", "declared", "weights_of"]
+from raycls.config.torchvision_models import arguments_of
 
-# Set by the builders themselves, or without a meaning here: auxiliary heads would change what the model returns.
-_FIXED: Mapping[str, frozenset[str]] = {
-    "DenseNet": frozenset({"growth_rate", "block_config", "num_init_features"}),
-    "EfficientNet": frozenset({"last_channel"}),
-    "GoogLeNet": frozenset({"aux_logits", "dropout_aux", "init_weights"}),
-    "Inception3": frozenset({"aux_logits", "init_weights"}),
-    "SqueezeNet": frozenset({"version"}),
-    "SwinTransformer": frozenset({"stochastic_depth_prob"}),
-}
-# Taken by the builder before the class sees them, with the builder's defaults.
-_ADDED: Mapping[str, Mapping[str, Any]] = {
-    "EfficientNet": {"dropout": None},  # each size has its own
-    "MaxVit": {"input_size": (224, 224)},
-    "MobileNetV3": {"width_mult": 1.0, "reduced_tail": False, "dilated": False},
-    "VisionTransformer": {"image_size": 224},
-}
-# Classes and functions, which a config file cannot hold.
-_OBJECTS = frozenset(
-    {
-        "activation",
-        "activation_layer",
-        "block",
-        "block_type",
-        "blocks",
-        "conv_stem_configs",
-        "downsample_layer",
-        "inception_blocks",
-        "inverted_residual",
-        "inverted_residual_setting",
-        "norm_layer",
-        "stem_type",
-    }
-)
+__all__ = ["builtins", "construct", "declared", "weights_of"]
 
 
 def builtins() -> dict[str, Callable[..., nn.Module]]:
@@ -65,19 +33,13 @@ def weights_of(builder: Callable[..., nn.Module]) -> type[WeightsEnum]:
 def declared(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """A stand-in for `builder` whose signature names the arguments a config may give. It is never called."""
     cls = _class(builder)
-    left_out = _FIXED.get(cls.__name__, frozenset()) | _OBJECTS | {"num_classes"}
-    own = inspect.signature(cls).parameters.values()
-    defaults = {p.name: p.default for p in own if p.default is not p.empty and p.name not in left_out}
-    defaults |= _ADDED.get(cls.__name__, {})
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter("num_classes", keyword)]
-    parameters += [inspect.Parameter(name, keyword, default=value) for name, value in defaults.items()]
+    parameters = arguments_of(cls.__name__, inspect.signature(cls))
 
     def stand_in(**arguments: Any) -> nn.Module:
         return builder(**arguments)
 
     stand_in.__name__ = stand_in.__qualname__ = builder.__name__
-    stand_in.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    stand_in.__signature__ = parameters  # type: ignore[attr-defined]
     return stand_in
 
 

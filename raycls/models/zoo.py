@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision.models import WeightsEnum
 
+from raycls.config.builtin import MODELS
 from raycls.config.schema import ModelConfig
 from raycls.errors import ModelError, RayclsError
 from raycls.models import library, weights
@@ -22,11 +23,6 @@ from raycls.models.surgery import initialise
 from raycls.plugins import bind, resolve
 
 __all__ = ["build", "check", "check_copy", "probe"]
-
-_OWN: Mapping[str, str] = {
-    "resnet18_cifar": "raycls.models.resnet_cifar:resnet18_cifar",
-    "tiny_cnn": "raycls.models.tiny:tiny_cnn",
-}
 
 
 def check(config: ModelConfig) -> None:
@@ -134,7 +130,7 @@ def _no_copy(name: str, what: str, found: str) -> ModelError:
 def _find(config: ModelConfig) -> tuple[Callable[..., nn.Module], type[WeightsEnum] | None]:
     """The function that builds the network, and the weights that torchvision offers for it."""
     known = library.builtins()
-    factory = resolve("model", config.name, {**_OWN, **known})
+    factory = resolve("model", config.name, {**MODELS, **known})
     if config.name not in known:
         bind(factory, config.args, given=("num_classes",), where="model.args")
         return factory, None

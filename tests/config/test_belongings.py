@@ -128,3 +128,27 @@ def test_a_trial_with_another_model_has_arguments_of_its_own() -> None:
     (note,) = searched_notes(run, space_of(run).paths)
     assert "{width: 64} of tiny_cnn" in note
     assert searched_notes(run, ("optim.lr",)) == []
+
+
+@pytest.mark.parametrize(
+    ("weights", "name", "left", "words"),
+    [
+        ("IMAGENET1K_V1", "tiny_cnn", None, "left out"),
+        ("IMAGENET1K_V1", "resnet50", "IMAGENET1K_V1", "stays"),
+        ("IMAGENET1K_SWAG_E2E_V1", "resnet50", None, "left out"),
+        ("ResNet18_Weights.IMAGENET1K_V1", "resnet50", None, "left out"),
+        ("mine.safetensors", "tiny_cnn", "mine.safetensors", ""),
+        ("models/MINE", "tiny_cnn", "models/MINE", ""),
+    ],
+)
+def test_the_name_of_published_weights_belongs_to_the_model(
+    weights: str, name: str, left: str | None, words: str, tmp_path: Path
+) -> None:
+    base = f"model: {{name: resnet18, weights: {weights}}}"
+    found = loaded(tmp_path, f"model.name={name}", base=base)
+    assert found.run.model.weights == left
+    assert [words in note and weights in note for note in found.notes] == ([True] if words else [])
+    run = load_text(base).run
+    assert apply(run, {"model.name": name}).model.weights == left
+    assert bool(searched_notes(run, ["model.name"])) == bool(words)
+    assert loaded(tmp_path, f"model.name={name}", "model.weights=X", base=base).run.model.weights == "X"

@@ -92,7 +92,10 @@ def space(*lines: str) -> str:
         (space("optim.momentum: uniform(-0.5, 0.9)"), ["search.yaml:13", "the lower end -0.5 is outside"]),
         (space("optim.lr: loguniform(0, 1)"), ["search.yaml:13", "loguniform(0, 1)"]),
         (space("model.name: [tiny_cnn, tiny_cn]"), ["search.yaml:13", "model.name", "tiny_cn", "tiny_cnn"]),
-        (space("model.name: [tiny_cnn, nowhere:net]"), ["search.yaml:13", "nowhere.py", "model.name: 'nowhere:net'"]),
+        (
+            space("model.name: [tiny_cnn, nowhere:net]"),
+            ["search.yaml:13", "nowhere.py", "model.name[1]: the model 'nowhere:net'"],
+        ),
         (space("model.args.with: [4, 8]"), ["search.yaml:13", "model.args", "with", "width"]),
         (
             space("model.name: [tiny_cnn, resnet18]", "model.args.width: [8, 16]"),
