@@ -82,9 +82,9 @@ def train(
     """Train what CONFIG describes. The same command again resumes the run."""
     loaded = _load(config, overrides)
     _prepare()
-    from raycls.launch import trainer  # after the config: its mistakes need no torch to be told
-
     with _display(loaded.run.track) as display:
+        from raycls.launch import trainer  # after the config: its mistakes need no torch to be told
+
         for note in loaded.notes:
             display.record({"kind": "event", "text": note})
         outcome = trainer.train(loaded.run, new=new, command=_command(), display=display)
@@ -102,10 +102,11 @@ def search(
     """Search over options of CONFIG with Ray Tune. The same command again goes on with the search."""
     loaded = _load(config, overrides)
     _prepare()
-    from raycls.launch import search as searching
     from raycls.launch.search_display import make_search_display
 
     with make_search_display(loaded.run.track, _screen()) as display:
+        from raycls.launch import search as searching
+
         outcome = searching.search(loaded, new=new, command=_command(), display=display)
     raise typer.Exit(outcome.exit_code)
 
@@ -134,11 +135,12 @@ def evaluate(
     folder = _run_folder(run)
     _prepare()
     from raycls.config.schema import TrackConfig
-    from raycls.launch import trainer
     from raycls.launch.wording import summary_lines
     from raycls.run import strict_json
 
     with _display(TrackConfig(), sys.stderr) as display:
+        from raycls.launch import trainer
+
         summary = trainer.evaluate(
             folder,
             split=split,
@@ -155,13 +157,16 @@ def ledger(run: RunFolderArgument) -> None:
     """Say whether the steps behind the final weights saw every training sample exactly once per epoch."""
     folder = _run_folder(run)
     from raycls.launch.wording import ledger_lines
-    from raycls.run import ledger as ledgers
-    from raycls.run.folder import RunFolder
-    from raycls.run.store import Store
+    from raycls.launch.working import Working
 
-    store = Store(folder)
-    store.check()
-    report = ledgers.check(RunFolder(store))
+    with Working("reading the ledger"):
+        from raycls.run import ledger as ledgers
+        from raycls.run.folder import RunFolder
+        from raycls.run.store import Store
+
+        store = Store(folder)
+        store.check()
+        report = ledgers.check(RunFolder(store))
     typer.echo("\n".join(ledger_lines(report)))
     raise typer.Exit(EXIT_DONE if report.ok else EXIT_FAILED)
 
@@ -198,9 +203,12 @@ def init(
     """Look at a folder of images and write a config that trains on it."""
     if Path(out).exists() and not force:
         raise ConfigError(f"{out} is there already", fix="choose another --out FILE, or --force to replace it")
-    from raycls.launch import starter
+    from raycls.launch.working import Working
 
-    survey = starter.survey(directory, ignore=tuple(ignore or ()), overrides=overrides or ())
+    with Working(f"looking at {directory}"):
+        from raycls.launch import starter
+
+        survey = starter.survey(directory, ignore=tuple(ignore or ()), overrides=overrides or ())
     text = starter.compose(survey, out=out)
     typer.echo("\n".join(starter.describe(survey)))
     starter.write(text, Path(out))

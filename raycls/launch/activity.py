@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from raycls.launch.wording import clock_text
 from raycls.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 __all__ = ["TRAINING", "Activity", "Pace", "Speed"]
 
@@ -76,10 +80,12 @@ class Activity:
         words += [f"for {_seconds_text(since)}"] if since >= _SOON else []
         return f"{now.phase}: {', '.join(words)}"
 
-    @property
-    def spinner(self) -> str:
-        """One character that turns."""
-        return _SPIN[int(self._clock() * _TURNS) % len(_SPIN)]
+    def render(self) -> Text:
+        """The line for a terminal, behind a character that turns."""
+        from rich.text import Text
+
+        turning = _SPIN[int(self._clock() * _TURNS) % len(_SPIN)]
+        return Text(f"{turning} {self.text}" if self.now else "", overflow="ellipsis", no_wrap=True)
 
 
 class Pace:

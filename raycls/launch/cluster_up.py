@@ -22,6 +22,8 @@ from raycls.config.mistakes import Path as Keys
 from raycls.errors import ConfigError, LaunchError
 from raycls.launch.cluster_check import GROWTH, TOKEN, check, dashboard_host, tells_growth
 from raycls.launch.cluster_file import MARKET, ClusterFile, Finding, NodeType, located, read
+from raycls.launch.working import Working
+from raycls.progress import progress
 
 __all__ = ["down", "plan_lines", "read_checked", "ready", "up"]
 
@@ -76,12 +78,14 @@ def down(file: ClusterFile) -> int:
         return subprocess.run([*_ray("down"), "--yes", str(file.path)], env=_environment(file), check=False).returncode
     end = time.monotonic() + _SECONDS_TO_END
     number = signal.SIGTERM
-    while own := _own_processes(file):
-        for process in own:
-            with suppress(ProcessLookupError):
-                os.kill(process, number)
-        time.sleep(0.5)
-        number = signal.SIGTERM if time.monotonic() < end else signal.SIGKILL
+    with Working("ending the cluster"):
+        while own := _own_processes(file):
+            progress("ending the cluster", len(own), unit="processes left")
+            for process in own:
+                with suppress(ProcessLookupError):
+                    os.kill(process, number)
+            time.sleep(0.5)
+            number = signal.SIGTERM if time.monotonic() < end else signal.SIGKILL
     _bootstrap(file).unlink(missing_ok=True)
     return 0
 

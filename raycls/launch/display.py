@@ -7,7 +7,6 @@ longer be written to (a closed pipe) goes quiet; the run goes on.
 
 from __future__ import annotations
 
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -34,9 +33,6 @@ from raycls.progress import Progress
 
 __all__ = ["Display", "PlainDisplay", "RichDisplay", "make"]
 
-_TICK_SECONDS = 1.0
-"""How often plain lines look whether it is time for the next one."""
-
 
 class Display(Screen, ABC):
     """Shows one run. A context manager: in it, what this process says of its progress is shown; leaving it gives the
@@ -55,6 +51,11 @@ class Display(Screen, ABC):
         self._train: dict[str, Any] = {}
         self._activity = Activity(clock)
         self._restart(0)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.tell(Progress("starting"))
+        return self
 
     def start(self, info: Record) -> None:
         """Show the header."""
@@ -155,6 +156,8 @@ class Display(Screen, ABC):
 class PlainDisplay(Display):
     """One line per evaluation, for logs and pipes, and one about what is going on after `interval` quiet seconds."""
 
+    _ticks = 1.0
+
     def __init__(
         self,
         stream: IO[str],
@@ -165,27 +168,8 @@ class PlainDisplay(Display):
         self._stream = stream
         self._interval = interval
         self._last_time = clock()
-        self._closed = threading.Event()
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._closed.clear()
-        threading.Thread(target=self._run, name="raycls-lines", daemon=True).start()
-        return self
-
-    def close(self) -> None:
-        super().close()
-        self._closed.set()
-
-    def tick(self) -> None:
-        """Time has passed: write a line where it is due."""
-        self._guard(self._due)
-
-    def _run(self) -> None:
-        while not self._closed.wait(_TICK_SECONDS):
-            self.tick()
-
-    def _due(self) -> None:
+    def _tick(self) -> None:
         if self._clock() - self._last_time < self._interval or self._closed.is_set():
             return
         if self._is_training and (self._activity.now is None or self._activity.now.phase == TRAINING):
@@ -277,7 +261,6 @@ class RichDisplay(Display):
         from rich.console import Group
         from rich.text import Text
 
-        going = self._activity.text
         lines: list[Any] = []
         if self._is_training:
             self._bar.update(
@@ -290,8 +273,8 @@ class RichDisplay(Display):
             lines.append(self._bar)
             numbers = join(train_text(self._train), speed_text({**self._train, **self._speed.now}))
             lines += [Text(numbers, overflow="ellipsis", no_wrap=True)] if numbers else []
-        if going:
-            lines.append(Text(f"{self._activity.spinner} {going}", overflow="ellipsis", no_wrap=True))
+        if self._activity.now is not None:
+            lines.append(self._activity.render())
         return Group(*lines)
 
     def _line(self, text: str) -> None:

@@ -31,6 +31,7 @@ from raycls.launch.placement import check_fit, executor_of, group_size
 from raycls.launch.slots import Slots
 from raycls.launch.trainer import device_of
 from raycls.launch.verdicts import Row, Unanswered, skipped, unknown
+from raycls.launch.working import Working
 from raycls.run.store import Store
 
 __all__ = ["Asked", "doctor", "examine"]
@@ -73,7 +74,7 @@ def doctor(
     """
     url = dashboard_of(address)
     if url is not None:
-        with _ended_by_sigterm():
+        with _ended_by_sigterm(), Working("looking at the cluster, in a job of its own"):
             rows = examine_there(url, given, seconds=seconds, insecure=insecure, say=say)
         print(to_json(rows)) if as_json else show(rows)
         return exit_code(rows)
@@ -101,8 +102,9 @@ def _examined(asked: Asked, as_json: bool) -> int:
 
     with _ended_by_sigterm():
         if as_json:
-            for _ in noted():
-                pass
+            with Working("looking at the cluster"):
+                for _ in noted():
+                    pass
             print(to_json(rows), flush=True)
         else:
             show(noted())

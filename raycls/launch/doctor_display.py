@@ -10,6 +10,8 @@ from typing import IO, Any
 from raycls.errors import EXIT_DONE, EXIT_FAILED
 from raycls.launch.screen import is_live
 from raycls.launch.verdicts import Row
+from raycls.launch.working import Working
+from raycls.progress import progress
 from raycls.run import strict_json
 
 __all__ = ["exit_code", "from_json", "plain_lines", "show", "to_json"]
@@ -37,10 +39,10 @@ def show(rows: Iterable[Row], out: IO[str] | None = None) -> list[Row]:
 
     console = Console(file=stream)
     shown = []
-    with console.status("looking at the nodes") as status:
+    with Working("looking at the cluster", stream):
         for row in rows:
             shown.append(row)
-            status.update(f"{row.name}: {row.verdict}")
+            progress(f"looking further, after {row.name}: {row.verdict}")
     console.print(_table(shown))
     console.print(verdict(shown), highlight=False)
     return shown

@@ -75,20 +75,24 @@ def submit(
     from raycls.launch import job as jobs
 
     url = dashboards.address_of(address)
-    submission = jobs.make_submission(
-        name,
-        words,
-        Path.cwd(),
-        variables=env or (),
-        named=secret or (),
-        driver=driver or (),
-        same=versions == "same",
-    )
+    from raycls.launch.working import Working
+
+    with Working("packing this folder"):
+        submission = jobs.make_submission(
+            name,
+            words,
+            Path.cwd(),
+            variables=env or (),
+            named=secret or (),
+            driver=driver or (),
+            same=versions == "same",
+        )
     if dry_run:
         typer.echo("\n".join([*jobs.describe(submission, url), "nothing was sent"]))
         return
-    dashboard = dashboards.connect(url, insecure=insecure_cluster, say=_say)
-    jobs.refuse_other_ray(dashboard, same=versions == "same", say=_say)
+    with Working(f"asking {url}"):
+        dashboard = dashboards.connect(url, insecure=insecure_cluster, say=_say)
+        jobs.refuse_other_ray(dashboard, same=versions == "same", say=_say)
     _send(dashboard, submission)
     if not no_wait:
         raise typer.Exit(_follow(dashboard, submission.name))
@@ -127,21 +131,29 @@ def stop(job: Job, address: Address = None, insecure_cluster: Insecure = False) 
     """Stop a job after its step and a checkpoint, and wait for that. The same submission goes on with the run."""
     dashboard = _connect(address, insecure_cluster)
     from raycls.launch import job as jobs
+    from raycls.launch.working import Working
 
-    typer.echo("\n".join(jobs.end_lines(jobs.stop(dashboard, job))))
+    with Working(f"waiting until job {job} has stopped"):
+        found = jobs.stop(dashboard, job)
+    typer.echo("\n".join(jobs.end_lines(found)))
 
 
 def _connect(address: str | None, insecure: bool) -> Dashboard:
     from raycls.launch import dashboard as dashboards
+    from raycls.launch.working import Working
 
-    return dashboards.connect(dashboards.address_of(address), insecure=insecure, say=_say)
+    url = dashboards.address_of(address)
+    with Working(f"asking {url}"):
+        return dashboards.connect(url, insecure=insecure, say=_say)
 
 
 def _send(dashboard: Dashboard, submission: Submission) -> None:
     from raycls.launch import job as jobs
+    from raycls.launch.working import Working
 
     _say(jobs.sending(submission))
-    jobs.send(dashboard, submission)
+    with Working(jobs.sending(submission)):
+        jobs.send(dashboard, submission)
     _say(f"job {submission.name} on {dashboard.address}")
     _say(_later("follow it", "logs", dashboard, submission.name))
     _say(_later("end it", "stop", dashboard, submission.name))
@@ -150,9 +162,17 @@ def _send(dashboard: Dashboard, submission: Submission) -> None:
 def _follow(dashboard: Dashboard, job: str) -> int:
     from raycls.launch import job as jobs
     from raycls.launch.job_logs import Follower
+    from raycls.launch.working import Working
 
     try:
-        found = Follower(dashboard, job, _write, _say).run()
+        # What the job says moves by itself: the line is there before the first of it.
+        with Working(f"waiting for the log of job {job}") as working:
+
+            def write(text: str) -> None:
+                working.close()
+                _write(text)
+
+            found = Follower(dashboard, job, write, _say).run()
     except KeyboardInterrupt:
         _say(f"\njob {job} goes on without you")
         _say(_later("follow it", "logs", dashboard, job))

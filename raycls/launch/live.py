@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
@@ -36,6 +37,7 @@ class LiveRegion:
                 get_renderable=self._render,
                 refresh_per_second=_PER_SECOND,
                 transient=True,
+                redirect_stdout=sys.stdout.isatty(),  # what goes to a file is not for the screen
             )
             self._live.start(refresh=True)
             # Whatever ends this process, at whatever moment, finds nothing to give back.
@@ -46,6 +48,11 @@ class LiveRegion:
         live, self._live = self._live, None
         if live is not None:
             live.stop()
+
+    def refresh(self) -> None:
+        """Draw the region now, where it is shown."""
+        if self._live is not None:
+            self._live.refresh()
 
     def print(self, text: str) -> None:
         """A line above the region."""

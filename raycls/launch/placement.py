@@ -11,6 +11,7 @@ from raycls.config.duration import Duration
 from raycls.config.schema import Run
 from raycls.errors import LaunchError
 from raycls.launch.demand import Request
+from raycls.progress import progress
 
 if TYPE_CHECKING:
     from raycls.launch.cluster import Cluster
@@ -253,6 +254,7 @@ def wait_for_nodes(
                 if not told:
                     told = True
                     say(f"waiting up to {wait} for nodes with {what}; {described(there)}")
+                progress(f"waiting up to {wait} for nodes with {what}", len(there), unit="nodes there")
                 if demand is not None:
                     demand.renew()
             if stopped():

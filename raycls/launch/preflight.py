@@ -26,6 +26,7 @@ from raycls.launch.submitted import refuse_lost
 from raycls.launch.versions import PACKAGES, installed
 from raycls.models import zoo
 from raycls.plugins import no_exit
+from raycls.progress import progress
 from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
 from raycls.run.trackers import check_trackers
@@ -91,6 +92,7 @@ def prepare(
     folder = RunFolder.at(run.run.storage, run.run.name)
     refuse_lost(folder.uri)
     folder.store.tell(say)
+    progress("looking at the run folder")
     folder.store.check()
     check_trackers(run.track, folder)
     if not new:
@@ -98,6 +100,7 @@ def prepare(
     resumed = not new and _has_begun(folder)
     if not resumed:  # a resumed run needs no weights to start from
         zoo.check(run.model)
+    progress("opening the data")
     dataset = dataset or open_dataset(run.data)
     for note in dataset.notes:
         say(note)
@@ -108,7 +111,9 @@ def prepare(
     written = folder.read_json(RunFolder.PLAN) if resumed else None
     plan = _resumed_plan(run, plan_of(run, dataset), written)
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+    progress("building the model")
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=not resumed)
+    progress("trying the model on two images")
     _check_forward(run, model, dataset, plan)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if resumed:

@@ -22,14 +22,24 @@ class Screen:
     Its methods may be called from any thread.
     """
 
+    _ticks = 0.0
+    """Seconds between two calls of `tick`, by a thread; 0: none."""
+
     def __init__(self) -> None:
         self._muted = False
+        self._closed = threading.Event()
         self._lock = threading.RLock()
         self._stack = ExitStack()
         self._entered = False
 
     def tell(self, now: Progress) -> None:
         """Show what is going on."""
+
+    def tick(self) -> None:
+        """Time has passed: show what is due."""
+        self._guard(self._tick)
+
+    def _tick(self) -> None: ...
 
     def close(self) -> None:
         """Give the terminal back. Harmless when called twice; plain lines have nothing to give back."""
@@ -40,6 +50,9 @@ class Screen:
     def __enter__(self) -> Self:
         self._stack.enter_context(listening(self.tell))
         self._entered = True
+        self._closed.clear()
+        if self._ticks:
+            threading.Thread(target=self._run, name="raycls-screen", daemon=True).start()
         return self
 
     def __exit__(
@@ -49,8 +62,13 @@ class Screen:
         trace: TracebackType | None,
     ) -> None:
         self._entered = False
+        self._closed.set()
         self._stack.close()
         self._guard(self.close)
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._ticks):
+            self.tick()
 
     def _guard(self, show: Callable[[], None]) -> None:
         """A screen that is gone must not end what it shows: the files have all of it."""

@@ -26,6 +26,7 @@ from raycls.launch.search_room import Room
 from raycls.launch.search_wording import end_text, search_lines, start_text, stop_text
 from raycls.launch.trainer import SIGNALS, StopRequest, connecting, device_of
 from raycls.launch.wording import plural
+from raycls.progress import progress
 from raycls.report.search import plots
 from raycls.search.board import Move, Task
 from raycls.search.confirm import pair
@@ -69,6 +70,7 @@ def search(
         plan = stack.enter_context(open_search(loaded, new=new, command=command, say=display.event))
         if not plan.is_done:
             display.event(connecting())
+            progress(connecting())
             with running_cluster() as cluster:
                 _Play(plan, cluster, stop, display).run()
         lines = search_lines(plan.board.ledger, plan.metric, plan.mode)
@@ -116,6 +118,7 @@ class _Play:
         self.board.start()
         header = plan.header(self.room.text)
         self.display.start([*header, *([f"Ray job    {self.dashboard}"] if self.dashboard else [])])
+        progress("training trials")
         self._tune(self.board.next)
         self._refuse_full_storage()
         if plan.interrupted and not self.board.is_played:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from raycls.config.schema import TrackConfig
-from raycls.launch.screen import Screen, is_live, show_cursor
+from raycls.launch.activity import Activity
+from raycls.launch.live import LiveRegion
+from raycls.launch.screen import Screen, is_live
 from raycls.launch.search_wording import progress_text, rows
+from raycls.progress import Progress
 from raycls.search.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -26,6 +29,20 @@ _ROWS = 20
 
 class SearchDisplay(Screen, ABC):
     """Shows one search. A context manager: leaving it gives the terminal back."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._activity = Activity(clock)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.tell(Progress("starting"))
+        return self
+
+    def tell(self, now: Progress) -> None:
+        """Show what is going on beside what the ledger knows."""
+        self._activity.tell(now)
 
     def start(self, header_lines: Sequence[str]) -> None:
         """Show what the search is."""
@@ -60,16 +77,28 @@ class SearchDisplay(Screen, ABC):
 class PlainSearchDisplay(SearchDisplay):
     """One line per event, for logs and pipes, and one about all trials after `interval` quiet seconds."""
 
+    _ticks = 1.0
+
     def __init__(self, stream: IO[str], interval: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
+        super().__init__(clock)
         self._stream = stream
         self._interval = interval
-        self._clock = clock
         self._last = clock()
+        self._trials = ""
 
     def _progress(self, ledger: Ledger, metric: str, mode: str) -> None:
-        if self._clock() - self._last >= self._interval:
-            self._line(progress_text(ledger, metric, mode))
+        self._trials = progress_text(ledger, metric, mode)
+        self._tick()
+
+    def _tick(self) -> None:
+        text = "; ".join(part for part in (self._trials, self._activity.text) if part)
+        if text and self._clock() - self._last >= self._interval and not self._closed.is_set():
+            self._line(text)
+
+    def _end(self, lines: Sequence[str]) -> None:
+        self._trials = ""
+        self._activity.clear()
+        super()._end(lines)
 
     def _line(self, text: str) -> None:
         self._last = self._clock()
@@ -82,33 +111,42 @@ class RichSearchDisplay(SearchDisplay):
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__()
-        from rich.console import Console  # here: importing rich costs a plain search nothing
-        from rich.live import Live
+        self._table: Table | None = None
+        self._region = LiveRegion(stream, self._render)
 
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
-        self._live = Live(console=self._console, transient=True)
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._guard(self._region.start)
+        return self
 
     def close(self) -> None:
-        self._live.stop()
+        self._region.stop()
 
     def abandon(self) -> None:
-        show_cursor(self._console.file)
+        self._region.abandon()
 
     def _begin(self, lines: Sequence[str]) -> None:
         super()._begin(lines)
-        self._live.start()
+        self._region.start()
 
     def _progress(self, ledger: Ledger, metric: str, mode: str) -> None:
         # Room for the caption and the lines around the rows: a table that is higher than the screen flickers.
-        most = max(1, min(_ROWS, self._console.height - 6))
-        self._live.update(_table(ledger, metric, mode, most))
+        most = max(1, min(_ROWS, self._region.console.height - 7))
+        self._table = _table(ledger, metric, mode, most)
 
     def _end(self, lines: Sequence[str]) -> None:
-        self._live.stop()
+        self._region.stop()
         super()._end(lines)
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._region.print(text)
+
+    def _render(self) -> Any:
+        """What is on the screen now. Called from a thread."""
+        from rich.console import Group
+
+        table, going = self._table, self._activity.render()
+        return going if table is None else Group(table, going)
 
 
 def _table(ledger: Ledger, metric: str, mode: str, most: int) -> Table:

@@ -23,6 +23,7 @@ from raycls.launch.model_budget import within
 from raycls.launch.preflight import check_metric_of, evaluated_split, image_size, plan_of
 from raycls.launch.submitted import refuse_lost
 from raycls.models import zoo
+from raycls.progress import progress
 from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
 from raycls.run.trackers import check_trackers
@@ -142,7 +143,9 @@ def open_search(
     _check_names(run, space, loaded.origins)
     folder.store.tell(say)
     folder.store.check()
+    progress("opening the data")
     dataset = open_dataset(run.data)
+    progress("looking at the space")
     for note in dataset.notes:
         say(note)
     _check_splits(run, dataset)

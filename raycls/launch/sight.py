@@ -25,6 +25,8 @@ from raycls.launch.cluster_file import MARKET
 from raycls.launch.placement import DECODING_CPUS, executor_of, workers_on
 from raycls.launch.submitted import missing_secrets
 from raycls.launch.versions import differences, installed
+from raycls.launch.wording import plural
+from raycls.progress import progress
 from raycls.run.folder import RunFolder
 
 __all__ = ["PREEMPTIBLE", "Mark", "Sight", "is_preemptible", "marked"]
@@ -126,6 +128,7 @@ def _ask(questions: Sequence[tuple[str, Mark | None, str]], say: Callable[[str],
     }
     if not nodes:
         return []
+    progress(f"asking {plural(len(nodes), 'node')} what they see")
     done, late = ray.wait(list(nodes), num_returns=len(nodes), timeout=_SECONDS)
     answers = []
     for reference in done:

@@ -23,6 +23,7 @@ from torchvision.models import WeightsEnum
 from raycls.config.suggest import suggest
 from raycls.errors import ConfigError, ModelError
 from raycls.models.surgery import find_head
+from raycls.progress import progress
 
 __all__ = ["fetch", "load_into", "locate", "published", "read"]
 
@@ -185,8 +186,11 @@ def _download(url: str, path: Path) -> None:
     try:
         # torchvision wrote the address; no config can.
         with temporary.open("xb") as file, urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+            total = getattr(answer, "length", None)
+            progress(f"downloading {path.name}", 0, total, "bytes")
             while block := answer.read(1 << 20):
                 file.write(block)
+                progress(f"downloading {path.name}", file.tell(), total, "bytes")
         if problem := _damage(temporary, path.name):
             raise OSError(f"what arrived is damaged or incomplete: {problem}")
         os.replace(temporary, path)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from raycls.errors import LaunchError, RayclsError
+from raycls.progress import progress
 from raycls.run.lease import SILENCE, Lease
 from raycls.run.store import Store
 
@@ -108,6 +109,7 @@ class Lock:
                 longest = max(self._timeout, SILENCE + _PATIENCE) if lease is not None else self._timeout
                 self._say(f"waiting up to {longest:.0f} s for the run folder: used by {self._holder(lease)}")
                 told = True
+                progress("waiting for the run folder")
             time.sleep(_POLL if lease is None else _REMOTE_POLL)
         self._lease = lease
 

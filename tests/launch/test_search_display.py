@@ -232,7 +232,7 @@ def test_the_live_table_shows_the_trials_and_gives_the_terminal_back(terminal: T
     with RichSearchDisplay(terminal) as display:
         display.start(["search     runs/s"])
         display.update(ledger, "top1", "max")
-        display._live.refresh()
+        display._region.refresh()
         table = terminal.getvalue()
         display.event("[not markup]")
         display.finish(["winner     0003"])

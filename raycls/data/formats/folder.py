@@ -17,12 +17,15 @@ from raycls.data.formats.layout import Peek, some, split_folders, told
 from raycls.data.ignore import ignorer, leaving_out, patterns_of
 from raycls.data.samples import Files, Keys, Samples
 from raycls.errors import DataError
+from raycls.progress import progress
 
 __all__ = ["folder"]
 
 _SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
 )
+_TOLD = 1000
+"""After so many files it is said how many there were."""
 _LITTER = frozenset(("thumbs.db", "desktop.ini"))
 
 
@@ -108,6 +111,8 @@ class _Scan:
     broken: list[str] = field(default_factory=list)
     loose: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    seen: int = 0
+    """Files and directories so far."""
 
     def directories(self, relative: str, meant: str) -> list[tuple[str, str]]:
         """Name and relative path of the directories directly in `relative`, sorted; files there are loose."""
@@ -166,6 +171,9 @@ class _Scan:
             with os.scandir(directory) as entries:
                 for entry in entries:
                     path = f"{relative}/{entry.name}" if relative else entry.name
+                    self.seen += 1
+                    if self.seen % _TOLD == 0:
+                        progress("looking at the files of the data", self.seen, unit="files")
                     if not self._ignored(entry.name, path):
                         yield entry, path
         except OSError as error:
