@@ -22,6 +22,7 @@ from raycls.config.schema import DataConfig, SourceConfig
 from raycls.data.ignore import as_options
 from raycls.data.source import Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError
+from raycls.progress import counted
 
 __all__ = ["Survey", "compose", "describe", "survey", "write"]
 
@@ -218,7 +219,7 @@ def _look(split: Split) -> tuple[list[tuple[int, int]], list[str]]:
     chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), _LOOKED_AT)).round().astype(int)).tolist()
     sizes: list[tuple[int, int]] = []
     unreadable: list[str] = []
-    for index in chosen:
+    for index in counted(chosen, "looking at images", len(chosen), "images"):
         try:
             sizes.append(split.image(index).size)
         except DataError as error:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from raycls.errors import CheckpointError
+from raycls.progress import counted
 from raycls.run.folder import Attempt, RunFolder, parse_line, survivors
 
 __all__ = ["Ledger", "LedgerReport", "check"]
@@ -128,7 +129,8 @@ def check(folder: RunFolder) -> LedgerReport:
         repeated = _Count()
         streams = [_lines(folder, names, first, end, repeated) for names in files.get(attempt.attempt, {}).values()]
         before = audit.lines
-        for line in heapq.merge(*streams, key=itemgetter("step", "micro")):
+        merged = heapq.merge(*streams, key=itemgetter("step", "micro"))
+        for line in counted(merged, f"reading the ledger of attempt {attempt.attempt}", unit="lines"):
             audit.add(line)
         audit.report.attempts.append(_describe(attempt, first, end, audit.lines - before, repeated.value, len(streams)))
     for stray in sorted(set(files) - {attempt.attempt for attempt in attempts}):

@@ -19,6 +19,7 @@ import numpy as np
 
 from raycls.data.samples import SPLIT_NAMES, Files, Keys, Samples
 from raycls.errors import DataError
+from raycls.progress import counted
 
 __all__ = ["manifest"]
 
@@ -59,7 +60,7 @@ class _Row(NamedTuple):
 def _read(file: str, parse: Callable[[str, TextIO], Iterator[_Row]]) -> list[_Row]:
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
-            return list(parse(file, stream))
+            return list(counted(parse(file, stream), "reading the manifest", unit="rows"))
     except OSError as error:
         raise DataError(
             "The manifest cannot be read.", where=file, found=error.strerror or str(error), fix="check data.source.path"
@@ -94,7 +95,7 @@ def _samples(file: str, folder: str, rows: Sequence[_Row]) -> Samples:
 def _check_files(file: str, folder: str, rows: Sequence[_Row]) -> None:
     first: dict[str, str] = {}
     missing: list[_Row] = []
-    for row in rows:
+    for row in counted(rows, "looking for the listed images", len(rows), "images"):
         if row.path in first:
             raise _bad(file, row.place, "An image is listed twice.", found=f"{row.path}, first in {first[row.path]}")
         first[row.path] = row.place
