@@ -146,10 +146,7 @@ def compose(found: Survey, *, out: str) -> str:
     batch = _batch_size(found.train, small)
     steps = -(-found.train // batch)
     epochs = min(60, max(10, -(-1500 // steps)))
-    evaluated = next(split for split in ("val", "test", "train") if split in found.counts)
-    metric = "f1_macro" if found.imbalance > _IMBALANCE else "top1"
     args = f"    args: {_text(found.args)}\n" if found.args else ""
-    why_metric = "   # the classes are of unequal size: every class counts the same" if metric == "f1_macro" else ""
     return (
         f"# {len(found.classes)} classes, {found.train} training images. Written by `raycls init`.\n"
         f"# Command:  raycls train {shlex.quote(out)}\n"
@@ -162,9 +159,9 @@ def compose(found: Survey, *, out: str) -> str:
         + _augment(found, size, small)
         + _model(small)
         + f"train:\n  duration: {epochs}ep\n"
-        f"  micro_batches: {min(4, batch // 2)}   # the most workers that the run can have\n\n"
-        f"evaluate:\n  split: {evaluated}\n  metric: {metric}{why_metric}\n\n"
-        f"scale:\n  workers: 1   # 0: in this process, without Ray, for a debugger\n"
+        f"  micro_batches: {_micro_batches(batch)}   # the most workers that the run can have\n\n"
+        + _evaluate(found)
+        + "scale:\n  workers: 1   # 0: in this process, without Ray, for a debugger\n"
     )
 
 
@@ -234,18 +231,42 @@ def _image_size(found: Survey) -> int:
 
 
 def _batch_size(train: int, small: bool) -> int:
-    """A power of two that leaves about 20 steps per epoch, as far as 128 (small images) or 64 go."""
+    """A power of two that leaves about 20 steps per epoch, as far as 128 (small images) or 64 go.
+
+    Or the nearest number that leaves no last batch of one image, over which batch normalisation learns nothing.
+    """
     wanted = max(4, train // 20)
-    return min(128 if small else 64, 1 << (wanted.bit_length() - 1))
+    batch = min(128 if small else 64, 1 << (wanted.bit_length() - 1), train)
+    return next(size for size in (*range(batch, 1, -1), *range(batch + 1, train + 1)) if train % size != 1)
+
+
+def _micro_batches(batch: int) -> int:
+    return max(1, min(4, batch // 2))
+
+
+def _evaluate(found: Survey) -> str:
+    """What is evaluated, and the metric that decides: one that the images of that split can tell something about."""
+    split = next(name for name in ("val", "test", "train") if name in found.counts)
+    why_split = "" if split == "val" else f"   # too few images for a val split: what is best is best on {split}"
+    absent = found.counts[split].count(0)
+    metric, why = "top1", ""
+    if found.imbalance > _IMBALANCE and not absent:
+        metric, why = "f1_macro", "   # the classes are of unequal size: every class counts the same"
+    elif found.imbalance > _IMBALANCE:
+        why = f"   # the classes are of unequal size, but {absent} of them {_have(absent)} no image in {split}"
+    return f"evaluate:\n  split: {split}{why_split}\n  metric: {metric}{why}\n\n"
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
 
 
 def _augment(found: Survey, size: int, small: bool) -> str:
     whole = f"resize: {{size: [{size}, {size}]}}"
-    same = found.one_size and found.sizes[0] == (size, size)
     flip = [] if found.characters else ["horizontal_flip"]
     if small or found.elongated:
-        train = [] if same else [whole]
-        train += [f"random_crop: {{size: {size}, padding: {max(1, size // 8)}}}", *flip]
+        # The images that were not looked at may be of another size; one of this size is left as it is.
+        train = [whole, f"random_crop: {{size: {size}, padding: {max(1, size // 8)}}}", *flip]
         evaluate = [whole]
     else:
         train = [f"random_resized_crop: {{size: {size}, scale: [0.35, 1.0]}}", *flip]

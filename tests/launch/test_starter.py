@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 import shlex
 from pathlib import Path
@@ -79,6 +80,38 @@ def test_unequal_classes_are_named_and_weighed(tmp_path: Path) -> None:
     assert found.imbalance == 4.0  # 28 and 7 of the 7:2:1 split
     assert "imbalance: the largest class has 4 times the images of the smallest" in describe(found)
     assert loaded(folder, tmp_path / "rare.yaml").evaluate.metric == "f1_macro"
+
+
+def test_a_metric_that_the_evaluated_images_tell_nothing_about_is_not_proposed(tmp_path: Path) -> None:
+    folder = make(tmp_path / "rare", {"common": 20, "rare": 1})
+    assert survey(str(folder)).counts["val"] == (4, 0)  # the only image of a class is trained on
+    run = loaded(folder, tmp_path / "rare.yaml")
+    assert (run.evaluate.split, run.evaluate.metric) == ("val", "top1")
+    assert "1 of them has no image in val" in (tmp_path / "rare.yaml").read_text()
+
+
+def test_too_few_images_for_a_val_split_are_told(tmp_path: Path) -> None:
+    folder = make(tmp_path / "few", {"a": 1, "b": 1})
+    run = loaded(folder, tmp_path / "few.yaml")
+    assert (run.evaluate.split, run.data.batch_size, run.train.micro_batches) == ("train", 2, 1)
+    assert "too few images for a val split" in (tmp_path / "few.yaml").read_text()
+
+
+@pytest.mark.parametrize(("train", "batch"), [(2, 2), (3, 3), (5, 3), (13, 5), (40, 4), (42, 4), (65, 3), (1281, 63)])
+def test_no_last_batch_of_one_image(train: int, batch: int, tmp_path: Path) -> None:
+    found = survey(str(make(tmp_path / "large", {"a": 2, "b": 2}, size=(80, 80))))
+    counts = {"train": (train - 1, 1), "val": (1, 1)}
+    write(compose(dataclasses.replace(found, counts=counts), out="x.yaml"), tmp_path / "x.yaml")
+    run = load(tmp_path / "x.yaml").run
+    assert run.data.batch_size == batch
+    assert train % batch != 1
+    assert run.train.micro_batches == max(1, min(4, batch // 2))
+
+
+def test_images_of_one_size_are_resized_for_those_that_were_not_looked_at(tmp_path: Path) -> None:
+    run = loaded(make(tmp_path / "square", {"cat": 3, "dog": 3}, size=(32, 32)), tmp_path / "square.yaml")
+    assert run.augment.train is not None
+    assert run.augment.train[0] == {"resize": {"size": [32, 32]}}
 
 
 def test_describe_lists_classes_counts_and_sizes(tmp_path: Path) -> None:
