@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
@@ -159,6 +160,7 @@ def ledger(run: RunFolderArgument) -> None:
     from raycls.launch.wording import ledger_lines
     from raycls.launch.working import Working
 
+    names: Callable[[int], str] = str
     with Working("reading the ledger"):
         from raycls.run import ledger as ledgers
         from raycls.run.folder import RunFolder
@@ -167,7 +169,12 @@ def ledger(run: RunFolderArgument) -> None:
         store = Store(folder)
         store.check()
         report = ledgers.check(RunFolder(store))
-    typer.echo("\n".join(ledger_lines(report)))
+        if report.left_out:  # then the run has written down which sample is which
+            from raycls.launch.scored import find_record
+
+            record = find_record(RunFolder(store))
+            names = str if record is None else record.parts["train"].name
+    typer.echo("\n".join(ledger_lines(report, names)))
     raise typer.Exit(EXIT_DONE if report.ok else EXIT_FAILED)
 
 

@@ -11,7 +11,7 @@ written out here because the streams of numpy's and torch's generators may chang
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -57,6 +57,13 @@ class Order:
     count: int
     batch_size: int
     micro_batches: int
+    left_out: tuple[int, ...] = ()
+    """Ids of samples that are not trained any more, ascending. Their places in the permutation stay empty: every other
+    sample keeps its step."""
+
+    @cached_property
+    def _left_out(self) -> np.ndarray:
+        return np.array(self.left_out, np.int64)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -71,11 +78,38 @@ class Order:
         """Sample ids of the global batch of `step`, `[<= batch_size] int64`."""
         epoch, index = divmod(step, self.steps_per_epoch)
         start = index * self.batch_size
-        return _epoch(self.seed, epoch, self.count)[start : start + self.batch_size].copy()
+        ids = _epoch(self.seed, epoch, self.count)[start : start + self.batch_size].copy()
+        return ids[self.present(ids)] if self.left_out else ids
+
+    def present(self, ids: np.ndarray) -> np.ndarray:
+        """Which of `ids` are trained, `[n] bool`."""
+        if not self.left_out:
+            return np.ones(len(ids), bool)
+        return self._left_out.take(np.searchsorted(self._left_out, ids), mode="clip") != ids
+
+    def places(self, ids: np.ndarray) -> np.ndarray:
+        """Positions of `ids` among the samples that are not left out, `[n] int64`."""
+        return ids - np.searchsorted(self._left_out, ids) if self.left_out else ids
 
     def rows(self, step: int) -> int:
-        """Samples in the global batch of `step`."""
+        """Samples in the global batch of `step`; 0 where all of them are left out."""
+        if self.left_out:
+            return len(self.batch(step))
         return min(self.batch_size, self.count - step % self.steps_per_epoch * self.batch_size)
+
+    def fewest_rows(self, start: int, stop: int) -> int:
+        """Samples in the smallest batch that is not empty of an epoch, and of those from `start` to `stop`."""
+        fewest = min(self.batch_size, self.count - (self.steps_per_epoch - 1) * self.batch_size)
+        if not self.left_out:
+            return fewest
+        sizes = np.full(self.steps_per_epoch, self.batch_size)
+        sizes[-1] = fewest
+        least = self.batch_size
+        for epoch in range(self.epoch(start), self.epoch(max(start, stop - 1)) + 1):
+            gone = np.flatnonzero(~self.present(_epoch(self.seed, epoch, self.count))) // self.batch_size
+            kept = sizes - np.bincount(gone, minlength=len(sizes))
+            least = min(least, int(kept[kept > 0].min()))
+        return least
 
     def micro(self, step: int, micro: int) -> np.ndarray:
         """Sample ids of one micro-batch; empty where the short last batch has fewer rows than parts."""
@@ -93,7 +127,7 @@ class Order:
         return self.batch(step)[start:stop]
 
     def first_filled(self, step: int) -> int:
-        """The first micro-batch of `step` that has a sample."""
+        """The first micro-batch of `step` that has a sample; the step has one."""
         return next(m for m in range(self.micro_batches) if part(self.rows(step), m, self.micro_batches))
 
 

@@ -139,31 +139,37 @@ class Maker:
                 raise DataError("there is no split to train on")
             split, augment = self.train, self.train_augment
             ids = self.order.slice_ids(position.step, position.rank, self.world)
+            rows = self.order.places(ids)
         else:
             if self.evaluated is None:
                 raise DataError("there is no split to evaluate")
             split, augment = self.evaluated, self.evaluate_augment
             start = position.index * self.evaluate_batch
-            ids = np.arange(min(start, len(split)), min(start + self.evaluate_batch, len(split)), dtype=np.int64)
+            rows = np.arange(min(start, len(split)), min(start + self.evaluate_batch, len(split)), dtype=np.int64)
+            ids = rows if split.ids is None else split.ids[rows]
         # The seed of an evaluated sample has no epoch: every evaluation sees the same pixels.
         epoch = position.epoch if position.kind == TRAIN else -1
-        images = [augmented(split, augment, (self.order.seed, epoch, index)) for index in ids.tolist()]
+        keys = [(self.order.seed, epoch, index) for index in ids.tolist()]
+        images = [augmented(split, augment, row, key) for row, key in zip(rows.tolist(), keys, strict=True)]
         if not images:
             return Slice(position, ids, np.zeros(0, np.int64), np.zeros((0, 0, 0, 3), np.uint8))
-        pixels = collate(images, lambda row: split.locate(int(ids[row])))
-        return Slice(position, ids, split.labels[ids], pixels)
+        pixels = collate(images, lambda index: split.locate(int(rows[index])))
+        return Slice(position, ids, split.labels[rows], pixels)
 
 
-def augmented(split: Split, augment: Augment, key: tuple[int, int, int]) -> np.ndarray:
-    """The sample `key` = (seed, epoch, sample) of a split, `[H, W, 3] uint8`. A DataError of it names the file."""
+def augmented(split: Split, augment: Augment, row: int, key: tuple[int, int, int]) -> np.ndarray:
+    """The sample at `row` of a split, with the generators of `key` = (seed, epoch, id), `[H, W, 3] uint8`.
+
+    A DataError of it names the file.
+    """
     try:
-        return augment(split.image(key[2]), key)
+        return augment(split.image(row), key)
     except RayclsError as error:
         if isinstance(error, DataError):  # an augmentation knows the image, not where it came from
-            error.where = error.where or split.locate(key[2])
+            error.where = error.where or split.locate(row)
         raise
     except (Exception, SystemExit) as error:  # of a plug-in; raised as it is, Ray would try the image for ever
-        raise unexpected(error, where=split.locate(key[2])) from error
+        raise unexpected(error, where=split.locate(row)) from error
 
 
 def unexpected(error: BaseException, *, where: str | None = None) -> DataError:

@@ -50,6 +50,9 @@ class Split:
     reader: Reader
     formats: tuple[str, ...]
     max_pixels: int
+    ids: np.ndarray | None = None
+    """Ids of the samples, ascending `[N] int64`, where some that the run was started with are left out; None: their
+    positions."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -7,8 +7,8 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,8 @@ from raycls.data.recorded import pack
 from raycls.data.slices import augmented
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, ModelError, RayclsError
+from raycls.launch.resumed import Resumed, resumed_data
+from raycls.launch.scored import LEFT_OUT
 from raycls.launch.submitted import refuse_lost
 from raycls.launch.versions import PACKAGES, installed
 from raycls.models import zoo
@@ -59,6 +61,8 @@ class Prepared:
     """The words that were typed."""
     result: dict[str, Any] | None
     """What an earlier start left, where it ended for good."""
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many samples of each split that are gone since the first start are left out."""
 
 
 def reduction_of(run: Run, device: str) -> str:
@@ -101,28 +105,31 @@ def prepare(
     if not resumed:  # a resumed run needs no weights to start from
         zoo.check(run.model)
     progress("opening the data")
-    dataset = dataset or open_dataset(run.data)
+    written = folder.read_json(RunFolder.PLAN) if resumed else None
+    if resumed:
+        _check_same(run, folder)
+        found = resumed_data(run, folder, written, say, dataset)
+    else:
+        found = Resumed(dataset or open_dataset(run.data))
+    dataset = found.dataset
     for note in dataset.notes:
         say(note)
     evaluated_split(run, dataset)
     check_metric_of(run, dataset)
     if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
         say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
-    written = folder.read_json(RunFolder.PLAN) if resumed else None
-    plan = _resumed_plan(run, plan_of(run, dataset), written)
+    plan = _resumed_plan(run, plan_of(run, dataset, found.left_out), written)
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
     progress("building the model")
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=not resumed)
     progress("trying the model on two images")
-    _check_forward(run, model, dataset, plan)
+    _check_forward(run, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if resumed:
-        _check_same(run, dataset, folder)
-    else:
+    if not resumed:
         if new and (moved := folder.set_aside()):
             say(f"the earlier run is now {moved}")
         _write_first(run, dataset, folder, command, say, record)
-    return Prepared(run, dataset, plan, folder, parameters, tuple(command), _finished(folder))
+    return Prepared(run, dataset, plan, folder, parameters, tuple(command), _finished(folder), found.counts)
 
 
 def evaluated_split(run: Run, dataset: Dataset) -> Split | None:
@@ -146,18 +153,20 @@ def check_metric_of(run: Run, dataset: Dataset) -> None:
 
 def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:
     """Height and width of the training images, found by making the first one that is trained."""
-    return _size_of(run, dataset, "train", int(plan.order.batch(0)[0]))
+    order = plan.order
+    first = next(ids[:1] for ids in map(order.batch, range(order.steps_per_epoch)) if len(ids))
+    return _size_of(run, dataset, "train", int(order.places(first)[0]))
 
 
 def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool = True) -> tuple[int, int]:
     operations = run.augment.train if train else run.augment.eval
     transform = augment.build(operations, train=train, image_size=run.data.image_size, max_pixels=run.data.max_pixels)
-    height, width, _ = augmented(dataset.splits[split], transform, (run.run.seed, 0, index)).shape
+    height, width, _ = augmented(dataset.splits[split], transform, index, (run.run.seed, 0, index)).shape
     return height, width
 
 
-def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> None:
-    """Run black images through the model, in the sizes and the smallest number that training will bring."""
+def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan, start: int) -> None:
+    """Run black images through the model, in the sizes and the smallest number that the steps after `start` bring."""
     size = image_size(run, dataset, plan)
     zoo.probe(model, len(dataset.classes), *size)
     if run.optim.ema != "off":
@@ -166,8 +175,8 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> 
         evaluated = _size_of(run, dataset, run.evaluate.split, 0, train=False)
         if evaluated != size:
             zoo.probe(model, len(dataset.classes), *evaluated)
-    last = plan.order.rows(plan.steps_per_epoch - 1)
-    if min(last, plan.batch_size) >= 2 * plan.micro_batches:
+    last = plan.order.fewest_rows(start, plan.total_steps)
+    if last >= 2 * plan.micro_batches:
         return
     try:
         _forward_alone(model, size)
@@ -175,9 +184,11 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> 
         raise ConfigError(
             "a micro-batch of one image cannot be trained with this model",
             where="data.batch_size, train.micro_batches",
-            found=f"{plan.samples} samples in batches of {plan.batch_size}: the last batch of an epoch has {last}, "
+            found=f"{plan.samples} samples in batches of {plan.batch_size}: the smallest batch of an epoch has {last}, "
             f"in {plan.micro_batches} micro-batches; {error}",
-            fix="choose a batch size that leaves more images to the last batch, fewer micro-batches, "
+            fix="put the images back that are left out, or start anew with --new"
+            if plan.left_out
+            else "choose a batch size that leaves more images to the last batch, fewer micro-batches, "
             "or a larger data.image_size",
         ) from error
     except RayclsError:
@@ -206,12 +217,12 @@ def _forward_alone(model: nn.Module, size: tuple[int, int]) -> None:
             buffer.copy_(before)
 
 
-def plan_of(run: Run, dataset: Dataset) -> Plan:
-    """The plan of a run that starts now."""
+def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = ()) -> Plan:
+    """The plan of a run that starts now, or that is resumed without the training samples `left_out`."""
     evaluated = dataset.splits.get(run.evaluate.split)
-    return make_plan(
+    plan = make_plan(
         seed=run.run.seed,
-        samples=len(dataset.splits["train"]),
+        samples=len(dataset.splits["train"]) + len(left_out),
         classes=len(dataset.classes),
         evaluate_rows=0 if evaluated is None else len(evaluated),
         batch_size=run.data.batch_size,
@@ -221,6 +232,7 @@ def plan_of(run: Run, dataset: Dataset) -> Plan:
         checkpoint=run.checkpoint,
         track=run.track,
     )
+    return replace(plan, left_out=left_out)
 
 
 def _resumed_plan(run: Run, plan: Plan, written: dict[str, Any] | None) -> Plan:
@@ -250,11 +262,11 @@ def _refuse_search(folder: RunFolder) -> None:
         )
 
 
-def _check_same(run: Run, dataset: Dataset, folder: RunFolder) -> None:
-    """Refuse to go on with another config, other classes or other data than the run was started with."""
+def _check_same(run: Run, folder: RunFolder) -> None:
+    """Refuse to go on with another config than the run was started with; what it takes from the data may change."""
     written = folder.store.read_bytes(RunFolder.CONFIG).decode()
     before = config.load_text(written, folder.store.describe(RunFolder.CONFIG)).run
-    changed = [item for item in config.difference(before, run) if not item.harmless]
+    changed = [item for item in config.difference(before, run) if not item.harmless and item.path not in LEFT_OUT]
     if changed:
         raise ConfigError(
             "this run was started with another config",
@@ -262,30 +274,6 @@ def _check_same(run: Run, dataset: Dataset, folder: RunFolder) -> None:
             found="\n         ".join(str(item) for item in changed),
             fix="use another run.name, undo the change, or start anew with --new (the old run is kept beside it)",
         )
-    data = (folder.read_json(RunFolder.ENV) or {}).get("data", {})
-    classes = tuple(data.get("classes", dataset.classes))
-    if classes != dataset.classes:
-        raise DataError(
-            "the classes of the data are not those that this run was started with",
-            found=_listed(dataset.classes, classes),
-            valid=f"{len(classes)} classes: {', '.join(classes[:8])}{' ...' if len(classes) > 8 else ''}",
-            fix="restore the data, or start anew with --new",
-        )
-    if data.get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
-        raise DataError(
-            "the data is not the data that this run was started with: files were added, removed or relabelled",
-            where=str(run.data.source.path or run.data.source.name),
-            fix="restore the data, or start anew with --new",
-        )
-
-
-def _listed(found: Sequence[str], before: Sequence[str]) -> str:
-    more = sorted(set(found) - set(before))
-    less = sorted(set(before) - set(found))
-    words = [f"{len(found)} classes"]
-    words += [f"new: {', '.join(more[:5])}"] if more else []
-    words += [f"missing: {', '.join(less[:5])}"] if less else []
-    return "; ".join(words)
 
 
 def _has_begun(folder: RunFolder) -> bool:

@@ -99,6 +99,8 @@ def score(
     """
     record = find_record(folder)
     pool = open_pool(run.data, least_classes=1)
+    for note in pool.notes:
+        say(note)
     if record is None and not whole:
         made = _unrecorded(folder, run, pool, split, moved=moved, say=say)
         if made is not None:

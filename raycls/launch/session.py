@@ -242,6 +242,8 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     if not written:
         kept = {**plan.to_dict(), "reduction": job.reduction, "device": job.device, "precision": precision}
         folder.write_json(RunFolder.PLAN, kept)
+    elif tuple(written.get("left_out", ())) != plan.left_out:
+        folder.write_json(RunFolder.PLAN, {**written, "left_out": list(plan.left_out)})
     here = {"device": job.device, "cpu": cpu_kind()}
     if job.device == "cuda":
         here["gpu"] = torch.cuda.get_device_name(world.device)
@@ -251,7 +253,8 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
         # `once`: a search has many trials, and one of them is enough to say it
         fix = "train.amp=off" + (" with --new" if written else "")
         world.post({"kind": "event", "text": f"warning: {slow}; fix: {fix}", "once": True, "what": slow, "fix": fix})
-    attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here)
+    left_out = {"left_out": list(plan.left_out)} if plan.left_out else {}
+    attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here, **left_out)
     unevaluated = state is not None and bool(state.trees["train"].get("unevaluated"))
     begun = {"step": step, "unevaluated": unevaluated, "attempt": attempt, "precision": precision}
     world.post({"kind": "start", "workers": world.size, **begun})

@@ -317,6 +317,7 @@ class _Poster:
             "source": f"{source.name} {source.path}" if source.path else source.name,
             "classes": len(dataset.classes),
             "splits": {name: len(split) for name, split in dataset.splits.items()},
+            "left_out": self.prepared.left_out,
             "model": run.model.name,
             "parameters": self.prepared.parameters,
             "workers": record["workers"] if run.scale.most else 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 __all__ = [
@@ -70,6 +70,8 @@ class Audit(Protocol):
     def attempts(self) -> Sequence[str]: ...
     @property
     def problems(self) -> Sequence[str]: ...
+    @property
+    def left_out(self) -> Mapping[int, Sequence[int]]: ...
 
 
 def header_lines(info: Record) -> list[str]:
@@ -78,7 +80,9 @@ def header_lines(info: Record) -> list[str]:
     splits = info.get("splits") or {}
     data = [str(info["source"])] if "source" in info else []
     data += [f"{info['classes']} classes"] if "classes" in info else []
-    data += [f"{count} {name}" for name, count in splits.items()]
+    left_out = info.get("left_out") or {}
+    out = {name: f" ({count} left out)" for name, count in left_out.items()}
+    data += [f"{count} {name}{out.get(name, '')}" for name, count in splits.items()]
     model = [str(info["model"])] if "model" in info else []
     model += [f"{number_text(info['parameters'])} parameters"] if "parameters" in info else []
     lines += [f"data       {', '.join(data)}"] if data else []
@@ -158,13 +162,17 @@ def _scores_text(label: str, values: Sequence[float], count: int) -> str:
     return f"{label:<32}" + "".join(f"{value:>12.4f}" for value in values) + f"{count:>12}"
 
 
-def ledger_lines(report: Audit) -> list[str]:
-    """The verdict first, then the attempts, then what is wrong."""
+def ledger_lines(report: Audit, names: Callable[[int], str] = str) -> list[str]:
+    """The verdict first, then the attempts, the samples that were left out, by `names`, and what is wrong."""
     seen = f"{report.steps} steps, {report.epochs} whole epochs of {report.samples} samples"
-    verdict = (
-        f"exact: {seen}, each sample exactly once per epoch" if report.ok else f"not exact: {seen}, with these problems"
-    )
-    return [verdict, *(f"  {line}" for line in report.attempts), *(f"  problem: {line}" for line in report.problems)]
+    but = ", but for those left out" if report.left_out else ""
+    verdict = f"exact: {seen}, each sample exactly once per epoch{but}"
+    lines = [verdict if report.ok else f"not exact: {seen}, with these problems"]
+    lines += [f"  {line}" for line in report.attempts]
+    for step, ids in report.left_out.items():
+        shown = ", ".join(map(names, ids[:20])) + (f" and {len(ids) - 20:,} more" if len(ids) > 20 else "")
+        lines.append(f"  left out after step {step}: {plural(len(ids), 'sample')}: {shown}")
+    return lines + [f"  problem: {line}" for line in report.problems]
 
 
 def place(record: Record, info: Record) -> str:

@@ -95,6 +95,8 @@ class LedgerReport:
     """One line per attempt."""
     problems: list[str] = field(default_factory=list[str])
     """What is missing or was repeated, with the first few sample ids."""
+    left_out: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    """Samples that were left out of the training, by the step after which they were."""
 
     @property
     def ok(self) -> bool:
@@ -104,9 +106,10 @@ class LedgerReport:
 def check(folder: RunFolder) -> LedgerReport:
     """Whether the steps that led to the final state saw each sample exactly once per epoch.
 
-    The final step is that of `result.json`, else of the newest checkpoint. Every step up to it must be there
-    once and whole; each whole epoch has every sample id exactly once, the last one, cut short, at most once.
-    Raises CheckpointError where the run has no plan or no ledger.
+    A sample that an attempt left out, since it was gone from the data, must not be trained from there on. The final
+    step is that of `result.json`, else of the newest checkpoint. Every step up to it must be there once and whole; each
+    whole epoch has every sample id exactly once, the last one, cut short, at most once. Raises CheckpointError where
+    the run has no plan or no ledger.
     """
     plan = folder.read_json(folder.PLAN)
     files = _files(folder)
@@ -129,6 +132,7 @@ def check(folder: RunFolder) -> LedgerReport:
         repeated = _Count()
         streams = [_lines(folder, names, first, end, repeated) for names in files.get(attempt.attempt, {}).values()]
         before = audit.lines
+        audit.leave_out(min(first, end), attempt.rest.get("left_out", ()))
         merged = heapq.merge(*streams, key=itemgetter("step", "micro"))
         for line in counted(merged, f"reading the ledger of attempt {attempt.attempt}", unit="lines"):
             audit.add(line)
@@ -159,6 +163,19 @@ class _Audit:
         self._micros: set[int] = set()
         self._rows = self._num_lines = 0
         self._counts = np.zeros(self.samples, np.uint8)
+        self._left_out = np.zeros(self.samples, bool)
+        self._num_left_out = 0
+
+    def leave_out(self, step: int, ids: Sequence[int]) -> None:
+        """After `step` steps, these samples and no others are left out."""
+        now = np.zeros(self.samples, bool)
+        now[[index for index in ids if 0 <= index < self.samples]] = True
+        if (now == self._left_out).all():
+            return
+        self._close_steps(step + 1)
+        if fresh := np.flatnonzero(now & ~self._left_out).tolist():
+            self.report.left_out.setdefault(step, []).extend(fresh)
+        self._left_out, self._num_left_out = now, int(now.sum())
 
     def complain(self, text: str) -> None:
         if len(self.report.problems) < _MOST_PROBLEMS:
@@ -188,6 +205,8 @@ class _Audit:
         if not inside.all():
             self.complain(f"step {step} has samples that do not exist: {_first(ids[~inside])}")
             ids = ids[inside]
+        if self._left_out[ids].any():
+            self.complain(f"step {step} has samples that were left out: {_first(ids[self._left_out[ids]])}")
         found, times = np.unique(ids, return_counts=True)
         self._counts[found] = np.minimum(self._counts[found] + times, 255)
 
@@ -212,12 +231,12 @@ class _Audit:
     def _close_step(self, step: int) -> None:
         position = (step - 1) % self.per_epoch
         expected = min(self.batch, self.samples - position * self.batch)
-        if self._num_lines and self._rows != expected:
+        if self._num_lines and not expected - self._num_left_out <= self._rows <= expected:
             self.complain(f"step {step} has {self._rows} samples in {self._num_lines} lines, it needs {expected}")
 
     def _close_epoch(self, epoch: int, whole: bool) -> None:
         repeated = np.flatnonzero(self._counts > 1)
-        missing = np.flatnonzero(self._counts == 0) if whole else np.empty(0, np.int64)
+        missing = np.flatnonzero((self._counts == 0) & ~self._left_out) if whole else np.empty(0, np.int64)
         if repeated.size:
             self.complain(f"epoch {epoch}: {repeated.size} samples were trained more than once: {_first(repeated)}")
         if missing.size:

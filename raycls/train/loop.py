@@ -47,7 +47,7 @@ def train(
     the best state so far; Interrupted where there is no time for it) and `save`.
     """
     order, parameters = plan.order, [p for p in state.model.parameters() if p.requires_grad]
-    between = _Between(state, plan, worker, evaluate, save)
+    between = _Between(state, plan, worker, log, evaluate, save)
     if state.unevaluated and (left := between.conclude(True)):
         return left
     while state.step < plan.total_steps and not state.finished:
@@ -62,6 +62,11 @@ def train(
         for group in state.optimizer.param_groups:
             group["lr"] = lr(step) * state.plateau.factor
         rows, parts = order.rows(step), micro_rows(order, step, worker.rank, worker.world)
+        if not rows:  # all samples of this batch are left out: a step without an update
+            seen(step, batch, parts)
+            if left := between.stepped(0.0, batches.waited, agreed.save):
+                return left
+            continue
         state.model.train()
         reduction.begin(step)
         for micro in task.micro_batches(batch.pixels, batch.labels, parts):
@@ -94,12 +99,7 @@ def train(
                 raise not_finite(order, step, loss_sum / rows, norm)
         state.scaler.update()
 
-        state.step += 1
-        state.elapsed = worker.elapsed
-        if plan.logs_after(state.step):
-            log(state, norm, batches.waited)
-        state.unevaluated = plan.evaluates_after(state.step)
-        if left := between.conclude(agreed.save):
+        if left := between.stepped(norm, batches.waited, agreed.save):
             return left
     return state.finished or "done"
 
@@ -112,11 +112,23 @@ class _Between:
         state: TrainState,
         plan: Plan,
         worker: Worker,
+        log: Callable[[TrainState, float, float], None],
         evaluate: Callable[[TrainState], bool],
         save: Callable[[TrainState], None],
     ) -> None:
-        self.state, self.plan, self.worker, self.evaluate, self.save = state, plan, worker, evaluate, save
+        self.state, self.plan, self.worker = state, plan, worker
+        self.log, self.evaluate, self.save = log, evaluate, save
         self.saved = state.step if state.step and not state.unevaluated else -1
+
+    def stepped(self, norm: float, waited: float, asked: bool) -> str:
+        """Count a step, log it where that is due, and `conclude`."""
+        state = self.state
+        state.step += 1
+        state.elapsed = self.worker.elapsed
+        if self.plan.logs_after(state.step):
+            self.log(state, norm, waited)
+        state.unevaluated = self.plan.evaluates_after(state.step)
+        return self.conclude(asked)
 
     def conclude(self, asked: bool = False) -> str:
         """Evaluate and save, where the step wants it or somebody `asked`. Returns why the evaluation was left."""

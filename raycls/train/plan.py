@@ -37,10 +37,12 @@ class Plan:
     checkpoint_seconds: float
     budget_seconds: float
     """0: no limit."""
+    left_out: tuple[int, ...] = ()
+    """Ids of training samples that are gone since the first start, ascending: see `Order`. `samples` counts them."""
 
     @property
     def order(self) -> Order:
-        return Order(self.seed, self.samples, self.batch_size, self.micro_batches)
+        return Order(self.seed, self.samples, self.batch_size, self.micro_batches, self.left_out)
 
     def epochs(self, step: int) -> float:
         """Epochs done after `step` steps."""
@@ -54,12 +56,16 @@ class Plan:
         return due(step, self.log_every) or self.evaluates_after(step) or step == self.total_steps
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if not self.left_out:
+            del values["left_out"]
+        return values
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Plan:
         """From `to_dict`, or from `plan.json`, which holds more."""
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        values = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        return cls(**{**values, "left_out": tuple(data.get("left_out", ()))})
 
 
 def make_plan(

@@ -30,7 +30,9 @@ class Meter:
         self.count += count
 
     def take(self) -> dict[str, float]:
-        """Mean loss and accuracy since the last call, and start anew."""
+        """Mean loss and accuracy since the last call, and start anew; nothing where no sample was trained."""
+        if not self.count and not self.skipped:
+            return {}
         count = max(1, self.count)
         means: dict[str, float] = {"loss": self.loss / count, "top1": self.correct / count}
         if self.skipped:

@@ -202,13 +202,13 @@ def test_all_images_of_a_folder_by_the_names_of_its_classes() -> None:
 
 
 def test_classes_that_the_model_does_not_know() -> None:
-    _images("hold", ["a", "b", "B ", "dog"], 3, seed=700)
+    _images("hold", ["a", "b", "B", "dog"], 3, seed=700)
     error = _refused(data="hold")
     assert error.exit_code == 3
-    assert error.found is not None and "B  (3), dog (3)" in error.found
+    assert error.found is not None and "B (3), dog (3)" in error.found
     assert "did you mean b" in error.found
     summary, said = _evaluate(data="hold", extra_classes="leave-out")
-    assert (summary["count"], summary["left_out_classes"]) == (6, {"B ": 3, "dog": 3})
+    assert (summary["count"], summary["left_out_classes"]) == (6, {"B": 3, "dog": 3})
     assert "left out: 6 images" in said
     _images("others", ["x", "y"], 3)
     assert "no image" in str(_refused(data="others", extra_classes="leave-out"))
