@@ -127,6 +127,9 @@ def evaluate(
     extra_classes: Annotated[
         Literal["refuse", "leave-out"], typer.Option(help="Images of classes that the model does not know.")
     ] = "refuse",
+    weights: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: what model/ holds.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Evaluate the model of a run on a split as the run was started with it, or on other data as a whole.
@@ -147,6 +150,7 @@ def evaluate(
             split=split,
             data=data,
             extra_classes=extra_classes,
+            weights=weights,
             overrides=overrides or (),
             display=display,
         )
@@ -155,7 +159,10 @@ def evaluate(
 
 @app.command()
 def ledger(run: RunFolderArgument) -> None:
-    """Say whether the steps behind the final weights saw every training sample exactly once per epoch."""
+    """Say whether the steps behind the last weights saw every training sample exactly once per epoch.
+
+    Those behind the best weights, which model/ may hold, are the first ones of these.
+    """
     folder = _run_folder(run)
     from raycls.launch.wording import ledger_lines
     from raycls.launch.working import Working

@@ -29,6 +29,7 @@ HARMLESS: Mapping[str, str] = {
     "train.stall_timeout": "when a run that hangs is ended",
     "checkpoint.every": "how much a crash can cost",
     "checkpoint.keep": "how many checkpoints stay",
+    "evaluate.keep": "which of the trained weights stand in model/",
     **{f"track.{name}": "what is written down and shown" for name in TrackConfig.model_fields},
     "search": "what is tried beside this run, not what it is",
 }

@@ -284,6 +284,9 @@ class EvaluateConfig(Section):
     """Images of one forward. `auto`: `data.batch_size`, at most 256."""
     metric: Literal["top1", "top5", "loss", "f1_macro", "f1_weighted"] = "top1"
     """What the best checkpoint, early stopping and the plateau schedule look at."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights `model/` holds at the end: those of the best evaluation by `metric`, or those after the last step.
+    The last ones too where nothing was evaluated."""
 
     @model_validator(mode="after")
     def _units(self) -> EvaluateConfig:

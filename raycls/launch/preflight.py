@@ -129,7 +129,7 @@ def prepare(
         if new and (moved := folder.set_aside()):
             say(f"the earlier run is now {moved}")
         _write_first(run, dataset, folder, command, say, record)
-    return Prepared(run, dataset, plan, folder, parameters, tuple(command), _finished(folder), found.counts)
+    return Prepared(run, dataset, plan, folder, parameters, tuple(command), _ended(run, folder, say), found.counts)
 
 
 def evaluated_split(run: Run, dataset: Dataset) -> Split | None:
@@ -340,6 +340,18 @@ def _git_commit(directory: str) -> str | None:
     if outputs[0].returncode:
         return None
     return outputs[0].stdout.strip() + ("+" if outputs[1].stdout.strip() else "")
+
+
+def _ended(run: Run, folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """As `_finished`; None too where `model/` is to hold other weights than it does, which the end of a run writes."""
+    result = _finished(folder)
+    asked = ((result or {}).get("kept") or {}).get("asked", run.evaluate.keep)
+    if asked == run.evaluate.keep:
+        return result
+    if folder.steps():
+        return None
+    say(f"evaluate.keep is not used: there are no checkpoints left, and model/ holds the {asked} weights")
+    return result
 
 
 def _finished(folder: RunFolder) -> dict[str, Any] | None:

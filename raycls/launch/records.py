@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
+
+import torch
 
 from raycls.config.mistakes import dotted
 from raycls.config.schema import Run
@@ -20,6 +22,7 @@ from raycls.report.curves import svg
 from raycls.run.checkpoint import Writer
 from raycls.run.folder import RunFolder
 from raycls.run.history import History, read, write_csv
+from raycls.run.kept import best_weights
 from raycls.run.ledger import Ledger
 from raycls.run.trackers import Trackers, open_trackers
 from raycls.run.tree import snapshot
@@ -149,7 +152,7 @@ class Recorder:
         where = self._where("evaluate", state)
         state.last = {"step": state.step, "epoch": where["epoch"], "split": self.run.evaluate.split, **scalars}
         if improved:
-            state.best = {"step": state.step, "epoch": where["epoch"], "metric": metric, "value": value}
+            state.best = {**state.last, "metric": metric, "value": value}
             self._best_to_keep = state.best
         if self.run.schedule.name == "plateau":
             state.plateau.update(value, mode)
@@ -170,7 +173,10 @@ class Recorder:
         self._best_to_keep = None
 
     def finish(self, state: TrainState, reason: str) -> dict[str, Any]:
-        """Wait for the checkpoints and, unless a signal ended the run, write the model and the summary."""
+        """Wait for the checkpoints and, unless a signal ended the run, write the model and the summary.
+
+        The same on every rank, except for `kept`: which weights the model is of.
+        """
         error = None
         try:
             if self.writer is not None:
@@ -178,23 +184,24 @@ class Recorder:
         except RayclsError as failed:
             error = failed
         self.worker.check(error)
+        stopped = reason in _STOPPED
+        kept = None if stopped else self._keep(state)
         result = {
-            "state": "stopped" if reason in _STOPPED else reason,
+            "state": "stopped" if stopped else reason,
             "reason": reason,
             "step": state.step,
             "epochs": self.plan.epochs(state.step),
             "best": state.best,
             "final": state.last,
+            "kept": kept,
             "seconds": self.worker.elapsed,
         }
         if self.worker.rank == 0:
-            progress("writing the model and the curves")
-            if result["state"] != "stopped":
-                self._write_model(state)
+            progress("writing the curves")
             self.folder.write_json(RunFolder.RESULT, result)
             if reason not in MOVES:
                 self._draw()
-        ended = "KILLED" if result["state"] in ("stopped", "budget") else "FINISHED"
+        ended = "KILLED" if stopped or reason == "budget" else "FINISHED"
         self._trackers.end(ended, result, moves=reason in MOVES)
         return result
 
@@ -210,11 +217,31 @@ class Recorder:
             text = f"warning: history.csv or curves.svg could not be written: {str(error).splitlines()[0]}"
             self._tell(text)
 
-    def _write_model(self, state: TrainState) -> None:
+    def _keep(self, state: TrainState) -> dict[str, Any] | None:
+        """Write `model/` on rank 0, with the weights that `evaluate.keep` names; which ones these are, and why."""
+        if self.worker.rank != 0:
+            return None
+        progress("writing the model")
+        best, wanted = state.best, self.run.evaluate.keep
+        name, step, tensors = "last", state.step, state.evaluated_model.state_dict()
+        reason = "evaluate.keep: last" if wanted == "last" else "no evaluation gave a best one"
+        if wanted == "best" and best is not None:
+            found = tensors if best["step"] == step else best_weights(self.folder, int(best["step"]))
+            if isinstance(found, str):
+                reason = found
+                self._tell(f"warning: {found}; model/ holds the weights after the last step instead")
+            else:
+                name, step, tensors = "best", int(best["step"]), found
+                reason = f"the best {self.run.evaluate.split} {best['metric']}, {best['value']:.6g}"
+        weights = {"name": name, "step": step, "reason": reason}
+        self._write_model(tensors, weights)
+        return {"asked": wanted, **weights}
+
+    def _write_model(self, tensors: Mapping[str, torch.Tensor], weights: dict[str, Any]) -> None:
         run = self.run
         write_model(
             self.folder,
-            state.evaluated_model.state_dict(),
+            tensors,
             classes=self.dataset.classes,
             preprocessing={
                 "image_size": run.data.image_size,
@@ -223,6 +250,7 @@ class Recorder:
                 "std": list(run.augment.std),
             },
             config=run.model.model_dump(mode="json"),
+            weights=weights,
         )
 
     def _where(self, kind: str, state: TrainState) -> dict[str, Any]:

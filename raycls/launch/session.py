@@ -33,10 +33,10 @@ from raycls.launch.stall import Stall, leave
 from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.progress import progress
-from raycls.run import checkpoint
+from raycls.run import checkpoint, kept
 from raycls.run.folder import RunFolder
+from raycls.run.kept import Weights
 from raycls.run.lock import HANDOVER_SECONDS, Lock
-from raycls.run.weights import read_model
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.loop import train as train_loop
 from raycls.train.optim import EarlyStop, Plateau, build_optimizer, lr_factor
@@ -68,6 +68,8 @@ class Job:
     """sha256 of the run's `env.json` as the driver sees it: whether a worker sees the same folder."""
     split: str = ""
     """For an evaluation: the split."""
+    weights: Weights | None = None
+    """For an evaluation: which weights; None is what `model/` holds."""
     curves: bool = True
     """Whether `curves.svg` is drawn: it takes longer than a small trial, and a search draws all of its trials."""
     search: str = ""
@@ -165,7 +167,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
 
 @no_exit()
 def evaluate(job: Job, world: World) -> dict[str, Any]:
-    """Evaluate the final weights of a run on `job.split`; returns `metrics.summarise`'s dictionary."""
+    """Evaluate weights of a run on `job.split`; returns `metrics.summarise`'s dictionary."""
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
     os.environ["RAYCLS_WORKDIR"] = job.workdir
     worker = Worker(world.rank, world.size, world.device)
@@ -240,8 +242,8 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     written = folder.read_json(RunFolder.PLAN) or {}
     precision = written.get("precision") or resolve_precision(run.train.amp, world.device)
     if not written:
-        kept = {**plan.to_dict(), "reduction": job.reduction, "device": job.device, "precision": precision}
-        folder.write_json(RunFolder.PLAN, kept)
+        first = {**plan.to_dict(), "reduction": job.reduction, "device": job.device, "precision": precision}
+        folder.write_json(RunFolder.PLAN, first)
     elif tuple(written.get("left_out", ())) != plan.left_out:
         folder.write_json(RunFolder.PLAN, {**written, "left_out": list(plan.left_out)})
     here = {"device": job.device, "cpu": cpu_kind()}
@@ -293,7 +295,7 @@ def _build(
 def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Classification]:
     folder = RunFolder(job.folder)
     check_shared(folder, job.nonce)
-    tensors, _ = read_model(folder)
+    tensors = kept.load(folder, job.weights or kept.choose(folder, None))
     plan = folder.read_json(RunFolder.PLAN) or {}
     task = _task(run, plan.get("precision", "off"), world.device)
     model = zoo.build(run.model, len(job.dataset.classes), run.run.seed, load=False)

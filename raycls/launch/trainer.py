@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ from raycls.launch.scored import LEFT_OUT, score, source_of
 from raycls.launch.session import Job, World
 from raycls.launch.wording import STOPPING, plural
 from raycls.progress import progress
+from raycls.run import kept
 from raycls.run.folder import RunFolder
+from raycls.run.kept import Weights
 from raycls.train.plan import Plan
 
 if TYPE_CHECKING:
@@ -62,6 +65,8 @@ class Outcome:
     epochs: float
     best: dict[str, Any] | None
     final: dict[str, Any] | None
+    kept: dict[str, Any] | None
+    """Which weights `model/` holds, and why; None where the run is to go on, or an earlier version ended it."""
     exit_code: int
     seconds: float
 
@@ -89,23 +94,21 @@ def evaluate(
     split: str | None = None,
     data: str | None = None,
     extra_classes: str = "refuse",
+    weights: str | None = None,
     overrides: Sequence[str] = (),
     display: Display,
 ) -> dict[str, Any]:
-    """Evaluate the final weights of the run in `folder`; returns `metrics.summarise`'s dictionary and what was scored.
+    """Evaluate weights of the run in `folder`; returns `metrics.summarise`'s dictionary, what was scored, and of which
+    `weights`.
 
     `split` is one of those that the run was started with; `data` is other data, which is scored as a whole, see
-    `scored.score`. `overrides` are `path=value` texts on the run's config, for example `scale.workers=0`: who computes
+    `scored.score`. `weights` is `best`, `last` or `step-N`, see `kept.choose`; None is what `model/` holds.
+    `overrides` are `path=value` texts on the run's config, for example `scale.workers=0`: who computes
     and where the data is. Another option is refused, the model and its arithmetic are those of the training.
     """
     store = RunFolder(folder)
     store.store.check()
-    if not store.store.exists(RunFolder.WEIGHTS):
-        raise ConfigError(
-            "there are no trained weights to evaluate",
-            where=store.store.describe(RunFolder.WEIGHTS),
-            fix="let the training end first: the same raycls train command goes on with it",
-        )
+    chosen = kept.choose(store, weights)
     text = store.store.read_bytes(RunFolder.CONFIG).decode()
     run, moved = _overridden(text, store.store.describe(RunFolder.CONFIG), overrides, data)
     _check_device(run)
@@ -123,15 +126,15 @@ def evaluate(
     dataset, wanted = scored.dataset, scored.split
     plan = Plan.from_dict(store.read_json(RunFolder.PLAN))
     evaluating = _event(f"evaluating {plural(len(dataset.splits[wanted]), 'image')} of {scored.told}")
+    job_on = partial(make_job, run, store, plan, dataset, split=wanted, weights=chosen)
     # No request to stop here: nothing is lost where an evaluation is interrupted.
     if run.scale.most == 0:
         device = device_of(run, torch.cuda.device_count())
-        job = make_job(run, store, plan, dataset, device, wanted)
         display.record(evaluating)
-        summary = session.evaluate(job, World(device=torch.device(device), post=display.record))
+        summary = session.evaluate(job_on(device), World(device=torch.device(device), post=display.record))
     else:
-        summary = _evaluate_on_ray(run, store, plan, dataset, wanted, display, evaluating)
-    return {**scored.facts, **summary}
+        summary = _evaluate_on_ray(run, job_on, display, evaluating)
+    return {**scored.facts, "weights": chosen.to_dict(), **summary}
 
 
 def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
@@ -172,7 +175,7 @@ def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> di
 
 
 def _evaluate_on_ray(
-    run: Run, store: RunFolder, plan: Plan, dataset: Any, split: str, display: Display, evaluating: dict[str, Any]
+    run: Run, job_on: Callable[[str], Job], display: Display, evaluating: dict[str, Any]
 ) -> dict[str, Any]:
     display.record(_event(connecting()))
     progress(connecting())
@@ -180,7 +183,7 @@ def _evaluate_on_ray(
         from raycls.launch.group import run_group
 
         device = _device_on(run, cluster)
-        job = make_job(run, store, plan, dataset, device, split)
+        job = job_on(device)
         workers = wait_for_room(
             run,
             device,
@@ -203,8 +206,16 @@ def _sight(run: Run, job: Job, cluster: Cluster, display: Display) -> Sight:
     return Sight(run, mark, cluster, job.device, lambda text: display.record(_event(text)))
 
 
-def make_job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str, split: str = "") -> Job:
-    """What the workers of a run are told. `split` is for an evaluation."""
+def make_job(
+    run: Run,
+    folder: RunFolder,
+    plan: Plan,
+    dataset: Any,
+    device: str,
+    split: str = "",
+    weights: Weights | None = None,
+) -> Job:
+    """What the workers of a run are told. `split` and `weights` are for an evaluation."""
     written = folder.read_json(RunFolder.PLAN) or {}
     return Job(
         config=config.to_dict(run),
@@ -217,6 +228,7 @@ def make_job(run: Run, folder: RunFolder, plan: Plan, dataset: Any, device: str,
         workdir=os.getcwd(),
         nonce=hashlib.sha256(folder.store.read_bytes(RunFolder.ENV)).hexdigest(),
         split=split,
+        weights=weights,
     )
 
 
@@ -381,6 +393,7 @@ def _outcome(result: dict[str, Any], folder: RunFolder, began: float) -> Outcome
         epochs=result["epochs"],
         best=result["best"],
         final=result["final"],
+        kept=result.get("kept"),
         exit_code=exit_code,
         seconds=time.monotonic() - began,
     )

@@ -52,6 +52,8 @@ class Ending(Protocol):
     @property
     def final(self) -> dict[str, Any] | None: ...
     @property
+    def kept(self) -> dict[str, Any] | None: ...
+    @property
     def seconds(self) -> float: ...
 
 
@@ -114,12 +116,11 @@ def ending_lines(outcome: Ending, info: Record) -> list[str]:
         "already": "already done, nothing was trained",
     }.get(outcome.state, outcome.state)
     lines = [f"{words}: {outcome.epochs:g} epochs, {outcome.step} steps, {clock_text(outcome.seconds)} in this start"]
-    if outcome.best:
+    if outcome.kept:
+        lines.append(f"model      {_kept_text(outcome, outcome.kept)}")
+    elif outcome.best:
         best = outcome.best
-        metric, value = str(best.get("metric", "metric")), best.get("value")
-        shown = value_text(metric, value) if isinstance(value, (int, float)) else str(value)
-        split = f"{best['split']} " if best.get("split") else ""
-        lines.append(f"best       {split}{metric} {shown} at step {best.get('step')}")
+        lines.append(f"best       {_value_text(best, best)} at step {best.get('step')}")
     if outcome.final:
         lines.append(f"last       {evaluation_text(outcome.final).removeprefix('| ')}")
     lines.append(f"run folder {outcome.folder}")
@@ -136,10 +137,39 @@ def ending_lines(outcome: Ending, info: Record) -> list[str]:
     return lines
 
 
+def _kept_text(outcome: Ending, kept: Record) -> str:
+    """`best: step 240, val top1 0.9972 (last: step 300, 0.9944)`: what model/ holds, and what else there is."""
+    best, final = outcome.best, outcome.final
+    last = final if final is not None and final.get("step") == outcome.step else None
+    metric = best or {"metric": "top1"}
+    if kept["name"] == "best":
+        both = " and last" if kept["step"] == outcome.step else ""
+        text = f"best{both}: step {kept['step']}, {_value_text(metric, best or {})}"
+        other = None if both else ("last", outcome.step, last)
+    else:
+        text = f"last: step {kept['step']}, {_value_text(metric, last) if last else 'not evaluated'}"
+        other = ("best", best.get("step"), best) if best and best.get("step") != outcome.step else None
+    if other is None:
+        return text
+    name, step, record = other
+    value = _value_text(metric, record).rpartition(" ")[2] if record else "not evaluated"
+    return f"{text} ({name}: step {step}, {value})"
+
+
+def _value_text(best: Record, record: Record) -> str:
+    """`val top1 0.9972`: what `record` has of the metric that decides about the best one."""
+    metric = str(best.get("metric", "metric"))
+    value = record.get(metric, record.get("value"))
+    shown = value_text(metric, value) if isinstance(value, (int, float)) else str(value)
+    split = record.get("split") or best.get("split")
+    return f"{split} {metric} {shown}" if split else f"{metric} {shown}"
+
+
 def summary_lines(summary: Record, split: str | None = None) -> list[str]:
     """The numbers of `metrics.summarise` for a reader: the averages, and each class where there are few."""
     lines = [
         f"{'split ' + split + ', ' if split else ''}{summary['count']} images",
+        *_weights_lines(summary.get("weights")),
         f"loss       {summary['loss']:.6f}",
         f"top1       {summary['top1']:.4f}",
         f"top5       {summary['top5']:.4f}",
@@ -156,6 +186,13 @@ def summary_lines(summary: Record, split: str | None = None) -> list[str]:
     if len(classes) > _CLASSES_SHOWN:
         lines.append(f"{len(classes)} classes: --json has each of them, and the confusion matrix")
     return lines
+
+
+def _weights_lines(weights: Record | None) -> list[str]:
+    if not weights or weights.get("step") is None:
+        return []
+    name, step = weights["name"], weights["step"]
+    return [f"weights    {name if name.startswith('step-') else f'{name}, step {step}'}"]
 
 
 def _scores_text(label: str, values: Sequence[float], count: int) -> str:

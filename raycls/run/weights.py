@@ -25,25 +25,31 @@ def write_model(
     classes: Sequence[str],
     preprocessing: Mapping[str, Any],
     config: Mapping[str, Any],
+    weights: Mapping[str, Any],
 ) -> str:
-    """Write the final weights with what is needed to use them; returns the sha256 of the weights file.
+    """Write the weights of a run with what is needed to use them; returns the sha256 of the weights file.
 
     Equal tensors give equal bytes: the file holds names, dtypes, shapes and values, in one order, nothing else.
-    `preprocessing` and `config` are plain JSON.
+    `preprocessing`, `config` and `weights` (which ones these are: `name`, `step` and `reason`) are plain JSON.
     """
     copies = {name: tensors[name].detach().to("cpu").contiguous().clone() for name in sorted(tensors)}
     data = save_tensors(copies, metadata={"format": "pt"})
     digest = hashlib.sha256(data).hexdigest()
     folder.store.write_bytes(folder.WEIGHTS, data)
-    folder.write_json(
-        folder.MODEL_INFO,
-        {"format": 1, "sha256": digest, "classes": list(classes), "preprocessing": preprocessing, "config": config},
-    )
+    info = {
+        "format": 1,
+        "sha256": digest,
+        "weights": weights,
+        "classes": list(classes),
+        "preprocessing": preprocessing,
+        "config": config,
+    }
+    folder.write_json(folder.MODEL_INFO, info)
     return digest
 
 
 def read_model(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors by name, info with classes, preprocessing and config) as `write_model` wrote them.
+    """(tensors by name, info with weights, classes, preprocessing and config) as `write_model` wrote them.
 
     Raises CheckpointError where they are missing, damaged, or not written together.
     """

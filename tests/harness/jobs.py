@@ -51,6 +51,7 @@ def make_job(folder: Path, data: Path, *overrides: str, executor: str = "inline"
         "augment.eval=[]",
         "optim.lr=0.05",
         "train.amp=off",
+        "evaluate.keep=last",  # what is compared is the end of the run
         f"scale.workers={world}",
         f"data.executor={executor}",
     ]

@@ -26,6 +26,7 @@ loss: {label_smoothing: 0.1}
 optim: {lr: 0.05, clip_norm: 1.0, ema: 0.9}
 schedule: {name: cosine, warmup: 5st}
 train: {duration: 5ep, micro_batches: 4, reduction: exact, amp: "off", ledger: pixels}
+evaluate: {keep: last}
 checkpoint: {every: 7st}
 track: {log_every: 1st}
 """

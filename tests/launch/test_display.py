@@ -47,6 +47,7 @@ class Outcome:
     epochs: float = 5.0
     best: dict[str, Any] | None = field(default_factory=lambda: {"step": 4000, "metric": "top1", "value": 0.95678})
     final: dict[str, Any] | None = None
+    kept: dict[str, Any] | None = None
     seconds: float = 3725.2
 
 
@@ -405,6 +406,50 @@ def test_clock_text(seconds: float | None, text: str) -> None:
 @pytest.mark.parametrize(("count", "text"), [(900, "900"), (411_600, "412 k"), (25_557_032, "25.6 M")])
 def test_number_text(count: int, text: str) -> None:
     assert number_text(count) == text
+
+
+_BEST = {"step": 240, "split": "val", "metric": "top1", "value": 0.99721, "top1": 0.99721, "loss": 0.1}
+_LAST = {"step": 300, "split": "val", "top1": 0.99443, "loss": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "best", "final", "line"),
+    [
+        ("best", 240, _BEST, _LAST, "best: step 240, val top1 0.9972 (last: step 300, 0.9944)"),
+        ("best", 300, {**_BEST, "step": 300}, {**_LAST, "top1": 0.99721}, "best and last: step 300, val top1 0.9972"),
+        ("best", 240, _BEST, {**_LAST, "step": 280}, "best: step 240, val top1 0.9972 (last: step 300, not evaluated)"),
+        ("last", 300, _BEST, _LAST, "last: step 300, val top1 0.9944 (best: step 240, 0.9972)"),
+        ("last", 300, None, None, "last: step 300, not evaluated"),
+        (
+            "best",
+            240,
+            {**_BEST, "metric": "loss", "value": 0.1},
+            _LAST,
+            "best: step 240, val loss 0.1 (last: step 300, 0.2)",
+        ),
+    ],
+)
+def test_the_end_says_which_weights_are_kept_and_what_each_scores(
+    name: str, step: int, best: dict | None, final: dict | None, line: str
+) -> None:
+    outcome = Outcome(step=300, best=best, final=final, kept={"asked": "best", "name": name, "step": step})
+    lines = ending_lines(outcome, INFO)
+    assert f"model      {line}" in lines
+    assert not any(text.startswith("best ") for text in lines) and len(lines) <= 7
+
+
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        ({"name": "best", "step": 240}, "weights    best, step 240"),
+        ({"name": "step-240", "step": 240}, "weights    step-240"),
+        ({"name": "", "step": None}, None),
+    ],
+)
+def test_summary_lines_name_the_weights(weights: dict, line: str | None) -> None:
+    summary = summarise(np.array([[3, 1], [0, 4]]), loss_sum=4.0, top5=8, classes=("cat", "dog"))
+    lines = summary_lines({"weights": weights, **summary}, "test")
+    assert [text for text in lines if text.startswith("weights")] == ([line] if line else [])
 
 
 def test_summary_lines_name_each_class() -> None:

@@ -11,7 +11,12 @@ from raycls.run.folder import RunFolder
 from raycls.run.store import Store
 from raycls.run.weights import read_model, write_model
 
-MORE = {"classes": ["ant", "bee"], "preprocessing": {"mean": [0.5, 0.25]}, "config": {"name": "tiny_cnn"}}
+MORE = {
+    "classes": ["ant", "bee"],
+    "preprocessing": {"mean": [0.5, 0.25]},
+    "config": {"name": "tiny_cnn"},
+    "weights": {"name": "best", "step": 3},
+}
 
 
 def write(folder: RunFolder, tensors: dict[str, torch.Tensor]) -> str:

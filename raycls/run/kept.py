@@ -1,0 +1,122 @@
+"""Which weights of a run there are: what `model/` holds, and what the checkpoints hold beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from raycls.errors import CheckpointError, ConfigError
+from raycls.run import checkpoint
+from raycls.run.archive import BadArchiveError
+from raycls.run.folder import RunFolder
+from raycls.run.weights import read_model
+
+__all__ = ["Weights", "best_weights", "choose", "evaluated_tensors", "load"]
+
+_MOVING_AVERAGE = "module."
+"""What torch's AveragedModel puts before the names of the network that it averages."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that can be evaluated. Plain values: it travels to every worker."""
+
+    name: str
+    """`best`, `last` or `step-N`; empty where `model/` was written by a version that did not say."""
+    step: int | None
+    """Steps that led to them, None where that is not known."""
+    checkpoint: bool
+    """Whether they are in the checkpoint of `step`, and not in `model/`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a reader: `{"name", "step"}`."""
+        return {"name": self.name, "step": self.step}
+
+
+def evaluated_tensors(trees: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint that are evaluated and kept: the moving average where there is one."""
+    if "ema" not in trees:
+        return dict(trees["model"])
+    averaged = trees["ema"].items()
+    return {name.removeprefix(_MOVING_AVERAGE): value for name, value in averaged if name.startswith(_MOVING_AVERAGE)}
+
+
+def best_weights(folder: RunFolder, step: int) -> dict[str, torch.Tensor] | str:
+    """The weights of the best checkpoint, that of `step`; in words what is wrong where it is not as it was written."""
+    try:
+        return evaluated_tensors(checkpoint.load(folder, step).trees)
+    except CheckpointError as error:
+        if isinstance(error.__cause__, BadArchiveError):
+            return f"the best checkpoint, that of step {step}, cannot be used: {error.__cause__}"
+        raise
+
+
+def choose(folder: RunFolder, wanted: str | None) -> Weights:
+    """The weights that `wanted` names: `best`, `last` or `step-N`; None is what `model/` holds.
+
+    Raises ConfigError with those that there are where these are not.
+    """
+    info = _model_info(folder)
+    if wanted is None:
+        if info is None:
+            raise _not_there(folder, info, "there are no trained weights to evaluate", None)
+        kept = info.get("weights") or {}
+        return Weights(str(kept.get("name", "")), kept.get("step"), checkpoint=False)
+    step = _step_of(folder, info, wanted)
+    if step is not None and step == _model_step(info):
+        return Weights(wanted, step, checkpoint=False)
+    if step is not None and step in folder.steps():
+        return Weights(wanted, step, checkpoint=True)
+    raise _not_there(folder, info, f"this run has no weights {wanted}", wanted)
+
+
+def load(folder: RunFolder, weights: Weights) -> dict[str, torch.Tensor]:
+    """The tensors by name. Raises CheckpointError where they are not as they were written."""
+    if not weights.checkpoint or weights.step is None:
+        return read_model(folder)[0]
+    return evaluated_tensors(checkpoint.load(folder, weights.step).trees)
+
+
+def _model_info(folder: RunFolder) -> dict[str, Any] | None:
+    there = folder.store.exists(folder.WEIGHTS)
+    return folder.read_json(folder.MODEL_INFO) or {} if there else None
+
+
+def _model_step(info: dict[str, Any] | None) -> int | None:
+    return ((info or {}).get("weights") or {}).get("step")
+
+
+def _step_of(folder: RunFolder, info: dict[str, Any] | None, wanted: str) -> int | None:
+    if wanted == "best":
+        best = folder.read_json(folder.BEST)
+        kept = ((info or {}).get("weights") or {}) if best is None else {}
+        return int(best["step"]) if best else kept.get("step") if kept.get("name") == "best" else None
+    if wanted == "last":
+        result = folder.read_json(folder.RESULT)
+        return int(result["step"]) if result else max(folder.steps(), default=None)
+    match = re.fullmatch(r"step-(\d+)", wanted)
+    return int(match[1]) if match else None
+
+
+def _not_there(folder: RunFolder, info: dict[str, Any] | None, what: str, wanted: str | None) -> ConfigError:
+    steps = sorted({*folder.steps(), *([step] if (step := _model_step(info)) is not None else [])})
+    names = {name: _step_of(folder, info, name) for name in ("best", "last")}
+    there = [f"{name} (step {step})" for name, step in names.items() if step in steps]
+    there += [f"step-{step}" for step in steps]
+    if not there:
+        fix = "let the training end first: the same raycls train command resumes it"
+    elif wanted is None:
+        fix = f"let the training end first: the same raycls train command resumes it; or --weights {there[-1]}"
+    else:
+        fix = "choose one of these with --weights, or leave it out for what model/ holds"
+    return ConfigError(
+        what,
+        where=folder.store.describe(folder.WEIGHTS if wanted is None else folder.CHECKPOINTS),
+        found=None if wanted is None else f"--weights {wanted}",
+        valid=", ".join(there) or "none: there is no checkpoint yet",
+        fix=fix,
+    )
