@@ -67,9 +67,18 @@ class Trainer(types.ModuleType):
         return self.outcome
 
     def evaluate(
-        self, folder: str, *, split: str | None, data: str | None, extra_classes: str, overrides: Any, display: Any
+        self,
+        folder: str,
+        *,
+        split: str | None,
+        data: str | None,
+        extra_classes: str,
+        weights: str | None,
+        overrides: Any,
+        display: Any,
     ) -> dict[str, Any]:
         other = () if data is None else (data, extra_classes)
+        other += () if weights is None else (weights,)
         self.calls.append((folder, split, *other, tuple(overrides)))
         return SUMMARY
 
@@ -216,6 +225,14 @@ def test_eval_prints_one_json_object_and_nothing_else(
     assert json.loads(result.out) == SUMMARY
     assert len(result.out.splitlines()) == 1
     assert trainer.calls == [("runs/pets", "val", ("scale.workers=0",))]
+
+
+def test_eval_hands_on_which_weights_are_meant(
+    raycls_command: Callable[..., Result], trainer: Trainer, tmp_path: Path
+) -> None:
+    make_run(tmp_path / "runs" / "pets")
+    assert raycls_command("eval", "pets", "--weights", "step-240").code == 0
+    assert trainer.calls == [("runs/pets", None, "step-240", ())]
 
 
 def test_eval_prints_json_that_any_parser_reads(

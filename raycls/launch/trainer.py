@@ -65,10 +65,10 @@ class Outcome:
     epochs: float
     best: dict[str, Any] | None
     final: dict[str, Any] | None
-    kept: dict[str, Any] | None
-    """Which weights `model/` holds, and why; None where the run is to go on, or an earlier version ended it."""
     exit_code: int
     seconds: float
+    kept: dict[str, Any] | None = None
+    """Which weights `model/` holds, and why; None where the run is to go on, or an earlier version ended it."""
 
 
 def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: Display) -> Outcome:

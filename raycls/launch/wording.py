@@ -117,7 +117,7 @@ def ending_lines(outcome: Ending, info: Record) -> list[str]:
     }.get(outcome.state, outcome.state)
     lines = [f"{words}: {outcome.epochs:g} epochs, {outcome.step} steps, {clock_text(outcome.seconds)} in this start"]
     if outcome.kept:
-        lines.append(f"model      {_kept_text(outcome, outcome.kept)}")
+        lines.append(f"kept       {_kept_text(outcome, outcome.kept)}")
     elif outcome.best:
         best = outcome.best
         lines.append(f"best       {_value_text(best, best)} at step {best.get('step')}")

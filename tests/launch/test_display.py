@@ -434,7 +434,7 @@ def test_the_end_says_which_weights_are_kept_and_what_each_scores(
 ) -> None:
     outcome = Outcome(step=300, best=best, final=final, kept={"asked": "best", "name": name, "step": step})
     lines = ending_lines(outcome, INFO)
-    assert f"model      {line}" in lines
+    assert f"kept       {line}" in lines
     assert not any(text.startswith("best ") for text in lines) and len(lines) <= 7
 
 
