@@ -88,7 +88,7 @@ class LedgerReport:
     samples: int
     """Training samples of one epoch."""
     steps: int
-    """Steps that led to the final weights."""
+    """Steps that led to the last weights; those behind the best ones are among them."""
     epochs: int
     """Whole epochs among them."""
     attempts: list[str] = field(default_factory=list[str])

@@ -139,7 +139,7 @@ def train_rank_stopped_evaluating(rank: int, world: int, job: Job, after: int, r
 
 
 def evaluate_rank(rank: int, world: int, job: Job) -> dict[str, Any]:
-    """One rank of an evaluation of the final weights on `job.split`."""
+    """One rank of an evaluation of the kept weights on `job.split`."""
     return session.evaluate(job, World(rank=rank, size=world, share=share if world > 1 else lambda value: value))
 
 
@@ -168,5 +168,5 @@ def share(value: Any) -> Any:
 
 
 def weights(folder: Path) -> str:
-    """sha256 of the final weights file."""
+    """sha256 of the file of the kept weights, here the last ones unless a job says otherwise."""
     return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
