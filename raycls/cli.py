@@ -233,7 +233,10 @@ def init(
 def demo() -> None:
     """Train a small network on 1,797 handwritten digits, then test it: no network, no GPU."""
     _prepare()
-    from raycls.launch import demo as demonstration
+    from raycls.launch.working import Working
+
+    with Working("starting"):
+        from raycls.launch import demo as demonstration
 
     settings = demonstration.settings()
     with _display(settings.track) as display:
@@ -265,7 +268,10 @@ def doctor(
 
     given = read(words or ())
     _prepare()
-    from raycls.launch import doctor as examination
+    from raycls.launch.working import Working
+
+    with Working("starting"):
+        from raycls.launch import doctor as examination
 
     raise typer.Exit(
         examination.doctor(

@@ -36,12 +36,19 @@ class Progress:
 
 Listener = Callable[[Progress], None]
 _listeners: list[Listener] = []
+_told: list[Progress] = []
+"""What was said last, where anything was."""
 
 
 def progress(phase: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
     """Tell the innermost listener; see `Progress`."""
+    _tell(Progress(phase, done, total, unit))
+
+
+def _tell(now: Progress) -> None:
+    _told[:] = [now]
     if _listeners:
-        _listeners[-1](Progress(phase, done, total, unit))
+        _listeners[-1](now)
 
 
 @contextmanager
@@ -55,7 +62,8 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def counted(items: Iterable[T], phase: str, total: int | None = None, unit: str = "") -> Iterator[T]:
-    """`items`, one by one; how many there were is said a few times a second."""
+    """`items`, one by one; how many there were is said a few times a second, and at the end what was said before."""
+    before = list(_told)
     progress(phase, 0, total, unit)
     told = time.monotonic()
     for done, item in enumerate(items, start=1):
@@ -64,3 +72,5 @@ def counted(items: Iterable[T], phase: str, total: int | None = None, unit: str 
         if now - told >= _COUNT_SECONDS:
             told = now
             progress(phase, done, total, unit)
+    for one in before:
+        _tell(one)

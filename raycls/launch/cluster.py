@@ -23,6 +23,7 @@ from raycls.errors import LaunchError
 from raycls.launch.growth import Growth, read
 from raycls.launch.guard import guarded
 from raycls.launch.token import token_file
+from raycls.progress import progress
 
 __all__ = ["Cluster", "draining", "nodes", "prepare_environment", "running_cluster"]
 
@@ -95,7 +96,10 @@ def running_cluster() -> Iterator[Cluster]:
     prepare_environment()
     address = os.environ.get("RAY_ADDRESS", "")
     with _joined(address) if address and address != "local" else _private() as cluster:
-        yield cluster
+        try:
+            yield cluster
+        finally:
+            progress("leaving Ray")
 
 
 @contextmanager

@@ -71,13 +71,13 @@ def submit(
     if versions not in ("warn", "same"):
         raise ConfigError("this is no way to treat versions", where="--versions", found=versions, valid="warn, same")
     name = _checked_words(context, words)
-    from raycls.launch import dashboard as dashboards
-    from raycls.launch import job as jobs
-
-    url = dashboards.address_of(address)
     from raycls.launch.working import Working
 
     with Working("packing this folder"):
+        from raycls.launch import dashboard as dashboards
+        from raycls.launch import job as jobs
+
+        url = dashboards.address_of(address)
         submission = jobs.make_submission(
             name,
             words,
@@ -105,10 +105,13 @@ def status(
 ) -> None:
     """Say how a job of a cluster is doing, or list its jobs."""
     dashboard = _connect(address, insecure_cluster)
-    from raycls.launch import job as jobs
+    from raycls.launch.working import Working
+
+    with Working("asking the cluster"):
+        from raycls.launch import job as jobs
 
     if job is None:
-        with dashboard.talking():
+        with Working("asking the cluster"), dashboard.talking():
             found = dashboard.client.list_jobs()
         typer.echo("\n".join(jobs.table(found)) or "the cluster has no submitted jobs")
         return
@@ -139,11 +142,12 @@ def stop(job: Job, address: Address = None, insecure_cluster: Insecure = False) 
 
 
 def _connect(address: str | None, insecure: bool) -> Dashboard:
-    from raycls.launch import dashboard as dashboards
     from raycls.launch.working import Working
 
-    url = dashboards.address_of(address)
-    with Working(f"asking {url}"):
+    with Working("asking the cluster"):
+        from raycls.launch import dashboard as dashboards
+
+        url = dashboards.address_of(address)
         return dashboards.connect(url, insecure=insecure, say=_say)
 
 

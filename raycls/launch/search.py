@@ -118,7 +118,6 @@ class _Play:
         self.board.start()
         header = plan.header(self.room.text)
         self.display.start([*header, *([f"Ray job    {self.dashboard}"] if self.dashboard else [])])
-        progress("training trials")
         self._tune(self.board.next)
         self._refuse_full_storage()
         if plan.interrupted and not self.board.is_played:
@@ -202,6 +201,7 @@ class _Play:
                     callbacks=[Lost(self.board, self.groups, say=self.display.event, changed=self._changed)],
                 ),
             )
+            progress("training trials")
             try:
                 tuner.fit()
             except Exception as error:
