@@ -80,8 +80,8 @@ def test_whole_numbers_are_labels(images: Path) -> None:
     rows = [{"path": row[0], "label": label} for row, label in zip(ROWS, (10, 9, 10), strict=True)]
     (images / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     samples = manifest(images / "m.jsonl")
-    assert list(samples.classes) == ["10", "9"]  # sorted as texts
-    assert list(samples.labels) == [0, 1, 0]
+    assert list(samples.classes) == ["9", "10"]  # in the order of their values
+    assert list(samples.labels) == [1, 0, 1]
 
 
 HEAD = "path,label\nx/1.png,dog\n"
@@ -111,21 +111,29 @@ LINE = '{"path": "x/1.png", "label": "dog"}\n'
         ("m.jsonl", LINE + '{"path": "x/2.png", "label": true}\n', "2", "empty or no text"),
         ("m.jsonl", LINE + '{"path": 3, "label": "a"}\n', "2", "empty or no text"),
         ("m.json", '{"images": [\n  oops\n]}', "2", "no JSON"),
-        ("m.json", '{"images": []}', None, "no list of objects named annotations"),
-        ("m.json", "[]", None, "no list of objects named images"),
-        ("m.json", '{"images": [{"file_path": "x/1.png"}], "annotations": []}', None, "1 images, 0 annotations"),
+        ("m.json", '{"images": []}', None, "lists no image"),
+        ("m.json", "[]", None, "lists no image"),
+        ("m.json", '{"annotations": []}', None, "no list of objects named images"),
+        ("m.json", "3", None, "no list of objects named images"),
+        ("m.json", '{"images": [{"file_path": "x/1.png"}], "annotations": []}', "images[0]", "There is no label"),
+        (
+            "m.json",
+            '{"images": [{"file_path": "x/1.png"}, {"file_path": "x/2.png"}], "annotations": [{"label": "a"}]}',
+            None,
+            "2 images, 1 annotations",
+        ),
         (
             "m.json",
             '{"images": [{"file_path": "x/1.png", "id": 1}], "annotations": [{"label": "a", "image_id": 2}]}',
-            "images[0]",
-            "has no annotation",
+            "annotations[0]",
+            "names an image that is not listed",
         ),
         (
             "m.json",
             '{"images": [{"file_path": "x/1.png", "id": 1}], "annotations": '
             '[{"label": "a", "image_id": 1}, {"label": "b", "image_id": 1}]}',
             "annotations[1]",
-            "two annotations",
+            "annotations of two classes",
         ),
         ("m.json", '{"images": [{}], "annotations": [{"label": "a"}]}', "images[0]", "There is no path"),
         ("m.txt", "x/1.png dog", None, "unknown kind"),

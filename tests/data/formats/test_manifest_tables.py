@@ -1,0 +1,268 @@
+"""Tables as Windows and spreadsheets write them, columns of other names, paths from another machine."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from raycls.config.load import load_text
+from raycls.data.source import Dataset, open_dataset
+from raycls.errors import DataError
+
+FILES = {f"{label}/{index}.jpg": label for label in ("ant", "b\xe9e") for index in range(5)}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in FILES:
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "p" / name).touch()
+    return tmp_path / "p"
+
+
+def _table(paths: dict[str, str] | None = None, delimiter: str = ",", header: str = "path,label") -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter)
+    writer.writerow(header.split(","))
+    for path, label in FILES.items():
+        writer.writerow([path if paths is None else paths[path], label])
+    return text.getvalue()
+
+
+def _open(file: Path, *overrides: str) -> Dataset:
+    base = ["data.source.name=manifest", f"data.source.path={file}"]
+    return open_dataset(load_text("", "test", [*base, *overrides]).run.data)
+
+
+def _labels(data: Dataset) -> dict[str, str]:
+    return {
+        split.key(row): data.classes[split.labels[row]] for split in data.splits.values() for row in range(len(split))
+    }
+
+
+def _remedies(error: DataError, option: str = "") -> list[str]:
+    start = f"data.source.args.{option}"
+    return [word for word in shlex.split(error.fix or "") if word.startswith(start) and "=" in word]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_encodings_and_separators(root: Path, encoding: str, delimiter: str) -> None:
+    (root / "m.csv").write_bytes(_table(delimiter=delimiter).encode(encoding))
+    assert _labels(_open(root / "m.csv")) == FILES
+
+
+def test_json_of_windows(root: Path) -> None:
+    lines = [json.dumps({"path": path.replace("/", "\\"), "label": label}) for path, label in FILES.items()]
+    for name, text in (("m.jsonl", "\r\n".join(lines)), ("m.json", f"[{','.join(lines)}]")):
+        (root / name).write_bytes(text.encode("utf-16"))
+        assert _labels(_open(root / name)) == FILES
+
+
+def test_what_excel_writes_besides(root: Path) -> None:
+    text = "sep=;\r\n" + _table(delimiter=";", header="Path ,LABEL").replace("\r\n", ";;\r\n") + ";;;\r\n;;;\r\n"
+    (root / "m.csv").write_text(text, encoding="utf-8-sig", newline="")
+    assert _labels(_open(root / "m.csv")) == FILES
+    (root / "m.csv").write_text(text + "ant/9.jpg;ant;;\r\n", encoding="utf-8-sig", newline="")
+    with pytest.raises(DataError, match="do not exist") as caught:
+        _open(root / "m.csv")
+    assert caught.value.where == f"{root / 'm.csv'}:15"  # sep=, the header, ten rows, two empty ones
+
+
+def test_an_encoding_of_windows_is_named(root: Path) -> None:
+    (root / "m.csv").write_bytes(_table().encode("cp1252"))
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        _open(root / "m.csv")
+    assert _labels(_open(root / "m.csv", *_remedies(caught.value))) == FILES
+    with pytest.raises(DataError, match="not cp9 text"):
+        _open(root / "m.csv", "data.source.args.encoding=cp9")
+
+
+@pytest.mark.parametrize("form", ["{}\\{}", ".\\{}\\{}", "{}/{}", "x\\..\\{}\\{}"])
+def test_backslashes_divide_folders(root: Path, form: str) -> None:
+    paths = {path: form.format(*path.split("/")) for path in FILES}
+    (root / "m.csv").write_text(_table(paths))
+    assert _labels(_open(root / "m.csv")) == FILES
+
+
+def test_a_file_of_that_very_name_wins(root: Path) -> None:
+    (root / "ant\\0.jpg").write_bytes(b"literal")
+    paths = {path: path.replace("/", "\\") for path in FILES}
+    (root / "m.csv").write_text(_table(paths))
+    data = _open(root / "m.csv")
+    assert _labels(data) == {path.replace("/", "\\") if path == "ant/0.jpg" else path: FILES[path] for path in FILES}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "C:\\data\\{}\\{}",
+        "c:/data set/{}/{}",
+        "\\\\server\\share\\{}\\{}",
+        "\\data\\{}\\{}",
+        "D:\\{}\\{}",
+        "/home/ann/it's/{}/{}",
+        "data/train/{}/{}",
+        "C:\\Users\\ant\\{}\\{}",
+    ],
+)
+def test_paths_of_another_machine_have_a_remedy(root: Path, form: str) -> None:
+    paths = {path: form.format(*path.split("/")) for path in FILES}
+    (root / "m.csv").write_text(_table(paths))
+    with pytest.raises(DataError, match=r"absolute paths of Windows|do not exist") as caught:
+        _open(root / "m.csv")
+    assert ("Windows" in caught.value.what) == (form[0] in "CcD\\")
+    assert caught.value.where == f"{root / 'm.csv'}:2"
+    assert _labels(_open(root / "m.csv", *_remedies(caught.value, "strip"))) == FILES
+
+
+def test_two_drives(root: Path) -> None:
+    paths = {path: ("C:\\a\\" if path < "b" else "d:\\b\\c\\") + path.replace("/", "\\") for path in FILES}
+    (root / "m.csv").write_text(_table(paths))
+    with pytest.raises(DataError, match="10 of 10 listed paths are absolute") as caught:
+        _open(root / "m.csv")
+    assert _labels(_open(root / "m.csv", *_remedies(caught.value))) == FILES
+
+
+def test_images_in_another_folder(root: Path) -> None:
+    """The part that is the same here cannot be seen: the remedy names it, and asks for the folder."""
+    (root.parent / "lists").mkdir()
+    file = root.parent / "lists" / "m.csv"
+    file.write_text(_table({path: "C:\\data\\" + path.replace("/", "\\") for path in FILES}))
+    with pytest.raises(DataError, match="absolute") as caught:
+        _open(file)
+    (strip,) = _remedies(caught.value, "strip")
+    assert "holds ant\\0.jpg" in (caught.value.fix or "")
+    assert _labels(_open(file, strip, f"data.source.args.root={root}")) == FILES
+
+
+def test_a_folder_above_is_found(root: Path) -> None:
+    (root / "lists").mkdir()
+    (root / "lists" / "m.csv").write_text(_table())
+    with pytest.raises(DataError, match="do not exist") as caught:
+        _open(root / "lists" / "m.csv")
+    assert _labels(_open(root / "lists" / "m.csv", *_remedies(caught.value, "root"))) == FILES
+
+
+def test_a_part_of_the_name_is_no_prefix(root: Path) -> None:
+    (root / "m.csv").write_text(_table({path: f"data{path}" for path in FILES}))
+    with pytest.raises(DataError, match="do not exist"):
+        _open(root / "m.csv", "data.source.args.strip=data")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "filename,category",
+        "Image Name,target",
+        "file,species",
+        "img,kind",
+        "photo,class_name",
+        "whatever,y",
+        "id,breed",
+        "file_name,labels",
+    ],
+)
+def test_other_columns_have_a_remedy(root: Path, header: str) -> None:
+    (root / "m.csv").write_text(_table(header=header))
+    with pytest.raises(DataError, match=r"There is no (path|label)\.") as caught:
+        _open(root / "m.csv")
+    assert caught.value.found == header.replace(",", ", ")
+    assert _labels(_open(root / "m.csv", *_remedies(caught.value, "columns"))) == FILES
+
+
+def test_columns_in_json(root: Path) -> None:
+    content = [{"img": path, "category": label, "fold": "train"} for path, label in FILES.items()]
+    (root / "m.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="no path") as caught:
+        _open(root / "m.json")
+    assert _labels(_open(root / "m.json", *_remedies(caught.value))) == FILES
+    columns = "data.source.args.columns={path: img, label: category, split: fold}"
+    assert _open(root / "m.json", columns).own_splits == ("train",)
+
+
+def test_a_column_that_is_not_there(root: Path) -> None:
+    (root / "m.csv").write_text(_table(header="file,klass"))
+    with pytest.raises(DataError, match="no column class_name") as caught:
+        _open(root / "m.csv", "data.source.args.columns={label: class_name, path: FILE}")
+    assert caught.value.found == "file, klass"
+    for columns in ("{image: file}", "{label: 3}", "{label: null}"):
+        with pytest.raises(DataError, match="named in a wrong way"):
+            _open(root / "m.csv", f"data.source.args.columns={columns}")
+
+
+def test_which_of_two_columns_counts(root: Path) -> None:
+    ids = {"ant": 1, "b\xe9e": 0}
+    rows = [{"path": path, "label": ids[label], "class": label} for path, label in FILES.items()]
+    (root / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match="Which of label, class counts") as caught:
+        _open(root / "m.jsonl")
+    data = _open(root / "m.jsonl", *_remedies(caught.value))
+    assert data.classes == ("b\xe9e", "ant")  # the numbers are their ids
+    assert _labels(data) == FILES
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["3.0", "10.0"], ("3", "10")),
+        (["10", "9"], ("9", "10")),
+        (["1.0", "1.5"], ("1.0", "1.5")),
+        ([" caf\xe9", "x"], ("caf\xe9", "x")),
+        (["001", "1e5"], ("001", "1e5")),
+        (["NaN", "True"], ("NaN", "True")),
+    ],
+)
+def test_labels_as_they_read(root: Path, labels: list[str], classes: tuple[str, ...]) -> None:
+    names = dict(zip(("ant", "b\xe9e"), labels, strict=True))
+    text = "path,label\n" + "".join(f"{path},{names[label]}\n" for path, label in FILES.items())
+    (root / "m.csv").write_text(text)
+    assert _open(root / "m.csv").classes == classes
+
+
+def test_one_label_in_two_forms(root: Path) -> None:
+    forms = ["caf\xe9", "cafe\u0301 ", " caf\xe9", "caf\xe9\xa0", "caf\xe9"]
+    text = "path,label\n" + "".join(
+        f"{path},{forms[row % 5] if label == 'ant' else 'x'}\n" for row, (path, label) in enumerate(FILES.items())
+    )
+    (root / "m.csv").write_text(text)
+    assert _open(root / "m.csv").classes == ("caf\xe9", "x")
+
+
+def _with_splits(words: tuple[str, str]) -> str:
+    return "path,label,split\n" + "".join(
+        f"{path},{label},{words[path.endswith('4.jpg')]}\n" for path, label in FILES.items()
+    )
+
+
+@pytest.mark.parametrize("words", [("Training", "dev"), ("train_set", "hold-out"), ("TRAIN", "Validate")])
+def test_the_split_column_knows_the_same_names(root: Path, words: tuple[str, str]) -> None:
+    (root / "m.csv").write_text(_with_splits(words))
+    data = _open(root / "m.csv")
+    second = "test" if words[1] == "hold-out" else "val"
+    assert set(data.own_splits) == {"train", second}
+    assert len(data.splits[second]) == 2
+    assert f"{words[1]} is read as {second}" in data.notes[0]
+
+
+def test_other_words_of_splits_have_remedies(root: Path) -> None:
+    (root / "m.csv").write_text(_with_splits(("fold1", "2")))
+    with pytest.raises(DataError, match="split is unknown") as caught:
+        _open(root / "m.csv")
+    mapping, none = _remedies(caught.value, "splits")
+    assert set(_open(root / "m.csv", mapping).own_splits) == {"train", "test"}
+    assert _open(root / "m.csv", none).own_splits == ()
+
+
+def test_images_are_left_out_by_their_paths(root: Path) -> None:
+    (root / "m.csv").write_text(_table({path: path.replace("/", "\\") for path in FILES}))
+    (root / "ant" / "0.jpg").unlink()
+    data = _open(root / "m.csv", "data.source.args.ignore=[ant/0.jpg]")
+    assert _labels(data) == {path: label for path, label in FILES.items() if path != "ant/0.jpg"}
+    (root / "list.txt").write_text("ant/0.jpg\nant/1.jpg\n")
+    assert len(_labels(_open(root / "m.csv", f"data.source.args.ignore_file={root / 'list.txt'}"))) == 8
