@@ -9,14 +9,14 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from raycls import __version__
-from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
+from raycls.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
 from raycls.launch import cluster_commands, job_commands
 
 if TYPE_CHECKING:
@@ -203,7 +203,9 @@ def show_config(
 
 @app.command()
 def init(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="A folder of images, one folder per class.")],
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="A folder of images, one folder per class; with --check also a config.")
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PATH=VALUE]...", help="Options of data.source, such as data.source.args.splits=none."),
@@ -213,8 +215,14 @@ def init(
     ignore: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Files that are no images, such as '*.txt'.")
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Decode every image, and name all that training would stop at; write no config."),
+    ] = False,
 ) -> None:
     """Look at a folder of images and write a config that trains on it."""
+    if check:
+        _check_images(directory, overrides or (), tuple(ignore or ()))
     if Path(out).exists() and not force:
         raise ConfigError(f"{out} is there already", fix="choose another --out FILE, or --force to replace it")
     from raycls.launch.working import Working
@@ -227,6 +235,26 @@ def init(
     typer.echo("\n".join(starter.describe(survey)))
     starter.write(text, Path(out))
     typer.echo(f"wrote {out}\nnext: raycls train {out}")
+
+
+def _check_images(source: str, overrides: Sequence[str], ignore: tuple[str, ...]) -> NoReturn:
+    """Look at every image of a folder, or of the data of a config file, and leave with 3 where some are bad."""
+    from raycls.config.load import load
+    from raycls.launch.working import Working
+
+    run = load(source, overrides).run if Path(source).is_file() else None
+    if run is not None and ignore:
+        raise ConfigError("--ignore is for a folder", fix="with a config, give data.source.args.ignore=[PATTERN, ...]")
+    _prepare()
+    with Working(f"looking at {source}"):
+        from raycls.launch import image_check
+
+        if run is None:
+            checked = image_check.check_folder(source, ignore=ignore, overrides=overrides)
+        else:
+            checked = image_check.check(run)
+    typer.echo("\n".join(image_check.report(checked)))
+    raise typer.Exit(EXIT_DATA if checked.bad else EXIT_DONE)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import types
@@ -307,6 +308,23 @@ def test_init_writes_a_config_once(raycls_command: Callable[..., Result], tmp_pa
     assert "--force" in again.err
     assert raycls_command("init", "pets", "--force").code == 0
     assert raycls_command("init", "cats", "--out", "cats.yaml").code == 3
+
+
+def test_init_checks_every_image_of_a_folder_or_a_config(raycls_command: Callable[..., Result], tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (16, 16), (index, 0, 0)).save(tmp_path / "pets" / name / f"{index}.png")
+    (tmp_path / "pets/cat/it's [1].png").write_bytes(b"<html>")
+    (tmp_path / "raycls.yaml").write_text("data: {source: {path: pets}, image_size: 16}")
+    result = raycls_command("init", "pets", "--check")
+    assert (result.code, result.out.splitlines()[0].split(": ")[1]) == (3, "1 cannot be used")
+    option = shlex.split(result.out.splitlines()[-1])[-1]
+    assert raycls_command("init", "pets", option, "--check").code == 0
+    assert raycls_command("init", "raycls.yaml", "--check").code == 3
+    assert raycls_command("init", "raycls.yaml", option, "--check").code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets", "raycls.yaml"]  # and nothing was written
+    assert raycls_command("init", "raycls.yaml", "--check", "--ignore=x").code == 2
 
 
 def test_plain_lines_go_to_stdout_and_the_live_display_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

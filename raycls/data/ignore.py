@@ -67,7 +67,7 @@ def read_patterns(file: str) -> tuple[str, ...]:
     """
     path = os.path.abspath(os.path.expanduser(file))
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:
             lines = stream.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(

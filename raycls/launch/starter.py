@@ -24,7 +24,7 @@ from raycls.data.source import Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError
 from raycls.progress import counted
 
-__all__ = ["Survey", "compose", "describe", "survey", "write"]
+__all__ = ["Survey", "compose", "describe", "open_folder", "survey", "write"]
 
 _LOOKED_AT = 48
 _SMALL = 64
@@ -92,8 +92,8 @@ def survey(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] 
     cannot be trained on: fewer than two classes, files that are no images, nothing readable. ConfigError for
     other options.
     """
-    path, args = _source(path, ignore, overrides)
-    dataset = _open(DataConfig(source=SourceConfig(name="folder", path=path, args=args)))
+    config, dataset = open_folder(path, ignore, overrides)
+    path, args = config.source.path or path, config.source.args
     sizes, unreadable = _look(dataset.splits["train"])
     if not sizes:
         raise DataError("none of the images that were looked at can be decoded", where=path, found=unreadable[0])
@@ -111,6 +111,13 @@ def survey(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] 
         unreadable=tuple(unreadable),
         notes=dataset.notes,
     )
+
+
+def open_folder(path: str, ignore: tuple[str, ...], overrides: Sequence[str]) -> tuple[DataConfig, Dataset]:
+    """The folder of `survey` as a data set, and the config that opens it."""
+    path, args = _source(path, ignore, overrides)
+    config = DataConfig(source=SourceConfig(name="folder", path=path, args=args))
+    return config, _open(config)
 
 
 def describe(found: Survey) -> list[str]:
@@ -136,6 +143,10 @@ def describe(found: Survey) -> list[str]:
     lines.append(f"pixels: {size} (width x height, {len(found.sizes)} images looked at)")
     lines.append(f"imbalance: the largest class has {found.imbalance:.3g} times the images of the smallest")
     lines += [f"not readable, training will stop at it: {reason}" for reason in found.unreadable]
+    if found.unreadable:
+        lines.append(
+            f"raycls init {shlex.quote(found.path)} --check looks at every image, and says how to leave out such"
+        )
     return lines
 
 
