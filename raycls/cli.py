@@ -9,9 +9,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -222,7 +222,12 @@ def init(
 ) -> None:
     """Look at a folder of images and write a config that trains on it."""
     if check:
-        _check_images(directory, overrides or (), tuple(ignore or ()))
+        _prepare()
+        from raycls.launch import image_check
+
+        checked = image_check.look(directory, ignore=tuple(ignore or ()), overrides=overrides or ())
+        typer.echo("\n".join(image_check.report(checked)))
+        raise typer.Exit(EXIT_DATA if checked.bad else EXIT_DONE)
     if Path(out).exists() and not force:
         raise ConfigError(f"{out} is there already", fix="choose another --out FILE, or --force to replace it")
     from raycls.launch.working import Working
@@ -235,26 +240,6 @@ def init(
     typer.echo("\n".join(starter.describe(survey)))
     starter.write(text, Path(out))
     typer.echo(f"wrote {out}\nnext: raycls train {out}")
-
-
-def _check_images(source: str, overrides: Sequence[str], ignore: tuple[str, ...]) -> NoReturn:
-    """Look at every image of a folder, or of the data of a config file, and leave with 3 where some are bad."""
-    from raycls.config.load import load
-    from raycls.launch.working import Working
-
-    run = load(source, overrides).run if Path(source).is_file() else None
-    if run is not None and ignore:
-        raise ConfigError("--ignore is for a folder", fix="with a config, give data.source.args.ignore=[PATTERN, ...]")
-    _prepare()
-    with Working(f"looking at {source}"):
-        from raycls.launch import image_check
-
-        if run is None:
-            checked = image_check.check_folder(source, ignore=ignore, overrides=overrides)
-        else:
-            checked = image_check.check(run)
-    typer.echo("\n".join(image_check.report(checked)))
-    raise typer.Exit(EXIT_DATA if checked.bad else EXIT_DONE)
 
 
 @app.command()

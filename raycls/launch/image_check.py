@@ -17,21 +17,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from raycls.config.load import load
 from raycls.config.schema import DataConfig, Run
 from raycls.config.write import override
 from raycls.data.ignore import pattern_of, read_patterns, write_patterns
 from raycls.data.samples import Files
 from raycls.data.slices import augmented, unexpected
 from raycls.data.source import SOURCES, Dataset, Split, open_dataset
-from raycls.errors import DataError, RayclsError
+from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.launch import starter
+from raycls.launch.working import Working
 from raycls.plugins import resolve
 from raycls.progress import progress
 
 if TYPE_CHECKING:
     from raycls.data.augment import Augment
 
-__all__ = ["Bad", "Checked", "check", "check_folder", "report"]
+__all__ = ["Bad", "Checked", "check", "check_folder", "look", "report"]
 
 _AT_ONCE = 32
 """Images of one task."""
@@ -67,6 +69,15 @@ class Checked:
     """Whether the source can leave out single images."""
     emptied: tuple[str, ...] = ()
     """Classes of which a split would have no image left, such as `cat (train)`."""
+
+
+def look(source: str, *, ignore: tuple[str, ...], overrides: Sequence[str]) -> Checked:
+    """What `raycls init SOURCE --check` found, where SOURCE is a folder or a config file; it shows how far it is."""
+    run = load(source, overrides).run if Path(source).is_file() else None
+    if run is not None and ignore:
+        raise ConfigError("--ignore is for a folder", fix="with a config, give data.source.args.ignore=[PATTERN, ...]")
+    with Working(f"looking at {source}"):
+        return check_folder(source, ignore=ignore, overrides=overrides) if run is None else check(run)
 
 
 def check_folder(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] = ()) -> Checked:
@@ -195,7 +206,7 @@ class _Work:
             if augment is None:
                 split.image(index)
             else:
-                augmented(split, augment, (0, 0, index))
+                augmented(split, augment, index, (0, 0, index))
         except RayclsError as error:
             return self.bad(name, index, error)
         except Exception as error:  # noqa: BLE001 - of a source that is a plug-in
