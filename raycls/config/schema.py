@@ -131,7 +131,7 @@ class AugmentConfig(Section):
 
     A list holds names or `{name: {argument: value}}`: `resize`, `center_crop`, `random_crop`,
     `random_resized_crop`, `horizontal_flip`, `vertical_flip`, `rotation`, `color_jitter`, an entry point,
-    or `package.module:attribute`.
+    or `package.module:attribute`. `resize` takes `size` and `interpolation` (`bilinear`, or `bicubic`).
     """
 
     train: Annotated[tuple[Operation, ...], Tuple] | None = None
@@ -153,9 +153,13 @@ class ModelConfig(Section):
     args: dict[str, Any] = {}
     """Further arguments of the model; as in `data.source.args`, `001` is a number and `"001"` text."""
     weights: str | None = None
-    """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a local file
-    (`.safetensors`, or a state dict saved by torch). Where a later layer names another model, `args` are left out, and
-    so is a name that the new one has no weights of; a file stays."""
+    """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a local file (`.safetensors`, or a state
+    dict or checkpoint saved by torch). Where a later layer names another model, `args` are left out, and so is a name
+    that the new one has no weights of; a file stays. A file needs everything but the head, under any one prefix; an
+    average (`ema`) in it is preferred. The head is matched by the class names that come with the weights (beside
+    `model/model.safetensors` of a run, or in a checkpoint); without names one of the same size is taken as it is, and
+    another starts anew. The header of a run says what was done, and where its preprocessing is not that of the
+    weights."""
     init: Literal["default", "xavier_uniform", "kaiming"] = "default"
     """How convolutions and linear layers start; not applied to loaded weights."""
 

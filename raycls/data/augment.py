@@ -30,7 +30,7 @@ from raycls.data.order import key as order_key
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import bind, resolve
 
-__all__ = ["OPERATIONS", "Augment", "build", "collate"]
+__all__ = ["OPERATIONS", "Augment", "build", "collate", "default_operations"]
 
 Size = int | Sequence[int]
 
@@ -48,7 +48,7 @@ def build(
     `data.max_pixels`.
     """
     if operations is None:
-        operations = _default(train, image_size)
+        operations = default_operations(train=train, image_size=image_size)
     section = "augment.train" if train else "augment.eval"
     steps = tuple(_step(entry, f"{section}[{index}]", image_size) for index, entry in enumerate(operations))
     return Augment(steps, (operations, train, image_size, max_pixels))
@@ -128,7 +128,8 @@ class _Step(NamedTuple):
     """Not ours: it may draw from any generator and return anything."""
 
 
-def _default(train: bool, image_size: int) -> tuple[Operation, ...]:
+def default_operations(*, train: bool, image_size: int) -> tuple[Operation, ...]:
+    """What `augment.train` or `augment.eval` is where a config says nothing."""
     if train:
         return ("random_resized_crop", "horizontal_flip")
     return ({"resize": {"size": round(image_size * 8 / 7)}}, "center_crop")
@@ -250,9 +251,11 @@ def _every_generator(seed: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def resize(image_size: int, *, size: Size | None = None) -> Callable[[Any], Any]:
-    """To `size`: one number is the shorter side, two are height and width. Bilinear, antialiased."""
-    return v2.Resize(_sides(image_size if size is None else size), antialias=True)
+def resize(image_size: int, *, size: Size | None = None, interpolation: str = "bilinear") -> Callable[[Any], Any]:
+    """To `size`: one number is the shorter side, two are height and width. `bilinear` or `bicubic`, antialiased."""
+    if interpolation not in (known := ("bilinear", "bicubic")):
+        raise ValueError(f"interpolation is {' or '.join(known)}")
+    return v2.Resize(_sides(image_size if size is None else size), InterpolationMode(interpolation), antialias=True)
 
 
 def center_crop(image_size: int, *, size: Size | None = None) -> Callable[[Any], Any]:

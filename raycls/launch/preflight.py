@@ -22,6 +22,7 @@ from raycls.data.recorded import pack
 from raycls.data.slices import augmented
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, ModelError, RayclsError
+from raycls.launch.preprocessing import differences
 from raycls.launch.resumed import Resumed, resumed_data
 from raycls.launch.scored import LEFT_OUT
 from raycls.launch.submitted import refuse_lost
@@ -59,6 +60,8 @@ class Prepared:
     parameters: int
     command: tuple[str, ...]
     """The words that were typed."""
+    weights: tuple[str, ...]
+    """What was done with the weights of `model.weights`, for the header; empty where the run resumes."""
     result: dict[str, Any] | None
     """What an earlier start left, where it ended for good."""
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -121,7 +124,8 @@ def prepare(
     plan = _resumed_plan(run, plan_of(run, dataset, found.left_out), written)
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
     progress("building the model")
-    model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=not resumed)
+    model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=False)
+    weights = () if resumed else _load_weights(run, model, dataset)
     progress("trying the model on two images")
     _check_forward(run, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -129,7 +133,14 @@ def prepare(
         if new and (moved := folder.set_aside()):
             say(f"the earlier run is now {moved}")
         _write_first(run, dataset, folder, command, say, record)
-    return Prepared(run, dataset, plan, folder, parameters, tuple(command), _ended(run, folder, say), found.counts)
+    ended = _ended(run, folder, say)
+    return Prepared(run, dataset, plan, folder, parameters, tuple(command), weights, ended, found.counts)
+
+
+def _load_weights(run: Run, model: nn.Module, dataset: Dataset) -> tuple[str, ...]:
+    """Load the first weights as every worker will, so that a file that does not fit is told now; lines about them."""
+    loaded = zoo.load(run.model, model, dataset.classes)
+    return (*loaded.notes, *differences(run, loaded.preprocessing))
 
 
 def evaluated_split(run: Run, dataset: Dataset) -> Split | None:

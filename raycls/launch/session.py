@@ -270,7 +270,7 @@ def _build(
     check_shared(folder, job.nonce)
     resumed = start["step"] > 0
     progress("building the model")
-    model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed)
+    model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed, classes=job.dataset.classes)
     task = _task(run, start["precision"], world.device)
     model.to(device=world.device, memory_format=task.layout)  # pyright: ignore[reportCallIssue]
     scaler = torch.amp.GradScaler(world.device.type, enabled=start["precision"] == "fp16")  # type: ignore[attr-defined]

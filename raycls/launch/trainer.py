@@ -332,6 +332,7 @@ class _Poster:
             "left_out": self.prepared.left_out,
             "model": run.model.name,
             "parameters": self.prepared.parameters,
+            "weights": self.prepared.weights,
             "workers": record["workers"] if run.scale.most else 0,
             "elastic": (run.scale.least, run.scale.most) if run.scale.elastic else None,
             "threads": run.scale.threads,

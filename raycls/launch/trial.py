@@ -224,6 +224,8 @@ class _Trial:
             dataset=self.shared.dataset,
             record=self.shared.record,
         )
+        for text in prepared.weights:
+            self.talk.report("note", text=f"weights    {text}")
         if prepared.result is None:
             result = self._train(prepared)
             state = "finished" if result["state"] in ("done", "early", "budget") else "stopped"

@@ -77,7 +77,7 @@ class Audit(Protocol):
 
 
 def header_lines(info: Record) -> list[str]:
-    """What the run is, in at most eight lines."""
+    """What the run is, in at most eight lines, and those about its first weights."""
     lines = [f"run        {info['folder']}"] if "folder" in info else []
     splits = info.get("splits") or {}
     data = [str(info["source"])] if "source" in info else []
@@ -89,6 +89,7 @@ def header_lines(info: Record) -> list[str]:
     model += [f"{number_text(info['parameters'])} parameters"] if "parameters" in info else []
     lines += [f"data       {', '.join(data)}"] if data else []
     lines += [f"model      {', '.join(model)}"] if model else []
+    lines += [f"{'' if number else 'weights':<11}{text}" for number, text in enumerate(info.get("weights", ()))]
     lines += [f"workers    {_workers(info)}"] if "workers" in info else []
     arithmetic = [f"{name} {info[name]}" for name in ("precision", "reduction") if name in info]
     if "batch_size" in info:

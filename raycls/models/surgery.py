@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-__all__ = ["find_head", "initialise", "parameter_groups"]
+__all__ = ["find_auxiliary_heads", "find_head", "initialise", "parameter_groups"]
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -15,13 +15,31 @@ def find_head(model: nn.Module, num_classes: int) -> str | None:
     """Name of the layer that gives the logits, or None where no layer has `num_classes` outputs.
 
     It is the last linear or convolution layer, in the order in which they were registered, with
-    `num_classes` outputs. That holds for every torchvision classifier, SqueezeNet's convolution included.
+    `num_classes` outputs, and no auxiliary head where there is another. That holds for every torchvision classifier,
+    SqueezeNet's convolution included.
     """
-    found = None
-    for name, module in model.named_modules():
-        if isinstance(module, LAYERS) and module.weight.shape[0] == num_classes:
-            found = name
-    return found
+    found = _with_outputs(model, num_classes)
+    main = [name for name in found if _auxiliary(name) is None]
+    return (main or found or [None])[-1]
+
+
+def find_auxiliary_heads(model: nn.Module, num_classes: int) -> list[str]:
+    """Names of the layers that give further logits: the last with `num_classes` outputs of each module `aux...`."""
+    last = {_auxiliary(name): name for name in _with_outputs(model, num_classes)}
+    return [name for group, name in last.items() if group is not None]
+
+
+def _with_outputs(model: nn.Module, count: int) -> list[str]:
+    return [
+        name for name, module in model.named_modules() if isinstance(module, LAYERS) and module.weight.shape[0] == count
+    ]
+
+
+def _auxiliary(name: str) -> str | None:
+    """The name up to a component that begins with `aux`, None where none does."""
+    parts = name.split(".")
+    number = next((number for number, part in enumerate(parts) if part.lower().startswith("aux")), None)
+    return None if number is None else ".".join(parts[: number + 1])
 
 
 def initialise(model: nn.Module, how: Literal["default", "xavier_uniform", "kaiming"]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +19,11 @@ from raycls.config.builtin import MODELS
 from raycls.config.schema import ModelConfig
 from raycls.errors import ModelError, RayclsError
 from raycls.models import library, weights
+from raycls.models.loading import Loaded, load_into
 from raycls.models.surgery import initialise
 from raycls.plugins import bind, resolve
 
-__all__ = ["build", "check", "check_copy", "probe"]
+__all__ = ["build", "check", "check_copy", "load", "probe"]
 
 
 def check(config: ModelConfig) -> None:
@@ -36,25 +37,41 @@ def check(config: ModelConfig) -> None:
         weights.locate(config.weights, offered)
 
 
-def build(config: ModelConfig, num_classes: int, seed: int, *, load: bool = True) -> nn.Module:
+def build(
+    config: ModelConfig, num_classes: int, seed: int, *, load: bool = True, classes: Sequence[str] | None = None
+) -> nn.Module:
     """The network on the CPU, with its first weights: `[B, 3, H, W]` floats in, logits `[B, num_classes]` out.
 
     The weights depend on the arguments alone; torch's, numpy's and Python's global generators are left as
     they were found. With `load=False` the weights that the config names are not read, for a network that
-    gets others anyway (a resumed run, an evaluation); its architecture is the same.
+    gets others anyway (a resumed run, an evaluation, `load`); its architecture is the same. `classes` are the names of
+    the outputs, for weights that name theirs.
 
     Raises ConfigError as `check` does, and ModelError when the network cannot be built or its weights cannot
     be had or do not fit.
     """
     factory, offered = _find(config)
     published = weights.published(config.weights, offered) if config.weights is not None else None
-    source = weights.locate(config.weights, offered) if load and config.weights is not None else None
+    if load and config.weights is not None:
+        weights.locate(config.weights, offered)  # before the network is built, which may take long
     with _scope(seed):
         model = _construct(config, factory, num_classes, published)
         initialise(model, config.init)
-    if source is not None:
-        weights.load_into(model, source, num_classes)
+    if load:
+        _load(config, model, num_classes, classes)
     return model
+
+
+def load(config: ModelConfig, model: nn.Module, classes: Sequence[str]) -> Loaded:
+    """Load the weights that the config names into `model`, for these classes; what was done, for the user."""
+    return _load(config, model, len(classes), classes)
+
+
+def _load(config: ModelConfig, model: nn.Module, num_classes: int, classes: Sequence[str] | None) -> Loaded:
+    if config.weights is None:
+        return Loaded((), None)
+    source = weights.locate(config.weights, _find(config)[1])
+    return load_into(model, source, num_classes, classes)
 
 
 def probe(model: nn.Module, num_classes: int, height: int, width: int) -> None:

@@ -81,6 +81,7 @@ BILINEAR = InterpolationMode.BILINEAR
     [
         ("resize", v2.Resize(16)),
         ({"resize": {"size": [10, 12]}}, v2.Resize([10, 12])),
+        ({"resize": {"size": 90, "interpolation": "bicubic"}}, v2.Resize(90, InterpolationMode.BICUBIC)),
         ("center_crop", v2.CenterCrop(16)),
         ({"center_crop": {"size": [50, 9]}}, v2.CenterCrop([50, 9])),
         ("random_crop", v2.RandomCrop(16)),

@@ -1,0 +1,232 @@
+"""A head whose classes have names is put in the data's order; the oracle is the network that was saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision.models
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from raycls.errors import ModelError
+from raycls.models.heads import listed, rows_by_name
+from raycls.models.loading import Loaded, load_into
+from raycls.run.folder import RunFolder
+from raycls.run.weights import write_model
+
+_IMAGES = torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8).float().sin()
+_FILE = ("0", "1", "10", "11", "2")
+_DATA = ("0", "1", "2", "10", "11")
+
+
+def net(outputs: int = 5) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, outputs))
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(_IMAGES)
+
+
+def agree(model: nn.Module, source: nn.Module, order: Sequence[int]) -> None:
+    """The logits of `model` are those of `source` in another order, up to how a matrix product adds."""
+    torch.testing.assert_close(logits(model), logits(source)[:, list(order)], rtol=1e-6, atol=1e-6)
+
+
+_ORDER = [_FILE.index(name) for name in _DATA]
+
+
+def load(path: Path, model: nn.Module, classes: Sequence[str] = _DATA) -> Loaded:
+    return load_into(model, path, len(classes), classes)
+
+
+_NAMED: dict[str, dict[str, Any]] = {
+    "classes": {"classes": list(_FILE)},
+    "tuple": {"class_names": _FILE},
+    "integers": {"classes": [0, 1, 10, 11, 2]},
+    "class_to_idx": {"class_to_idx": {name: number for number, name in enumerate(_FILE)}},
+    "unsorted": {"class_to_idx": {"2": 4, "10": 2, "0": 0, "11": 3, "1": 1}},
+    "idx_to_class": {"idx_to_class": dict(enumerate(_FILE))},
+    "id2label": {"id2label": {str(number): name for number, name in enumerate(_FILE)}},
+    "misnamed": {"class_to_idx": dict(enumerate(_FILE))},
+    "lightning": {"hyper_parameters": {"lr": 0.1, "class_names": list(_FILE)}},
+    "args": {"args": {"class_to_idx": {name: number for number, name in enumerate(_FILE)}}},
+    "meta": {"meta": {"categories": list(_FILE)}, "classes": 5},
+    "beside others": {"labels": [3, 1, 2], "meta": {"classes": list(_FILE)}},
+}
+
+
+@pytest.mark.parametrize("named", _NAMED.values(), ids=_NAMED)
+def test_rows_follow_their_names(named: dict[str, Any], tmp_path: Path) -> None:
+    source, target = net(), net()
+    torch.save({"state_dict": source.state_dict(), **named}, tmp_path / "net.pth")
+    told = load(tmp_path / "net.pth", target)
+    agree(target, source, _ORDER)
+    assert "5 of 5 classes are found by name" in told.notes[1]
+
+
+def test_a_subset_and_new_classes(tmp_path: Path) -> None:
+    source, target = net(5), net(3)
+    before = logits(target)
+    torch.save(
+        {"model": source.state_dict(), "classes": ["cow", "cafe\u0301", "dog", "ant", "bee"]}, tmp_path / "n.pth"
+    )
+    with torch.no_grad():
+        target[0].load_state_dict(source[0].state_dict())  # so that what a fresh row gives can be compared
+        before = logits(target)
+    told = load(tmp_path / "n.pth", target, ("bee", "caf\u00e9", "yak"))
+    expected = torch.stack([logits(source)[:, 4], logits(source)[:, 1], before[:, 2]], dim=1)
+    torch.testing.assert_close(logits(target), expected, rtol=0, atol=0)
+    assert "starting anew: yak" in told.notes[1]
+    assert "left out: cow, dog, ant" in told.notes[1]
+
+
+def test_without_names_the_order_is_said(tmp_path: Path) -> None:
+    source, target = net(), net()
+    torch.save(source.state_dict(), tmp_path / "net.pth")
+    told = load(tmp_path / "net.pth", target)
+    agree(target, source, range(5))
+    assert told.notes[1] == "head taken as it is: its outputs are taken for the classes in this order: 0, 1, 2, 10, 11"
+
+
+def test_the_rule_where_no_name_is_common() -> None:
+    wnids, words = [f"n{number:08}" for number in range(1000)], [f"word {number}" for number in range(1000)]
+    published = rows_by_name(1000, words, 1000, wnids)
+    assert published.of == tuple(range(1000))  # ImageNet, whose folders are named by number
+    assert "n00000000, n00000001, n00000002, n00000003 ... n00000999 (1000)" in published.note
+    assert "word 0" in published.note
+    other = rows_by_name(1000, words, 2, ["cat", "dog"])
+    assert other.of is None
+    assert "starts anew" in other.note
+
+
+def test_a_name_that_stands_twice_means_nothing() -> None:
+    rows = rows_by_name(3, ["crane", "crane", "gull"], 2, ["crane", "gull"])  # the bird and the machine
+    assert rows.of == (None, 2)
+    assert "starting anew: crane" in rows.note
+
+
+def test_names_that_are_not_one_per_output_are_not_used(tmp_path: Path) -> None:
+    source, target = net(), net()
+    torch.save({"model": source.state_dict(), "classes": ["a", "b"]}, tmp_path / "net.pth")
+    told = load(tmp_path / "net.pth", target)
+    agree(target, source, range(5))
+    assert "names 2 classes" in told.notes[1]
+
+
+def test_a_model_of_raycls_and_one_that_was_renamed(tmp_path: Path) -> None:
+    source = net()
+    folder = RunFolder(str(tmp_path / "run"))
+    facts: dict[str, Any] = {"image_size": 8, "eval": None, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    write_model(folder, source.state_dict(), classes=_FILE, preprocessing=facts, config={})
+    path = tmp_path / "run" / "model" / "model.safetensors"
+    target = net()
+    told = load(path, target)
+    agree(target, source, _ORDER)
+    assert told.preprocessing == facts
+    # other weights under this name: the classes beside them are not theirs
+    safetensors.torch.save_file(net().state_dict(), path)
+    told = load(path, target)
+    assert "taken as it is" in told.notes[1]
+    assert told.preprocessing is None
+
+
+def test_classes_in_the_metadata_of_a_file(tmp_path: Path) -> None:
+    source, target = net(), net()
+    path = tmp_path / "net.safetensors"
+    safetensors.torch.save_file(source.state_dict(), path, metadata={"classes": json.dumps(_FILE), "format": "pt"})
+    load(path, target)
+    agree(target, source, _ORDER)
+
+
+def test_a_checkpoint_of_a_run_that_has_not_ended(tmp_path: Path) -> None:
+    source, target = net(), net()
+    path = tmp_path / "run" / "checkpoints" / "step-00000004" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    safetensors.torch.save_file(source.state_dict(), path)
+    (tmp_path / "run" / "env.json").write_text(json.dumps({"data": {"classes": list(_FILE)}}))
+    load(path, target)
+    agree(target, source, _ORDER)
+
+
+class Auxiliary(nn.Module):
+    def __init__(self, outputs: int = 5) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3)
+        self.aux1 = nn.Sequential(nn.Linear(4, outputs), nn.Linear(outputs, outputs))
+        self.fc = nn.Linear(4, outputs)
+        self.aux_head = nn.Linear(4, outputs)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.body(images).mean((2, 3)))
+
+
+def normed() -> nn.Sequential:
+    model = net()
+    weight_norm(model[3])
+    return model
+
+
+class Plain(nn.Module):
+    """A head that is no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3)
+        self.prototypes = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(images).mean((2, 3)) @ self.prototypes.T
+
+
+def test_auxiliary_heads_are_moved_too_and_what_is_inside_of_them_is_not(tmp_path: Path) -> None:
+    source, target = Auxiliary(), Auxiliary()
+    torch.save({"model": source.state_dict(), "classes": _FILE}, tmp_path / "net.pth")
+    load(tmp_path / "net.pth", target)
+    agree(target, source, _ORDER)
+    assert torch.equal(target.aux_head.weight, source.aux_head.weight[_ORDER])
+    features = torch.randn(2, 4)
+    torch.testing.assert_close(target.aux1(features), source.aux1(features)[:, _ORDER])
+
+
+def test_every_tensor_with_a_row_per_class_is_moved(tmp_path: Path) -> None:
+    source, target = normed(), normed()
+    torch.save({"model": source.state_dict(), "classes": _FILE}, tmp_path / "net.pth")
+    load(tmp_path / "net.pth", target)
+    agree(target, source, _ORDER)
+
+
+def test_a_head_that_is_no_layer_cannot_be_reordered(tmp_path: Path) -> None:
+    torch.save({"model": Plain().state_dict(), "classes": _FILE}, tmp_path / "net.pth")
+    with pytest.raises(ModelError, match="no known head"):
+        load(tmp_path / "net.pth", Plain())
+    told = load(tmp_path / "net.pth", Plain(), _FILE)
+    assert "by name" in told.notes[1]
+    torch.save(Plain().state_dict(), tmp_path / "net.pth")
+    assert "in this order: 0, 1, 2, 10, 11" in load(tmp_path / "net.pth", Plain()).notes[1]
+
+
+def test_published_weights_bring_their_categories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
+    source = torchvision.models.squeezenet1_1()
+    torch.save(source.state_dict(), tmp_path / "net.pth")
+    monkeypatch.setattr("raycls.models.loading.fetch", lambda url: tmp_path / "net.pth")
+    target = torchvision.models.squeezenet1_1(num_classes=2)
+    told = load_into(target, weights, 2, ("tabby", "goldfish"))
+    places = [weights.meta["categories"].index(name) for name in ("tabby", "goldfish")]
+    assert places == [281, 1]
+    for name in ("classifier.1.weight", "classifier.1.bias"):
+        assert torch.equal(target.get_parameter(name), source.get_parameter(name)[places])
+    assert told.notes[0] == "IMAGENET1K_V1"
+    assert told.preprocessing is weights
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "0"), (6, "0, 1, 2, 3, 4, 5"), (12, "0, 1, 2, 3 ... 11 (12)")])
+def test_lists(count: int, text: str) -> None:
+    assert listed([str(number) for number in range(count)]) == text
