@@ -71,11 +71,11 @@ class Activity:
             return f"{now.phase} for {_seconds_text(lasted)}" if lasted >= _SOON else now.phase
         words = [_count_text(now.done, now.total, now.unit)]
         moving = self._moved - self._began
-        rate = (now.done - self._first) / moving if moving >= 1.0 else 0.0
+        rate = (now.done - self._first) / moving if now.total and moving >= 1.0 else 0.0
         if rate:
             words.append(_rate_text(rate, now.unit))
-            left = ((now.total or 0) - now.done) / rate - self.quiet
-            words += [f"{clock_text(left)} left"] if now.total and left > 0 else []
+            left = ((now.total or now.done) - now.done) / rate - self.quiet
+            words += [f"{clock_text(left)} left"] if left > 0 else []
         since = self.quiet if rate else lasted
         words += [f"for {_seconds_text(since)}"] if since >= _SOON else []
         return f"{now.phase}: {', '.join(words)}"
@@ -85,7 +85,7 @@ class Activity:
         from rich.text import Text
 
         turning = _SPIN[int(self._clock() * _TURNS) % len(_SPIN)]
-        return Text(f"{turning} {self.text}" if self.now else "", overflow="ellipsis", no_wrap=True)
+        return Text(f"{turning} {self.text}" if self.now else "", overflow="fold")
 
 
 class Pace:

@@ -254,7 +254,7 @@ def wait_for_nodes(
                 if not told:
                     told = True
                     say(f"waiting up to {wait} for nodes with {what}; {described(there)}")
-                progress(f"waiting up to {wait} for nodes with {what}", len(there), unit="nodes there")
+                progress(f"waiting up to {wait} for nodes with {what}", len(there), unit="there")
                 if demand is not None:
                     demand.renew()
             if stopped():

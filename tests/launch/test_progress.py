@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from harness.terminals import Pseudoterminal
 from raycls.config.load import load_text
 from raycls.launch import trainer
 from raycls.launch.display import RichDisplay
+from raycls.launch.placement import wait_for_room
 
 _SLOW = """
 import time
@@ -106,3 +110,42 @@ def test_a_step_of_many_seconds_and_a_wait_for_data_move_on_the_screen() -> None
     assert longest < 2 and {"1", "2"} <= set(waits)
     longest, steps = terminal.longest_stand(_found(r"(step 1( for \d+ s)?)"))
     assert steps[:2] == ["step 1", "step 1 for 2 s"]
+
+
+def test_a_wait_for_nodes_moves_on_the_screen() -> None:
+    run = load_text("", "run.yaml", ["data.source.name=digits", "scale.workers=1", "data.executor=inline"]).run
+    there = iter([(), (), ({"CPU": 0.0},), ({"CPU": 0.0}, {"CPU": 1.0})])
+    told: list[str] = []
+    with Pseudoterminal() as terminal, RichDisplay(terminal.stream) as display:
+        wait_for_room(
+            run, "cpu", lambda: next(there), patient=True, grows=False, stopped=lambda: False, say=told.append
+        )
+        display.close()
+    longest, waits = terminal.longest_stand(_found(r"waiting up to 15m for nodes with 1 x \(1 CPUs\): (.*)"))
+    assert longest < 2
+    # a look every second, from 0 to 3
+    assert waits[0] == "0 there"
+    assert {"1 there, for 2 s"} <= set(waits) <= {"0 there", "0 there, for 2 s", "1 there, for 2 s", "1 there, for 3 s"}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_on_ray_moves_from_its_first_second_to_its_last(tmp_path: Path) -> None:
+    """The command on a terminal: what another process does comes through Ray."""
+    (tmp_path / "run.yaml").write_text(_CONFIG)
+    words = [sys.executable, "-m", "raycls", "train", "run.yaml", "scale.workers=2"]
+    variables = {**os.environ, "RAY_ADDRESS": ""}
+    variables.pop("RAYCLS_WORKDIR", None)
+    with Pseudoterminal() as terminal:
+        stream = terminal.stream
+        done = subprocess.run(words, env=variables, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False)
+    assert done.returncode == 0, terminal.page.text
+    assert "workers    2 on Ray" in terminal.page.text
+    longest, steps = terminal.longest_stand(_found(r"(\d+)/8 steps .*\n(?!.*train loss)"))
+    assert longest < 2 + 10  # of which the first batch of Ray Data takes most
+    assert steps == sorted(steps) and set("234567") <= set(steps)
+    assert terminal.longest_stand(_found(r"evaluating: (\d+)/20 images"))[1][:2] == ["0", "8"]
+    for phase in ("starting Ray", "starting 2 workers", "waiting for data", "leaving Ray"):
+        longest, lines = terminal.longest_stand(_found(rf"([|/\\-] {phase}.*)"))
+        assert lines and longest < 4, phase  # Ray holds the interpreter for a while when it starts
+    assert terminal.page.cursor
