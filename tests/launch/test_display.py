@@ -477,6 +477,7 @@ class Report:
     epochs: int = 2
     attempts: tuple[str, ...] = ("attempt 1: steps 1 to 32",)
     problems: tuple[str, ...] = ()
+    left_out: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
 
 
 def test_ledger_lines_begin_with_the_verdict() -> None:
