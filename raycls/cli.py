@@ -18,6 +18,7 @@ import typer
 from raycls import __version__
 from raycls.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
 from raycls.launch import cluster_commands, job_commands
+from raycls.launch.run_argument import run_folder
 
 if TYPE_CHECKING:
     from raycls.config.load import Loaded
@@ -49,6 +50,8 @@ def main() -> None:
     try:
         typer.main.get_command(app)(prog_name="raycls")
     except RayclsError as error:
+        if error.fix and "--new" in sys.argv:  # which would start anew once more
+            error.fix = error.fix.replace("the same command", "the same command without --new")
         _say(f"raycls: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
@@ -136,7 +139,7 @@ def evaluate(
 
     Every image counts once, on any number of workers.
     """
-    folder = _run_folder(run)
+    folder = run_folder(run)
     _prepare()
     from raycls.config.schema import TrackConfig
     from raycls.launch.wording import summary_lines
@@ -163,7 +166,7 @@ def ledger(run: RunFolderArgument) -> None:
 
     Those behind the best weights, which model/ may hold, are the first ones of these.
     """
-    folder = _run_folder(run)
+    folder = run_folder(run)
     from raycls.launch.wording import ledger_lines
     from raycls.launch.working import Working
 
@@ -230,6 +233,7 @@ def init(
         raise typer.Exit(EXIT_DATA if checked.bad else EXIT_DONE)
     if Path(out).exists() and not force:
         raise ConfigError(f"{out} is there already", fix="choose another --out FILE, or --force to replace it")
+    from raycls.config.write import word
     from raycls.launch.working import Working
 
     with Working(f"looking at {directory}"):
@@ -239,7 +243,7 @@ def init(
     text = starter.compose(survey, out=out)
     typer.echo("\n".join(starter.describe(survey)))
     starter.write(text, Path(out))
-    typer.echo(f"wrote {out}\nnext: raycls train {out}")
+    typer.echo(f"wrote {out}\nnext: raycls train {word(out)}")
 
 
 @app.command()
@@ -314,28 +318,6 @@ def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
 def _screen() -> IO[str]:
     """A live display belongs on the terminal (stderr); plain lines are what the command prints (stdout)."""
     return sys.stderr if sys.stdout.isatty() and sys.stderr.isatty() else sys.stdout
-
-
-def _run_folder(run: str) -> str:
-    """The folder or URI that RUN names; ConfigError with the runs that are there."""
-    if "://" in run:
-        return run
-    storage = Path("runs")
-    bare = Path(run).name == run  # a name means the run of that name, whatever else is called so
-    for folder in (storage / run, Path(run)) if bare else (Path(run), storage / run):
-        if (folder / "config.yaml").is_file():
-            return str(folder)
-    known = sorted(path.parent.name for path in storage.glob("*/config.yaml"))
-    from raycls.config.suggest import suggest
-
-    near = suggest(run, known)
-    raise ConfigError(
-        f"there is no run {run}",
-        where=str(Path.cwd()),
-        found=f"{run} is a folder without config.yaml, so it is no run" if Path(run).is_dir() else None,
-        valid=", ".join(known[:20]) or "no run in the folder runs yet",
-        fix=f"did you mean {near}?" if near else "give the path of the run folder",
-    )
 
 
 def _command() -> list[str]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 import raycls.launch
 from raycls import __version__, cli
-from raycls.errors import DataError, ModelError, RayclsError
+from raycls.errors import DataError, LaunchError, ModelError, RayclsError
 from raycls.launch.trainer import Outcome
 from raycls.run.folder import RunFolder
 from raycls.run.ledger import Ledger
@@ -446,3 +446,12 @@ def test_what_a_later_layer_left_out_is_told_before_the_run(
     assert result.code == 0
     assert "model.args {width: 8} of tiny_cnn left out: model.name is resnet18 now" in result.out
     assert trainer.calls[0][0].model.args == {}
+
+
+def test_the_same_command_without_new_is_the_remedy_of_one_that_started_anew(
+    raycls_command: Callable[..., Result], trainer: Trainer, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text("")
+    trainer.error = LaunchError("lost", fix="the same command goes on from the newest checkpoint")
+    assert "fix:   the same command goes on" in raycls_command("train", "c.yaml").err
+    assert "fix:   the same command without --new goes on" in raycls_command("train", "c.yaml", "--new").err

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from raycls.config import words
-from raycls.config.mistakes import Mistake, Path, Place, dotted
+from raycls.config.document import parse_value
+from raycls.config.mistakes import COMMAND_LINE, Mistake, Path, Place, dotted
 from raycls.config.schema import Run
 from raycls.config.section import Section
 from raycls.config.suggest import suggest
-from raycls.config.write import flow
+from raycls.config.write import flow, override, written
 
 __all__ = ["known", "validate"]
 
@@ -165,32 +166,58 @@ def _value_mistake(
     else:
         what = "this text is not allowed" if kinds & _TEXT else "the wrong kind of value"
     place = places.get(path, places.get(keys, home))
-    return Mistake(place, dotted(path), what, words.shown(value), valid, _remedy(value, kinds, choices, valid))
+    fix = _remedy(value, kinds, choices, valid) if value is not None else _for_null(place, keys)
+    if isinstance(fix, tuple):
+        fix = " or ".join(_written(place, path, each, values) for each in fix)
+    return Mistake(place, dotted(path), what, words.shown(value), valid, fix)
 
 
-def _remedy(value: Any, kinds: set[str], choices: Sequence[str], valid: str) -> str | None:
-    """What to write instead, where that can be told from what was written."""
-    if value is None:
-        return "leave the key out to have the default"
+def _for_null(place: Place, keys: tuple[str, ...]) -> str:
+    name = dotted(keys) if place.file == COMMAND_LINE else "the key"
+    return f"leave {name} out to have the default"
+
+
+def _written(place: Place, path: Path, value: Any, values: Mapping[str, Any]) -> str:
+    """How to write `value` at `path`: as YAML in a file, on the command line as it is typed there."""
+    if place.file != COMMAND_LINE:
+        return f"write {written(value)}"
+    keys = _keys(path)
+    if path != keys:  # an item: the list is typed whole
+        whole = copy.deepcopy(_at(values, keys))
+        _at(whole, path[len(keys) : -1])[path[-1]] = value
+        value = whole
+    return f"write {override(dotted(keys), value)}"
+
+
+def _remedy(value: Any, kinds: set[str], choices: Sequence[str], valid: str) -> str | tuple[Any, ...] | None:
+    """The values that may be meant, or words, where that can be told from what was written."""
     if isinstance(value, bool) and "off" in choices:
-        return "write off" if value is False else None
+        return ("off",) if value is False else None
     if isinstance(value, str):
         if "bool_type" in kinds and value.lower() in ("yes", "no", "on", "off", "true", "false"):
-            return f"write {'true' if value.lower() in ('yes', 'on', 'true') else 'false'} without quotes"
+            return (value.lower() in ("yes", "on", "true"),)
         near = "off" if "off" in choices and value.lower() in _NO else suggest(value, choices)
         if near is not None:
             return f"did you mean {near}?"
         if "number" in valid and re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", value):
-            return "write the number without quotes"
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and "a duration" in valid:
-        return f"write the unit: {value:g}ep, {value:g}st"
-    if isinstance(value, (int, float)) and "string_type" in kinds:
-        return f'write "{value}", quotes included'
-    if isinstance(value, float) and value.is_integer() and "a whole number" in valid and "int_type" in kinds:
-        return f"write {value:.0f}"
+            return (_number(value),)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if "a duration" in valid:
+            return f"{value:g}ep", f"{value:g}st"
+        if "string_type" in kinds:
+            return (str(value),)
+        if isinstance(value, float) and value.is_integer() and "a whole number" in valid and "int_type" in kinds:
+            return (int(value),)
     if valid.startswith("a list, each") and not isinstance(value, (list, tuple, dict)):
-        return f"write [{flow(value)}]"
+        return ([value],)
     return None
+
+
+def _number(text: str) -> Any:
+    try:
+        return parse_value(text)
+    except ValueError:
+        return text
 
 
 def _named(path: Path, message: str) -> list[Path]:

@@ -28,7 +28,7 @@ from raycls.config.space_text import spread
 from raycls.config.suggest import suggest
 from raycls.config.texts import as_written
 from raycls.config.words import child
-from raycls.config.write import leaves, render, schema_json, to_dict, to_yaml
+from raycls.config.write import leaves, render, schema_json, to_dict, to_yaml, word
 
 __all__ = [
     "HARMLESS",
@@ -153,7 +153,7 @@ def _text(path: FilePath, shown: str, place: Place, key: str = "") -> tuple[str,
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         near = suggest(path.name, sorted(other.name for other in path.parent.glob("*.y*ml")))
-        fix = None if near is None else f"did you mean {path.parent / near}?"
+        fix = None if near is None else f"did you mean {word(str(path.parent / near))}?"
         return "", Mistake(place, key, f"there is no file {shown}", fix=fix)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

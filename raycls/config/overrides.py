@@ -13,6 +13,7 @@ from raycls.config.mistakes import COMMAND_LINE, Mistake, Path, Place, dotted
 from raycls.config.schema import Run
 from raycls.config.section import Section
 from raycls.config.texts import as_written, is_text
+from raycls.config.write import override
 
 __all__ = ["read_override", "read_overrides"]
 
@@ -40,9 +41,8 @@ def read_override(text: str) -> Document:
     try:
         parsed, texts = (parse_text(value), {}) if is_text(name) else read_value(value)
     except ValueError as error:
-        return _refused(
-            Mistake(_PLACE, name, str(error), hidden(value), fix=f"""quotes inside quotes: '{name}="..."'""")
-        )
+        fix = f"for a text, write {override(name, value)}" if _is_argument(path) else None
+        return _refused(Mistake(_PLACE, name, str(error), hidden(value), fix=None if fix is None else hidden(fix)))
     nested: Any = parsed
     for key in reversed(path):
         nested = {key: nested}
@@ -70,9 +70,21 @@ def _misplaced(path: tuple[str, ...]) -> Mistake | None:
             option = dotted(path[: depth + 1])
             valid = words.allowed(path[: depth + 1])[0]
             what = f"{option} is one value and has no {rest[0]!r}"
-            return Mistake(_PLACE, dotted(path), what, valid=valid, fix=f"set it whole: {option}=...")
+            return Mistake(_PLACE, dotted(path), what, valid=valid, fix=f"set the whole of {option}")
         return None
     return None
+
+
+def _is_argument(path: tuple[str, ...]) -> bool:
+    """Whether the path is a key of a free mapping, such as `model.args`, which may be any text."""
+    model: type[Section] | None = Run
+    for key in path[:-1]:
+        if model is None or key not in model.model_fields:
+            return False
+        if words.is_free(model, key):
+            return True
+        model = words.child(model, key)
+    return False
 
 
 def _mark(value: Any, path: Path, document: Document) -> None:

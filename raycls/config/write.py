@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import yaml
 
-from raycls.config.document import RESOLVERS, parse_text
+from raycls.config.document import RESOLVERS, parse_text, parse_value
 from raycls.config.mistakes import Path, dotted
 from raycls.config.schema import Run
 from raycls.config.texts import is_text
 
-__all__ = ["flow", "leaves", "override", "render", "schema_json", "to_dict", "to_yaml"]
+__all__ = ["flow", "leaves", "override", "render", "schema_json", "to_dict", "to_yaml", "word", "written"]
 
 
 def to_dict(run: Run) -> dict[str, Any]:
@@ -72,18 +72,28 @@ def flow(value: Any) -> str:
 
 def override(path: str, value: Any) -> str:
     """`path=value` as a user types it after a command, the value quoted for a POSIX shell where that is needed."""
-    text = flow(value)
-    if isinstance(value, str) and is_text(path) and _is_as_typed(value):
+    text = written(value)
+    if isinstance(value, str) and is_text(path) and _is(parse_text, value):
         text = value
-    elif "'" in text:  # JSON is YAML too, and its quotes need no escapes inside those of the shell
+    elif "'" in text and text != value:  # JSON is YAML too, and its quotes need no escapes inside those of the shell
         text = json.dumps(value, ensure_ascii=False)
     return f"{shlex.quote(path)}={shlex.quote(text)}"
 
 
-def _is_as_typed(text: str) -> bool:
-    """Whether an option that is text has this value where it is typed without quotes of YAML."""
+def word(path: str) -> str:
+    """A path, or another text, as a word of a command: quoted for a POSIX shell where needed, and never an option."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+
+
+def written(value: Any) -> str:
+    """A value in one line of YAML as a user writes it: text without quotes where raycls needs none."""
+    return value if isinstance(value, str) and _is(parse_value, value) else flow(value)
+
+
+def _is(read: Callable[[str], Any], text: str) -> bool:
+    """Whether what is read from a text is that text."""
     try:
-        return parse_text(text) == text
+        return read(text) == text
     except ValueError:
         return False
 

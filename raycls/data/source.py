@@ -172,7 +172,7 @@ def _source(config: SourceConfig) -> Callable[..., Any]:
             where="data.source.path",
             found="none",
             valid="a file or folder, relative to the working directory",
-            fix="raycls train CONFIG data.source.path=...",
+            fix="set data.source.path to the file or folder that holds the data",
         )
     return source
 

@@ -18,6 +18,7 @@ from raycls.config.document import Document, parse
 from raycls.config.mistakes import ConfigMistakesError, Mistake, Place, dotted
 from raycls.config.mistakes import Path as Keys
 from raycls.config.suggest import suggest
+from raycls.config.write import word
 from raycls.errors import ConfigError
 from raycls.launch.cluster import prepare_environment
 
@@ -102,7 +103,7 @@ def read(path: str | Path) -> ClusterFile:
     document = parse(text, str(path))
     if "apiVersion" in document.values:
         raise ConfigError(
-            "this is a file of Kubernetes, not of `ray up`", where=str(path), fix=f"kubectl apply -f {path}"
+            "this is a file of Kubernetes, not of `ray up`", where=str(path), fix=f"kubectl apply -f {word(str(path))}"
         )
     _refuse(path, document, [])
     _refuse(path, document, [*_read_otherwise(text, document.values), *_against_schema(document.values)])

@@ -19,6 +19,7 @@ from typing import Any
 
 from raycls.config.mistakes import ConfigMistakesError
 from raycls.config.mistakes import Path as Keys
+from raycls.config.write import word
 from raycls.errors import ConfigError, LaunchError
 from raycls.launch.cluster_check import GROWTH, TOKEN, check, dashboard_host, tells_growth
 from raycls.launch.cluster_file import MARKET, ClusterFile, Finding, NodeType, located, read
@@ -59,7 +60,9 @@ def up(file: ClusterFile) -> int:
     if not file.here:
         return subprocess.run([*_ray("up"), "--yes", str(file.path)], env=_environment(file), check=False).returncode
     if _own_processes(file):
-        raise LaunchError("this cluster runs already", where=str(file.path), fix=f"raycls cluster down {file.path}")
+        raise LaunchError(
+            "this cluster runs already", where=str(file.path), fix=f"raycls cluster down {word(str(file.path))}"
+        )
     bootstrap = _bootstrap(file)
     bootstrap.parent.mkdir(mode=0o700, exist_ok=True)
     bootstrap.write_text(json.dumps(file.resolved, indent=1), encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from raycls.config.write import word
 from raycls.errors import LaunchError
 from raycls.launch import job as jobs
 from raycls.launch.dashboard import Dashboard, address_of, connect
@@ -81,5 +82,6 @@ def _without_rows(dashboard: Dashboard, job: str, why: str, said: list[str]) -> 
         "the doctor did not come to an end on the cluster",
         where=dashboard.address,
         found=f"{why}; {' / '.join(last) or 'no output'}",
-        fix=f"raycls must be installed where Ray was started on the cluster; `raycls logs {job}` prints all it said",
+        fix="raycls must be installed where Ray was started on the cluster; "
+        f"`raycls logs {word(job)}` prints all it said",
     )

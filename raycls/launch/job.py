@@ -14,6 +14,7 @@ from pathlib import Path
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 
 from raycls.config.address import has_secret
+from raycls.config.write import word
 from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, LaunchError
 from raycls.launch import package, submitted
 from raycls.launch.dashboard import Dashboard
@@ -163,8 +164,8 @@ def stop(dashboard: Dashboard, job: str) -> JobDetails:
                 f"job {job} does not stop",
                 where=dashboard.address,
                 found=f"{found.status.value} {patience} s after it was asked; Ray should have killed it by then",
-                fix=f"raycls logs {job} may say what it waits for; raycls stop {job} asks again; where the node of its "
-                "driver does not answer, end that node: the same submission goes on with the run",
+                fix=f"raycls logs {word(job)} may say what it waits for; raycls stop {word(job)} asks again; where the "
+                "node of its driver does not answer, end that node: the same submission goes on with the run",
             )
         time.sleep(0.5)
     return found

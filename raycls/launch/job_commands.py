@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raycls.config.write import word
 from raycls.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def _follow(dashboard: Dashboard, job: str) -> int:
 
 
 def _later(what: str, command: str, dashboard: Dashboard, job: str) -> str:
-    return f"  {what + ':':<11}raycls {command} {job} --address {dashboard.address}"
+    return f"  {what + ':':<11}raycls {command} {word(job)} --address {word(dashboard.address)}"
 
 
 def _checked_words(context: typer.Context, words: list[str]) -> str:

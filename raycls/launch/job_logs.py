@@ -12,6 +12,7 @@ import requests
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError
 
+from raycls.config.write import word
 from raycls.errors import LaunchError
 from raycls.launch.dashboard import Dashboard
 
@@ -127,8 +128,8 @@ class Follower:
             f"the cluster does not answer any more, for {_PATIENCE / 60:g} minutes now",
             where=self.dashboard.address,
             found=_line(error),
-            fix=f"if it is only the network, `raycls logs {self.job}` goes on later; a job whose head node was lost "
-            "has ended, and the same submission to a new cluster resumes the run",
+            fix=f"if it is only the network, `raycls logs {word(self.job)}` goes on later; a job whose head node was "
+            "lost has ended, and the same submission to a new cluster resumes the run",
         )
 
 

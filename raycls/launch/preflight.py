@@ -151,7 +151,7 @@ def evaluated_split(run: Run, dataset: Dataset) -> Split | None:
             f"the data has no {run.evaluate.split} split to evaluate on",
             where="evaluate.split",
             found=", ".join(f"{name} ({len(split)})" for name, split in dataset.splits.items()),
-            fix="set evaluate.split to one of these, give data.split a part for it, or set evaluate.every: off",
+            fix="set evaluate.split to one of these, give data.split a part for it, or set evaluate.every=off",
         )
     return split
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import shutil
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from raycls.config import load as config
 from raycls.config.space_check import apply
+from raycls.config.write import word
 from raycls.data.recorded import pack
 from raycls.errors import EXIT_DONE, EXIT_STOPPED, LaunchError, RayclsError
 from raycls.launch.cluster import Cluster, running_cluster
@@ -378,7 +378,7 @@ def _ending(plan: Search, interrupted: str, winner: str | None) -> list[str]:
     local = plan.folder.store.is_local
     return [
         *lines,
-        f"next       raycls train {shlex.quote(best)}" if local else f"next       copy {best} here and train it",
+        f"next       raycls train {word(best)}" if local else f"next       copy {best} here and train it",
     ]
 
 

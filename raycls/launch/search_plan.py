@@ -14,7 +14,7 @@ from raycls.config.schema import Run
 from raycls.config.search import objective
 from raycls.config.space import Space
 from raycls.config.space_check import apply, space_of
-from raycls.config.write import flow
+from raycls.config.write import flow, override
 from raycls.data import augment
 from raycls.data.source import Dataset, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
@@ -134,7 +134,8 @@ def open_search(
             "there is nothing to search",
             where="search.space",
             found="empty",
-            fix="name paths and their values, for example search.space: {optim.lr: loguniform(1e-4, 1)}",
+            fix="name paths and their values, for example "
+            + override("search.space", {"optim.lr": "loguniform(1e-4, 1)"}),
         )
     space = space_of(run)
     folder = RunFolder.at(run.run.storage, run.run.name)
@@ -247,14 +248,14 @@ def _check_splits(run: Run, dataset: Dataset) -> None:
             "the test split is not untouched: it is evaluated during training",
             where="search.confirm.seeds, evaluate.split",
             found="evaluate.split: test",
-            fix="evaluate on val during training, or set search.confirm.seeds: off",
+            fix="evaluate on val during training, or set search.confirm.seeds=off",
         )
     if not len(dataset.splits.get("test", ())):
         raise DataError(
             "the data has no test split to confirm the winner on",
             where="search.confirm.seeds",
             found=", ".join(f"{name} ({len(split)})" for name, split in dataset.splits.items()),
-            fix="give data.split a part for test, or set search.confirm.seeds: off",
+            fix="give data.split a part for test, or set search.confirm.seeds=off",
         )
 
 

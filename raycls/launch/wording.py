@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from raycls.config.write import word
+
 __all__ = [
     "STOPPING",
     "Audit",
@@ -125,8 +127,9 @@ def ending_lines(outcome: Ending, info: Record) -> list[str]:
     if outcome.final:
         lines.append(f"last       {evaluation_text(outcome.final).removeprefix('| ')}")
     lines.append(f"run folder {outcome.folder}")
-    folder = shlex.quote(outcome.folder)
-    command = shlex.join(info["command"]) if info.get("command") else f"raycls train {folder}/config.yaml"
+    folder = word(outcome.folder)
+    typed = [part for part in info.get("command") or () if part != "--new"]  # which would start anew once more
+    command = shlex.join(typed) if typed else f"raycls train {folder}/config.yaml"
     if outcome.state == "stopped":
         lines.append(f"next       {command}    # goes on from step {outcome.step}")
     elif outcome.state == "budget":

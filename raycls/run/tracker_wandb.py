@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from typing import Any
 
@@ -54,7 +55,7 @@ class Wandb:
         self._there = {name: value for name, value in summary.items() if name.endswith("/step")}
         self._run.define_metric("*", step_metric="step")
         self.send(past)
-        remedy = f"wandb sync {self._run.settings.sync_dir} sends all of them"
+        remedy = f"wandb sync {shlex.quote(str(self._run.settings.sync_dir))} sends all of them"
         return {"url": self._run.url or str(self._run.settings.sync_dir), "remedy": remedy}
 
     def send(self, records: list[dict[str, Any]]) -> None:

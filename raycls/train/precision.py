@@ -53,7 +53,7 @@ def resolve_precision(choice: str, device: torch.device) -> str:
             "this GPU has no bf16",
             where="train.amp",
             found=torch.cuda.get_device_name(device),
-            fix="set train.amp to fp16 or off",
+            fix="set train.amp=fp16 or train.amp=off",
         )
     return choice
 

@@ -103,16 +103,16 @@ optim.momentum:
 def test_every_wrong_value_of_a_choice_is_told_at_its_own_line() -> None:
     found = [(mistake.where, mistake.path, mistake.what, mistake.fix) for mistake in mistakes(CHOICES)]
     assert found == [
-        ("one.yaml:5", "search.space.optim.lr[1]", "the wrong kind of value", "write the number without quotes"),
+        ("one.yaml:5", "search.space.optim.lr[1]", "the wrong kind of value", "write 0.2"),
         ("one.yaml:6", "search.space.optim.lr[2]", "out of range", None),
         ("one.yaml:7", "search.space.optim.name[1]", "this value is not one of the choices", "did you mean adam?"),
         ("one.yaml:8", "search.space.data.batch_size[1]", "the wrong kind of value", None),
-        ("one.yaml:9", "search.space.schedule.warmup[1]", "the wrong kind of value", "write the unit: 3ep, 3st"),
+        ("one.yaml:9", "search.space.schedule.warmup[1]", "the wrong kind of value", "write 3ep or write 3st"),
         (
             "one.yaml:10",
             "search.space.augment.train[0][1]",
             "the wrong kind of value",
-            'write "5", quotes included',
+            "write '5'",
         ),
         ("one.yaml:15", "search.space.optim.momentum[1]", "out of range", None),
     ]

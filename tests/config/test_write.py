@@ -9,7 +9,7 @@ import yaml
 
 from raycls.config.load import from_dict, load_text
 from raycls.config.schema import Run
-from raycls.config.write import flow, leaves, override, render, schema_json, to_dict, to_yaml
+from raycls.config.write import flow, leaves, override, render, schema_json, to_dict, to_yaml, word
 
 HARD = [
     "no",
@@ -59,6 +59,11 @@ def test_an_override_is_quoted_no_more_than_it_must_be() -> None:
     assert override("model.args.x", "001") == """model.args.x='"001"'"""
     assert override("data.source.path", "my photos") == "data.source.path='my photos'"
     assert override("optim.lr", 0.1) == "optim.lr=0.1"
+
+
+@pytest.mark.parametrize(("path", "typed"), [("runs/a", "runs/a"), ("my runs/a", "'my runs/a'"), ("-x/a", "./-x/a")])
+def test_a_path_is_one_word_of_a_command_and_never_an_option(path: str, typed: str) -> None:
+    assert word(path) == typed
 
 
 def test_a_config_with_everything_survives_both_ways() -> None:

@@ -262,7 +262,7 @@ def test_an_event_is_a_line() -> None:
 def test_the_end_names_the_next_command(outcome: Outcome, expected: list[str]) -> None:
     stream = io.StringIO()
     display = PlainDisplay(stream)
-    display.start({"command": ["raycls", "train", "pets.yaml", "a b=1"]})
+    display.start({"command": ["raycls", "train", "pets.yaml", "--new", "a b=1"]})  # which is not repeated
     display.finish(outcome)
     assert stream.getvalue().splitlines() == expected
 
