@@ -170,14 +170,11 @@ def _refuse_other(data: bytes, name: str, formats: Sequence[str]) -> DataError:
 def _not_supported(name: str, kind: str, formats: Sequence[str], *, convertible: bool = False) -> DataError:
     """The error about an image that is whole, and not of a kind that is decoded."""
     error = _refuse(name, f"this is {kind}", "an image of a kind that is not supported", formats)
-    error.fix = (
-        "convert it to an 8-bit RGB or grey PNG, which may keep the name of the file, or leave it out of the data"
-    )
+    error.fix = "convert it to an 8-bit RGB or grey PNG, which may keep the name of the file"
     if convertible and os.path.isfile(name):
         script = "import sys; from PIL import Image; Image.open(sys.argv[1]).save(sys.argv[1], 'PNG')"
         error.fix = (
-            f'convert it to PNG in its place, python -c "{script}" {shlex.quote(os.path.abspath(name))} does that, '
-            "or leave it out of the data"
+            f'convert it to PNG in its place, python -c "{script}" {shlex.quote(os.path.abspath(name))} does that'
         )
     return error
 
@@ -209,7 +206,7 @@ def _refuse(name: str, found: str, what: str, formats: Sequence[str]) -> DataErr
         where=name,
         found=found,
         valid=f"whole images in one of: {', '.join(formats)}",
-        fix="replace the file, or leave it out of the data (raycls init DIR --check finds all such files)",
+        fix="replace the file",
     )
 
 

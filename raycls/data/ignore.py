@@ -21,9 +21,14 @@ _LONGEST = 400
 """Characters of an override that can still be read."""
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+_ANY_HALF = "[!\x01-\ud7ff\ue000-\U0010ffff]"
+"""A byte of a file name that is not UTF-8, which no config can hold: a character that is in no valid name."""
+
+
 def pattern_of(key: str) -> str:
     """The pattern of `data.source.args.ignore` that matches the sample `key` and nothing else."""
-    pattern = glob.escape(key)
+    pattern = _HALF.sub(_ANY_HALF, glob.escape(key))
     return pattern if "/" in key else f"/{pattern}"  # a bare name would match files of that name in every folder
 
 

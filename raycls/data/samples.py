@@ -135,7 +135,7 @@ class Files:
                 "An image file cannot be read.",
                 where=path,
                 found=error.strerror or str(error),
-                fix="restore the file, or remove it from the data and start a new run",
+                fix="restore the file",
             ) from error
 
     def locate(self, index: int) -> str:

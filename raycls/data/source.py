@@ -14,7 +14,9 @@ from PIL import Image
 
 from raycls.config.builtin import SOURCES
 from raycls.config.schema import DataConfig, SourceConfig
+from raycls.config.write import override
 from raycls.data.decode import decode
+from raycls.data.ignore import pattern_of, patterns_of
 from raycls.data.names import arrange, same_form
 from raycls.data.samples import Files, Keys, Reader, Samples
 from raycls.data.split import divide
@@ -50,6 +52,8 @@ class Split:
     reader: Reader
     formats: tuple[str, ...]
     max_pixels: int
+    ignore: tuple[str, ...] | None = None
+    """The patterns of `data.source.args.ignore`; None where the source has no such argument."""
     ids: np.ndarray | None = None
     """Ids of the samples, ascending `[N] int64`, where some that the run was started with are left out; None: their
     positions."""
@@ -63,9 +67,13 @@ class Split:
 
     def image(self, index: int) -> Image.Image:
         """The sample decoded to 8-bit RGB. DataError names the file, the reason and the remedy."""
-        data = self.reader.read(index)
-        if isinstance(data, bytes):
-            return decode(data, self.locate(index), formats=self.formats, max_pixels=self.max_pixels)
+        try:
+            data = self.reader.read(index)
+            if isinstance(data, bytes):
+                return decode(data, self.locate(index), formats=self.formats, max_pixels=self.max_pixels)
+        except DataError as error:
+            error.fix = f"{error.fix}; {self._without(index)}" if error.fix else self._without(index)
+            raise
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or not _is_image(data.shape):
             raise DataError(
                 "A source returned no image.",
@@ -75,6 +83,14 @@ class Split:
             )
         image = Image.fromarray(np.ascontiguousarray(data))
         return image if image.mode == "RGB" else image.convert("RGB")
+
+    def _without(self, index: int) -> str:
+        """How to go on without a sample, as it is typed."""
+        if self.ignore is None:
+            return "or remove it from the data: the same command resumes the run without it"
+        added = override("data.source.args.ignore", [*self.ignore, pattern_of(self.key(index))])
+        finds = "raycls init DIR --check finds all such files"
+        return f"or leave it out, the same command with {added} resumes the run without it; {finds}"
 
     def locate(self, index: int) -> str:
         """Where the sample is, in the words of an error message: the path of a file, or the key."""
@@ -110,6 +126,8 @@ class Pool:
     """The data's own splits, as positions."""
     notes: tuple[str, ...] = ()
     """What a user should know about how the data was read, a line each."""
+    ignore: tuple[str, ...] | None = None
+    """As in `Split`."""
 
     def split(self, name: str, rows: np.ndarray, config: DataConfig) -> Split:
         """The samples at `rows`, `[n] int64`, in that order, decoded as `config` says."""
@@ -117,7 +135,8 @@ class Pool:
         names = self.keys.take(rows)
         if isinstance(self.reader, Files) and self.reader.names is self.keys:
             reader = Files(self.reader.root, names)  # the keys are the file names: one copy is enough on the wire
-        return Split(name, self.classes, self.labels[rows], names, reader, tuple(config.formats), config.max_pixels)
+        labels, formats = self.labels[rows], tuple(config.formats)
+        return Split(name, self.classes, labels, names, reader, formats, config.max_pixels, self.ignore)
 
 
 def check_source(config: DataConfig) -> None:
@@ -147,7 +166,9 @@ def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
     keys = samples.keys if isinstance(samples.keys, Keys) else Keys(samples.keys)
     if len(keys) != len(labels):
         raise DataError("The source has not one key for each label.", found=f"{len(keys)} keys, {len(labels)} labels")
-    return Pool(classes, labels, keys, samples.reader, samples.splits, (*samples.notes, *notes))
+    return Pool(
+        classes, labels, keys, samples.reader, samples.splits, (*samples.notes, *notes), _ignore(source, config.source)
+    )
 
 
 def cut(pool: Pool, config: DataConfig) -> Dataset:
@@ -175,6 +196,12 @@ def _source(config: SourceConfig) -> Callable[..., Any]:
             fix="set data.source.path to the file or folder that holds the data",
         )
     return source
+
+
+def _ignore(source: Callable[..., Any], config: SourceConfig) -> tuple[str, ...] | None:
+    if "ignore" not in inspect.signature(source).parameters:
+        return None
+    return patterns_of(config.args.get("ignore", ()))
 
 
 def _needs_path(source: Callable[..., Any]) -> bool:

@@ -161,3 +161,30 @@ def test_a_batch_may_be_changed_by_its_reader() -> None:
     before = order.batch(0).tolist()
     order.batch(0)[:] = -1
     assert order.batch(0).tolist() == before
+
+
+@pytest.mark.parametrize("left_out", [(), (3,), (0, 9, 22), tuple(range(0, 23, 2))])
+@pytest.mark.parametrize("micro_batches", [1, 3, 8])
+def test_samples_that_are_left_out_leave_a_gap(left_out: tuple[int, ...], micro_batches: int) -> None:
+    whole, order = Order(7, 23, 6, micro_batches), Order(7, 23, 6, micro_batches, left_out)
+    for step in range(3 * whole.steps_per_epoch):
+        expected = [index for index in whole.batch(step).tolist() if index not in left_out]
+        assert order.batch(step).tolist() == expected
+        assert (order.rows(step), order.epoch(step)) == (len(expected), whole.epoch(step))
+        parts = [order.micro(step, micro) for micro in range(micro_batches)]
+        assert np.concatenate(parts).tolist() == expected
+        for world in range(1, micro_batches + 1):
+            slices = [order.slice_ids(step, rank, world) for rank in range(world)]
+            assert np.concatenate(slices).tolist() == expected
+    kept = [index for index in range(23) if index not in left_out]
+    assert order.places(np.array(kept)).tolist() == list(range(len(kept)))
+    assert order.present(np.arange(23)).tolist() == [index in kept for index in range(23)]
+
+
+def test_fewest_rows() -> None:
+    assert Order(7, 23, 6, 2).fewest_rows(0, 12) == 5
+    batches = [Order(7, 23, 6, 2).batch(step).tolist() for step in range(12)]
+    order = Order(7, 23, 6, 2, tuple(sorted(batches[5][:5] + batches[2])))  # and by chance what these are in elsewhere
+    kept = [sum(index not in order.left_out for index in batch) for batch in batches]
+    for start, stop in ((0, 4), (4, 8), (8, 12), (0, 12)):
+        assert order.fewest_rows(start, stop) == min(rows for rows in kept[start:stop] if rows)

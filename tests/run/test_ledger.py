@@ -23,14 +23,17 @@ def rows(step: int, micro: int) -> list[int]:
     return np.array_split(batch, MICROS)[micro].tolist()
 
 
-def attempt(folder: RunFolder, start: int, end: int, *, workers: int = 2) -> None:
-    """Train the steps after `start` up to `end`."""
-    number = folder.begin_attempt(start, workers)
+def attempt(
+    folder: RunFolder, start: int, end: int, *, workers: int = 2, out: tuple[int, ...] = (), skip: bool = True
+) -> None:
+    """Train the steps after `start` up to `end`; without the samples `out`, if it does `skip` what it says it does."""
+    number = folder.begin_attempt(start, workers, **({"left_out": list(out)} if out else {}))
     for rank in range(workers):
         ledger = Ledger(folder, number, rank, pixels=False)
         for step in range(start + 1, end + 1):
             for micro in range(rank * MICROS // workers, (rank + 1) * MICROS // workers):
-                ledger.write((step - 1) // PER_EPOCH, step, micro, rows(step, micro))
+                ids = [index for index in rows(step, micro) if not skip or index not in out]
+                ledger.write((step - 1) // PER_EPOCH, step, micro, ids)
         ledger.close()
 
 
@@ -235,3 +238,36 @@ def test_long_ledgers_are_written_in_between_and_in_parts(
     assert run(folder).ok
     parts = len(store.list("ledger"))
     assert parts == 2 if store.is_local else parts > 2
+
+
+def test_samples_that_were_left_out_are_named(folder: RunFolder) -> None:
+    one, two = rows(5, 0)[0], rows(6, 1)[0]
+    attempt(folder, 0, 5)
+    attempt(folder, 4, 7, out=(one,))
+    attempt(folder, 5, 7, out=tuple(sorted((one, two))))
+    prepare(folder, 7)
+    report = run(folder)
+    assert report.ok
+    assert report.left_out == {4: [one], 5: [two]}
+
+
+def test_a_sample_that_is_trained_after_it_was_left_out(folder: RunFolder) -> None:
+    attempt(folder, 0, 4)
+    attempt(folder, 4, 7, out=(rows(5, 0)[0],), skip=False)
+    prepare(folder, 7)
+    assert any("samples that were left out" in problem for problem in run(folder).problems)
+
+
+def test_one_that_was_left_out_excuses_no_other(folder: RunFolder) -> None:
+    attempt(folder, 0, 4)
+    attempt(folder, 4, 7, out=(rows(5, 0)[0],))
+    prepare(folder, 7)
+    path = folder.path("ledger/attempt-0002-rank-1.jsonl")
+    assert path is not None
+    lost = rows(5, 1)[0]
+    path.write_text(
+        path.read_text().replace(
+            json.dumps(rows(5, 1)).replace(" ", ""), json.dumps(rows(5, 1)[1:]).replace(" ", ""), 1
+        )
+    )
+    assert f"epoch 1: 1 samples were not trained: {lost}" in run(folder).problems

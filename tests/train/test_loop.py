@@ -142,6 +142,7 @@ class _World:
             checkpoint_every=plan.pop("checkpoint_every", 0),
             checkpoint_seconds=0.0,
             budget_seconds=0.0,
+            left_out=plan.pop("left_out", ()),
         )
         torch.manual_seed(0)
         model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2))
@@ -250,6 +251,41 @@ def test_not_finite_is_an_error_that_names_the_step(fast: bool, poison: float) -
         world.run(fast=fast)
     assert str(world.plan.order.batch(2).tolist()[:4])[1:-1] in str(caught.value)
     assert "epoch 1" in str(caught.value)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_batch_without_samples_is_a_step_without_an_update(fast: bool, scaled: bool) -> None:
+    gone = tuple(sorted(Order(0, 8, 4, 2).batch(2).tolist()))
+    states = []
+    for steps in (2, 3):
+        world = _World(steps=steps, scaled=scaled)
+        assert world.run(fast=fast) == "done"
+        states.append(world.state)
+    emptied = _World(steps=3, scaled=scaled, left_out=gone)
+    emptied.state = states[0]
+    emptied.events.clear()
+    before = _bits(emptied.state)
+    assert emptied.run(fast=fast) == "done"
+    assert (_bits(emptied.state) == before, _bits(states[1]) == before) == (True, False)
+    assert emptied.events == [("seen", 2), ("log", 3), ("save", 3)]
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+def test_a_batch_with_a_gap_has_the_mean_gradient_of_the_others(micro: int) -> None:
+    ids = Order(0, 8, 4, 1).batch(0)
+    world = _World(steps=1, micro=micro, left_out=(int(ids[1]),))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))  # without statistics, which each part of a batch has alone
+    world.state.model = model
+    world.state.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    weight, bias = (value.detach().clone().requires_grad_() for value in model[1].parameters())
+    kept = np.delete(ids, 1)
+    images = world.task.images(np.random.RandomState(1).randint(0, 256, (8, 2, 2, 3), dtype=np.uint8)[kept]).flatten(1)
+    F.cross_entropy(F.linear(images, weight, bias), torch.from_numpy(kept % 2)).backward()
+    assert world.run() == "done"
+    for found, start in zip(model[1].parameters(), (weight, bias), strict=True):
+        assert start.grad is not None
+        torch.testing.assert_close(found.detach(), start.detach() - 0.1 * start.grad)
 
 
 @pytest.mark.parametrize("fast", [False, True])

@@ -68,7 +68,7 @@ def folder(
     for split, classes in groups:
         for label, relative in classes:
             files = sorted(scan.images(relative))
-            if not files:
+            if not files and not scan.took_from(relative):
                 scan.empty.append(relative)
             keys.extend(files)
             counts.append((split, label, len(files)))
@@ -77,10 +77,10 @@ def folder(
 
 
 def _samples(root: str, keys: list[str], counts: list[tuple[str | None, str, int]], *, notes: Sequence[str]) -> Samples:
-    classes = sorted({label for _, label, _ in counts})
+    classes = sorted({label for _, label, count in counts if count})
     number = {label: index for index, label in enumerate(classes)}
     labels = np.repeat(
-        np.array([number[label] for _, label, _ in counts], dtype=np.int64), [count for _, _, count in counts]
+        np.array([number.get(label, -1) for _, label, _ in counts], dtype=np.int64), [count for _, _, count in counts]
     )
     splits: dict[str, list[np.ndarray]] = {}
     start = 0
@@ -111,6 +111,8 @@ class _Scan:
     broken: list[str] = field(default_factory=list)
     loose: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set[str])
+    """Directories from which a pattern took something."""
     seen: int = 0
     """Files and directories so far."""
 
@@ -188,7 +190,14 @@ class _Scan:
     def _ignored(self, name: str, path: str) -> bool:
         if name.startswith(".") or name.lower() in _LITTER:
             return True
-        return self.ignored(path)
+        if self.ignored(path):
+            self.taken.add(path.rpartition("/")[0])
+            return True
+        return False
+
+    def took_from(self, relative: str) -> bool:
+        """Whether a pattern took something from a directory or from one below it."""
+        return any(f"{path}/".startswith(f"{relative}/") for path in self.taken)
 
     def complain(self, images: Sequence[str]) -> None:
         """DataError where the walk met anything that is no part of a data set, whose `images` must stay."""
