@@ -125,7 +125,7 @@ def prepare(
     check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
     progress("building the model")
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=False)
-    weights = () if resumed else _load_weights(run, model, dataset)
+    weights = () if resumed else _load_weights(run, model, dataset, plan)
     progress("trying the model on two images")
     _check_forward(run, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -137,9 +137,11 @@ def prepare(
     return Prepared(run, dataset, plan, folder, parameters, tuple(command), weights, ended, found.counts)
 
 
-def _load_weights(run: Run, model: nn.Module, dataset: Dataset) -> tuple[str, ...]:
+def _load_weights(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> tuple[str, ...]:
     """Load the first weights as every worker will, so that a file that does not fit is told now; lines about them."""
     loaded = zoo.load(run.model, model, dataset.classes)
+    if loaded.moved:
+        zoo.check_head(model, len(dataset.classes), *image_size(run, dataset, plan))
     return (*loaded.notes, *differences(run, loaded.preprocessing))
 
 

@@ -32,6 +32,8 @@ class Loaded:
     """One line each: the file and what of it is not used, and where the head's rows come from."""
     preprocessing: WeightsEnum | Mapping[str, Any] | None
     """What the weights say about the images they were trained on: torchvision's enum, or what raycls wrote."""
+    moved: bool = False
+    """Whether rows of the head were put elsewhere, so that it matters which layer is the head."""
 
 
 def load_into(
@@ -77,7 +79,8 @@ def load_into(
     if new:
         note = f"its head ({around if new == part else head}) is not in the file and starts anew"
     notes = (_summary(label, fitted, left_out) + kinds, *([note] if note else []))
-    return Loaded(notes, source if isinstance(source, WeightsEnum) else content.preprocessing)
+    moved = rows is not None and rows.of not in (None, tuple(range(num_classes)))
+    return Loaded(notes, source if isinstance(source, WeightsEnum) else content.preprocessing, moved)
 
 
 def _is_in(name: str, module: str) -> bool:

@@ -20,10 +20,10 @@ from raycls.config.schema import ModelConfig
 from raycls.errors import ModelError, RayclsError
 from raycls.models import library, weights
 from raycls.models.loading import Loaded, load_into
-from raycls.models.surgery import initialise
+from raycls.models.surgery import LAYERS, find_head, initialise
 from raycls.plugins import bind, resolve
 
-__all__ = ["build", "check", "check_copy", "load", "probe"]
+__all__ = ["build", "check", "check_copy", "check_head", "load", "probe"]
 
 
 def check(config: ModelConfig) -> None:
@@ -104,6 +104,31 @@ def probe(model: nn.Module, num_classes: int, height: int, width: int) -> None:
             where="model.name",
             found=f"{found} for 2 images and {num_classes} classes",
             valid=f"a tensor of shape [2, {num_classes}]",
+        )
+
+
+def check_head(model: nn.Module, num_classes: int, height: int, width: int) -> None:
+    """Raise ModelError where the layer that `find_head` names is not the last with `num_classes` outputs to compute.
+
+    Its rows are moved by the names of the classes; those of a layer inside of the network must not be.
+    """
+    head, called = find_head(model, num_classes), list[str]()
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: called.append(name))
+        for name, module in model.named_modules()
+        if isinstance(module, LAYERS) and module.weight.shape[0] == num_classes
+    ]
+    try:
+        probe(model, num_classes, height, width)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if called and called[-1] != head:
+        raise ModelError(
+            "the rows of the head cannot be moved to the classes of the data: which layer it is, is not clear",
+            where="model.name, model.weights",
+            found=f"{head} is defined last, and {called[-1]} computes last, both with {num_classes} outputs",
+            fix=f"define {called[-1]} after the other layers in the network's __init__",
         )
 
 

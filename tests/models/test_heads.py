@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from raycls.errors import ModelError
 from raycls.models.heads import listed, rows_by_name
 from raycls.models.loading import Loaded, load_into
+from raycls.models.zoo import check_head
 from raycls.run.folder import RunFolder
 from raycls.run.weights import write_model
 
@@ -124,7 +125,7 @@ def test_a_model_of_raycls_and_one_that_was_renamed(tmp_path: Path) -> None:
     source = net()
     folder = RunFolder(str(tmp_path / "run"))
     facts: dict[str, Any] = {"image_size": 8, "eval": None, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
-    write_model(folder, source.state_dict(), classes=_FILE, preprocessing=facts, config={})
+    write_model(folder, source.state_dict(), classes=_FILE, preprocessing=facts, config={}, weights={})
     path = tmp_path / "run" / "model" / "model.safetensors"
     target = net()
     told = load(path, target)
@@ -210,6 +211,47 @@ def test_a_head_that_is_no_layer_cannot_be_reordered(tmp_path: Path) -> None:
     assert "by name" in told.notes[1]
     torch.save(Plain().state_dict(), tmp_path / "net.pth")
     assert "in this order: 0, 1, 2, 10, 11" in load(tmp_path / "net.pth", Plain()).notes[1]
+
+
+class HeadFirst(nn.Module):
+    """Its head is defined before a layer that has as many outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(5, 5)
+        self.body = nn.Conv2d(3, 5, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(images).mean((2, 3)))
+
+
+class Hidden(nn.Module):
+    """As many hidden channels as classes, and a part that evaluation leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 5, 1), nn.Linear(5, 5)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.pool(self.body(images)).flatten(1)).log_softmax(1)
+
+
+def test_a_layer_that_is_not_the_head_is_told_before_its_rows_are_trained() -> None:
+    with pytest.raises(ModelError) as caught:
+        check_head(HeadFirst(), 5, 8, 8)
+    assert all(word in (caught.value.found or "") for word in ("head", "body"))
+    for model in (Hidden(), Auxiliary(), net(), normed(), Plain(), nn.Sequential(nn.Flatten(), nn.Linear(192, 5))):
+        check_head(model, 5, 8, 8)
+        assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_rows_that_were_moved_are_known(tmp_path: Path) -> None:
+    for classes, moved in ((_FILE, True), (_DATA, False), (("x", "y"), False)):
+        torch.save({"model": net().state_dict(), "classes": classes}, tmp_path / "net.pth")
+        assert load(tmp_path / "net.pth", net()).moved == moved
+    torch.save(net(7).state_dict(), tmp_path / "net.pth")
+    assert not load(tmp_path / "net.pth", net()).moved
 
 
 def test_published_weights_bring_their_categories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
