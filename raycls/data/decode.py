@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from PIL import ImageFile
 from PIL.Image import Image, Transpose, fromarray, new
 
@@ -93,6 +94,8 @@ def decode(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int) -
     if kind == "webp":  # Pillow's reader may reserve memory for the canvas before its size can be asked for
         _check_size(name, _webp_size(data), max_pixels)
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have asked Pillow for grey instead of errors
+    if PIL.Image.MAX_IMAGE_PIXELS is not None and max_pixels > PIL.Image.MAX_IMAGE_PIXELS:
+        PIL.Image.MAX_IMAGE_PIXELS = max_pixels  # the limit of this run counts, not that of Pillow
     if (reason := unusable(data, kind)) is not None:
         raise _not_supported(name, reason, formats)
     try:

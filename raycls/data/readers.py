@@ -35,10 +35,9 @@ def open_image(data: bytes, name: str, kind: str) -> ImageFile.ImageFile:
         return _READERS[kind](io.BytesIO(data), name)
     data = tiff.sound(data)
     found = tiff.read(data)
-    if found is None or not found.raw_planes:
+    if found is None or not found.misread:
         return TiffImageFile(io.BytesIO(data), name)
-    # Pillow's own unpacking takes such planes for 8 bits, and forgets where white is zero; libtiff's is right. The
-    # lock: without it another thread could put the switch back in between.
+    # The lock: without it another thread could put the switch back in between.
     with _by_libtiff:
         before, TiffImagePlugin.READ_LIBTIFF = TiffImagePlugin.READ_LIBTIFF, True
         try:

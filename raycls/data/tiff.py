@@ -20,6 +20,7 @@ _MOST_VALUES = 64
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR = 256, 257, 258, 259, 262, 277, 284
 _SUBFILE, _SUB_DIRECTORIES, _EXTRA, _FORMAT, _XMP, _ORIENTATION, _DNG = 254, 330, 338, 339, 700, 274, 50706
+_SUBSAMPLING = 530
 _PIXELS = (
     frozenset((_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _EXTRA, _FORMAT))
     | frozenset((266, 273, 278, 279, 292, 293, 317, 320, 322, 323, 324, 325, 332, 334, 340, 341, 347, 50674))
@@ -134,9 +135,14 @@ class Directory:
         return compression in _DECODED and not (compression == 7 and self.bits != (8,))  # JPEG of 12 bits
 
     @property
-    def raw_planes(self) -> bool:
-        """Whether the samples are uncompressed and stored plane by plane."""
-        return self.first(_PLANAR, 1) == 2 and self.first(_COMPRESSION, 1) == 1
+    def misread(self) -> bool:
+        """Whether Pillow's own unpacking gives wrong pixels, and libtiff's is needed.
+
+        Uncompressed, it takes 16-bit planes for 8 bits, forgets where white is zero, and takes colour differences of
+        2 x 2 pixels (YCbCrSubSampling) for those of one.
+        """
+        subsampled = self.first(_PHOTOMETRIC, 0) == 6 and self.values.get(_SUBSAMPLING, (1, 1)) != (1, 1)
+        return self.first(_COMPRESSION, 1) == 1 and (self.first(_PLANAR, 1) == 2 or subsampled)
 
     def unusable(self) -> str | None:
         """Why the pixels have no defined RGB, although Pillow may give some; None where they may have one."""

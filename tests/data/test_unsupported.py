@@ -136,6 +136,29 @@ def test_planes_of_one_band() -> None:
     np.testing.assert_array_equal(_decode(_tiff(wide, planes=True))[..., 0], expected)
 
 
+@pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 1), (2, 2)])
+def test_colour_differences_of_several_pixels(across: int, down: int) -> None:
+    unit = bytes([76] * (across * down) + [85, 255])  # Y, Cb and Cr of red: TIFF 6.0, section 21
+    data = unit * (4 // across * 4 // down)
+    tags = {
+        256: (4, [4]),
+        257: (4, [4]),
+        258: (3, [8, 8, 8]),
+        259: (3, [1]),
+        262: (3, [6]),
+        277: (3, [3]),
+        278: (4, [4]),
+    }
+    pixels = _decode(tiff([data], {**tags, 530: (3, [across, down])})).astype(int)
+    assert np.abs(pixels - (254, 0, 0)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_limit_of_the_config_counts_and_not_that_of_pillow(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+    assert _decode(encode(Image.fromarray(_values("uint8", 5, 7, 3)), kind)).shape == (5, 7, 3)
+
+
 def test_a_cut_tiff_is_damaged_and_not_of_another_kind() -> None:
     data = bytearray(_tiff(_values("uint8", 40, 60, 3), 2))
     data[4:8] = struct.pack("<I", len(data) * 2)  # the directory was behind the cut
