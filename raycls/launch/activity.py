@@ -76,8 +76,9 @@ class Activity:
             words.append(_rate_text(rate, now.unit))
             left = ((now.total or now.done) - now.done) / rate - self.quiet
             words += [f"{clock_text(left)} left"] if left > 0 else []
-        since = self.quiet if rate else lasted
-        words += [f"for {_seconds_text(since)}"] if since >= _SOON else []
+            words += [f"last news {_seconds_text(self.quiet)} ago"] if self.quiet >= _SOON else []
+        elif lasted >= _SOON:
+            words.append(f"for {_seconds_text(lasted)}")
         return f"{now.phase}: {', '.join(words)}"
 
     def render(self) -> Text:

@@ -168,6 +168,7 @@ class PlainDisplay(Display):
         self._stream = stream
         self._interval = interval
         self._last_time = clock()
+        self._last_step = -1
 
     def _tick(self) -> None:
         if self._clock() - self._last_time < self._interval or self._closed.is_set():
@@ -185,11 +186,10 @@ class PlainDisplay(Display):
         self._progress_line()
 
     def _progress_line(self) -> None:
-        stands = (
-            self._activity.text if self._activity.now is not None and self._activity.quiet >= self._interval else ""
-        )
-        waits = self._activity.text if self._activity.waits else ""
-        self._line(join(place(self._step, self._info), train_text(self._train), self._speed_text(), stands or waits))
+        stands = self._pace.step == self._last_step or self._activity.waits
+        self._last_step = self._pace.step
+        going = self._activity.text if stands and self._activity.now is not None else ""
+        self._line(join(place(self._step, self._info), train_text(self._train), self._speed_text(), going))
 
     def _evaluation(self, record: Record) -> None:
         trained = train_text(self._train) if self._train else ""

@@ -251,9 +251,13 @@ def evaluation_text(record: Record) -> str:
 def speed_text(record: Record) -> str:
     """Images per second over all workers, and the part of the time that was spent waiting for data."""
     return join(
-        f"| {float(record['images_per_second']):.0f} images/s" if "images_per_second" in record else "",
+        f"| {_rate(float(record['images_per_second']))} images/s" if "images_per_second" in record else "",
         f"data-wait {float(record['data_wait']):.0%}" if "data_wait" in record else "",
     )
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
 
 
 def value_text(metric: str, value: Any) -> str:

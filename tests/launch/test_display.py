@@ -154,11 +154,37 @@ def test_plain_lines_come_at_every_interval_whatever_goes_on() -> None:
     assert lines[0] == "starting Ray for 30 s"
     # 64 images in 7 s; after 29 s (4 steps) 27 of 7 s are left, of which one has been under way for a second
     assert lines[began:] == [
-        "epoch 0.129/1  step 4/31  | 9 images/s  data-wait 10%  ETA 0:03:07",
-        "epoch 0.2581/1  step 8/31  | 9 images/s  data-wait 10%  ETA 0:02:37",
+        "epoch 0.129/1  step 4/31  | 9.1 images/s  data-wait 10%  ETA 0:03:07",
+        "epoch 0.2581/1  step 8/31  | 9.1 images/s  data-wait 10%  ETA 0:02:37",
         "epoch 0.3226/1  step 10/31  evaluating: 190/500 images (38%), 10 images/s, 0:00:30 left",
         "epoch 0.3226/1  step 10/31  waiting for data for 30 s",
     ]
+
+
+def test_a_plain_line_about_the_same_step_as_before_says_for_how_long() -> None:
+    stream, clock = io.StringIO(), Clock()
+    display = PlainDisplay(stream, 30.0, clock)
+    display.start({"steps_per_epoch": 10, "total_steps": 10})
+    display.record(told("training", 4, 10, "steps", step=4, images=8, waited=0.0, time=50.0))
+    for _ in range(2):
+        clock.now += 30
+        display.tick()
+    assert stream.getvalue().splitlines()[-2:] == [
+        "epoch 0.4/1  step 4/10",
+        "epoch 0.4/1  step 4/10  step 5 for 0:01:00",
+    ]
+
+
+def test_a_live_display_comes_back_for_what_follows_a_run(terminal: Terminal) -> None:
+    """The evaluation of `raycls demo`, after the end of its training was told."""
+    with RichDisplay(terminal) as display:
+        display.start(INFO)
+        display.finish(Outcome())
+        told_before = len(terminal.getvalue())
+        display.tell(Progress("evaluating", 90, 180, "images"))
+    after = terminal.getvalue()[told_before:]
+    assert "evaluating: 90/180 images (50%)" in after and "steps" not in after
+    assert after.rfind("\x1b[?25h") > after.rfind("\x1b[?25l") >= 0
 
 
 def test_a_message_that_a_record_overtook_takes_nothing_back() -> None:
@@ -393,7 +419,7 @@ def test_the_rate_and_the_rest_of_a_download() -> None:
     clock.now -= 1
     assert activity.text == "downloading: 8.0 MiB of 20.0 MiB (40%), 2.0 MiB/s, 0:00:05 left"
     clock.now += 9
-    assert activity.text == "downloading: 8.0 MiB of 20.0 MiB (40%), 2.0 MiB/s, for 10 s"
+    assert activity.text == "downloading: 8.0 MiB of 20.0 MiB (40%), 2.0 MiB/s, last news 10 s ago"
 
 
 @pytest.mark.parametrize(
