@@ -226,7 +226,10 @@ def init(
     """Look at a folder of images and write a config that trains on it."""
     if check:
         _prepare()
-        from raycls.launch import image_check
+        from raycls.launch.working import Working
+
+        with Working("starting"):
+            from raycls.launch import image_check
 
         checked = image_check.look(directory, ignore=tuple(ignore or ()), overrides=overrides or ())
         typer.echo("\n".join(image_check.report(checked)))

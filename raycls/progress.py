@@ -37,7 +37,7 @@ class Progress:
 Listener = Callable[[Progress], None]
 _listeners: list[Listener] = []
 _told: list[Progress] = []
-"""What was said last, where anything was."""
+"""What was said last to the innermost listener, if anything."""
 
 
 def progress(phase: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
@@ -54,11 +54,13 @@ def _tell(now: Progress) -> None:
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Hear what this process says, in whichever thread, for the length of the block."""
+    before, _told[:] = list(_told), []
     _listeners.append(listener)
     try:
         yield
     finally:
         _listeners.remove(listener)
+        _told[:] = before
 
 
 def counted(items: Iterable[T], phase: str, total: int | None = None, unit: str = "") -> Iterator[T]:

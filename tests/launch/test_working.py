@@ -49,8 +49,8 @@ def test_the_innermost_listener_hears_it_and_nobody_is_needed() -> None:
         progress("first")
         with listening(inner.append):
             progress("second", 1, 2, "files")
-        progress("third")
-    assert outer == [Progress("first"), Progress("third")]
+        assert list(counted("ab", "third")) == ["a", "b"]
+    assert outer == [Progress("first"), Progress("third", 0), Progress("first")]
     assert inner == [Progress("second", 1, 2, "files")]
 
 
