@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from raycls import __version__
+from raycls.config.paths import expand
 from raycls.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, ConfigError, RayclsError
 from raycls.launch import cluster_commands, job_commands
 from raycls.launch.run_argument import run_folder
@@ -234,7 +235,8 @@ def init(
         checked = image_check.look(directory, ignore=tuple(ignore or ()), overrides=overrides or ())
         typer.echo("\n".join(image_check.report(checked)))
         raise typer.Exit(EXIT_DATA if checked.bad else EXIT_DONE)
-    if Path(out).exists() and not force:
+    file = Path(expand(out, where="--out"))
+    if file.exists() and not force:
         raise ConfigError(f"{out} is there already", fix="choose another --out FILE, or --force to replace it")
     from raycls.config.write import word
     from raycls.launch.working import Working
@@ -245,7 +247,7 @@ def init(
         survey = starter.survey(directory, ignore=tuple(ignore or ()), overrides=overrides or ())
     text = starter.compose(survey, out=out)
     typer.echo("\n".join(starter.describe(survey)))
-    starter.write(text, Path(out))
+    starter.write(text, file)
     typer.echo(f"wrote {out}\nnext: raycls train {word(out)}")
 
 

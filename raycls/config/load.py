@@ -21,6 +21,7 @@ from raycls.config.document import MAX_BYTES, Document, parse
 from raycls.config.effect import overruled, searched_in_vain, without_effect
 from raycls.config.mistakes import COMMAND_LINE, ConfigMistakesError, Mistake, Path, Place, dotted
 from raycls.config.overrides import read_overrides
+from raycls.config.paths import expand
 from raycls.config.schema import Run
 from raycls.config.section import Section
 from raycls.config.space_check import check_space
@@ -70,7 +71,7 @@ def load(file: str | FilePath, overrides: Sequence[str] = (), *, names: NameChec
     The run is named after the file where nothing sets `run.name`. Raises `ConfigMistakesError`, a ConfigError
     with every mistake of the files and the overrides in `mistakes`.
     """
-    path = FilePath(file)
+    path = FilePath(expand(file))
     text, mistake = _text(path, str(file), Place(str(file)))
     if mistake is not None:
         raise ConfigMistakesError(str(file), [mistake])
@@ -179,7 +180,7 @@ def _base(document: Document, path: FilePath) -> Document | None:
         document.mistakes.append(Mistake(place, "extends", what, found=str(name)))
         document.complete = False
         return None
-    file = path.parent / name
+    file = path.parent / expand(name, where=str(place))
     text, mistake = _text(file, str(file), place, "extends")
     if mistake is not None:
         document.mistakes.append(mistake)

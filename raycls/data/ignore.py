@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
 
 from raycls.config.document import parse_value
+from raycls.config.paths import expand
 from raycls.config.write import override
 from raycls.errors import DataError
 
@@ -70,7 +71,7 @@ def read_patterns(file: str) -> tuple[str, ...]:
 
     Blank lines and those that begin with `#` say nothing. DataError where the file cannot be read.
     """
-    path = os.path.abspath(os.path.expanduser(file))
+    path = os.path.abspath(expand(file, where="data.source.args.ignore_file"))
     try:
         with open(path, encoding="utf-8-sig") as stream:
             lines = stream.read().splitlines()

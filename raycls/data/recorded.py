@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raycls.config.paths import expand
 from raycls.data.samples import Files, Keys, Reader
 from raycls.data.source import Dataset, Pool, Split
 from raycls.errors import CheckpointError
@@ -207,7 +208,7 @@ def _place(dataset: Dataset, path: str | None) -> str:
     reader = next(iter(dataset.splits.values())).reader
     if isinstance(reader, Files):
         return reader.root
-    return "" if path is None else os.path.abspath(os.path.expanduser(path))
+    return "" if path is None else os.path.abspath(expand(path))
 
 
 def _arrow(keys: Keys) -> pa.Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from raycls.config.builtin import SOURCES
+from raycls.config.paths import expand
 from raycls.config.schema import DataConfig, SourceConfig
 from raycls.config.write import override
 from raycls.data.decode import decode
@@ -153,7 +153,7 @@ def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
     """All samples of the data that `config.source` names, in no split yet. DataError where they are no data set."""
     source = _source(config.source)
     path = config.source.path
-    path = os.path.expanduser(path) if path is not None else None
+    path = expand(path, where="data.source.path") if path is not None else None
     samples: Any = source(path, **config.source.args)
     if not isinstance(samples, Samples):
         raise DataError(

@@ -17,6 +17,7 @@ import yaml
 from raycls.config.document import Document, parse
 from raycls.config.mistakes import ConfigMistakesError, Mistake, Place, dotted
 from raycls.config.mistakes import Path as Keys
+from raycls.config.paths import expand
 from raycls.config.suggest import suggest
 from raycls.config.write import word
 from raycls.errors import ConfigError
@@ -99,6 +100,7 @@ class ClusterFile:
 
 def read(path: str | Path) -> ClusterFile:
     """Read and check a cluster file. ConfigMistakesError tells every mistake with its line."""
+    path = expand(path, where="FILE")
     text = _text(Path(path))
     document = parse(text, str(path))
     if "apiVersion" in document.values:

@@ -19,6 +19,7 @@ from typing import Any
 
 from raycls.config.mistakes import ConfigMistakesError
 from raycls.config.mistakes import Path as Keys
+from raycls.config.paths import expand
 from raycls.config.write import word
 from raycls.errors import ConfigError, LaunchError
 from raycls.launch.cluster_check import GROWTH, TOKEN, check, dashboard_host, tells_growth
@@ -243,11 +244,11 @@ def _blanks(value: Any, keys: Keys) -> Iterator[Finding]:
 def _absent(file: ClusterFile) -> Iterator[Finding]:
     """Local files that the nodes are to get, or that open them, and that are not here."""
     for remote, local in (file.values.get("file_mounts") or {}).items():
-        if not Path(str(local)).expanduser().exists() and str(local) != TOKEN:
+        if not Path(expand(str(local))).exists() and str(local) != TOKEN:
             fix = f"run the command where it is; paths count from {Path.cwd()}"
             yield Finding(("file_mounts", remote), "there is no such file or folder here", str(local), fix=fix)
     key = (file.values.get("auth") or {}).get("ssh_private_key")
-    if key and not Path(str(key)).expanduser().is_file():
+    if key and not Path(expand(str(key))).is_file():
         yield Finding(("auth", "ssh_private_key"), "there is no such file here", str(key), fix="name the private key")
 
 

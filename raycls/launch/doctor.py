@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from raycls.config import load as config
+from raycls.config.paths import expand
 from raycls.config.schema import Run
 from raycls.data.formats.digits import DEFAULT_PATH
 from raycls.errors import LaunchError, RayclsError, from_json
@@ -246,7 +247,7 @@ def _data(asked: Asked, examiners: Examiners) -> Row:
     path = source.path or (DEFAULT_PATH if source.name == "digits" else None)
     if path is None or "://" in path:
         return skipped("data", f"data.source {source.name} names no local path: only the source itself can tell")
-    path = os.path.abspath(os.path.expanduser(path))
+    path = os.path.abspath(expand(path, where="data.source.path"))
     answers = examiners.ask(probes.listing, path, _ENTRIES)
     return run_verdicts.data(path, answers, made_by_source=source.name == "digits")
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raycls.config.load import load
+from raycls.config.paths import expand
 from raycls.config.schema import DataConfig, Run
 from raycls.config.write import override
 from raycls.data.ignore import pattern_of, read_patterns, write_patterns
@@ -73,7 +74,7 @@ class Checked:
 
 def look(source: str, *, ignore: tuple[str, ...], overrides: Sequence[str]) -> Checked:
     """What `raycls init SOURCE --check` found, where SOURCE is a folder or a config file; it shows how far it is."""
-    run = load(source, overrides).run if Path(source).is_file() else None
+    run = load(source, overrides).run if Path(expand(source, where="SOURCE")).is_file() else None
     if run is not None and ignore:
         raise ConfigError("--ignore is for a folder", fix="with a config, give data.source.args.ignore=[PATTERN, ...]")
     with Working(f"looking at {source}"):

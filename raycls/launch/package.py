@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from raycls.config.paths import expand
 from raycls.errors import ConfigError
 
 __all__ = ["LIMIT", "Package", "check", "credentials", "megabytes", "refuse_outside", "survey"]
@@ -117,7 +118,7 @@ def credentials(package: Package) -> list[str]:
 
 def refuse_outside(config: str) -> None:
     """Refuse a config that is not part of the working directory, by its path in it. Raises ConfigError."""
-    path = Path(config)
+    path = Path(expand(config))
     if path.is_absolute() or not path.resolve().is_relative_to(Path.cwd().resolve()):
         raise ConfigError(
             "the config is not part of what is sent: this folder is",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from raycls.config.paths import expand
 from raycls.config.suggest import suggest
 from raycls.errors import ConfigError
 
@@ -14,7 +15,7 @@ def run_folder(run: str) -> str:
     """The folder or URI that RUN names; ConfigError with the runs that are there."""
     if "://" in run:
         return run
-    storage = Path("runs")
+    run, storage = expand(run, where="RUN"), Path("runs")
     bare = Path(run).name == run  # a name means the run of that name, whatever else is called so
     for folder in (storage / run, Path(run)) if bare else (Path(run), storage / run):
         if (folder / "config.yaml").is_file():

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from raycls.config.paths import expand
 from raycls.config.schema import Run, SourceConfig
 from raycls.config.suggest import suggest
 from raycls.data import recorded
@@ -62,7 +63,7 @@ def first_names(names: Sequence[str], count: int) -> str:
 
 def source_of(path: str) -> SourceConfig:
     """The source that `--data PATH` means; ConfigError where PATH is nothing that can be evaluated."""
-    there = os.path.expanduser(path)
+    there = expand(path, where="--data")
     suffix = os.path.splitext(path)[1].lower()
     if os.path.isdir(there):
         return SourceConfig(name="folder", path=path)
@@ -311,7 +312,7 @@ class _Whole:
                 found = recorded.digests(split.reader, alike)
                 same[alike] = np.isin(found, part.digests) & (found != b"")
                 return int(same.sum())
-        root = getattr(split.reader, "root", None) or os.path.abspath(os.path.expanduser(self.place))
+        root = getattr(split.reader, "root", None) or os.path.abspath(expand(self.place))
         rows = {os.path.join(root, key): index for index, key in enumerate(split.keys)}
         for key in part.keys.to_pylist():
             index = rows.get(os.path.join(self.record.place, key.decode("utf-8", "surrogateescape")))

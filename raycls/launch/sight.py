@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raycls.config.paths import expand
 from raycls.config.schema import Run
 from raycls.errors import LaunchError, RayclsError
 from raycls.launch.cluster import Cluster
@@ -111,7 +112,8 @@ class Sight:
 def _local_data(run: Run) -> str:
     """The absolute path of the data where it is a file or folder here; empty for anything else."""
     path = run.data.source.path
-    return os.path.abspath(os.path.expanduser(path)) if path and os.path.exists(os.path.expanduser(path)) else ""
+    there = os.path.abspath(expand(path, where="data.source.path")) if path else ""
+    return there if there and os.path.exists(there) else ""
 
 
 def _warn_of_preemption(alive: Sequence[dict[str, Any]], own: str, say: Callable[[str], None]) -> None:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import torch
 from torchvision.models import WeightsEnum
 
+from raycls.config.paths import expand
 from raycls.config.suggest import suggest
 from raycls.config.write import override
 from raycls.errors import ConfigError, ModelError
@@ -35,7 +36,7 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
     found = published(name, offered)
     if found is not None:
         return found
-    path = Path(name).expanduser()
+    path = Path(expand(name, where="model.weights"))
     if path.is_file():
         return path
     if path.is_dir():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from raycls.config.address import has_secret, hidden
+from raycls.config.paths import expand
 from raycls.errors import CheckpointError, ConfigError
 from raycls.run.local import LocalFiles
 
@@ -44,7 +45,7 @@ class Store:
             self._files: LocalFiles | RemoteFiles = open_storage(text)
         else:
             plain = unquote(urlsplit(text).path) if text.startswith("file://") else text
-            root = Path(os.path.abspath(os.path.expanduser(plain)))
+            root = Path(os.path.abspath(expand(plain, where="run.storage")))
             self.uri = str(root)
             self._files = LocalFiles(root)
         self._flushed = time.monotonic()
