@@ -26,17 +26,20 @@ __all__ = ["fetch", "locate", "published"]
 _log = logging.getLogger("raycls")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 _TIMEOUT_SECONDS = 30.0
+_MODEL = "model.safetensors"
 
 
 def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
     """What `model.weights` names: one of the weights `offered` for the model, or else a local file.
 
-    Raises ConfigError for an unknown name, ModelError for a file that is not there.
+    A relative path is one from the working directory of the command (`$RAYCLS_WORKDIR` in a worker of a cluster, which
+    has another one). Raises ConfigError for an unknown name, ModelError for a file that is not there.
     """
     found = published(name, offered)
     if found is not None:
         return found
-    path = Path(expand(name, where="model.weights"))
+    root = os.environ.get("RAYCLS_WORKDIR", "")
+    path = Path(root, expand(name, where="model.weights"))
     if path.is_file():
         return path
     if path.is_dir():
@@ -45,7 +48,7 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
         raise ModelError(
             "the file of the weights is not there",
             where="model.weights",
-            found=f"{name} (in {Path.cwd()})",
+            found=f"{name} (in {root or Path.cwd()})",
             fix="write the path of an existing file",
         )
     names = list(offered.__members__) if offered is not None else []
@@ -59,18 +62,15 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
 
 
 def _folder(path: Path, name: str) -> ModelError:
-    """A folder in the place of a file: of a run, or one inside of it, that has a model."""
-    inside = ("model/model.safetensors", "model.safetensors", "../model/model.safetensors")
-    files = [path / file for file in (*inside, "../../model/model.safetensors")]
-    files += sorted([*path.glob("*.safetensors"), *path.glob("*.pth"), *path.glob("*.pt"), *path.glob("*.ckpt")])
-    file = next((file for file in files if file.is_file()), None)
-    known = "write the path of a file: of a finished run, RUN/model/model.safetensors"
-    return ModelError(
-        "the weights are a folder, not a file",
-        where="model.weights",
-        found=f"{name} (in {Path.cwd()})",
-        fix=known if file is None else override("model.weights", os.path.normpath(file)),
-    )
+    """A folder in the place of a file: of a run with a model, or one inside of it; or one with files of weights."""
+    folders = [name for name in ("model", ".", "../model", "../../model") if (path / name / _MODEL).is_file()]
+    inside = [f"{folder}/{_MODEL}" for folder in folders[:1]]
+    inside = inside or sorted(file.name for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+    fix = "write the path of a file: of a run that has ended, RUN/model/model.safetensors"
+    if inside:
+        fix = override("model.weights", os.path.normpath(os.path.join(name, inside[0])))
+        fix += f", or another of {', '.join(inside)}" if len(inside) > 1 else ""
+    return ModelError("the weights are a folder, not a file", where="model.weights", found=name, fix=fix)
 
 
 def published(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | None:

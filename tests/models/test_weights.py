@@ -174,6 +174,39 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         check(ModelConfig(name="resnet18", weights=name))
 
 
+def test_a_worker_finds_what_the_command_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray starts workers in folders of their own; they are told where the command was typed."""
+    (tmp_path / "typed").mkdir()
+    torch.save(trained().state_dict(), tmp_path / "typed" / "net.pth")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="not there"):
+        weights.locate("net.pth", None)
+    monkeypatch.setenv("RAYCLS_WORKDIR", str(tmp_path / "typed"))
+    for name in ("net.pth", "./net.pth", str(tmp_path / "typed" / "net.pth")):
+        assert os.path.samefile(Path(str(weights.locate(name, None))), tmp_path / "typed" / "net.pth")
+
+
+def test_home_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.pth").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weights.locate("~/net.pth", None) == tmp_path / "net.pth"
+    with pytest.raises(ConfigError, match="no home folder"):
+        weights.locate("~no-such-user/net.pth", None)
+
+
+def test_a_folder_of_weights_is_refused_with_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my nets").mkdir()
+    (tmp_path / "my nets" / "readme.txt").touch()
+    with pytest.raises(ModelError, match=r"RUN/model/model\.safetensors"):
+        weights.locate("my nets", None)
+    for name in ("b.pth", "a.ckpt"):
+        (tmp_path / "my nets" / name).touch()
+    with pytest.raises(ModelError) as caught:
+        weights.locate("my nets/", None)
+    assert caught.value.fix == "model.weights='my nets/a.ckpt', or another of a.ckpt, b.pth"
+
+
 def test_names_of_weights() -> None:
     offered = torchvision.models.ResNet50_Weights
     assert weights.locate("IMAGENET1K_V1", offered) is offered.IMAGENET1K_V1
