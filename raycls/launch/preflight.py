@@ -181,9 +181,9 @@ def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool 
 def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan, start: int) -> None:
     """Run black images through the model, in the sizes and the smallest number that the steps after `start` bring."""
     size = image_size(run, dataset, plan)
-    zoo.probe(model, len(dataset.classes), *size)
-    if run.optim.ema != "off":
+    if run.optim.ema != "off":  # before any forward pass, as the average is made: some copies fail only then
         zoo.check_copy(model, run.model.name, *size)
+    zoo.probe(model, len(dataset.classes), *size)
     if plan.evaluate_rows:
         evaluated = _size_of(run, dataset, run.evaluate.split, 0, train=False)
         if evaluated != size:

@@ -166,6 +166,30 @@ class Net(torch.nn.Module):
 """
 
 
+_COMPUTED = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = torch.nn.Linear(3, num_classes)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.computed = self.head.weight * self.scale  # as the old torch.nn.utils.weight_norm leaves it
+
+    def forward(self, images):
+        self.computed = self.head.weight * self.scale
+        return torch.nn.functional.linear(images.mean((2, 3)), self.computed, self.head.bias)
+"""
+
+
+def test_a_weight_that_is_computed_is_told_although_a_forward_pass_without_gradients_hides_it(tmp_path: Path) -> None:
+    with user_module(tmp_path, "computed", _COMPUTED):
+        text = _refused(ModelError, "model.name=computed:Net", "model.args={}", "optim.ema=0.5")
+        assert "optim.ema=off" in text
+        _prepare("model.name=computed:Net", "model.args={}")
+
+
 @pytest.mark.parametrize("batch", ["16", "39"])  # with 39 of 40 images, the last batch is one image alone
 def test_a_model_without_a_copy_is_trained_and_not_averaged(batch: str, tmp_path: Path) -> None:
     with user_module(tmp_path, "locked", _LOCKED):
