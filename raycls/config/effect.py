@@ -51,6 +51,7 @@ _EFFECTIVE: Mapping[str, _Beside] = {
     "optim.betas": _Beside("optim.name", ("adam", "adamw")),
     "optim.eps": _Beside("optim.name", ("adam", "adamw", "rmsprop")),
     "optim.alpha": _Beside("optim.name", ("rmsprop",)),
+    "optim.ema_warmup": _Beside("optim.ema", ("off",), other=True),
     "schedule.every": _Beside("schedule.name", ("step", "cosine_restarts")),
     "schedule.milestones": _Beside("schedule.name", ("multistep",)),
     "schedule.gamma": _Beside("schedule.name", ("step", "multistep", "exponential", "plateau")),

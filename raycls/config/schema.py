@@ -201,6 +201,9 @@ class OptimConfig(Section):
     """Largest L2 norm of the whole gradient; a longer one is scaled down."""
     ema: Annotated[float, Field(gt=0, lt=1)] | Literal["off"] = "off"
     """Decay per step of an exponential moving average of the weights, which is then evaluated and kept."""
+    ema_warmup: Literal["ramp", "off"] = "ramp"
+    """For ema: how the average begins. `ramp`: its decay after t updates is at most (1 + t) / (10 + t), so that it soon
+    forgets the first weights. `off`: `optim.ema` from the first update on."""
 
     @model_validator(mode="after")
     def _across(self) -> OptimConfig:

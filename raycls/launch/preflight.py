@@ -22,6 +22,7 @@ from raycls.data.recorded import pack
 from raycls.data.slices import augmented
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, ModelError, RayclsError
+from raycls.launch.longer import DURATION, check_longer
 from raycls.launch.preprocessing import differences
 from raycls.launch.resumed import Resumed, resumed_data
 from raycls.launch.scored import LEFT_OUT
@@ -34,6 +35,7 @@ from raycls.run.folder import RunFolder
 from raycls.run.lock import HANDOVER_SECONDS, Lock
 from raycls.run.trackers import check_trackers
 from raycls.search.ledger import Ledger as SearchLedger
+from raycls.train.acting import check_acting, notes
 from raycls.train.metrics import check_metric
 from raycls.train.optim import check_schedule
 from raycls.train.plan import Plan, make_plan
@@ -110,7 +112,7 @@ def prepare(
     progress("opening the data")
     written = folder.read_json(RunFolder.PLAN) if resumed else None
     if resumed:
-        _check_same(run, folder)
+        _check_same(run, folder, written or {}, command, say)
         found = resumed_data(run, folder, written, say, dataset)
     else:
         found = Resumed(dataset or open_dataset(run.data))
@@ -122,7 +124,7 @@ def prepare(
     if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
         say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
     plan = _resumed_plan(run, plan_of(run, dataset, found.left_out), written)
-    check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+    _check_durations(run, plan, say, resumed=resumed)
     progress("building the model")
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=False)
     weights = () if resumed else _load_weights(run, model, dataset, plan)
@@ -133,8 +135,17 @@ def prepare(
         if new and (moved := folder.set_aside()):
             say(f"the earlier run is now {moved}")
         _write_first(run, dataset, folder, command, say, record)
-    ended = _ended(run, folder, say)
+    ended = _ended(run, plan, folder, say)
     return Prepared(run, dataset, plan, folder, parameters, tuple(command), weights, ended, found.counts)
+
+
+def _check_durations(run: Run, plan: Plan, say: Callable[[str], None], *, resumed: bool) -> None:
+    check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+    if resumed:
+        return
+    check_acting(run.schedule, run.optim, run.train.early_stop, plan)
+    for note in notes(run.optim, run.evaluate, run.checkpoint, plan):
+        say(note)
 
 
 def _load_weights(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> tuple[str, ...]:
@@ -275,12 +286,19 @@ def _refuse_search(folder: RunFolder) -> None:
         )
 
 
-def _check_same(run: Run, folder: RunFolder) -> None:
-    """Refuse to go on with another config than the run was started with; what it takes from the data may change."""
-    written = folder.store.read_bytes(RunFolder.CONFIG).decode()
-    before = config.load_text(written, folder.store.describe(RunFolder.CONFIG)).run
+def _check_same(
+    run: Run, folder: RunFolder, written: Mapping[str, Any], command: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Refuse to go on with another config than the run was started with; what it takes from the data may change.
+
+    How long it is trained may, too, see `longer`; `written` is its `plan.json`.
+    """
+    text = folder.store.read_bytes(RunFolder.CONFIG).decode()
+    before = config.load_text(text, folder.store.describe(RunFolder.CONFIG)).run
     changed = [item for item in config.difference(before, run) if not item.harmless and item.path not in LEFT_OUT]
-    if changed:
+    if written and [item.path for item in changed] == [DURATION]:
+        check_longer(before, run, written, folder, command=command, say=say)
+    elif changed:
         raise ConfigError(
             "this run was started with another config",
             where=folder.store.describe(RunFolder.CONFIG),
@@ -355,9 +373,11 @@ def _git_commit(directory: str) -> str | None:
     return outputs[0].stdout.strip() + ("+" if outputs[1].stdout.strip() else "")
 
 
-def _ended(run: Run, folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """As `_finished`; None too where `model/` is to hold other weights than it does, which the end of a run writes."""
+def _ended(run: Run, plan: Plan, folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """As `_finished`; None too where it is trained for longer now, or `model/` is to hold other weights."""
     result = _finished(folder)
+    if result is not None and result["state"] == "done" and result["step"] < plan.total_steps:
+        return None
     asked = ((result or {}).get("kept") or {}).get("asked", run.evaluate.keep)
     if asked == run.evaluate.keep:
         return result

@@ -16,6 +16,7 @@ from raycls.launch import session
 from raycls.launch.preflight import plan_of, prepare
 from raycls.launch.session import World
 from raycls.launch.trainer import make_job
+from raycls.train.acting import check_acting
 
 __all__ = ["rehearse", "rehearsed"]
 
@@ -60,7 +61,7 @@ def rehearsed(run: Run, folder: str, device: str) -> Run:
     )
     values["train"]["early_stop"] = {"patience": "off"}
     values["schedule"] = {}
-    values["optim"].update(lr=1e-9)
+    values["optim"].update(lr=1e-9, ema_warmup="ramp")  # an average of so few steps is not that of the run
     values["evaluate"].update(every="off")
     values["checkpoint"].update(every="100%")
     values["track"] = {"log_every": "1st"}  # and no tracker: a rehearsal is nobody's run
@@ -72,6 +73,7 @@ def _rehearse(run: Run, folder: str, device: str, end: float) -> dict[str, Any]:
     small = rehearsed(run, folder, device)
     dataset = open_dataset(small.data)
     plan = plan_of(run, dataset)
+    check_acting(run.schedule, run.optim, run.train.early_stop, plan)
     command = ("raycls", "doctor")
     prepared = prepare(small, new=False, command=command, say=lambda text: None, dataset=dataset, record=b"")
     records: list[dict[str, Any]] = []

@@ -31,7 +31,9 @@ from raycls.search.board import Board, Length
 from raycls.search.confirm import pair, repeats
 from raycls.search.ledger import Ledger
 from raycls.search.sample import make_sampler
+from raycls.train.acting import check_acting
 from raycls.train.metrics import check_metric
+from raycls.train.optim import check_schedule
 
 __all__ = ["Search", "open_search"]
 
@@ -150,6 +152,7 @@ def open_search(
     for note in dataset.notes:
         say(note)
     _check_splits(run, dataset)
+    _check_acting(run, dataset, space, loaded.origins)
     metric, mode = objective(run.search, run.evaluate.metric)
     fits = within(run, len(dataset.classes), lambda varied: image_size(varied, dataset, plan_of(varied, dataset)))
     sampler = make_sampler(space, run.search, mode=mode, fits=fits)
@@ -224,15 +227,38 @@ def _check_names(run: Run, space: Space, origins: Mapping[str, str]) -> None:
             raise _located(error, chosen, origins) from error
 
 
-def _located(error: RayclsError, chosen: Mapping[str, Any], origins: Mapping[str, str]) -> RayclsError:
+def _check_acting(run: Run, dataset: Dataset, space: Space, origins: Mapping[str, str]) -> None:
+    """Refuse options that cannot act within some trial: it would fail with the same error when it starts."""
+    for chosen in space.corners(_CORNERS):
+        varied = apply(run, chosen)
+        plan = plan_of(varied, dataset)
+        try:
+            check_schedule(varied.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+            check_acting(varied.schedule, varied.optim, varied.train.early_stop, plan)
+        except ConfigError as error:
+            about = ("schedule", "optim.ema", "train.", "data.batch_size")
+            searched = [path for path in chosen if path.startswith(about)]
+            if searched:
+                error.fix = f"leave such values of {', '.join(searched)} out of the space; {error.fix or ''}".rstrip(
+                    "; "
+                )
+            raise _located(error, {path: chosen[path] for path in searched}, origins, about) from error
+
+
+def _located(
+    error: RayclsError,
+    chosen: Mapping[str, Any],
+    origins: Mapping[str, str],
+    about: tuple[str, ...] = ("model", "augment", "data"),
+) -> RayclsError:
     """The same error with the line of the space that leads to it, and the combination."""
-    paths = [path for path in chosen if path.startswith(("model", "augment", "data"))]
+    paths = [path for path in chosen if path.startswith(about)]
     lines = [
         f"{origins[f'search.space.{path}']}  search.space.{path}" for path in paths if f"search.space.{path}" in origins
     ]
     error.where = "; ".join([*([error.where] if error.where else []), *lines]) or None
     with_what = ", ".join(f"{path}: {flow(value)}" for path, value in chosen.items())
-    error.found = f"{error.found or ''} (in a trial with {with_what})".strip()
+    error.found = f"{error.found or ''} (in a trial with {with_what})".strip() if with_what else error.found
     return error
 
 

@@ -25,6 +25,7 @@ from raycls.data.source import Dataset
 from raycls.data.stream import Stream, open_stream
 from raycls.errors import RayclsError, from_json, to_json
 from raycls.launch.judged import Judged
+from raycls.launch.longer import write_duration
 from raycls.launch.preflight import image_size
 from raycls.launch.records import Recorder
 from raycls.launch.reporter import Reporter
@@ -244,8 +245,14 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     if not written:
         first = {**plan.to_dict(), "reduction": job.reduction, "device": job.device, "precision": precision}
         folder.write_json(RunFolder.PLAN, first)
-    elif tuple(written.get("left_out", ())) != plan.left_out:
-        folder.write_json(RunFolder.PLAN, {**written, "left_out": list(plan.left_out)})
+    else:
+        write_duration(folder, run)
+        longer = written["total_steps"] != plan.total_steps
+        now = {**written, **(plan.to_dict() if longer else {})}
+        if plan.left_out:
+            now["left_out"] = list(plan.left_out)
+        if now != written:
+            folder.write_json(RunFolder.PLAN, now)
     here = {"device": job.device, "cpu": cpu_kind()}
     if job.device == "cuda":
         here["gpu"] = torch.cuda.get_device_name(world.device)
@@ -277,7 +284,7 @@ def _build(
     state = TrainState(
         model=model,
         optimizer=build_optimizer(run.optim, model),
-        ema=moving_average(model, run.optim.ema),
+        ema=moving_average(model, run.optim.ema, run.optim.ema_warmup),
         scaler=scaler,
         plateau=Plateau.of(run.schedule),
         early_stop=EarlyStop.of(run.train.early_stop, run.evaluate.metric),

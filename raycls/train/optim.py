@@ -14,7 +14,16 @@ from raycls.config.schema import EarlyStopConfig, OptimConfig, ScheduleConfig
 from raycls.errors import ConfigError, ModelError
 from raycls.models.surgery import parameter_groups
 
-__all__ = ["EarlyStop", "Mode", "Plateau", "build_optimizer", "check_schedule", "lr_factor", "mode_of"]
+__all__ = [
+    "EarlyStop",
+    "Mode",
+    "Plateau",
+    "build_optimizer",
+    "check_schedule",
+    "lr_factor",
+    "mode_of",
+    "schedule_steps",
+]
 
 Mode = Literal["min", "max"]
 
@@ -39,12 +48,12 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
 
 def check_schedule(config: ScheduleConfig, *, steps_per_epoch: int, total_steps: int) -> None:
     """ConfigError where a duration of the schedule cannot be counted in steps, or counts none."""
-    _steps(config.warmup, "warmup", steps_per_epoch, total_steps, least=0)
+    schedule_steps(config.warmup, "warmup", steps_per_epoch, total_steps, least=0)
     if config.name in ("step", "cosine_restarts"):
-        _steps(config.every, "every", steps_per_epoch, total_steps, least=1)
+        schedule_steps(config.every, "every", steps_per_epoch, total_steps, least=1)
     if config.name == "multistep":
         for index, milestone in enumerate(config.milestones):
-            _steps(milestone, f"milestones[{index}]", steps_per_epoch, total_steps, least=0)
+            schedule_steps(milestone, f"milestones[{index}]", steps_per_epoch, total_steps, least=0)
 
 
 def lr_factor(config: ScheduleConfig, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
@@ -57,15 +66,15 @@ def lr_factor(config: ScheduleConfig, step: int, *, steps_per_epoch: int, total_
     Cosine and restarts: Loshchilov and Hutter 2017 (SGDR), equation 5. Pure arithmetic: the same on every
     rank, and after a resume. Raises ConfigError as `check_schedule` does.
     """
-    warmup = _steps(config.warmup, "warmup", steps_per_epoch, total_steps, least=0)
+    warmup = schedule_steps(config.warmup, "warmup", steps_per_epoch, total_steps, least=0)
     if step < warmup:
         return (step + 1) / warmup
     after = step - warmup
     if config.name == "step":
-        return config.gamma ** (after // _steps(config.every, "every", steps_per_epoch, total_steps, least=1))
+        return config.gamma ** (after // schedule_steps(config.every, "every", steps_per_epoch, total_steps, least=1))
     if config.name == "multistep":
         passed = [
-            _steps(milestone, f"milestones[{index}]", steps_per_epoch, total_steps, least=0) <= after
+            schedule_steps(milestone, f"milestones[{index}]", steps_per_epoch, total_steps, least=0) <= after
             for index, milestone in enumerate(config.milestones)
         ]
         return config.gamma ** sum(passed)
@@ -74,7 +83,7 @@ def lr_factor(config: ScheduleConfig, step: int, *, steps_per_epoch: int, total_
     if config.name == "cosine":
         return _cosine(after / max(1, total_steps - warmup), config.min_factor)
     if config.name == "cosine_restarts":
-        period = _steps(config.every, "every", steps_per_epoch, total_steps, least=1)
+        period = schedule_steps(config.every, "every", steps_per_epoch, total_steps, least=1)
         return _cosine(_within_period(after, period, config.period_factor), config.min_factor)
     return 1.0
 
@@ -175,7 +184,8 @@ def _within_period(after: int, period: int, growth: float) -> float:
     return (after - start) / length
 
 
-def _steps(duration: Duration, field: str, steps_per_epoch: int, total_steps: int, *, least: int) -> int:
+def schedule_steps(duration: Duration, field: str, steps_per_epoch: int, total_steps: int, *, least: int) -> int:
+    """A duration of the schedule in steps; ConfigError where it is a time, or below `least`."""
     if duration.seconds is not None:
         raise ConfigError(
             "the schedule is counted in steps, not in time",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raycls.train.optim import EarlyStop, Plateau
 
-__all__ = ["Meter", "TrainState"]
+__all__ = ["Meter", "TrainState", "ema_decay", "ema_share", "moving_average"]
 
 
 @dataclass
@@ -110,16 +111,39 @@ class TrainState:
             self.scaler.load_state_dict(values["scaler"])
 
 
-def moving_average(model: nn.Module, decay: float | str) -> AveragedModel | None:
-    """An exponential moving average of weights and buffers, or None where `decay` is `off`."""
+def moving_average(model: nn.Module, decay: float | str, warmup: str) -> AveragedModel | None:
+    """An exponential moving average of weights and buffers, or None where `decay` is `off`.
+
+    After the first update it is the weights; `ema_decay` has what follows.
+    """
     if isinstance(decay, str):
         return None
-    mean = get_ema_multi_avg_fn(decay)
 
     def update(averaged: Any, current: Any, count: Any) -> None:
         if averaged[0].is_floating_point():
-            mean(averaged, current, count)
+            get_ema_multi_avg_fn(ema_decay(decay, warmup, int(count)))(averaged, current, count)
         else:  # a counter has no mean
             torch._foreach_copy_(averaged, current)  # pyright: ignore[reportPrivateImportUsage]
 
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def ema_decay(decay: float, warmup: str, updates: int) -> float:
+    """The share that the average keeps at an update, after `updates` (1 or more) before it.
+
+    With the `warmup` ramp it is at most (1 + updates) / (10 + updates), as in TensorFlow's ExponentialMovingAverage
+    (`num_updates`): an average of few updates is not for ever what it began with.
+    """
+    return decay if warmup == "off" else min(decay, (1 + updates) / (10 + updates))
+
+
+def ema_share(decay: float, warmup: str, updates: int) -> float:
+    """The part of the average after `updates` updates that is the weights after the first one, in 0..1.
+
+    A run of one update has nothing else: 0.
+    """
+    if updates < 2:
+        return 0.0
+    if warmup == "off":
+        return decay ** (updates - 1)
+    return math.prod(ema_decay(decay, warmup, update) for update in range(1, min(updates, 1000)))

@@ -59,6 +59,7 @@ def test_an_override_is_quoted_no_more_than_it_must_be() -> None:
     assert override("model.args.x", "001") == """model.args.x='"001"'"""
     assert override("data.source.path", "my photos") == "data.source.path='my photos'"
     assert override("optim.lr", 0.1) == "optim.lr=0.1"
+    assert override("optim.ema", "off") == "optim.ema=off"
 
 
 @pytest.mark.parametrize(("path", "typed"), [("runs/a", "runs/a"), ("my runs/a", "'my runs/a'"), ("-x/a", "./-x/a")])

@@ -99,6 +99,15 @@ def test_refused_before_anything_is_written(kind: type[RayclsError], override: s
     assert not Path("runs").exists()
 
 
+def test_options_that_cannot_act_are_refused_at_the_first_start_only() -> None:
+    text = _refused(ConfigError, "schedule.warmup=2ep", "train.early_stop.patience=2")
+    assert "schedule.warmup=0st train.early_stop.patience=off" in text
+    assert not Path("runs").exists()
+    _prepare(
+        "schedule.warmup=2ep", "train.early_stop.patience=2", "schedule.warmup=0st", "train.early_stop.patience=off"
+    )
+
+
 def test_a_metric_that_nobody_asks_may_be_any() -> None:
     assert _prepare("evaluate.metric=top5", "evaluate.every=off").plan.evaluate_every == 0
 
@@ -238,7 +247,7 @@ def test_harmless_changes_are_accepted(override: str) -> None:
         ("scale.threads=2", "scale.threads: 1 -> 2"),
         ("train.reduction=fast", "train.reduction: auto -> fast"),
         ("model.args.width=16", "model.args.width: 8 -> 16"),
-        ("train.duration=3ep", "train.duration: 2ep -> 3ep"),
+        ("train.duration=1ep", "train.duration: 2ep -> 1ep"),
         ("augment.train=[]", "augment.train"),
     ],
 )

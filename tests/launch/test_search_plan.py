@@ -351,6 +351,22 @@ def test_trials_are_not_compared_by_what_is_the_same_for_all(option: str) -> Non
         assert search.metric == "top1"
 
 
+def test_options_that_cannot_act_within_a_trial_are_refused_before_any_starts() -> None:
+    write(_SPACE)
+    with pytest.raises(ConfigError) as caught, opened("schedule.warmup=4ep"):
+        pass
+    assert caught.value.where == "schedule.warmup"
+    assert "12 steps" in (caught.value.found or "") and "schedule.warmup=1st" in (caught.value.fix or "")
+    with opened("schedule.warmup=4ep", "schedule.warmup=1st"):
+        pass
+    write(space("train.duration: [2ep, 9ep]"))
+    with pytest.raises(ConfigError) as caught, opened("schedule.warmup=4ep"):
+        pass
+    assert "search.yaml:13  search.space.train.duration" in (caught.value.where or "")
+    assert "in a trial with train.duration: 2ep" in (caught.value.found or "")
+    assert "out of the space" in (caught.value.fix or "")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -91,8 +91,9 @@ def _bare_loop(data: Path) -> tuple[list[float], list[float], list[float], dict[
         optimizer.step()
         losses.append(loss.item())
         rates.append(0.05 * warm)
+        decay = min(0.8, (1 + step) / (10 + step)) if step else 0.0
         for name, value in model.state_dict().items():
-            average[name] = value.clone() if step == 0 else 0.8 * average[name] + 0.2 * value
+            average[name] = decay * average.get(name, value) + (1 - decay) * value
     torch.set_num_threads(threads)
     return losses, rates, norms, average
 

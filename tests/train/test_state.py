@@ -11,7 +11,7 @@ from torch import nn
 
 from raycls.run.tree import snapshot
 from raycls.train.optim import EarlyStop, Plateau
-from raycls.train.state import Meter, TrainState, moving_average
+from raycls.train.state import Meter, TrainState, ema_share, moving_average
 
 _OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True),
@@ -27,7 +27,7 @@ def _state(name: str, ema: float | str = 0.5, scaled: bool = False) -> TrainStat
     return TrainState(
         model=model,
         optimizer=_OPTIMIZERS[name](model.parameters()),
-        ema=moving_average(model, ema),
+        ema=moving_average(model, ema, "ramp"),
         scaler=torch.amp.GradScaler("cpu", enabled=scaled),  # type: ignore[attr-defined]
         plateau=Plateau(gamma=0.5, patience=1),
         early_stop=EarlyStop(patience=4, min_delta=0.0, mode="max"),
@@ -97,7 +97,7 @@ def test_an_ended_run_stays_ended() -> None:
 def test_moving_average_is_the_formula() -> None:
     model = nn.Linear(1, 1, bias=False)
     model.register_buffer("seen", torch.tensor([0.0]))
-    average = moving_average(model, 0.75)
+    average = moving_average(model, 0.75, "off")
     assert average is not None
     for value in (8.0, 4.0, 0.0):
         with torch.no_grad():
@@ -107,6 +107,37 @@ def test_moving_average_is_the_formula() -> None:
     # the first update copies 8; then 0.75 * 8 + 0.25 * 4 = 7; then 0.75 * 7 = 5.25
     assert average.module.weight.item() == 5.25
     assert average.module.seen.item() == 5.25
+
+
+def test_the_decay_of_a_moving_average_rises_with_its_updates() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    average = moving_average(model, 0.25, "ramp")
+    assert average is not None
+    for value in (11.0, 0.0, 48.0, 0.0):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        average.update_parameters(model)
+    # 11; then 2/11 of it, 2; then a quarter, since 3/12 is 0.25: 0.5 + 36 = 36.5; then 0.25 and not 4/13
+    assert average.module.weight.item() == pytest.approx(9.125, rel=1e-6)
+
+
+@pytest.mark.parametrize("warmup", ["ramp", "off"])
+@pytest.mark.parametrize("updates", [1, 2, 3, 60])
+@pytest.mark.parametrize("decay", [0.25, 0.9999])
+def test_what_a_moving_average_still_holds_of_its_beginning(decay: float, updates: int, warmup: str) -> None:
+    """An average of a 1 and then zeros is the share of what it began with."""
+    model = nn.Linear(1, 1, bias=False).double()
+    average = moving_average(model, decay, warmup)
+    assert average is not None
+    for update in range(updates):
+        with torch.no_grad():
+            model.weight.fill_(float(update == 0))
+        average.update_parameters(model)
+    held = average.module.weight.item()
+    assert held == (1.0 if updates == 1 else pytest.approx(ema_share(decay, warmup, updates), rel=1e-9))
+    by_hand = {(2, "ramp"): 2 / 11, (3, "ramp"): 2 / 11 * 3 / 12, (60, "off"): 0.9999**59}
+    if decay == 0.9999 and (updates, warmup) in by_hand:
+        assert held == pytest.approx(by_hand[updates, warmup], rel=1e-12)
 
 
 def test_what_is_evaluated() -> None:
@@ -128,7 +159,7 @@ def test_meter_is_a_mean_over_samples() -> None:
 
 def test_counters_have_no_mean() -> None:
     model = torch.nn.BatchNorm2d(2)
-    average = moving_average(model, 0.75)
+    average = moving_average(model, 0.75, "off")
     assert average is not None
     for _ in range(5):
         model(torch.randn(4, 2, 3, 3))
