@@ -17,13 +17,10 @@ import numpy as np
 
 from raycls.errors import DataError
 
-__all__ = ["SPLIT_NAMES", "Files", "Keys", "Reader", "Samples"]
+__all__ = ["Files", "Keys", "Reader", "Samples"]
 
 _THREADS, _AT_ONCE = 8, 4096
 """How many threads ask for the sizes of files, and of how many files one of them does at a time."""
-
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""What data sets call their splits, and what raycls calls them."""
 
 
 class Reader(Protocol):

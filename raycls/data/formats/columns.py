@@ -83,13 +83,16 @@ class Columns:
 
         return there("path") and (there("label") or there("class_id"))
 
-    def missing(self, file: str, place: str, record: Mapping[str, Any], field: str) -> DataError:
-        """What to say where `record` has no such field: the columns that are there, and the likeliest of them."""
+    def missing(self, file: str, place: str, record: Mapping[str, Any], field: str, *, whole: bool) -> DataError:
+        """What to say where `record` has no such field: the columns that are there, and the likeliest of them.
+
+        `whole`: the record holds all of a row, so that the other field may be missing too.
+        """
         name = self._given.get(field)
         what = f"There is no {field}." if name is None else f"There is no column {name}."
         proposal = dict(self._given)
         for each in ("path", "label"):
-            here = each == field or self.find(file, place, record, each) is None
+            here = each == field or (whole and self.find(file, place, record, each) is None)
             guess = _guess(each, record, set(proposal.values()) - {name}, name) if here else None
             if guess is not None:
                 proposal[each] = guess

@@ -112,7 +112,8 @@ def _said(file: str, record: Record, columns: Columns) -> list[_Said]:
     own = [each for each in own if not each.silent]
     for each, claim in zip(found, record.claims, strict=True):
         if each.silent and not own:
-            raise columns.missing(file, each.place, claim.fields, "label")
+            whole = claim.fields is record.fields
+            raise columns.missing(file, each.place, claim.fields, "label", whole=whole)
     return own + [each for each in found if not each.silent]
 
 

@@ -101,7 +101,8 @@ def _records(file: str, suffix: str, text: str, names: Columns) -> tuple[list[Re
 def _path(file: str, record: Record, names: Columns) -> str:
     key = names.find(file, record.place, record.fields, "path")
     if key is None:
-        raise names.missing(file, record.place, record.fields, "path")
+        whole = any(claim.fields is record.fields for claim in record.claims)
+        raise names.missing(file, record.place, record.fields, "path", whole=whole)
     value = record.fields[key]
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise bad(file, record.place, f"The {key} is empty or no text.", found=repr(value))

@@ -243,3 +243,18 @@ def test_ids_that_are_no_numbers_of_classes_can_be_left_out(tmp_path: Path) -> N
     data = _open(tmp_path, content, _remedy(caught.value, "columns"))
     assert data.classes == ("ant", "cat", "dog")
     assert _labels(data) == EXPECTED
+
+
+def test_other_keys_of_annotations_have_a_remedy(tmp_path: Path) -> None:
+    content = _nested()
+    for image in content["images"]:
+        image["annotations"] = [{"id": image["id"], "category": image["annotations"][0]["label"], "score": 1.0}]
+    with pytest.raises(DataError, match="no label") as caught:
+        _open(tmp_path, content)
+    assert _labels(_open(tmp_path, content, _remedy(caught.value, "columns"))) == EXPECTED
+    content = _coco()
+    for image in content["images"]:
+        image["img_file"] = image.pop("file_name")
+    with pytest.raises(DataError, match="no path") as caught:
+        _open(tmp_path, content)
+    assert _labels(_open(tmp_path, content, _remedy(caught.value, "columns"))) == EXPECTED
