@@ -69,8 +69,8 @@ class SourceConfig(Section):
     path: str | None = None
     """File or folder of the data, relative to the working directory."""
     args: dict[str, Any] = {}
-    """Further arguments of the source. `folder`, `manifest` and `arrays`: `ignore` and `ignore_file`, patterns of what is
-    left out. `folder` and `manifest`: `splits`, what folders or words of the column `split` stand for
+    """Further arguments of the source. `folder`, `manifest`, `arrays`: `ignore` and `ignore_file`, patterns of what is
+    left out. `folder`, `manifest`: `splits`, what folders or words of the column `split` stand for
     (`{Fold1: train, Fold2: test}`), or `none`. `manifest`: `root`, the folder that paths start from; `strip`, prefixes
     of paths that are taken away; `columns`, names of columns (`{path: filename, label: category}`); `encoding`.
     In `args` a value is what YAML 1.2 says: `001` is the number 1, and text in quotes; options that are text (`path`,
