@@ -64,6 +64,8 @@ class Record:
     place: str
     """The absolute path that the keys are relative to."""
     parts: Mapping[str, Part]
+    fingerprint: str
+    """That of the data set."""
 
 
 def pack(dataset: Dataset, place: str | None) -> bytes:
@@ -92,7 +94,12 @@ def pack(dataset: Dataset, place: str | None) -> bytes:
         columns["digest"] = pa.array(
             [value.decode() or None for part in digest if part is not None for value in part.tolist()], pa.string()
         )
-    told = {"raycls": json.dumps({"classes": list(dataset.classes), "place": _place(dataset, place)})}
+    about = {
+        "classes": list(dataset.classes),
+        "place": _place(dataset, place),
+        "fingerprint": dataset.fingerprint,
+    }
+    told = {"raycls": json.dumps(about)}
     sink = pa.BufferOutputStream()
     parquet.write_table(pa.table(columns, metadata=told), sink, compression="zstd")
     return sink.getvalue().to_pybytes()
@@ -127,7 +134,7 @@ def unpack(data: bytes, where: str) -> Record:
         parts[name] = Part(
             keys.take(pa.array(rows)), labels[rows], size[rows], None if digest is None else digest[rows]
         )
-    return Record(tuple(told["classes"]), told["place"], parts)
+    return Record(tuple(told["classes"]), told["place"], parts, told.get("fingerprint", ""))
 
 
 @dataclass(frozen=True)

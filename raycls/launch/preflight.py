@@ -24,7 +24,7 @@ from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, ModelError, RayclsError
 from raycls.launch.longer import DURATION, check_longer
 from raycls.launch.preprocessing import differences
-from raycls.launch.resumed import Resumed, resumed_data
+from raycls.launch.resumed import Resumed, note_left_out, resumed_data
 from raycls.launch.scored import LEFT_OUT
 from raycls.launch.submitted import refuse_lost
 from raycls.launch.versions import PACKAGES, installed
@@ -131,7 +131,9 @@ def prepare(
     progress("trying the model on two images")
     _check_forward(run, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if not resumed:
+    if resumed:
+        note_left_out(run, folder)
+    else:
         if new and (moved := folder.set_aside()):
             say(f"the earlier run is now {moved}")
         _write_first(run, dataset, folder, command, say, record)

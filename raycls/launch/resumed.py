@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from raycls.config import load as config
 from raycls.config.schema import Run
 from raycls.data import recorded
+from raycls.data.ignore import patterns_of
 from raycls.data.recorded import Comparison, Record
-from raycls.data.source import Dataset, Pool, Split, cut, open_pool
+from raycls.data.source import Dataset, Pool, Split, cut, fingerprint, open_dataset, open_pool
 from raycls.errors import DataError
 from raycls.launch.scored import find_record, first_names
 from raycls.launch.wording import plural
 from raycls.run.folder import RunFolder
 
-__all__ = ["Resumed", "resumed_data"]
+__all__ = ["Resumed", "note_left_out", "resumed_data", "searched_data"]
 
 _MOST_GONE = 0.5
 """Part of the training samples that may be gone: where more are, it is another folder, or one that is not mounted."""
@@ -68,6 +70,45 @@ def resumed_data(
     if record is None or getattr(pool.reader, "positional", False):
         raise _other(run, pool.classes, tuple(before.get("classes", pool.classes)))
     return _Found(run, record, pool).resumed(left, say)
+
+
+def searched_data(run: Run, folder: RunFolder, say: Callable[[str], None]) -> Dataset:
+    """The data of the search in `folder`: the splits that it was started with, without what is gone since.
+
+    A search that starts now, or that an earlier version started, has the data of today. DataError as for a run.
+    """
+    record = find_record(folder)
+    if record is None:
+        return open_dataset(run.data)
+    pool = open_pool(run.data, least_classes=1)
+    try:
+        dataset = cut(pool, run.data)
+    except DataError:
+        dataset = None
+    if dataset is not None and dataset.fingerprint == record.fingerprint:
+        return dataset
+    if getattr(pool.reader, "positional", False):
+        raise _other(run, pool.classes, record.classes)
+    dataset = _Found(run, record, pool).resumed((), say).dataset
+    splits = {name: replace(split, ids=None) for name, split in dataset.splits.items()}  # for trials that start now
+    return replace(dataset, splits=splits, fingerprint=fingerprint(dataset.classes, splits))
+
+
+def note_left_out(run: Run, folder: RunFolder) -> None:
+    """Add what `run` leaves out of the data to the config in `folder`, for its evaluations and its next starts."""
+    text = folder.store.read_bytes(RunFolder.CONFIG).decode()
+    before = config.load_text(text, folder.store.describe(RunFolder.CONFIG)).run
+    then, now = (patterns_of(source.args.get("ignore", ())) for source in (before.data.source, run.data.source))
+    file = run.data.source.args.get("ignore_file", before.data.source.args.get("ignore_file"))
+    args = dict(before.data.source.args)
+    if added := [pattern for pattern in now if pattern not in then]:
+        args["ignore"] = [*then, *added]
+    if file is not None:
+        args["ignore_file"] = file
+    if args != before.data.source.args:
+        values = config.to_dict(before)
+        values["data"]["source"]["args"] = args
+        folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(config.from_dict(values)).encode())
 
 
 def _other(run: Run, classes: Sequence[str], before: Sequence[str]) -> DataError:

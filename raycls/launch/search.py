@@ -16,7 +16,6 @@ from typing import Any
 from raycls.config import load as config
 from raycls.config.space_check import apply
 from raycls.config.write import word
-from raycls.data.recorded import pack
 from raycls.errors import EXIT_DONE, EXIT_STOPPED, LaunchError, RayclsError
 from raycls.launch.cluster import Cluster, running_cluster
 from raycls.launch.exploits import kept
@@ -162,7 +161,7 @@ class _Play:
         shared = Shared(
             config=config.to_dict(plan.run),
             dataset=plan.dataset,
-            record=pack(plan.dataset, plan.run.data.source.path),
+            record=plan.record,
             trials=plan.trials,
             device=self.device,
             workdir=os.getcwd(),

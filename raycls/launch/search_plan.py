@@ -16,11 +16,14 @@ from raycls.config.space import Space
 from raycls.config.space_check import apply, space_of
 from raycls.config.write import flow, override
 from raycls.data import augment
+from raycls.data.recorded import pack
 from raycls.data.source import Dataset, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.launch.exploits import keep
 from raycls.launch.model_budget import within
 from raycls.launch.preflight import check_metric_of, evaluated_split, image_size, plan_of
+from raycls.launch.resumed import searched_data
+from raycls.launch.scored import LEFT_OUT
 from raycls.launch.submitted import refuse_lost
 from raycls.models import zoo
 from raycls.progress import progress
@@ -64,6 +67,8 @@ class Search:
     metric: str
     mode: Literal["max", "min"]
     command: tuple[str, ...]
+    record: bytes
+    """The splits of `dataset`, as every trial keeps them."""
     interrupted: str = ""
     """`sigint`, `sigterm` or `budget` once the search is to pause."""
 
@@ -147,7 +152,9 @@ def open_search(
     folder.store.tell(say)
     folder.store.check()
     progress("opening the data")
-    dataset = open_dataset(run.data)
+    begun = not new and folder.store.exists(Ledger.FILE)
+    dataset = searched_data(run, folder, say) if begun else open_dataset(run.data)
+    record = pack(dataset, run.data.source.path)
     progress("looking at the space")
     for note in dataset.notes:
         say(note)
@@ -162,7 +169,7 @@ def open_search(
     if new and (moved := folder.set_aside()):
         say(f"the earlier search is now {moved}")
     with Lock(folder, "search", timeout=HANDOVER_SECONDS, say=say):
-        _check_same(run, folder)
+        _check_same(run, folder, record)
         board = Board(
             Ledger(folder.store),
             space,
@@ -175,7 +182,7 @@ def open_search(
         )
         for line in _idle(run, board):
             say(line)
-        yield Search(run, folder, dataset, space, board, metric, mode, tuple(command))
+        yield Search(run, folder, dataset, space, board, metric, mode, tuple(command), record)
 
 
 def _idle(run: Run, board: Board) -> list[str]:
@@ -296,8 +303,8 @@ def _check_budget(suggest: Callable[[int], Any], origins: Mapping[str, str]) -> 
         raise
 
 
-def _check_same(run: Run, folder: RunFolder) -> None:
-    """Refuse to go on with another search, or in the folder of a run; a first start notes the config."""
+def _check_same(run: Run, folder: RunFolder, record: bytes) -> None:
+    """Refuse to go on with another search, or in the folder of a run; a first start notes the config and the splits."""
     where = folder.store.describe(RunFolder.CONFIG)
     if folder.store.exists(RunFolder.ENV) or folder.store.exists(RunFolder.ATTEMPTS):
         raise ConfigError(
@@ -306,6 +313,7 @@ def _check_same(run: Run, folder: RunFolder) -> None:
             fix="use another run.name, or set the run aside with --new",
         )
     if not folder.store.exists(Ledger.FILE):
+        folder.store.write_bytes(RunFolder.SPLITS, record)
         folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
         return
     before = config.load_text(folder.store.read_bytes(RunFolder.CONFIG).decode(), where).run
@@ -313,7 +321,7 @@ def _check_same(run: Run, folder: RunFolder) -> None:
     changed = [
         item
         for item in config.difference(before, run)
-        if not item.harmless
+        if not (item.harmless or item.path in LEFT_OUT)
         or (item.path.startswith("search.") and item.path not in _MAY_CHANGE)
         or (item.path == "scale.workers" and split)  # which decides how the batches of trials to come are cut
     ]

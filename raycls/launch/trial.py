@@ -32,6 +32,7 @@ from raycls.launch.cluster import Cluster, draining, prepare_environment
 from raycls.launch.exploits import take_over
 from raycls.launch.monitoring import Gauges
 from raycls.launch.preflight import Prepared, prepare
+from raycls.launch.scored import LEFT_OUT
 from raycls.launch.session import World
 from raycls.launch.trainer import SIGNALS, make_job
 from raycls.run import history
@@ -101,7 +102,7 @@ def set_aside_other(base: Run, task: Task, storage: str) -> str | None:
         run, before = trial_run(base, task, storage), config.load_text(text.decode()).run
     except ConfigError:  # the trial will say so
         return None
-    same = all(item.harmless for item in config.difference(before, run))
+    same = all(item.harmless or item.path in LEFT_OUT for item in config.difference(before, run))
     return None if same else folder.set_aside(timeout=HANDOVER_SECONDS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -19,9 +20,14 @@ from PIL import Image
 
 from raycls import cli
 from raycls.config.load import load_text
+from raycls.data import recorded
 from raycls.data.order import Order
+from raycls.data.source import open_dataset
 from raycls.errors import DataError
+from raycls.launch.display import PlainDisplay
 from raycls.launch.preflight import prepare
+from raycls.launch.resumed import searched_data
+from raycls.launch.trainer import evaluate
 from raycls.run import ledger
 from raycls.run.folder import RunFolder, survivors
 
@@ -205,6 +211,34 @@ def test_images_of_the_evaluated_split() -> None:
     with pytest.raises(DataError, match="all samples of the split val") as caught:
         _resume(_without(*_VAL))
     assert caught.value.found is not None and _VAL[0] in caught.value.found
+
+
+def test_what_is_left_out_stays_in_the_config() -> None:
+    _stopped(5, 'data.source.args.ignore=["notes.txt"]')
+    Path("p", _VAL[1]).write_bytes(b"")
+    train(_job('data.source.args.ignore=["notes.txt"]', _without(_VAL[1])))
+    kept = load_text(Path("runs/run/config.yaml").read_text(), "config.yaml").run
+    assert kept.data.source.args["ignore"] == ["notes.txt", _VAL[1]]
+    assert evaluate("runs/run", split="val", display=PlainDisplay(io.StringIO()))["count"] == 5
+
+
+def test_a_search_keeps_the_splits_that_it_was_started_with() -> None:
+    run = load_text("run: {name: s}\ndata: {source: {path: q}}", "s.yaml").run
+    names = [f"{label}/{index:02d}.png" for label in "ab" for index in range(10)]
+    _images(names, "q")
+    first, folder = open_dataset(run.data), RunFolder("runs/s")
+    assert searched_data(run, folder, pytest.fail).fingerprint == first.fingerprint
+    folder.store.write_bytes("splits.parquet", recorded.pack(first, "q"))
+    assert searched_data(run, folder, pytest.fail).fingerprint == first.fingerprint
+    _images([f"a/new{index}.png" for index in range(9)], "q")
+    gone = first.splits["test"].key(0)
+    Path("q", gone).unlink()
+    said: list[str] = []
+    again = searched_data(run, folder, said.append)
+    keys = {name: list(split.keys) for name, split in again.splits.items()}
+    assert keys == {name: [key for key in split.keys if key != gone] for name, split in first.splits.items()}
+    assert all(split.ids is None for split in again.splits.values())
+    assert "9 samples added" in said[-1] and gone in said[0]
 
 
 def test_added_files_are_told_and_not_trained(undisturbed: bytes) -> None:

@@ -206,14 +206,14 @@ def start(*overrides: str) -> None:
         search.board.next()
 
 
-def test_a_first_start_writes_its_config_and_nothing_more() -> None:
+def test_a_first_start_writes_its_config_and_splits_and_nothing_more() -> None:
     write(_SPACE)
     with opened() as search:
         assert (search.metric, search.mode) == ("top1", "max")
         length = search.board.length({})
         assert (length.epochs, length.steps_per_epoch, length.steps) == (4, 3, 12)
         assert search.board.length({"data.batch_size": 8, "train.duration": "2ep"}).steps == 10
-    assert Store("runs/search").list() == ["config.yaml", "lock"]
+    assert Store("runs/search").list() == ["config.yaml", "lock", "splits.parquet"]
 
 
 @pytest.mark.parametrize(
