@@ -95,6 +95,7 @@ class Recorder:
     def track(self, search: str, dashboard: str) -> None:
         """Start the trackers of the config, on rank 0. See `open_trackers` for `search` and `dashboard`."""
         if self.worker.rank == 0:
+            progress("starting the trackers")
             self._trackers = open_trackers(
                 self.run.track,
                 self.folder,
@@ -202,6 +203,7 @@ class Recorder:
             if reason not in MOVES:
                 self._draw()
         ended = "KILLED" if stopped or reason == "budget" else "FINISHED"
+        progress("telling the trackers")
         self._trackers.end(ended, result, moves=reason in MOVES)
         return result
 

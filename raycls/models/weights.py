@@ -118,7 +118,8 @@ def _download(url: str, path: Path) -> None:
     try:
         # torchvision wrote the address; no config can.
         with temporary.open("xb") as file, urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
-            total = getattr(answer, "length", None)
+            size = answer.headers.get("Content-Length") or ""
+            total = int(size) if size.isdigit() else None
             progress(f"downloading {path.name}", 0, total, "bytes")
             while block := answer.read(1 << 20):
                 file.write(block)

@@ -22,6 +22,7 @@ from raycls.launch.search_wording import (
     start_text,
     stop_text,
 )
+from raycls.progress import Progress
 from raycls.run.store import Store
 from raycls.search.ledger import Ledger, trial_id
 
@@ -196,6 +197,22 @@ def test_a_quiet_search_says_now_and_then_that_it_goes_on(ledger: Ledger) -> Non
         if second == 40:
             display.event("trial 0001 ...")
     assert stream.getvalue().splitlines() == ["1 trial: 1 running", "trial 0001 ...", "1 trial: 1 running"]
+
+
+def test_a_search_says_what_goes_on_where_no_trial_has_news(ledger: Ledger) -> None:
+    now, stream = [0.0], io.StringIO()
+    display = PlainSearchDisplay(stream, 30.0, clock=lambda: now[0])
+    display.tell(Progress("starting Ray"))
+    now[0] = 31.0
+    display.tick()
+    trial(ledger, 1, None, [])
+    display.update(ledger, "top1", "max")
+    display.tell(Progress("training trials"))
+    now[0] = 50.0
+    display.tick()
+    now[0] = 62.0
+    display.tick()
+    assert stream.getvalue().splitlines() == ["starting Ray for 31 s", "1 trial: 1 running; training trials for 31 s"]
 
 
 def test_a_closed_pipe_silences_the_display_and_nothing_else(ledger: Ledger) -> None:

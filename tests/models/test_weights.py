@@ -21,6 +21,7 @@ from raycls.models import weights
 from raycls.models.loading import load_into
 from raycls.models.tiny import tiny_cnn
 from raycls.models.zoo import build, check
+from raycls.progress import Progress, listening
 
 
 def trained(num_classes: int = 10) -> nn.Module:
@@ -323,3 +324,14 @@ def test_the_cache_is_used(hub: Path, tmp_path: Path) -> None:
     assert path.parent == hub
     next(tmp_path.glob("net-*.pth")).unlink()
     assert weights.fetch(url) == path
+
+
+def test_a_download_says_how_far_it_is(hub: Path, tmp_path: Path) -> None:
+    url = publish(tmp_path, {"a": torch.zeros(700_000)}, "net")
+    size = next(tmp_path.glob("net-*.pth")).stat().st_size
+    heard: list[Progress] = []
+    with listening(heard.append):
+        name = weights.fetch(url).name
+    # a message before the first MiB and after each; 2.8 MB are three of them
+    assert [(one.done, one.total) for one in heard] == [(0, size), (1 << 20, size), (2 << 20, size), (size, size)]
+    assert {(one.phase, one.unit) for one in heard} == {(f"downloading {name}", "bytes")}

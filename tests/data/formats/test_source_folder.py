@@ -12,6 +12,7 @@ import pytest
 from raycls.config.overrides import read_override
 from raycls.data.formats.folder import folder
 from raycls.errors import DataError
+from raycls.progress import Progress, listening
 
 
 def _make(root: Path, *names: str) -> Path:
@@ -206,3 +207,13 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     samples = folder(tmp_path)
     index = list(samples.keys).index(f"a/{name}")
     assert samples.reader.read(index) == b"here"
+
+
+def test_a_large_folder_is_counted_on_the_way(tmp_path: Path) -> None:
+    _make(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(1100)))
+    heard: list[Progress] = []
+    with listening(heard.append):
+        folder(tmp_path)
+    counts = [one.done or 0 for one in heard]
+    assert counts == sorted(counts) and 1000 in counts and counts[-1] >= 2000
+    assert {one.unit for one in heard} == {"files"}
