@@ -27,6 +27,7 @@ from raycls.config.schema import DataConfig
 from raycls.config.section import Operation
 from raycls.data.largest import MULTIPLE, largest
 from raycls.data.order import key as order_key
+from raycls.data.samples import UnfitError
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import bind, resolve
 
@@ -207,24 +208,21 @@ def _checked(result: Any, step: _Step) -> Image.Image:
 def _failure(step: _Step, image: Any, error: BaseException) -> DataError:
     """An error without a place: that is the file, which whoever reads the samples knows."""
     size = f" on an image of {image.height} x {image.width} (height x width)" if isinstance(image, Image.Image) else ""
-    return DataError(
-        f"The operation {step.name} ({step.place}) failed{size}.",
-        found=f"{type(error).__name__}: {error}",
-        fix="put a resize before it, or give it padding" if step.name == "random_crop" else None,
-    )
+    what, found = f"The operation {step.name} ({step.place}) failed{size}.", f"{type(error).__name__}: {error}"
+    if step.name == "random_crop":
+        return UnfitError(what, found=found, fix="put a resize before it, or give it padding")
+    return DataError(what, found=found)
 
 
-def _too_large(step: _Step, image: Image.Image, most: int) -> DataError:
+def _too_large(step: _Step, image: Image.Image, most: int) -> UnfitError:
     pixels = largest(step.function, image.height, image.width)
-    shape = (
-        ", give the resize two numbers, [height, width], which do not keep the shape," if step.name == "resize" else ""
-    )
-    return DataError(
+    shape = "give the resize two numbers, [height, width], which do not keep the shape, or " * (step.name == "resize")
+    return UnfitError(
         f"The operation {step.name} ({step.place}) would make an image that is larger than allowed; it was not done.",
         found=f"an image of {image.height} x {image.width} (height x width) would become one of "
         f"{pixels / 1e6:,.1f} million pixels",
         valid=f"at most {MULTIPLE} times data.max_pixels, {most / 1e6:g} million pixels",
-        fix=f"leave the image out{shape} or raise data.max_pixels where there is the memory",
+        fix=f"{shape}raise data.max_pixels where there is the memory",
     )
 
 

@@ -17,10 +17,14 @@ import numpy as np
 
 from raycls.errors import DataError
 
-__all__ = ["Files", "Keys", "Reader", "Samples"]
+__all__ = ["Files", "Keys", "Reader", "Samples", "UnfitError"]
 
 _THREADS, _AT_ONCE = 8, 4096
 """How many threads ask for the sizes of files, and of how many files one of them does at a time."""
+
+
+class UnfitError(DataError):
+    """An operation of raycls's own cannot be done on an image, which is whole; another image it might suit."""
 
 
 class Reader(Protocol):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raycls.data.order import Order, part
+from raycls.data.samples import UnfitError
 from raycls.errors import DataError, RayclsError
 
 if TYPE_CHECKING:  # the processes that only route slices need not import torch
@@ -167,6 +168,8 @@ def augmented(split: Split, augment: Augment, row: int, key: tuple[int, int, int
     except RayclsError as error:
         if isinstance(error, DataError):  # an augmentation knows the image, not where it came from
             error.where = error.where or split.locate(row)
+        if isinstance(error, UnfitError):
+            error.fix = f"{error.fix}; {split.without(row)}"
         raise
     except (Exception, SystemExit) as error:  # of a plug-in; raised as it is, Ray would try the image for ever
         raise unexpected(error, where=split.locate(row)) from error

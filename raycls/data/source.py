@@ -72,7 +72,7 @@ class Split:
             if isinstance(data, bytes):
                 return decode(data, self.locate(index), formats=self.formats, max_pixels=self.max_pixels)
         except DataError as error:
-            error.fix = f"{error.fix}; {self._without(index)}" if error.fix else self._without(index)
+            error.fix = f"{error.fix}; {self.without(index)}" if error.fix else self.without(index)
             raise
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or not _is_image(data.shape):
             raise DataError(
@@ -84,12 +84,12 @@ class Split:
         image = Image.fromarray(np.ascontiguousarray(data))
         return image if image.mode == "RGB" else image.convert("RGB")
 
-    def _without(self, index: int) -> str:
+    def without(self, index: int) -> str:
         """How to go on without a sample, as it is typed."""
         if self.ignore is None:
             return "or remove it from the data: the same command resumes the run without it"
         added = override("data.source.args.ignore", [*self.ignore, pattern_of(self.key(index))])
-        finds = "raycls init DIR --check finds all such files"
+        finds = "raycls init CONFIG --check finds all such files"
         return f"or leave it out, the same command with {added} resumes the run without it; {finds}"
 
     def locate(self, index: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from harness.plugins import user_module
 from PIL import Image
 
+from raycls.config.load import load_text
 from raycls.config.schema import DataConfig, SourceConfig
 from raycls.data import augment
+from raycls.data.ignore import ignorer
 from raycls.data.order import Order
 from raycls.data.slices import TRAIN, Maker, Position
 from raycls.data.source import open_dataset
@@ -106,3 +109,9 @@ def test_an_error_of_an_augmentation_names_the_file(
         assert (made.error.where or "").startswith(str(tmp_path))
     else:
         assert place in str(made.error)
+        if source != "arrays":  # of a source that can leave it out
+            (option,) = [word for word in shlex.split(made.error.fix or "") if word.startswith("data.source.args")]
+            kept = load_text("", "run.yaml", [option]).run.data.source.args["ignore"]
+            assert [key for key in train.keys if ignorer(kept)(key)] == [
+                next(k for k in train.keys if place.endswith(k))
+            ]
