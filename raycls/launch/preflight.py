@@ -107,15 +107,13 @@ def prepare(
     if not new:
         _refuse_search(folder)
     resumed = not new and _has_begun(folder)
-    if not resumed:  # a resumed run needs no weights to start from
-        zoo.check(run.model)
-    progress("opening the data")
     written = folder.read_json(RunFolder.PLAN) if resumed else None
     if resumed:
         _check_same(run, folder, written or {}, command, say)
-        found = resumed_data(run, folder, written, say, dataset)
-    else:
-        found = Resumed(dataset or open_dataset(run.data))
+    else:  # a resumed run needs no weights to start from
+        zoo.check(run.model)
+    progress("opening the data")
+    found = resumed_data(run, folder, written, say, dataset) if resumed else Resumed(dataset or open_dataset(run.data))
     dataset = found.dataset
     for note in dataset.notes:
         say(note)
