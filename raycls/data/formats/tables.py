@@ -78,10 +78,11 @@ def read_csv(file: str, text: str, columns: Columns) -> Iterator[Record]:
     """The rows of a table, whatever separates its columns. DataError names the line."""
     separator = _SEPARATOR.match(text)  # a line by which Excel is told the separator
     skipped = 0 if separator is None else 1
-    delimiter = "\t" if file.lower().endswith(".tsv") else None
-    if separator is not None:
+    if separator is None:
+        delimiter = _delimiter(text, columns, "\t" if file.lower().endswith(".tsv") else ",")
+    else:
         text, delimiter = text[separator.end() :], separator[1]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or _delimiter(text, columns), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         named = [name.casefold() for name in header if name]
@@ -104,11 +105,11 @@ def read_csv(file: str, text: str, columns: Columns) -> Iterator[Record]:
         raise bad(file, f"line {reader.line_num + skipped}", "This is no CSV.", found=str(error)) from error
 
 
-def _delimiter(text: str, columns: Columns) -> str:
+def _delimiter(text: str, columns: Columns, usual: str) -> str:
     """What separates the columns: that with which the header names what is needed, else that which it has most of."""
     line = io.StringIO(text, newline="").readline()
     found: dict[str, int] = {}
-    for delimiter in _DELIMITERS:
+    for delimiter in (usual, *(other for other in _DELIMITERS if other != usual)):
         try:
             header = next(csv.reader([line], delimiter=delimiter, strict=True), [])
         except csv.Error:
@@ -116,7 +117,7 @@ def _delimiter(text: str, columns: Columns) -> str:
         if columns.known(header):
             return delimiter
         found[delimiter] = len(header)
-    return max(found, key=lambda delimiter: found[delimiter], default=",")
+    return max(found, key=lambda delimiter: found[delimiter], default=usual)
 
 
 def read_jsonl(file: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

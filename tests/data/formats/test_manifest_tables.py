@@ -53,8 +53,9 @@ def _remedies(error: DataError, option: str = "") -> list[str]:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_encodings_and_separators(root: Path, encoding: str, delimiter: str) -> None:
-    (root / "m.csv").write_bytes(_table(delimiter=delimiter).encode(encoding))
-    assert _labels(_open(root / "m.csv")) == FILES
+    for name in ("m.csv", "m.tsv"):
+        (root / name).write_bytes(_table(delimiter=delimiter).encode(encoding))
+        assert _labels(_open(root / name)) == FILES
 
 
 def test_json_of_windows(root: Path) -> None:
