@@ -126,7 +126,6 @@ def prepare(
     progress("building the model")
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=False)
     weights = () if resumed else _load_weights(run, model, dataset, plan)
-    progress("trying the model on two images")
     _check_forward(run, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if resumed:
@@ -191,6 +190,7 @@ def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool 
 
 def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan, start: int) -> None:
     """Run black images through the model, in the sizes and the smallest number that the steps after `start` bring."""
+    progress("trying the model on two images")
     size = image_size(run, dataset, plan)
     if run.optim.ema != "off":  # before any forward pass, as the average is made: some copies fail only then
         zoo.check_copy(model, run.model.name, *size)
