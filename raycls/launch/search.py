@@ -324,6 +324,7 @@ def _tunes_folder(places: int) -> Iterator[str]:
 
 def _write_results(plan: Search, interrupted: str, say: Callable[[str], None]) -> str | None:
     """The table, the plots, and the winner's config. Returns the winner."""
+    progress("writing the results")
     ledger, store = plan.board.ledger, plan.folder.store
     write_csv(store, ledger, plan.space.paths, plan.metric, plan.mode)
     if not interrupted:
