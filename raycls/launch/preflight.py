@@ -205,10 +205,11 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan, sta
     try:
         _forward_alone(model, size)
     except ValueError as error:  # batch normalisation over one value
+        which = "last" if last == plan.order.rows(plan.steps_per_epoch - 1) else "smallest"
         raise ConfigError(
             "a micro-batch of one image cannot be trained with this model",
             where="data.batch_size, train.micro_batches",
-            found=f"{plan.samples} samples in batches of {plan.batch_size}: the smallest batch of an epoch has {last}, "
+            found=f"{plan.samples} samples in batches of {plan.batch_size}: the {which} batch of an epoch has {last}, "
             f"in {plan.micro_batches} micro-batches; {error}",
             fix="put the images back that are left out, or start anew with --new"
             if plan.left_out
