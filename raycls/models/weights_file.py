@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from raycls.errors import ModelError
 
@@ -32,16 +34,16 @@ _CLASSES = frozenset(
     }
 )
 """Keys under which checkpoints keep their class names, without `_` and `-`, in lower case."""
+_ARRAYS = ("scalar", "_reconstruct")
 _PLAIN: list[Any] = [
-    argparse.Namespace,
-    pathlib.PosixPath,
-    set,
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)},
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    *(argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath, datetime, TorchVersion),
+    *(set, frozenset, slice, range),
+    *(np.ndarray, np.dtype, *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type))),
+    # numpy moved them: a file has the one name or the other
+    *((getattr(np._core.multiarray, name), f"numpy._core.multiarray.{name}") for name in _ARRAYS),  # type: ignore[attr-defined]
+    *((getattr(np._core.multiarray, name), f"numpy.core.multiarray.{name}") for name in _ARRAYS),  # type: ignore[attr-defined]
 ]
-"""What checkpoints hold beside tensors (options, paths, the best value) and what runs nothing when it is read."""
+"""What checkpoints hold beside tensors (options, paths, the best value, when) and what runs nothing when it is read."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
     text = str(error)
     if "weights_only" in text or "Weights only" in text:
         kinds: list[str] = []
-        with suppress(Exception):
+        with suppress(Exception), torch.serialization.safe_globals(_PLAIN):
             kinds = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         what = f" ({', '.join(kinds[:5])}{' ...' if len(kinds) > 5 else ''})" if kinds else ""
         return ModelError(

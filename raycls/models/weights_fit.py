@@ -73,6 +73,7 @@ def fit(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], head: Collecti
     likely = bool(ranked) and 2 * counts[ranked[0]] > min(len(body), len(tensors))
     chosen, rival = ranked[0] if likely else ("", ""), None
     if whole:
+        whole = [pair for pair in whole if pair[1] == whole[0][1]]
         averaged = [pair for pair in whole if _AVERAGED.search(pair[0])]
         if not averaged and ("", "") in whole:  # the very names of the network
             whole = [("", "")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,21 @@ _WHOLE: dict[str, Callable[[State], Any]] = {
     "deep": lambda state: {"a": {"b": under("x.y.z.", state)}},
     "tuple": lambda state: (state, {"epoch": 1}),
     "options": lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, output=Path("/x"))},
-    "numpy": lambda state: {"model": state, "best": np.float64(0.5), "step": np.int64(4)},
+    "numpy": lambda state: {
+        "model": state,
+        "best": np.float64(0.5),
+        "step": np.int64(4),
+        "confusion": np.eye(3, dtype=np.uint8),
+        "names": np.array(["a", None], dtype=object),
+    },
+    "when": lambda state: {"model": state, "time": datetime(2026, 1, 2), "torch": torch.__version__, "seen": {1, 2}},
+    "scheduler": lambda state: {
+        "model": state,
+        "optimizer": torch.optim.Adam([nn.Parameter(torch.ones(2))]).state_dict(),
+        "lr_scheduler": torch.optim.lr_scheduler.MultiStepLR(
+            torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1), [3, 3]
+        ).state_dict(),
+    },
     "copies": lambda state: {"model": state, "best": copy.deepcopy(state)},
     "two parts of a file": lambda state: {**under("encoder.", state), **under("decoder.", {"weight": torch.ones(2)})},
 }

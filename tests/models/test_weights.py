@@ -8,6 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -141,6 +142,10 @@ class Trap:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_nothing_is_unpickled(tmp_path: Path, legacy: bool) -> None:
     content = {"state_dict": trained().state_dict(), "more": Trap(tmp_path / "sprung")}
+    torch.save(content, tmp_path / "net.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ModelError, match="runs code"):
+        load(tmp_path / "net.pth")
+    content["more"] = np.array([Trap(tmp_path / "sprung")], dtype=object)
     torch.save(content, tmp_path / "net.pth", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(ModelError, match="runs code"):
         load(tmp_path / "net.pth")
