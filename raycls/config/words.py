@@ -51,6 +51,8 @@ def meant(key: str, model: type[Section], prefix: str) -> tuple[str, ...]:
 
     A near key of the same section comes first, then the same key in other sections, then a near path.
     """
+    if "." in key and key in options():
+        return (key,)
     here = suggest(key, model.model_fields)
     if here is not None:
         return (prefix + here,)

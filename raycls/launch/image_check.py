@@ -76,7 +76,8 @@ def look(source: str, *, ignore: tuple[str, ...], overrides: Sequence[str]) -> C
     """What `raycls init SOURCE --check` found, where SOURCE is a folder or a config file; it shows how far it is."""
     run = load(source, overrides).run if Path(expand(source, where="SOURCE")).is_file() else None
     if run is not None and ignore:
-        raise ConfigError("--ignore is for a folder", fix="with a config, give data.source.args.ignore=[PATTERN, ...]")
+        instead = override("data.source.args.ignore", list(ignore))
+        raise ConfigError("--ignore is for a folder", fix=f"with a config, give {instead}")
     with Working(f"looking at {source}"):
         return check_folder(source, ignore=ignore, overrides=overrides) if run is None else check(run)
 

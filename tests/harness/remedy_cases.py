@@ -1,0 +1,767 @@
+"""One case for each remedy that can be typed: how its error comes about, and what to type. Adding one is an entry."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["CASES", "ELSEWHERE", "NO_RAY", "UNTYPED", "Case", "make_project"]
+
+_WORD = re.compile(r"""(?<!\S)(?:[^\s'"\\]|'[^']*'|"(?:\\.|[^"\\])*"|\\.)+""")
+_OVERRIDE = re.compile(r"[a-z_]+(?:\.\w+)+=.", re.DOTALL)
+_FLAG = re.compile(r"--[a-z][a-z-]*(?:=.*)?", re.DOTALL)
+Use = Callable[[Path, str, str], str]
+"""(the working directory, the command, the printed fix) -> the command to type, after what else the fix asks for."""
+
+
+def typed(fix: str) -> list[str]:
+    """The overrides and options in a remedy, as they stand there, with their quotes."""
+    words = [found.rstrip(",;?)").lstrip("(") for found in _WORD.findall(fix)]
+    return [word for word in words if any(form.match("".join(shlex.split(word))) for form in (_OVERRIDE, _FLAG))]
+
+
+def add(index: int | None = None) -> Use:
+    """Add what can be typed to the command: all of it, or the one of several ways at `index`.
+
+    An override takes the place of the one for the same path.
+    """
+
+    def use(folder: Path, command: str, fix: str) -> str:
+        words = typed(fix)
+        assert words, f"nothing to be typed in: {fix}"
+        new = words if index is None else [words[index]]
+        old = [word for word in _WORD.findall(command) if not _path(word) or _path(word) not in map(_path, new)]
+        return " ".join([*old, *new])
+
+    return use
+
+
+def _path(word: str) -> str:
+    path, equals, _ = "".join(shlex.split(word)).partition("=")
+    return path if equals else ""
+
+
+def options(*parts: str) -> Use:
+    """`parts` as a command, in which {0}, {1} ... are what can be typed in the remedy."""
+
+    def use(folder: Path, command: str, fix: str) -> str:
+        return " ".join(parts).format(*typed(fix))
+
+    return use
+
+
+def instead(old: str, pattern: str = r"(?:did you mean|write) (.*?)\??$") -> Use:
+    """Put what the remedy says in the place of `old` in the command."""
+
+    def use(folder: Path, command: str, fix: str) -> str:
+        found = re.search(pattern, fix, re.MULTILINE)
+        assert found is not None and old in command, fix
+        return command.replace(old, found[1])
+
+    return use
+
+
+def in_file(old: str, pattern: str = r"(?:did you mean|write) (.*?)\??$", file: str = "c.yaml", add: str = "") -> Use:
+    """Put what the remedy says in the place of `old` in the config."""
+
+    def use(folder: Path, command: str, fix: str) -> str:
+        found = re.search(pattern, fix, re.MULTILINE)
+        text = (folder / file).read_text()
+        assert found is not None and old in text, fix
+        (folder / file).write_text(text.replace(old, found[1] + add))
+        return command
+
+    return use
+
+
+_ADD = add()
+
+
+@dataclass(frozen=True)
+class Case:
+    """`command` fails in a project that `make` has changed, with the remedy of `site` whose words hold `text`.
+
+    What `use` makes of it is typed, and ends with `code` and with `shows` in what is said.
+    """
+
+    site: str
+    command: str
+    make: Callable[[Path], object] = lambda folder: None
+    text: str = ""
+    use: Use = _ADD
+    code: int = 0
+    shows: str = ""
+    slow: bool = False
+    before: Callable[[Path], object] = lambda folder: None
+    first: str = ""
+    """What is changed, and a command that is run, before `make`."""
+    first_code: int = 0
+
+
+def image(path: Path, level: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (level, 60, 200 - level)).save(path)
+
+
+def make_project(folder: Path) -> None:
+    """Two classes of ten images each, and a config that trains on them in this process."""
+    for index in range(10):
+        image(folder / "p" / "a" / f"{index}.png", 10 * index)
+        image(folder / "p" / "b" / f"{index}.png", 10 * index + 100)
+    (folder / "c.yaml").write_text(
+        "data: {source: {path: p}, batch_size: 4, image_size: 8}\n"
+        "augment: {train: [], eval: []}\n"
+        "model: {name: tiny_cnn, args: {width: 4}}\n"
+        "optim: {lr: 0.01}\n"
+        "train: {duration: 1ep}\n"
+        "scale: {workers: 0}\n"
+    )
+
+
+def edit(old: str, new: str, file: str = "c.yaml") -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new))
+
+    return change
+
+
+def put(**files: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        for name, text in files.items():
+            (folder / name.replace("__", ".")).write_text(text)
+
+    return write
+
+
+def move(*pairs: tuple[str, str]) -> Callable[[Path], None]:
+    def rename(folder: Path) -> None:
+        for old, new in pairs:
+            (folder / new).parent.mkdir(parents=True, exist_ok=True)
+            (folder / old).rename(folder / new)
+
+    return rename
+
+
+def tree(*classes: str) -> Callable[[Path], None]:
+    """A folder `t` with three images in each of the folders `classes` below it."""
+
+    def write(folder: Path) -> None:
+        for number, name in enumerate(classes):
+            for index in range(3):
+                image(folder / "t" / name / f"{number}{index}.png", 20 * index + number)
+
+    return write
+
+
+def table(*rows: str) -> Callable[[Path], None]:
+    """A manifest `m.csv` of these lines."""
+
+    def write(folder: Path) -> None:
+        (folder / "m.csv").write_text("\n".join(rows) + "\n")
+
+    return write
+
+
+def rows(form: str) -> list[str]:
+    return [form.format(label=label, path=f"p/{label}/{index}.png", id="ab".index(label), index=index)
+            for label in "ab" for index in range(10)]  # fmt: skip
+
+
+def annotated(*, two: bool = False, none: bool = False) -> Callable[[Path], None]:
+    """A manifest `m.json` of images with annotations; one of them has two, or none."""
+
+    def write(folder: Path) -> None:
+        images = [
+            {"file_path": f"p/{label}/{index}.png", "annotations": [{"label": label}]}
+            for label in "ab"
+            for index in range(10)
+        ]
+        images[0]["annotations"] = [{"label": "a"}, {"label": "b"}] if two else [] if none else [{"label": "a"}]
+        (folder / "m.json").write_text(json.dumps({"images": images}))
+
+    return write
+
+
+def arrays(**more: Any) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        values: dict[str, Any] = {
+            "train_images": np.zeros((8, 8, 8, 3), np.uint8), "train_labels": np.arange(8) % 2,
+            "val_images": np.zeros((4, 8, 8, 3), np.uint8), "val_labels": np.arange(4) % 2,
+        } | more  # fmt: skip
+        np.savez(folder / "x.npz", **{key: value for key, value in values.items() if value is not None})
+
+    return write
+
+
+def remove(*paths: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for path in paths:
+            (folder / path).unlink()
+
+    return change
+
+
+def both(*changes: Callable[[Path], object]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for each in changes:
+            each(folder)
+
+    return change
+
+
+TRAIN = "raycls train c.yaml"
+MANIFEST = f"{TRAIN} data.source.name=manifest data.source.path=m.csv data.source.args.root=."
+ARRAYS = f"{TRAIN} data.source.name=arrays data.source.path=x.npz"
+TREE = f"{TRAIN} data.source.path=t"
+CONFIG = "raycls config c.yaml"
+JSON = f"{TRAIN} data.source.name=manifest data.source.path=m.json"
+SEARCH = "raycls search c.yaml"
+SPACE = "'search.space.optim.lr=[0.1, 0.2]'"
+NO_RAY = "no Ray in this test"
+NO_TEST = "data.split='{train: 0.8, val: 0.2, test: 0.0}'"
+_NARROW = """
+from torch import nn
+
+def net(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4), nn.Linear(4, num_classes))
+"""
+_LOCKED = """
+import threading
+from torch import nn
+
+class net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer, self.lock = nn.Linear(192, num_classes), threading.Lock()
+
+    def forward(self, images):
+        return self.layer(images.flatten(1))
+"""
+
+CASES: tuple[Case, ...] = (
+    # the command line and the config
+    Case("cli.py:init", "raycls init p --out c.yaml", use=add(1)),
+    Case(
+        "config/arguments.py:bind_signature",
+        f"{CONFIG} model.args.widht=8",
+        use=instead("model.args.widht", r"mean (\S+?)\?"),
+    ),
+    Case(
+        "config/arguments.py:bind_signature",
+        f"{CONFIG} model.args.zzz=8",
+        use=lambda folder, command, fix: f"{command} {typed(fix)[0]}",
+    ),
+    Case("config/check.py:_unknown", f"{CONFIG} optim.lrr=0.1", text="did you", use=instead("optim.lrr")),
+    Case(
+        "config/check.py:_unknown",
+        CONFIG,
+        edit("optim: {lr: 0.01}", "optim.lr: 0.01"),
+        "nested",
+        lambda folder, command, fix: in_file("optim.lr: 0.01", r"file: (.*)$")(
+            folder, command, fix.replace("...", "0.01")
+        ),
+    ),
+    Case("config/check.py:_value_mistake", f"""{CONFIG} optim.lr='"0.1"'"""),
+    Case("config/check.py:_value_mistake", f"{CONFIG} data.batch_size=4.0"),
+    Case("config/check.py:_value_mistake", f"{CONFIG} data.formats=png"),
+    Case(
+        "config/check.py:_value_mistake",
+        f"{CONFIG} 'augment.train=[resize, 5]'",
+        use=lambda folder, command, fix: f"{CONFIG} model.args={{}}",
+    ),
+    Case("config/check.py:_value_mistake", f"{CONFIG} train.duration=1", use=add(0)),
+    Case("config/check.py:_value_mistake", f"{CONFIG} train.duration=1", use=add(1)),
+    Case("config/check.py:_value_mistake", f"{CONFIG} optim.clip_norm=false"),
+    Case("config/check.py:_written", CONFIG, edit("lr: 0.01", 'lr: "0.01"'), "write", in_file('"0.01"')),
+    Case(
+        "config/check.py:_written",
+        CONFIG,
+        edit("duration: 1ep", "duration: 1"),
+        "write",
+        lambda folder, command, fix: in_file("duration: 1}")(folder, command, f"write duration: {fix.split()[1]}}}"),
+    ),
+    Case(
+        "config/load.py:_text",
+        "raycls config 'my conf.yaml'",
+        move(("c.yaml", "my confs.yaml")),
+        use=instead("'my conf.yaml'"),
+    ),
+    Case(
+        "config/overrides.py:read_override",
+        "raycls config c.yaml optim.lr",
+        text="example",
+        use=instead("optim.lr", "example (.*)"),
+    ),
+    Case(
+        "config/overrides.py:read_override",
+        f"{CONFIG} data.source.name=manifest 'data.source.args.root=a: b'",
+        text="for a text",
+    ),
+    Case(
+        "config/space_check.py:_path_mistake",
+        f"{CONFIG} 'search.space.optim.lrr=[0.1, 0.2]'",
+        text="did you",
+        use=instead("optim.lrr"),
+    ),
+    Case(
+        "config/space_check.py:_value_mistakes",
+        f"{CONFIG} 'search.space.data.batch_size=uniform(2, 8)'",
+        text="write",
+        use=instead("uniform(2, 8)"),
+    ),
+    Case(
+        "plugins.py:_not_there",
+        f"{CONFIG} model.name=mynets.py:net",
+        put(mynets__py="def net(num_classes): ...\n"),
+        "leave the .py out",
+        instead("mynets.py:net", "out: (.*)$"),
+    ),
+    Case(
+        "launch/starter.py:write",
+        "raycls init p --out c.yaml/x",
+        use=lambda folder, command, fix: f"raycls init p {typed(fix)[0]} FILE",
+    ),
+    Case(
+        "launch/starter.py:_source",
+        "raycls init p optim.lr=0.5",
+        use=lambda folder, command, fix: f"{TRAIN} optim.lr=0.5",
+    ),
+    # folders
+    Case("data/formats/folder.py:_error", TRAIN, put(**{"p/a/some notes__txt": "x", "p/b/-x__md": "y"})),
+    Case(
+        "data/formats/folder.py:_error",
+        TRAIN,
+        lambda folder: [(folder / f"p/a/{index:030}.txt").touch() for index in range(40)],
+    ),
+    Case("launch/starter.py:_open", "raycls init p", put(**{"p/a/it's $1 [x]__txt": "x"})),
+    Case("data/ignore.py:as_options", "raycls init p", put(**{"p/a/-notes__txt": "x"})),
+    Case(
+        "data/formats/layout.py:_given",
+        f"{TREE} data.source.args.splits='{{u: train, v: test}}'",
+        tree("u/a", "u/b", "v/a", "v/b", "w/a", "w/b"),
+    ),
+    Case(
+        "data/formats/layout.py:refuse_mixed", TREE, tree("train/a", "train/b", "test/a", "test/b", "un labelled"), "{}"
+    ),
+    Case(
+        "data/formats/layout.py:refuse_mixed",
+        TREE,
+        tree("train/a", "train/b", "test/a", "test/b", "more/a", "more/b"),
+        "such as",
+        use=add(1),
+    ),
+    Case("data/formats/layout.py:refuse_wrapper", TREE, tree("in it/a", "in it/b")),
+    Case(
+        "data/formats/layout.py:unknown",
+        TREE,
+        tree("u u/a", "u u/b", "v/a", "v/b", "w/c"),
+        "which is which",
+        use=lambda folder, command, fix: f"{command} {' '.join(typed(fix)[:2])}",
+    ),
+    Case("data/formats/layout.py:unknown", TREE, tree("a/train", "a/test", "b/train", "b/test"), "pool them"),
+    Case(
+        "data/formats/layout.py:refuse_two_of_one",
+        TREE,
+        tree("train/a", "train/b", "test/a", "test/b", "testing/a", "testing/b"),
+        use=add(0),
+    ),
+    Case(
+        "data/formats/layout.py:refuse_two_of_one",
+        TREE,
+        tree("train/a", "train/b", "test/a", "test/b", "testing/a", "testing/b"),
+        use=add(1),
+    ),
+    Case("data/formats/layout.py:refuse_no_classes", TREE, tree("train", "test"), "if these", use=add()),
+    Case(
+        "data/formats/layout.py:refuse_no_classes",
+        TREE,
+        tree("train/a", "train/b", "test"),
+        "without a label",
+        use=add(0),
+    ),
+    Case(
+        "data/formats/layout.py:_deeper",
+        TREE,
+        tree("train/train/a", "train/train/b", "test/test/a", "test/test/b"),
+        use=add(0),
+    ),
+    Case("data/formats/layout.py:unknown", TREE, tree(*(f"u{n}/{k}" for n in range(7) for k in "ab")), "name each"),
+    Case("data/ignore.py:leaving_out", TRAIN, put(**{"p/a/notes__txt": "x"}), "them out"),
+    Case(
+        "data/ignore.py:leaving_out",
+        TRAIN,
+        lambda folder: [(folder / f"p/a/{index:030}.txt").touch() for index in range(40)],
+        "these",
+    ),
+    # tables and arrays
+    Case("data/formats/arrays.py:_parts", ARRAYS, arrays(extra=np.zeros(3)), "save them"),
+    Case("data/formats/arrays.py:_parts", ARRAYS, arrays(test_images=np.zeros((2, 8, 8, 3), np.uint8)), "{}"),
+    Case(
+        "data/formats/arrays.py:_leave_out",
+        ARRAYS,
+        arrays(images=np.zeros((2, 8, 8, 3), np.uint8), labels=np.arange(2)),
+    ),
+    Case(
+        "data/formats/columns.py:_find", MANIFEST, table("path,label,class", *rows("{path},{label},{label}")), "which"
+    ),
+    Case("data/formats/columns.py:missing", MANIFEST, table("where,what,class name", *rows("{path},x,{label}"))),
+    Case(
+        "data/formats/listed_labels.py:_refuse_without_id",
+        MANIFEST,
+        table("path,label,class_id", *rows("{path},{label},{id}")[:-3], *rows("{path},c,")[-3:]),
+    ),
+    Case(
+        "data/formats/listed_labels.py:_class_id", MANIFEST, table("path,label,class_id", *rows("{path},{label},x{id}"))
+    ),
+    Case(
+        "data/formats/listed_labels.py:_names", MANIFEST, table("path,label,class_id", *rows("{path},{label},{index}"))
+    ),
+    Case("data/formats/listed_labels.py:_refuse_two_classes", JSON, annotated(two=True)),
+    Case("data/formats/manifest.py:_refuse_unlabelled", JSON, annotated(none=True)),
+    Case("data/formats/manifest.py:leave_out", JSON, annotated(none=True)),
+    Case(
+        "data/formats/listed_paths.py:_remedy",
+        f"{MANIFEST}/p/a",
+        table("path,label", *rows("{path},{label}")),
+        "another folder",
+    ),
+    Case(
+        "data/formats/listed_paths.py:_remedy",
+        MANIFEST,
+        table("path,label", *rows("/data of me/{path},{label}")),
+        "not the same here:",
+    ),
+    Case(
+        "data/formats/listed_paths.py:_remedy",
+        MANIFEST,
+        both(table("path,label", *rows("C:\\new\\{path},{label}")), move(("p", "q/w/p"))),
+        "such as",
+        lambda folder, command, fix: f"{command} {typed(fix)[0]} data.source.args.root=q/w/p",
+    ),
+    Case(
+        "data/formats/manifest.py:_splits",
+        MANIFEST,
+        table("path,label,split", *rows("{path},{label},train")[:-1], "p/b/9.png,b,"),
+    ),
+    Case(
+        "data/formats/manifest.py:_meanings",
+        MANIFEST,
+        table("path,label,split", *rows("{path},{label},fit")[2:], *rows("{path},{label},look")[:2]),
+        "say what",
+        use=add(0),
+    ),
+    Case(
+        "data/formats/manifest.py:_meanings",
+        MANIFEST,
+        table("path,label,split", *rows("{path},{label},fit")[2:], *rows("{path},{label},look")[:2]),
+        "say what",
+        use=add(1),
+    ),
+    # images
+    Case("data/decode.py:_refuse", TRAIN, put(**{"p/a/0__png": "x"}), use=add(0)),
+    Case(
+        "data/decode.py:_refuse",
+        TRAIN,
+        put(**{"p/a/0__png": "x"}),
+        use=lambda folder, command, fix: "raycls init p --check" if "raycls init DIR --check" in fix else "",
+        code=3,
+        shows="p/a/0.png",
+    ),
+    Case(
+        "launch/image_check.py:_remedy",
+        "raycls init p --check",
+        put(**{"p/a/0__png": "x"}),
+        use=lambda folder, command, fix: f"{TRAIN} {typed(fix)[0]}",
+    ),
+    # runs
+    Case("launch/preflight.py:evaluated_split", f"{TRAIN} evaluate.split=test {NO_TEST}"),
+    Case("launch/preflight.py:_check_same", f"{TRAIN} optim.lr=0.02", first=TRAIN),
+    Case(
+        "launch/preflight.py:_resumed_plan",
+        f"{TRAIN} scale.workers=2",
+        first=TRAIN,
+        use=lambda folder, command, fix: f"{TRAIN} {typed(fix)[0]} train.micro_batches=4",
+    ),
+    Case(
+        "launch/preflight.py:_refuse_search",
+        TRAIN,
+        lambda folder: [(folder / "runs/c").mkdir(parents=True), (folder / "runs/c/trials.jsonl").touch()],
+    ),
+    Case(
+        "launch/resumed.py:_refuse_lost",
+        TRAIN,
+        both(move(("p/a", "q/a"), ("p/b", "q/b")), tree("x", "y"), move(("t/x", "p/a"), ("t/y", "p/b"))),
+        first=TRAIN,
+    ),
+    Case(
+        "launch/resumed.py:_refuse_relabelled",
+        MANIFEST,
+        edit("p/a/1.png,a", "p/a/1.png,b", "m.csv"),
+        before=table("path,label", *rows("{path},{label}")),
+        first=MANIFEST,
+    ),
+    Case(
+        "launch/resumed.py:_other",
+        ARRAYS,
+        arrays(train_labels=1 - np.arange(8) % 2),
+        before=arrays(),
+        first=ARRAYS,
+    ),
+    Case("launch/trainer.py:_check_device", f"{TRAIN} scale.device=cuda"),
+    Case(
+        "launch/trainer.py:_overridden",
+        "raycls eval c optim.lr=3",
+        first=TRAIN,
+        use=lambda folder, command, fix: f"raycls eval c {typed(fix)[0]} test",
+    ),
+    Case(
+        "launch/scored.py:_no_split",
+        "raycls eval c --split test",
+        first=f"{TRAIN} {NO_TEST}",
+        use=lambda folder, command, fix: f"raycls eval c {typed(fix)[0]} val",
+    ),
+    Case(
+        "launch/scored.py:_rows",
+        "raycls eval c --data t --split val",
+        tree("train/a", "train/b", "test/a", "test/b"),
+        "choose",
+        first=TRAIN,
+        use=lambda folder, command, fix: f"raycls eval c --data t {typed(fix)[0]} test",
+    ),
+    Case(
+        "launch/scored.py:_rows",
+        "raycls eval c --data t --split val",
+        tree("a", "b"),
+        "leave",
+        first=TRAIN,
+        use=lambda folder, command, fix: "raycls eval c --data t",
+    ),
+    Case(
+        "launch/scored.py:_leave_out",
+        "raycls eval c --data t",
+        tree("a", "b", "z"),
+        first=TRAIN,
+        use=lambda folder, command, fix: f"{command} {typed(fix)[0]} leave-out",
+    ),
+    Case(
+        "run/kept.py:_not_there",
+        "raycls eval c --weights step-99",
+        text="choose",
+        first=TRAIN,
+        use=lambda folder, command, fix: f"raycls eval c {typed(fix)[0]} last",
+    ),
+    Case(
+        "run/ledger.py:check",
+        "raycls ledger c",
+        first=TRAIN,
+        use=lambda folder, command, fix: f"{TRAIN} --new {typed(fix)[0]}",
+    ),
+    Case("run/folder.py:read_json", TRAIN, put(**{"runs/c/plan__json": "{"}), "put the file back", first=TRAIN),
+    Case(
+        "run/weights.py:read_model",
+        "raycls eval c",
+        lambda folder: (folder / "runs/c/model/model.safetensors").write_bytes(b"x"),
+        "delete",
+        first=TRAIN,
+        use=lambda folder, command, fix: "rm -r runs/c/model && raycls train c.yaml",
+    ),
+    Case("train/loop.py:not_finite", f"{TRAIN} optim.lr=1e30", use=add()),
+    Case("train/metrics.py:check_metric", f"{TRAIN} evaluate.metric=top5"),
+    Case("models/weights.py:_folder", f"{TRAIN} run.name=second model.weights=runs/c", first=TRAIN),
+    Case("models/zoo.py:_no_copy", f"{TRAIN} model.name=locked:net optim.ema=0.5", put(locked__py=_LOCKED)),
+    Case(
+        "data/formats/digits.py:digits",
+        f"{TRAIN} data.source.name=digits data.source.path=d train.duration=1st data.batch_size=64",
+        lambda folder: image(folder / "d/0/0.png") or (folder / "d/0/notes").touch(),
+        use=lambda folder, command, fix: f"{fix.partition(': ')[2]} && {command}",
+        slow=True,
+    ),
+    Case(
+        "launch/image_check.py:look",
+        "raycls init c.yaml --check '--ignore=*/0.png'",
+        use=options("raycls init c.yaml --check {0}"),
+    ),
+    Case(
+        "launch/scored.py:_unrecorded",
+        "raycls eval c",
+        both(remove("runs/c/splits.parquet"), lambda folder: image(folder / "p/a/new.png")),
+        first=TRAIN,
+        use=lambda folder, command, fix: fix.partition(": ")[2].replace("RUN", "c").replace("PATH", "p"),
+    ),
+    Case(
+        "data/recorded.py:unpack",
+        "raycls train c.yaml",
+        both(lambda folder: (folder / "runs/c/splits.parquet").write_bytes(b"x"), remove("p/a/0.png")),
+        first=TRAIN,
+    ),
+    Case(
+        "run/kept.py:_not_there",
+        "raycls eval c",
+        lambda folder: [(folder / "runs/c").mkdir(parents=True), put(**{"runs/c/config__yaml": "{}"})(folder)],
+        "resumes it",
+        use=options(TRAIN),
+    ),
+    Case(
+        "run/kept.py:_not_there",
+        "raycls eval c",
+        lambda folder: shutil.rmtree(folder / "runs/c/model"),
+        "--weights",
+        first=TRAIN,
+        use=lambda folder, command, fix: f"{command} {fix.partition('or ')[2]}",
+    ),
+    Case(
+        "run/kept.py:_not_there",
+        "raycls eval c",
+        lambda folder: shutil.rmtree(folder / "runs/c/model"),
+        "resumes it; or",
+        first=TRAIN,
+        use=options(TRAIN),
+    ),
+    Case(
+        "run/weights.py:read_model",
+        "raycls eval c",
+        remove("runs/c/model/model.json"),
+        "let the run",
+        first=TRAIN,
+        use=options(TRAIN),
+    ),
+    Case(
+        "launch/preflight.py:_check_forward",
+        f"{TRAIN} model.name=narrow:net",
+        move(*((f"p/a/{index}.png", f"kept/{index}.png") for index in (0, 1, 2, 3, 5))),
+        "put the images back",
+        before=put(narrow__py=_NARROW),
+        first=f"{TRAIN} model.name=narrow:net",
+        use=lambda folder, command, fix: f"mv kept/*.png p/a/ && {command}",
+    ),
+    Case(
+        "launch/resumed.py:resumed",
+        TREE,
+        both(move(("t/val", "gone")), tree("val/a/new", "val/b/new")),
+        before=tree("train/a", "train/b", "val/a", "val/b"),
+        first=TREE,
+    ),
+    Case("launch/longer.py:check_longer", f"{TRAIN} train.duration=1st", first=TRAIN),
+    Case(
+        "launch/longer.py:_from_weights",
+        f"{TRAIN} schedule.name=cosine train.duration=2ep",
+        text="start another",
+        first=f"{TRAIN} schedule.name=cosine",
+        use=lambda folder, command, fix: fix.partition(": ")[2],
+    ),
+    Case(
+        "launch/longer.py:_from_weights",
+        f"{TRAIN} schedule.name=cosine train.duration=2ep",
+        lambda folder: [(folder / "runs/c" / name).unlink() for name in ("model/model.safetensors", "result.json")],
+        "let it end first",
+        first=f"{TRAIN} schedule.name=cosine",
+        use=add(0),
+    ),
+    Case(
+        "launch/longer.py:_from_weights",
+        f"{TRAIN} schedule.name=cosine train.duration=2ep",
+        lambda folder: [(folder / "runs/c" / name).unlink() for name in ("model/model.safetensors", "result.json")],
+        "let it end first",
+        first=f"{TRAIN} schedule.name=cosine",
+        use=add(1),
+    ),
+    Case("train/acting.py:check_acting", f"{TRAIN} schedule.warmup=4st optim.ema=0.999 optim.ema_warmup=off"),
+    Case(
+        "launch/scored.py:scored",
+        "raycls eval c",
+        both(move(("p/a", "q/a"), ("p/b", "q/b")), tree("a", "b"), move(("t/a", "p/a"), ("t/b", "p/b"))),
+        first=TRAIN,
+        use=lambda folder, command, fix: fix.partition("; ")[2].partition(" evaluates")[0],
+    ),
+    Case(
+        "data/formats/tables.py:read_text",
+        MANIFEST,
+        lambda folder: (
+            (folder / "m.csv").write_text(
+                "\n".join(["path,label", *rows("{path},{label}"), "p/\xe4.png,a"]), encoding="cp1252"
+            )
+            and image(folder / "p/\xe4.png")
+        ),
+    ),
+    # searches: they get as far as Ray, which is not there
+    Case("launch/search_plan.py:open_search", SEARCH, edit("workers: 0", "workers: 1"), code=1, shows=NO_RAY),
+    Case(
+        "launch/search_plan.py:_check_splits",
+        f"{SEARCH} {SPACE} search.confirm.seeds=2 evaluate.split=test",
+        edit("workers: 0", "workers: 1"),
+        "evaluate on val",
+        code=1,
+        shows=NO_RAY,
+    ),
+    Case(
+        "launch/search_plan.py:_check_splits",
+        f"{SEARCH} {SPACE} search.confirm.seeds=2 {NO_TEST}",
+        edit("workers: 0", "workers: 1"),
+        "a part for test",
+        code=1,
+        shows=NO_RAY,
+    ),
+    Case(
+        "launch/search_plan.py:_check_same",
+        f"{SEARCH} {SPACE} scale.workers=1",
+        text="set the run aside",
+        first=TRAIN,
+        code=1,
+        shows=NO_RAY,
+    ),
+    Case(
+        "launch/search_plan.py:_check_same",
+        f"{SEARCH} {SPACE} optim.momentum=0.5",
+        lambda folder: (folder / "runs/c/trials.jsonl").touch(),
+        "undo",
+        before=edit("workers: 0", "workers: 1"),
+        first=f"{SEARCH} {SPACE}",
+        first_code=1,
+        code=1,
+        shows=NO_RAY,
+    ),
+    Case("launch/cluster.py:_started", f"{TRAIN} scale.workers=1", use=add()),
+)
+
+_CLUSTER = "it needs a cluster, its nodes or a dashboard"
+_INSTALLS = "it installs software"
+UNTYPED: dict[str, str] = {
+    "launch/cluster_": _CLUSTER,
+    "launch/dashboard.py": _CLUSTER,
+    "launch/doctor": _CLUSTER,
+    "launch/job": _CLUSTER,
+    "launch/group.py": _CLUSTER,
+    "launch/package.py": _CLUSTER,
+    "launch/placement.py": _CLUSTER,
+    "launch/run_verdicts.py": _CLUSTER,
+    "launch/sight.py": _CLUSTER,
+    "launch/submitted.py": _CLUSTER,
+    "launch/verdicts.py": _CLUSTER,
+    "launch/slots.py": _CLUSTER,
+    "launch/search.py": "it needs a search on Ray",
+    "data/formats/digits.py:_load": _INSTALLS,
+    "run/trackers.py:check_trackers": _INSTALLS,
+    "search/tpe.py:__init__": _INSTALLS,
+    "run/tracker_wandb.py": "it sends a run to a server",
+    "models/weights.py:fetch": "it downloads weights",
+    "train/precision.py": "it needs a GPU",
+    "launch/session.py:_begin": "a hint about speed on a CPU of another kind",
+    "data/slices.py:unexpected": "it says how a fault in a plug-in is looked for",
+    "run/archive.py:manifest": "it needs a checkpoint of a later version",
+}
+"""The beginnings of the sites of remedies that cannot be typed in a test, and why."""
+ELSEWHERE: dict[str, str] = {
+    "data/decode.py:_not_supported": "data/test_unsupported.py",
+}
+"""The beginnings of the sites of remedies that another test types, and its file."""
