@@ -15,6 +15,7 @@ from raycls.config.builtin import SOURCES
 from raycls.config.paths import expand
 from raycls.config.schema import DataConfig, SourceConfig
 from raycls.config.write import override
+from raycls.data.arguments import check_types
 from raycls.data.decode import decode
 from raycls.data.ignore import pattern_of, patterns_of
 from raycls.data.names import arrange, same_form
@@ -53,7 +54,7 @@ class Split:
     formats: tuple[str, ...]
     max_pixels: int
     ignore: tuple[str, ...] | None = None
-    """The patterns of `data.source.args.ignore`; None where the source has no such argument."""
+    """The patterns of `data.source.args.ignore`; None where the source cannot leave out single samples by it."""
     ids: np.ndarray | None = None
     """Ids of the samples, ascending `[N] int64`, where some that the run was started with are left out; None: their
     positions."""
@@ -86,6 +87,8 @@ class Split:
 
     def without(self, index: int) -> str:
         """How to go on without a sample, as it is typed."""
+        if getattr(self.reader, "positional", False):  # without one sample the next ones have other keys
+            return "or take it out of the data, and start a new run"
         if self.ignore is None:
             return "or remove it from the data: the same command resumes the run without it"
         added = override("data.source.args.ignore", [*self.ignore, pattern_of(self.key(index))])
@@ -167,7 +170,13 @@ def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
     if len(keys) != len(labels):
         raise DataError("The source has not one key for each label.", found=f"{len(keys)} keys, {len(labels)} labels")
     return Pool(
-        classes, labels, keys, samples.reader, samples.splits, (*samples.notes, *notes), _ignore(source, config.source)
+        classes,
+        labels,
+        keys,
+        samples.reader,
+        samples.splits,
+        (*samples.notes, *notes),
+        _ignore(source, config.source, samples.reader),
     )
 
 
@@ -187,6 +196,8 @@ def _source(config: SourceConfig) -> Callable[..., Any]:
         error.where = error.where or "data.source.name"
         raise
     bind(source, config.args, given=("path",), where="data.source.args")
+    if config.name in SOURCES:
+        check_types(source, config.args, where="data.source.args")
     if config.path is None and config.name in SOURCES and _needs_path(source):
         raise ConfigError(
             f"The source {config.name} needs a path.",
@@ -198,9 +209,9 @@ def _source(config: SourceConfig) -> Callable[..., Any]:
     return source
 
 
-def _ignore(source: Callable[..., Any], config: SourceConfig) -> tuple[str, ...] | None:
-    if "ignore" not in inspect.signature(source).parameters:
-        return None
+def _ignore(source: Callable[..., Any], config: SourceConfig, reader: Reader) -> tuple[str, ...] | None:
+    if "ignore" not in inspect.signature(source).parameters or getattr(reader, "positional", False):
+        return None  # `arrays` leaves out whole arrays alone
     return patterns_of(config.args.get("ignore", ()))
 
 

@@ -158,3 +158,26 @@ def test_names_and_arguments_are_checked_without_data(
 def test_good_names_pass_the_check() -> None:
     check_source(_config("folder", Path("does/not/exist"), ignore=["*.txt"]))
     check_source(_config("digits"))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "valid"),
+    [
+        ("folder", {"ignore": [2019]}, "text, or a list of texts"),
+        ("folder", {"splits": ["a"]}, "a mapping of texts, or text, or null"),
+        ("manifest", {"columns": ["a"]}, "a mapping of texts, or null"),
+        ("manifest", {"strip": 3}, "text, or a list of texts, or null"),
+        ("manifest", {"root": 3}, "text, or null"),
+        ("arrays", {"ignore_file": 3}, "text, or null"),
+    ],
+)
+def test_arguments_of_the_wrong_type(name: str, args: dict[str, object], valid: str) -> None:
+    with pytest.raises(ConfigError, match="wrong type") as caught:
+        check_source(_config(name, Path("x"), **args))
+    assert caught.value.where == f"data.source.args.{next(iter(args))}"
+    assert caught.value.valid == valid
+
+
+def test_arguments_of_the_right_type() -> None:
+    check_source(_config("folder", Path("x"), ignore="*.txt", splits="none"))
+    check_source(_config("manifest", Path("x"), columns={"class_id": None}, strip=["a"], splits={"a": "train"}))

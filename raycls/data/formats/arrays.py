@@ -27,7 +27,7 @@ from raycls.errors import DataError
 __all__ = ["arrays"]
 
 
-def arrays(path: str | Path, ignore: Sequence[str] = (), ignore_file: str | None = None) -> Samples:
+def arrays(path: str | Path, ignore: str | Sequence[str] = (), ignore_file: str | None = None) -> Samples:
     """Images `[N, H, W, 3]`, `[N, H, W, 1]` or `[N, H, W]` uint8, labels `[N]` (or `[N, 1]`) integer or text.
 
     The arrays are `images` and `labels`, or `train_images`, `train_labels` and the same for `val` and `test`; other

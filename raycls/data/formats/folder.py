@@ -31,7 +31,7 @@ _LITTER = frozenset(("thumbs.db", "desktop.ini"))
 
 def folder(
     path: str | Path,
-    ignore: Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
     ignore_file: str | None = None,
     splits: Mapping[str, str] | str | None = None,
 ) -> Samples:

@@ -42,7 +42,7 @@ def manifest(
     strip: str | Sequence[str] | None = None,
     splits: Mapping[str, str] | str | None = None,
     encoding: str | None = None,
-    ignore: Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
     ignore_file: str | None = None,
 ) -> Samples:
     """Images listed in a file: `.csv` or `.tsv` with a header, `.jsonl`, or `.json`.

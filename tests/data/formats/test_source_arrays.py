@@ -248,3 +248,9 @@ def test_declared_classes_keep_their_order(tmp_path: Path, name: str, kind: str)
     assert [int(label) for label in split.labels] == [int(split.key(row)[7:]) % 3 for row in range(len(split))]
     texts = _open(_save(tmp_path / "b.npz", images=_images(12, 2, 2), labels=classes[labels], **{name: classes}))
     assert texts.splits["train"].labels.tolist() == split.labels.tolist()
+
+
+def test_a_single_image_of_an_array_cannot_be_ignored(tmp_path: Path) -> None:
+    split = _open(_save(tmp_path / "a.npz", **FOUR)).splits["test"]
+    assert split.ignore is None
+    assert "start a new run" in split.without(0)
