@@ -266,6 +266,12 @@ def test_relabelled_samples_are_refused() -> None:
     assert caught.value.found == f"p/{_NAMES[3]}; the first was a and is b"
     write({})
     assert _resume() == []
+    Path("p", _NAMES[2]).unlink()  # as a damaged one is removed: the manifest still lists it
+    with pytest.raises(DataError, match="do not exist") as caught:
+        _resume()
+    printed = re.search(r"leave them out with (data.source.args.ignore=.*)", caught.value.fix or "")
+    assert printed is not None
+    assert _NAMES[2] in _resume(*shlex.split(printed[1]))[0]
 
 
 def test_most_of_the_data_gone_is_no_damage() -> None:

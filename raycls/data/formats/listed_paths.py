@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from raycls.config.write import override
@@ -45,8 +45,13 @@ def key_of(path: str, folder: str, prefixes: Sequence[str]) -> str | None:
     return None if _WINDOWS.match(path) else os.path.normpath(path.replace("\\", "/"))
 
 
-def find_files(file: str, folder: str, listed: Sequence[Listed], prefixes: Sequence[str]) -> list[str]:
-    """The path of each file below `folder`. DataError where files are not there, with the option that finds them."""
+def find_files(
+    file: str, folder: str, listed: Sequence[Listed], prefixes: Sequence[str], leave_out: Callable[[Sequence[int]], str]
+) -> list[str]:
+    """The path of each file below `folder`. DataError where files are not there, with the option that finds them.
+
+    `leave_out` says how some of `listed`, by their positions, are left out.
+    """
     keys = [key_of(each.path, folder, prefixes) for each in listed]
     windows = [each for each, key in zip(listed, keys, strict=True) if key is None]
     if windows:
@@ -59,14 +64,16 @@ def find_files(file: str, folder: str, listed: Sequence[Listed], prefixes: Seque
         )
     found = [key for key in keys if key is not None]
     pairs = counted(zip(listed, found, strict=True), "looking for the listed images", len(found), "images")
-    missing = [each for each, key in pairs if not os.path.isfile(os.path.join(folder, key))]
+    rows = [row for row, (_, key) in enumerate(pairs) if not os.path.isfile(os.path.join(folder, key))]
+    missing = [listed[row] for row in rows]
     if missing:
+        single = len(missing) <= len(listed) // 2  # else it is the folder, and not these files
         raise DataError(
             f"{len(missing):,} of {len(listed):,} listed images do not exist.",
             where=at(file, missing[0].place),
             found=_shown(missing),
             valid=f"files under {folder}",
-            fix=_remedy(missing, folder),
+            fix=_remedy(missing, folder) + (f"; or {leave_out(rows)}" if single else ""),
         )
     return found
 

@@ -83,7 +83,7 @@ def manifest(
 
     _refuse_unlabelled(file, records, paths, leave_out)
     labels, notes = labels_of(file, records, categories, names, leave_out)
-    found = find_files(file, folder, listed, prefixes)
+    found = find_files(file, folder, listed, prefixes, leave_out)
     _refuse_twice(file, listed, found)
     by_split, mapped = _splits(file, records, names, splits)
     return _samples(folder, Keys(found), labels, categories, by_split, (*told(mapped), *notes))
