@@ -89,7 +89,7 @@ def fetch(url: str) -> Path:
     name = PurePosixPath(urlparse(url).path).name
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / name
-    remedy = f"put {name} into {folder} on every machine, or give a file you have: model.weights=<file>"
+    remedy = f"put {name} into {folder} on every machine, or give a file you have: model.weights=FILE"
     if not path.exists():
         _log.info("downloading %s to %s", name, folder)
         try:

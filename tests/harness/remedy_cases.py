@@ -474,7 +474,7 @@ CASES: tuple[Case, ...] = (
         "data/decode.py:_refuse",
         TRAIN,
         put(**{"p/a/0__png": "x"}),
-        use=lambda folder, command, fix: "raycls init p --check" if "raycls init DIR --check" in fix else "",
+        use=lambda folder, command, fix: re.findall("raycls init .* --check", fix)[0].replace("CONFIG", "c.yaml"),
         code=3,
         shows="p/a/0.png",
     ),
