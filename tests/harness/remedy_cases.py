@@ -685,6 +685,12 @@ CASES: tuple[Case, ...] = (
         use=lambda folder, command, fix: fix.partition("; ")[2].partition(" evaluates")[0],
     ),
     Case(
+        "data/formats/listed_paths.py:find_files",
+        MANIFEST,
+        both(table("path,label", *rows("{path},{label}")), remove("p/a/3.png")),
+        use=add(-1),
+    ),
+    Case(
         "data/formats/tables.py:read_text",
         MANIFEST,
         lambda folder: (
