@@ -212,7 +212,7 @@ class _Found:
 
 
 _WORDS = {
-    "gone": "not scored, gone since the run was started",
+    "gone": "not scored, gone or ignored since the run was started",
     "changed": "not scored, other content than when the run was started",
     "relabelled": "not scored, of another class than when the run was started",
     "new": "not scored, added since the run was started",

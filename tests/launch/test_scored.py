@@ -128,7 +128,7 @@ def test_what_is_gone_or_changed_is_told_and_not_scored() -> None:
     changes = summary["split_changes"]
     assert changes["gone"] == {"count": 1, "first": [names[0]]}
     assert changes["changed"] == {"count": 3, "first": [names[4], names[5], names[8]]}
-    assert f"1 sample of split test not scored, gone since the run was started: {names[0]}" in said
+    assert f"1 sample of split test not scored, gone or ignored since the run was started: {names[0]}" in said
     assert "3 samples of split test not scored, other content" in said
 
 

@@ -45,6 +45,14 @@ class Columns:
                     valid=f"the name of a column for each of {', '.join(_NAMES)}; null for no split or no class_id",
                 )
 
+    def saying(self, said: Mapping[str, str | None]) -> str:
+        """The override that says `said` of the columns beside what is said of them already."""
+        return override(_OPTION, self._given | said)
+
+    def says(self, field: str) -> bool:
+        """Whether the user said which column `field` is, or that there is none."""
+        return field in self._given
+
     def find(self, file: str, place: str, record: Mapping[str, Any], field: str) -> str | None:
         """The key of `record` that holds `field`, or None where there is none. DataError where it is open which."""
         header = (field, tuple(record))  # the same for every row of a table
@@ -66,7 +74,7 @@ class Columns:
                     f"Which of {', '.join(found)} counts?",
                     found=", ".join(record),
                     valid=f"one of {', '.join(names)}",
-                    fix=f"say which: {override(_OPTION, self._given | _likely(field, found, record))}",
+                    fix=f"say which: {self.saying(_likely(field, found, record))}",
                 )
             if found:
                 return found[0]

@@ -126,7 +126,10 @@ class _Scan:
                 self.loose.append(path)
         if relative and not found:
             raise DataError(
-                "A split folder holds no class folders.", where=os.path.join(self.root, relative), valid=meant
+                "A split folder holds no class folders.",
+                where=os.path.join(self.root, relative),
+                valid=meant,
+                fix=f"add one folder of images per class, or {leaving_out([relative], (), self.given)}",
             )
         return sorted(found)
 

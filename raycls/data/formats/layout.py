@@ -70,6 +70,7 @@ def split_folders(
         top.refuse_mixed()
         alike = _alike(top.peeks)
         if not alike:
+            top.refuse_repeated()
             top.refuse_wrapper()
             top.refuse_wrappers()
             return None
@@ -179,6 +180,22 @@ class _Top:
             valid="either only splits (train, val, test) or only classes",
             fix=f"move the others away, or {remedy}{_OR_CLASSES}",
         )
+
+    def refuse_repeated(self) -> None:
+        """Classes beside a folder that holds folders of the same names: `cat`, `dog` and `test/cat`, `test/dog`."""
+        names = {normalize("NFC", name) for name in self.peeks}
+        for name, peek in self.peeks.items():
+            same = {normalize("NFC", child) for child in peek.folders} & (names - {normalize("NFC", name)})
+            if peek.images or not same or not (name in self.found or len(same) == len(peek.folders)):
+                continue
+            raise DataError(
+                "A folder holds folders that are named like those beside it.",
+                where=self.path,
+                found=f"{some(sorted(same))} in {name}, and beside it",
+                valid="either only splits (train, val, test) or only classes",
+                fix=f"move the others into a folder train, or {leaving_out([name], (), self.ignored)}"
+                f" or, if {name} is a class, {_OPTION}={NO_SPLITS}",
+            )
 
     def refuse_wrapper(self) -> None:
         """One folder that holds folders only: the data is what it holds."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from raycls.config.write import override
 from raycls.data.formats.annotated import Category
 from raycls.data.formats.columns import Columns, bad
 from raycls.data.formats.tables import Record
@@ -51,10 +50,10 @@ def labels_of(
     renamed = integers(list({each.name for row in said for each in row if each.name is not None}))
     if renamed:
         said = [[each._replace(name=renamed.get(each.name or "", each.name)) for each in row] for row in said]
-    names = _names(file, said, categories)
+    names = _names(file, said, categories, columns)
     ids = {name: identity for identity, name in names.items()}
     labels = [[_label_of(each, names, ids) for each in row] for row in said]
-    _refuse_without_id(file, labels)
+    _refuse_without_id(file, labels, columns)
     _refuse_two_classes(file, labels, leave_out)
     told = next((f"data: {old} and the like are read as {new}" for old, new in renamed.items() if old != new), None)
     return [row[0] for row in labels], [told] if told else []
@@ -66,10 +65,10 @@ def _label_of(said: _Said, names: Mapping[int, str], ids: Mapping[str, int]) -> 
     return Label(said.place, said.name, ids.get(said.name) if said.id is None else said.id)
 
 
-def _refuse_without_id(file: str, labels: Sequence[Sequence[Label]]) -> None:
+def _refuse_without_id(file: str, labels: Sequence[Sequence[Label]], columns: Columns) -> None:
     without = next((label for row in labels for label in row if label.id is None), None)
     if without is not None and any(label.id is not None for row in labels for label in row):
-        fix = f"leave the ids out: {override('data.source.args.columns', {'class_id': None})}"
+        fix = f"leave the ids out: {columns.saying({'class_id': None})}"
         raise bad(file, without.place, "This label has no class_id, others have.", found=without.name, fix=fix)
 
 
@@ -120,7 +119,9 @@ def _said(file: str, record: Record, columns: Columns) -> list[_Said]:
 def _read(file: str, place: str, fields: Mapping[str, Any], columns: Columns) -> _Said:
     key = columns.find(file, place, fields, "label")
     identity = columns.find(file, place, fields, "class_id")
-    number = None if identity is None or identity == key else _class_id(file, place, identity, fields[identity])
+    number = (
+        None if identity is None or identity == key else _class_id(file, place, identity, fields[identity], columns)
+    )
     return _Said(place, None if key is None else _label(file, place, key, fields[key]), number)
 
 
@@ -134,7 +135,7 @@ def _label(file: str, place: str, key: str, value: Any) -> str:
     return same_form(value)
 
 
-def _class_id(file: str, place: str, key: str, value: Any) -> int | None:
+def _class_id(file: str, place: str, key: str, value: Any, columns: Columns) -> int | None:
     if value is None or value == "":
         return None
     number = _integer(value)
@@ -144,7 +145,7 @@ def _class_id(file: str, place: str, key: str, value: Any) -> int | None:
             place,
             f"The {key} is no integer.",
             found=repr(value),
-            fix=f"if it is no number of the class: {override('data.source.args.columns', {'class_id': None})}",
+            fix=f"if it is no number of the class: {columns.saying({'class_id': None})}",
         )
     return number
 
@@ -160,14 +161,16 @@ def _integer(value: Any) -> int | None:
     return int(text) if text.lstrip("+-").isdecimal() and len(text) < 300 else None
 
 
-def _names(file: str, said: Sequence[Sequence[_Said]], categories: Sequence[Category]) -> dict[int, str]:
+def _names(
+    file: str, said: Sequence[Sequence[_Said]], categories: Sequence[Category], columns: Columns
+) -> dict[int, str]:
     """The label of each class id. DataError where one has two, or where two have one."""
     label: dict[int | None, _Said] = {}
     owner: dict[str, _Said] = {}
     listed = [_Said(each.place, same_form(each.name), _integer(each.id)) for each in categories]
     given = [each for each in listed if each.id is not None]
     given += [each for row in said for each in row if each.id is not None and each.name is not None]
-    fix = f"if the ids are no numbers of the classes: {override('data.source.args.columns', {'class_id': None})}"
+    fix = f"if the ids are no numbers of the classes: {columns.saying({'class_id': None})}"
     for each in given:
         first = label.setdefault(each.id, each)
         if first.name != each.name:

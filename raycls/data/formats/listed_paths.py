@@ -60,20 +60,21 @@ def find_files(
             where=at(file, windows[0].place),
             found=_shown(windows),
             valid=f"paths relative to {folder}, with / or \\ between folders",
-            fix=_remedy(windows, folder),
+            fix=_remedy(windows, folder) or _anywhere(windows),
         )
     found = [key for key in keys if key is not None]
     pairs = counted(zip(listed, found, strict=True), "looking for the listed images", len(found), "images")
     rows = [row for row, (_, key) in enumerate(pairs) if not os.path.isfile(os.path.join(folder, key))]
     missing = [listed[row] for row in rows]
     if missing:
-        single = len(missing) <= len(listed) // 2  # else it is the folder, and not these files
+        found_by = _remedy(missing, folder)
+        single = f"{found_by or 'restore them'}; or {leave_out(rows)}"
         raise DataError(
             f"{len(missing):,} of {len(listed):,} listed images do not exist.",
             where=at(file, missing[0].place),
             found=_shown(missing),
             valid=f"files under {folder}",
-            fix=_remedy(missing, folder) + (f"; or {leave_out(rows)}" if single else ""),
+            fix=single if len(rows) <= len(listed) // 2 else found_by or _anywhere(missing),  # or it is the folder
         )
     return found
 
@@ -93,9 +94,9 @@ def _shown(listed: Sequence[Listed]) -> str:
     return ", ".join(f"{each.path} ({each.place})" for each in listed[:5]) + more
 
 
-def _remedy(lost: Sequence[Listed], folder: str) -> str:
-    """The options with which all lost files are found, if there are any."""
-    paths = [each.path for each in lost[:: max(1, len(lost) // _TRIED)]]
+def _remedy(lost: Sequence[Listed], folder: str) -> str | None:
+    """The option with which all lost files are found, if there is one."""
+    paths = _some(lost)
     for root in (os.getcwd(), *_parents(folder)):
         if all(_is_there(path, root, ()) for path in paths):
             return f"the paths start from another folder: {override('data.source.args.root', root)}"
@@ -103,13 +104,23 @@ def _remedy(lost: Sequence[Listed], folder: str) -> str:
     if prefixes is not None:
         value = prefixes[0] if len(prefixes) == 1 else prefixes
         return f"leave out the part that is not the same here: {override('data.source.args.strip', value)}"
-    if any(_WINDOWS.match(path) for path in paths):
+    return None
+
+
+def _anywhere(lost: Sequence[Listed]) -> str:
+    """What to set where the lost files may be anywhere."""
+    paths = _some(lost)
+    if any(_WINDOWS.match(path) or os.path.isabs(path) for path in paths):  # which no root is put before
         prefix = _folder_of(paths)
         return (
             f"leave out what is not the same here, such as {override('data.source.args.strip', prefix)} , and set "
             f"data.source.args.root to the folder here that holds {_stripped(paths[0], [prefix])}"
         )
     return "set data.source.args.root to the folder that the paths start from"
+
+
+def _some(lost: Sequence[Listed]) -> list[str]:
+    return [each.path for each in lost[:: max(1, len(lost) // _TRIED)]]
 
 
 def _is_there(path: str, folder: str, prefixes: Sequence[str]) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def manifest(
     _refuse_unlabelled(file, records, paths, leave_out)
     labels, notes = labels_of(file, records, categories, names, leave_out)
     found = find_files(file, folder, listed, prefixes, leave_out)
-    _refuse_twice(file, listed, found)
+    _refuse_twice(file, folder, listed, found)
     by_split, mapped = _splits(file, records, names, splits)
     return _samples(folder, Keys(found), labels, categories, by_split, (*told(mapped), *notes))
 
@@ -125,12 +126,13 @@ def _refuse_unlabelled(
         )
 
 
-def _refuse_twice(file: str, listed: Sequence[Listed], found: Sequence[str]) -> None:
+def _refuse_twice(file: str, folder: str, listed: Sequence[Listed], found: Sequence[str]) -> None:
     first: dict[str, str] = {}
     for each, key in zip(listed, found, strict=True):
-        if key in first:
-            raise bad(file, each.place, "An image is listed twice.", found=f"{each.path}, first in {first[key]}")
-        first[key] = each.place
+        image = os.path.normpath(os.path.join(folder, key))  # one path may be relative, the other not
+        if image in first:
+            raise bad(file, each.place, "An image is listed twice.", found=f"{each.path}, first in {first[image]}")
+        first[image] = each.place
 
 
 def _splits(
@@ -142,6 +144,8 @@ def _splits(
     if given == NO_SPLITS:
         return {}, {}
     words = [_split_word(file, record, names) for record in records]
+    if given is None and not names.says("split") and not any(words):
+        _refuse_unread(file, records, names)
     known = _meanings(file, records, words, given if isinstance(given, Mapping) else {})
     rows: dict[str, list[int]] = {}
     for index, (record, word) in enumerate(zip(records, words, strict=True)):
@@ -155,13 +159,45 @@ def _splits(
 
 
 def _split_word(file: str, record: Record, names: Columns) -> str | None:
-    key = names.find(file, record.place, record.fields, "split")
-    value = None if key is None else record.fields[key]
+    """The split of a record, which may stand in its annotations as well."""
+    first = record.place, _split_at(file, record.place, record.fields, names)
+    for claim in record.claims:
+        other = None if claim.fields is record.fields else _split_at(file, claim.place, claim.fields, names)
+        if other is not None and first[1] not in (None, other):
+            found = f"{first[1]} ({first[0]}), {other} ({claim.place})"
+            raise bad(file, claim.place, "An image is in two splits.", found=found, valid="one split for each image")
+        first = first if other is None else (claim.place, other)
+    return first[1]
+
+
+def _split_at(file: str, place: str, fields: Mapping[str, Any], names: Columns) -> str | None:
+    key = names.find(file, place, fields, "split")
+    value = None if key is None else fields[key]
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise bad(file, record.place, "This split is unknown.", found=repr(value), valid=", ".join(SPLIT_WORDS))
+        raise bad(file, place, "This split is unknown.", found=repr(value), valid=", ".join(SPLIT_WORDS))
     return str(value).strip() or None
+
+
+def _refuse_unread(file: str, records: Sequence[Record], names: Columns) -> None:
+    """DataError where a column that nothing is read from names splits: another cut would train on the test images."""
+    place, fields = records[0].place, records[0].fields
+    read = {names.find(file, place, fields, field) for field in ("path", "label", "class_id")}
+    for key in fields:
+        values = [record.fields.get(key) for record in records]
+        if key in read or not all(isinstance(value, str) for value in values):
+            continue
+        splits = {word: split_of(word) for word in set(map(str, values))}
+        if None not in splits.values() and len(set(splits.values())) > 1:
+            raise bad(
+                file,
+                place,
+                f"The column {key} names splits, and is not called split.",
+                found=", ".join(sorted(splits)),
+                fix=f"if it is the split: {names.saying({'split': key})} or, if raycls is to cut the splits anew, "
+                f"{names.saying({'split': None})}",
+            )
 
 
 def _meanings(

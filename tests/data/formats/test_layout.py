@@ -217,3 +217,26 @@ def test_integers_and_unicode_in_every_folder(tmp_path: Path) -> None:
     assert data.classes == ("caf\xe9", "x")
     val = data.splits["val"]
     assert [val.key(row) for row in range(2) if val.labels[row] == 0] == ["val/cafe\u0301/0.png"]  # as on the disk
+
+
+@pytest.mark.parametrize("name", ["test", "Training", "more"])
+def test_classes_beside_a_folder_that_holds_them_again(tmp_path: Path, name: str) -> None:
+    _make(tmp_path, **dict.fromkeys("abc", 7), **{f"{name}__{label}": 2 for label in "ab"})
+    error = _refused(tmp_path, "named like those beside it")
+    (leave_out,) = _remedies(error, "data.source.args.ignore")
+    assert sum(_sizes(_open(tmp_path, leave_out)).values()) == 21
+    as_class = _open(tmp_path, "data.source.args.splits=none")
+    assert as_class.classes == tuple(sorted(["a", "b", "c", name]))
+    assert sum(_sizes(as_class).values()) == 25
+
+
+def test_a_class_of_parts_is_no_second_data_set(tmp_path: Path) -> None:
+    _make(tmp_path, a=7, b=7, c__left=3, c__right=4)
+    assert _open(tmp_path).classes == ("a", "b", "c")
+
+
+def test_an_empty_split_folder_can_be_left_out(tmp_path: Path) -> None:
+    _make(tmp_path, train__a=7, train__b=7)
+    (tmp_path / "test").mkdir()
+    (leave_out,) = _remedies(_refused(tmp_path, "no class folders"), "data.source.args.ignore")
+    assert _open(tmp_path, leave_out).own_splits == ("train",)

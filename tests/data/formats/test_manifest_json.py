@@ -258,3 +258,16 @@ def test_other_keys_of_annotations_have_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no path") as caught:
         _open(tmp_path, content)
     assert _labels(_open(tmp_path, content, _remedy(caught.value, "columns"))) == EXPECTED
+
+
+def test_splits_may_stand_in_annotations(tmp_path: Path) -> None:
+    content = _nested()
+    for row, image in enumerate(content["images"]):
+        image["annotations"][0]["split"] = "test" if row % 4 == 3 else "train"
+    data = _open(tmp_path, content)
+    assert sorted(data.splits["test"].keys) == ["d/ant3.png", "d/cat3.png", "d/dog3.png"]
+    assert set(data.own_splits) == {"train", "test"}
+    content["images"][3]["split"] = "train"
+    with pytest.raises(DataError, match="two splits") as caught:
+        _open(tmp_path, content)
+    assert caught.value.where == f"{tmp_path / 'm.json'}:images[3].annotations[0]"

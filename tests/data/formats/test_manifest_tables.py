@@ -267,3 +267,57 @@ def test_images_are_left_out_by_their_paths(root: Path) -> None:
     assert _labels(data) == {path: label for path, label in FILES.items() if path != "ant/0.jpg"}
     (root / "list.txt").write_text("ant/0.jpg\nant/1.jpg\n")
     assert len(_labels(_open(root / "m.csv", f"data.source.args.ignore_file={root / 'list.txt'}"))) == 8
+
+
+@pytest.mark.parametrize("column", ["subset", "Partition", "set name"])
+def test_a_column_of_splits_with_another_name_is_not_passed_over(root: Path, column: str) -> None:
+    (root / "m.csv").write_text(_with_splits(("Train", "TEST")).replace(",split", f",{column}", 1))
+    with pytest.raises(DataError, match=f"The column {column} names splits") as caught:
+        _open(root / "m.csv")
+    used, anew = _remedies(caught.value, "columns")
+    assert {name: len(split) for name, split in _open(root / "m.csv", used).splits.items()}["test"] == 2
+    assert _open(root / "m.csv", anew).own_splits == ()
+
+
+@pytest.mark.parametrize("words", [("train", "train"), ("train", "other")])
+def test_a_column_of_other_words_is_no_split(root: Path, words: tuple[str, str]) -> None:
+    (root / "m.csv").write_text(_with_splits(words).replace(",split", ",batch", 1))
+    assert _open(root / "m.csv").own_splits == ()
+
+
+def test_a_path_is_listed_twice_as_a_relative_and_as_an_absolute_one(root: Path) -> None:
+    (root / "m.csv").write_text(f"{_table()}{root / 'ant' / '0.jpg'},b\xe9e\n")
+    with pytest.raises(DataError, match="listed twice") as caught:
+        _open(root / "m.csv")
+    assert caught.value.where == f"{root / 'm.csv'}:12"
+
+
+def test_absolute_paths_of_a_folder_that_was_moved(root: Path) -> None:
+    (root.parent / "m.csv").write_text(_table({path: str(root / path) for path in FILES}))
+    root.rename(root.parent / "moved")
+    with pytest.raises(DataError, match="10 of 10 listed images do not exist") as caught:
+        _open(root.parent / "m.csv")
+    (strip,) = _remedies(caught.value, "strip")
+    assert str(root.parent / "moved") not in (caught.value.fix or "")
+    folder = f"data.source.args.root={root.parent / 'moved'}"
+    assert "holds ant/0.jpg" in (caught.value.fix or "")
+    assert _labels(_open(root.parent / "m.csv", strip, folder)) == FILES
+
+
+def test_a_few_images_that_are_gone_are_not_looked_for_elsewhere(root: Path) -> None:
+    (root / "m.csv").write_text(_table())
+    (root / "ant" / "0.jpg").unlink()
+    with pytest.raises(DataError, match="1 of 10 listed images do not exist") as caught:
+        _open(root / "m.csv")
+    assert not _remedies(caught.value, "root") and "data.source.args.root" not in (caught.value.fix or "")
+    (leave_out,) = _remedies(caught.value, "ignore")
+    assert len(_labels(_open(root / "m.csv", leave_out))) == 9
+
+
+def test_remedies_keep_the_columns_that_are_named(root: Path) -> None:
+    rows = [f"{path},{label},{row}" for row, (path, label) in enumerate(FILES.items())]
+    (root / "m.csv").write_text("\n".join(["filename,category,class_id", *rows]))
+    columns = "data.source.args.columns={path: filename, label: category}"
+    with pytest.raises(DataError, match="two class_ids") as caught:
+        _open(root / "m.csv", columns)
+    assert _labels(_open(root / "m.csv", columns, *_remedies(caught.value, "columns"))) == FILES
