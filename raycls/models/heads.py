@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,10 +73,11 @@ def rows_by_name(outputs: int, theirs: Sequence[str] | None, num_classes: int, c
     """Which of a file's `outputs` is which class of the data.
 
     Where the file brings names (`theirs`, one per output), they decide: a class that it lacks starts anew, an output
-    that the data lacks is left out. Names are compared in Unicode's normal form C; one that occurs twice in the file
-    means nothing. Where no name is common, or the file brings none, a head of the same size is taken as it is: its
-    author numbered the classes and did not name them, or named them otherwise (ImageNet's as words, the folders by
-    number), and the note says which order is assumed. A head of another size starts anew.
+    that the data lacks is left out. Names are compared in Unicode's normal form C and, where none is common, without
+    case and the marks between words; one that occurs twice means nothing. Where still none is common, or the file
+    brings no names, a head of the same size is taken as it is: its author numbered the classes and did not name them,
+    or named them otherwise (ImageNet's as words, the folders by number), and the note says which order is assumed. A
+    head of another size starts anew.
     """
     same = tuple(range(num_classes)) if outputs == num_classes else None
     order = f"its outputs are taken for the classes in this order: {listed(classes)}" if classes else ""
@@ -83,9 +85,9 @@ def rows_by_name(outputs: int, theirs: Sequence[str] | None, num_classes: int, c
         if same is None:
             return Rows(None, f"head for {outputs} classes, the data has {num_classes}: it starts anew")
         return Rows(same, f"head taken as it is: {order}" if order else "")
-    counts = Counter(_normal(name) for name in theirs)
-    places = {name: number for number, name in enumerate(map(_normal, theirs)) if counts[name] == 1}
-    found = tuple(places.get(_normal(name)) for name in classes)
+    found = _places(theirs, classes, _normal)
+    if not any(place is not None for place in found):
+        found = _places(theirs, classes, _loose)
     if not any(place is not None for place in found):
         unknown = f"none of its class names ({listed(theirs)}) is one of the data's"
         if same is None:
@@ -101,6 +103,13 @@ def rows_by_name(outputs: int, theirs: Sequence[str] | None, num_classes: int, c
     return Rows(found, note)
 
 
+def _places(theirs: Sequence[str], classes: Sequence[str], form: Callable[[str], str]) -> tuple[int | None, ...]:
+    """The output of each class, where names of the same `form` are one; a form that occurs twice means nothing."""
+    counts, own = Counter(map(form, theirs)), Counter(map(form, classes))
+    places = {name: number for number, name in enumerate(map(form, theirs)) if counts[name] == 1}
+    return tuple(places.get(name) if own[name] == 1 else None for name in map(form, classes))
+
+
 def listed(names: Sequence[str]) -> str:
     """`a, b, c`, or the first few and the last of many."""
     if len(names) <= _SHOWN + 1:
@@ -110,3 +119,7 @@ def listed(names: Sequence[str]) -> str:
 
 def _normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+def _loose(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", _normal(name)).strip().casefold()

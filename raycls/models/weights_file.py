@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,12 +27,9 @@ __all__ = ["Content", "read"]
 
 _DEPTH = 8
 """How deep a checkpoint may nest what is looked at."""
-_CLASSES = frozenset(
-    {
-        *("classes", "classnames", "categories", "labels", "labelnames", "names"),
-        *("classtoidx", "classtoindex", "class2idx", "labeltoid", "label2id", "label2idx"),
-        *("idxtoclass", "indextoclass", "idx2class", "idtolabel", "id2label", "idx2label"),
-    }
+_CLASSES = re.compile(
+    r"(class(es)?|labels?|categor(y|ies)|targets?)(names?|labels?|list|map|mapping|dict|vocab|(to|2)(id|idx|index|int))"
+    r"|(id|idx|index|int)(to|2)(class|label|category|target|name)(names?)?|classes|categories|labels|names|vocab"
 )
 """Keys under which checkpoints keep their class names, without `_` and `-`, in lower case."""
 _ARRAYS = ("scalar", "_reconstruct")
@@ -158,7 +156,7 @@ def _class_lists(value: Any, depth: int = 0) -> Iterator[tuple[str, ...]]:
         if isinstance(item, Tensor):
             continue
         word = key.lower().replace("_", "").replace("-", "")
-        names = _class_names(item) if word in _CLASSES else None
+        names = _class_names(item) if _CLASSES.fullmatch(word) else None
         if names is not None:
             yield names
         else:
@@ -169,21 +167,40 @@ def _class_lists(value: Any, depth: int = 0) -> Iterator[tuple[str, ...]]:
 
 
 def _class_names(value: Any) -> tuple[str, ...] | None:
-    """Names in the order of their numbers: of a list, of `{name: number}`, or of `{number: name}`."""
+    """Names in the order of their numbers: of a list, of `{name: number}`, of `{number: name}`, or of a list of
+    `{"id": number, "name": name}`. Numbers from 0 or from 1. Metadata, which can only be text, has commas or lines.
+    """
+    value = _plain(value)
+    if isinstance(value, str):
+        parts = [part.strip() for part in re.split("[,\n]", value)]
+        value = [part for part in parts if part] if len(parts) > 1 else None
+    if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+        entries = cast("Sequence[Mapping[str, Any]]", value)
+        value = {entry.get("id", number): entry.get("name") for number, entry in enumerate(entries)}
+        numbers = {key: number for number, key in enumerate(sorted(value, key=_number))}  # those of COCO have gaps
+        value = {numbers[key]: name for key, name in value.items()} if len(value) == len(entries) else None
     if isinstance(value, Mapping):
-        pairs = [(number, key) for key, number in value.items()]
+        pairs = [(_plain(number), key) for key, number in value.items()]
         if not all(isinstance(number, int) for number, _ in pairs):
-            pairs = [(_number(key), name) for key, name in value.items()]
+            pairs = [(_number(key), _plain(name)) for key, name in value.items()]
         ordered = sorted(pairs, key=lambda pair: pair[0])
-        if [number for number, _ in ordered] != list(range(len(ordered))):
+        least = 1 if ordered and ordered[0][0] == 1 else 0
+        if [number for number, _ in ordered] != list(range(least, least + len(ordered))):
             return None
         value = [name for _, name in ordered]
     if not isinstance(value, list | tuple) or not value:
         return None
-    names = cast("Sequence[Any]", value)
+    names = [_plain(name) for name in cast("Sequence[Any]", value)]
     if not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
         return None
     return tuple(str(name) for name in names)
+
+
+def _plain(value: Any) -> Any:
+    """A value or list of Python for one of numpy or torch."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def _number(key: Any) -> int:
