@@ -184,7 +184,11 @@ class _Local:
         """What the file says of the attribute; None where it is made while the file runs, or not said here."""
         specs = self._checked(module, attribute)
         first, _, rest = attribute.partition(".")
-        found = read(specs[-1].origin or "") if (specs[-1].origin or "").endswith(".py") else None
+        file = specs[-1].origin or ""
+        try:
+            found = read(file) if file.endswith(".py") else None
+        except SyntaxError as error:
+            raise self._refused(f"{file} is no Python: {error}", fix="mend the module") from error
         if found is None or found.dynamic:
             return None
         if first not in found.names:
@@ -285,12 +289,12 @@ class _Local:
             if not hasattr(owner, word):
                 raise self._without(getattr(owner, "__name__", attribute), word, dir(owner))
             target = getattr(owner, word)
+        if not callable(target) and not isinstance(target, ModuleType):
+            raise self._refused(f"it is {type(target).__name__} and cannot be called")
         home = getattr(target, "__module__", None)
         file = getattr(sys.modules.get(str(home)), "__file__", None)
         if isinstance(target, ModuleType) or file is None or not self._is_local(file):
             raise self._foreign(home)
-        if not callable(target):
-            raise self._refused(f"it is {type(target).__name__} and cannot be called")
         return target
 
     def _without(self, owner: str, word: str, names: Iterable[str]) -> ConfigError:

@@ -198,10 +198,16 @@ def test_what_is_missing_or_broken_in_a_module_is_told(tmp_path: Path) -> None:
     write(tmp_path, "plug_p.py", "import no_such_module_q\n")
     write(tmp_path, "plug_r.py", "raise SystemExit(3)\n")
     write(tmp_path, "plug_s.py", "def (\n")
+    write(tmp_path, "plug_t.py", "f = 3\n")
     with pytest.raises(ConfigError) as caught:
         resolve("model", "plug_o:netwrok", {}, root=tmp_path)
     assert caught.value.fix == "did you mean network?"
-    for name, words in (("plug_p", "no_such_module_q"), ("plug_r", "SystemExit"), ("plug_s", "SyntaxError")):
+    for name, words in (
+        ("plug_p", "no_such_module_q"),
+        ("plug_r", "SystemExit"),
+        ("plug_s", "SyntaxError"),
+        ("plug_t", "int and cannot"),
+    ):
         with pytest.raises(ConfigError, match=words):
             resolve("model", f"{name}:f", {}, root=tmp_path)
 

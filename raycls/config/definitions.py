@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -51,11 +52,14 @@ class Unknown:
 
 @cache
 def read(file: str) -> Definitions | None:
-    """The definitions of a Python file; None where it cannot be read, which importing it tells better."""
+    """The definitions of a Python file; None where it cannot be read, which importing it tells better.
+
+    Raises SyntaxError where it is no Python.
+    """
     try:
         with open(file, "rb") as stream:
-            tree = ast.parse(stream.read())
-    except (OSError, SyntaxError, ValueError, RecursionError):
+            tree = ast.parse(stream.read(), os.path.basename(file))
+    except (OSError, ValueError, RecursionError):
         return None
     return _scope(tree.body)
 

@@ -152,6 +152,7 @@ def _kept_text(outcome: Ending, kept: Record) -> str:
         other = None if both else ("last", outcome.step, last)
     else:
         text = f"last: step {kept['step']}, {_value_text(metric, last) if last else 'not evaluated'}"
+        text += f"; {kept['reason']}" if last and kept.get("asked") == "best" and "reason" in kept else ""
         other = ("best", best.get("step"), best) if best and best.get("step") != outcome.step else None
     if other is None:
         return text

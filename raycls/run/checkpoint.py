@@ -106,11 +106,12 @@ def load(folder: RunFolder, step: int) -> Snapshot:
     try:
         return archive.read(folder.store, folder.checkpoint(step), step)
     except BadArchiveError as error:
+        others = [str(there) for there in steps(folder) if there != step]
         raise CheckpointError(
             "this checkpoint cannot be used",
             where=folder.store.describe(folder.checkpoint(step)),
             found=str(error),
-            valid=f"one of the steps {', '.join(map(str, steps(folder))) or '(none)'}",
+            valid=f"one of the steps {', '.join(others) or '(none)'}",
         ) from error
 
 

@@ -76,11 +76,13 @@ def notes(optim: OptimConfig, evaluate: EvaluateConfig, checkpoint: CheckpointCo
     """What acts otherwise than its value says, because the run is short: a line for each."""
     lines: list[str] = []
     total = plan.total_steps
-    if not isinstance(optim.ema, str) and total > 1 and (last := ema_decay(optim.ema, "ramp", total - 1)) < optim.ema:
-        lines.append(
-            f"optim.ema {optim.ema} is for longer runs: in these {total} steps its decay rises to {last:.4g} "
-            "(optim.ema_warmup: ramp)"
-        )
+    if not isinstance(optim.ema, str) and total > 1:
+        last = ema_decay(optim.ema, optim.ema_warmup, total - 1)
+        if last < optim.ema:
+            lines.append(
+                f"optim.ema {optim.ema} is for longer runs: in these {total} steps its decay rises to {last:.4g} "
+                "(optim.ema_warmup: ramp)"
+            )
     whole = Duration(1, "ep")
     if evaluate.every != whole and plan.evaluate_every > total:
         lines.append(f"evaluate.every {evaluate.every} is longer than the run: it is evaluated at its end alone")

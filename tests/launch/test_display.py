@@ -464,6 +464,12 @@ def test_the_end_says_which_weights_are_kept_and_what_each_scores(
     assert not any(text.startswith("best ") for text in lines) and len(lines) <= 7
 
 
+def test_the_end_says_why_the_best_weights_are_not_kept() -> None:
+    kept = {"asked": "best", "name": "last", "step": 300, "reason": "no evaluation gave a best one"}
+    lines = ending_lines(Outcome(step=300, best=None, final=_LAST, kept=kept), INFO)
+    assert "kept       last: step 300, val top1 0.9944; no evaluation gave a best one" in lines
+
+
 @pytest.mark.parametrize(
     ("weights", "line"),
     [

@@ -77,6 +77,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("model: {name: raycls.cli:main}", "model.name", 1, ["no plug-ins"]),
         ("model: {name: 'nowhere:net'}", "model.name", 1, ["nowhere.py"]),
         ("model: {name: 'net:net'}", "model.name", 1, ["net.py", "did you mean the file nets.py?"]),
+        ("model: {name: 'broken:net'}", "model.name", 1, ["broken.py is no Python", "line 1", "mend the module"]),
         ("model: {name: 'nets:nett'}", "model.name", 1, ["nets has no 'nett'", "did you mean net?"]),
         ("model: {name: 'nets:ReLU'}", "model.name", 1, ["imported there from torch.nn"]),
         ("model: {name: 'nets:system.exit'}", "model.name", 1, ["imported there from sys"]),
@@ -126,7 +127,6 @@ def test_a_wrong_name_or_argument_is_told_at_its_place(
         "model: {name: 'nets:other'}",
         "model: {name: 'pack.nets:net'}",
         "model: {name: 'more:anything'}",  # only running it would tell
-        "model: {name: 'broken:net'}",
         "model: {name: resnet18, args: {zero_init_residual: true}}",
         "model: {name: vit_b_16, args: {image_size: 64}}",
         "augment: {train: ['nets:invert', {'shades:invert': {share: 0.1}}, {rotation: {degrees: 3}}]}",

@@ -141,6 +141,11 @@ def test_load_names_what_is_there(folder: RunFolder, state: State) -> None:
     with pytest.raises(CheckpointError) as caught:
         load(folder, 2)
     assert "missing" in str(caught.value.found) and "1" in str(caught.value.valid)
+    commit(folder, state(2), keep=2)
+    folder.store.delete("checkpoints/step-00000002/model.json")
+    with pytest.raises(CheckpointError) as caught:
+        load(folder, 2)
+    assert caught.value.valid == "one of the steps 1"
 
 
 def test_nothing_unpickles(folder: RunFolder, state: State) -> None:

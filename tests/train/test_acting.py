@@ -186,6 +186,7 @@ def test_what_happens_at_the_end_only_is_told() -> None:
     assert told("evaluate.every=11ep", "checkpoint.every=101st") == ["evaluate.every", "checkpoint.every"]
     # of 100 steps the last is update 99: 100 / 109 = 0.917
     assert told("optim.ema=0.91") == [] and told("optim.ema=0.92") == ["optim.ema"]
+    assert told("optim.ema=0.92", "optim.ema_warmup=off") == []
 
 
 def _typed(error: ConfigError) -> list[str]:
