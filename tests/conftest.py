@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,22 @@ def pytest_configure() -> None:
     """Let commands under test have their Ctrl-C: a shell starts what runs in the background with SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a run in this process leaves: where its plug-ins came from, and the modules that they are."""
+    path, modules, workdir = list(sys.path), set(sys.modules), os.environ.get("RAYCLS_WORKDIR")
+    yield
+    sys.path[:] = path
+    own = f"{tmp_path_factory.getbasetemp()}{os.sep}"
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(own):
+            del sys.modules[name]
+    if workdir is None:
+        os.environ.pop("RAYCLS_WORKDIR", None)
+    else:
+        os.environ["RAYCLS_WORKDIR"] = workdir
 
 
 @pytest.fixture(scope="session")
