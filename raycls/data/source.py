@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,14 @@ class Pool:
     """What a user should know about how the data was read, a line each."""
     ignore: tuple[str, ...] | None = None
     """As in `Split`."""
+
+    def ordered(self, classes: Sequence[str]) -> Pool:
+        """This pool with its classes in the order of `classes`; as it is where these are others."""
+        position = {name: index for index, name in enumerate(classes)}
+        if set(position) != set(self.classes):
+            return self
+        moved = np.array([position[name] for name in self.classes], np.int64)
+        return replace(self, classes=tuple(classes), labels=moved[self.labels])
 
     def split(self, name: str, rows: np.ndarray, config: DataConfig) -> Split:
         """The samples at `rows`, `[n] int64`, in that order, decoded as `config` says."""

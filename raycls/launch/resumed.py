@@ -57,7 +57,7 @@ def resumed_data(
     unchanged = before.get("fingerprint")
     if dataset is not None and not left and unchanged in (None, dataset.fingerprint):
         return Resumed(dataset)
-    pool = open_pool(run.data, least_classes=1)
+    pool = open_pool(run.data, least_classes=1).ordered(before.get("classes", ()))
     record = find_record(folder)
     try:
         dataset = cut(pool, run.data)

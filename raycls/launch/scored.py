@@ -129,7 +129,7 @@ def _unrecorded(
     """The split of a run that was started before splits were written down; None for other data."""
     known = (folder.read_json(RunFolder.ENV) or {}).get("data", {})
     try:
-        dataset = cut(pool, run.data)
+        dataset = cut(pool.ordered(known.get("classes", ())), run.data)
     except DataError:
         if known.get("fingerprint") is None:
             raise
@@ -138,8 +138,8 @@ def _unrecorded(
         if moved:
             return None
         raise DataError(
-            "the data has changed, and this run does not know which samples were in which split: it was started by an "
-            "earlier version",
+            "the data has changed, or is read otherwise than by the earlier version that started this run and did not "
+            "write down which samples were in which split",
             where=str(run.data.source.path or run.data.source.name),
             valid="the data that the run was started with",
             fix="restore the data, or evaluate images that were not trained on: raycls eval RUN --data PATH",
@@ -261,7 +261,9 @@ class _Whole:
         trained = self._trained_on(chosen)
         if trained is not None:
             facts["trained_on"] = trained
-        if trained:
+        if trained is None:
+            say("which of these images were trained on is not known: an earlier version started the run")
+        elif trained:
             say(f"{trained:,} of {plural(len(rows), 'image')} were trained on: the numbers are too good for these")
         dataset = Dataset(self.classes, {chosen.name: chosen}, "")
         return Scored(dataset, chosen.name, f"{self.place}" + (f", split {split}" if split else ""), facts)
@@ -305,16 +307,17 @@ class _Whole:
         if self.record is None or part is None:
             return None
         same = np.zeros(len(split), bool)
-        if part.digests is not None:  # the content decides wherever it is known
+        if part.digests is not None:
             size = recorded.sizes(split.reader, len(split))
             alike = np.flatnonzero(np.isin(size, part.sizes))
             if (size >= 0).all() and len(alike) <= recorded.MOST_SAMPLES:
                 found = recorded.digests(split.reader, alike)
                 same[alike] = np.isin(found, part.digests) & (found != b"")
-                return int(same.sum())
+                if getattr(split.reader, "positional", False):  # other content in the same place is another image
+                    return int(same.sum())
         root = getattr(split.reader, "root", None) or os.path.abspath(expand(self.place))
         rows = {os.path.join(root, key): index for index, key in enumerate(split.keys)}
-        for key in part.keys.to_pylist():
+        for key in part.keys.to_pylist():  # a file that was encoded anew is the same image
             index = rows.get(os.path.join(self.record.place, key.decode("utf-8", "surrogateescape")))
             if index is not None:
                 same[index] = True

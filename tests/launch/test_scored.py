@@ -16,10 +16,12 @@ from PIL import Image
 
 from raycls.config.load import load_text
 from raycls.data import recorded
+from raycls.data.source import cut, open_pool
 from raycls.errors import ConfigError, DataError
 from raycls.launch import trainer
 from raycls.launch.display import PlainDisplay
-from raycls.launch.scored import find_record
+from raycls.launch.resumed import resumed_data
+from raycls.launch.scored import find_record, score
 from raycls.run.folder import RunFolder
 
 _CONFIG = """
@@ -280,6 +282,44 @@ def test_images_that_were_trained_on_are_found_by_their_place(monkeypatch: pytes
     assert _evaluate(data="b.csv", run="large")[0]["trained_on"] == of_b
 
 
+def test_images_that_were_trained_on_and_encoded_anew_are_found_by_their_place() -> None:
+    trainer.train(load_text(_CONFIG, "r.yaml", ["run.name=here"]).run, display=PlainDisplay(io.StringIO()))
+    for file in Path("p").rglob("*.png"):
+        with Image.open(file) as image:
+            image.load()
+        image.save(file, compress_level=0)
+    summary, said = _evaluate(data="p", run="here")
+    assert (summary["count"], summary["trained_on"]) == (30, 15)
+    assert "15 of 30 images were trained on" in said
+
+
+def test_the_order_of_the_classes_is_that_of_the_run(tmp_path: Path) -> None:
+    """An earlier version sorted integers as texts: its runs are evaluated and resumed in their own order."""
+    _images("n", ["2", "10", "9"], 10)
+    config = _CONFIG.replace("path: p", "path: n")
+    trainer.train(load_text(config, "n.yaml", ["run.name=n"]).run, display=PlainDisplay(io.StringIO()))
+    pool = open_pool(load_text(config, "n.yaml").run.data)
+    assert pool.classes == ("2", "9", "10")
+    earlier = pool.ordered(["10", "2", "9"])
+    assert earlier.classes == ("10", "2", "9")
+    names = [earlier.classes[label] for label in earlier.labels]
+    assert names == [key.split("/")[0] for key in earlier.keys]
+    assert pool.ordered(["10", "2"]) is pool
+    folder, run = RunFolder("runs/n"), load_text(config, "n.yaml", ["run.name=n"]).run
+    dataset = cut(earlier, run.data)
+    environment = folder.read_json(RunFolder.ENV) or {}
+    environment["data"] |= {"classes": list(dataset.classes), "fingerprint": dataset.fingerprint}
+    folder.store.write_bytes(RunFolder.ENV, json.dumps(environment).encode())
+    Path("runs/n/splits.parquet").unlink()
+    wanted = sorted(dataset.splits["test"].keys)
+    scored = score(
+        folder, run, split="test", moved=False, whole=False, extra_classes="refuse", name="n", say=lambda _: None
+    )
+    assert (scored.dataset.classes, sorted(scored.dataset.splits["test"].keys)) == (("10", "2", "9"), wanted)
+    resumed = resumed_data(run, folder, None, lambda _: None).dataset
+    assert (resumed.classes, resumed.fingerprint) == (("10", "2", "9"), dataset.fingerprint)
+
+
 def test_a_run_of_an_earlier_version() -> None:
     before, _ = _evaluate(split="test")
     Path("runs/r/splits.parquet").unlink()
@@ -288,7 +328,9 @@ def test_a_run_of_an_earlier_version() -> None:
     assert "earlier version" in said
     _images("p", "a", 1, first=50)
     assert "raycls eval RUN --data PATH" in str(_refused(split="test"))
-    assert _evaluate(data="p")[0]["count"] == 31
+    summary, said = _evaluate(data="p")
+    assert summary["count"] == 31
+    assert "trained on is not known" in said
 
 
 def test_a_split_that_the_run_has_not() -> None:

@@ -47,7 +47,7 @@ class Columns:
 
     def saying(self, said: Mapping[str, str | None]) -> str:
         """The override that says `said` of the columns beside what is said of them already."""
-        return override(_OPTION, self._given | said)
+        return override(_OPTION, {**self._given, **said})
 
     def says(self, field: str) -> bool:
         """Whether the user said which column `field` is, or that there is none."""
