@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from raycls.models.surgery import find_auxiliary_heads, find_head
 
-__all__ = ["Rows", "classifier", "listed", "row_names", "rows_by_name"]
+__all__ = ["Rows", "classifier", "common", "listed", "row_names", "rows_by_name"]
 
 _SHOWN = 5
 
@@ -85,9 +85,7 @@ def rows_by_name(outputs: int, theirs: Sequence[str] | None, num_classes: int, c
         if same is None:
             return Rows(None, f"head for {outputs} classes, the data has {num_classes}: it starts anew")
         return Rows(same, f"head taken as it is: {order}" if order else "")
-    found = _places(theirs, classes, _normal)
-    if not any(place is not None for place in found):
-        found = _places(theirs, classes, _loose)
+    found = _matched(theirs, classes)
     if not any(place is not None for place in found):
         unknown = f"none of its class names ({listed(theirs)}) is one of the data's"
         if same is None:
@@ -101,6 +99,17 @@ def rows_by_name(outputs: int, theirs: Sequence[str] | None, num_classes: int, c
     note += f"; starting anew: {listed(new)}" if new else ""
     note += f"; left out: {listed(unused)}" if unused else ""
     return Rows(found, note)
+
+
+def common(theirs: Sequence[str], classes: Sequence[str]) -> int:
+    """How many of the data's `classes` are among the names of a file."""
+    return sum(place is not None for place in _matched(theirs, classes))
+
+
+def _matched(theirs: Sequence[str], classes: Sequence[str]) -> tuple[int | None, ...]:
+    """The output of each class by its name; see `rows_by_name`."""
+    found = _places(theirs, classes, _normal)
+    return found if any(place is not None for place in found) else _places(theirs, classes, _loose)
 
 
 def _places(theirs: Sequence[str], classes: Sequence[str], form: Callable[[str], str]) -> tuple[int | None, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from raycls.errors import ModelError
-from raycls.models.heads import Rows, classifier, listed, row_names, rows_by_name
+from raycls.models.heads import Rows, classifier, common, listed, row_names, rows_by_name
 from raycls.models.surgery import find_head
 from raycls.models.weights import fetch
 from raycls.models.weights_file import Content, read
@@ -138,7 +138,7 @@ def _rows(
         if not whole or len(outputs) != 1 or any(tensors[n].shape[1:] != own[n].shape[1:] for n in theirs):
             continue
         (count,) = outputs
-        named = _of_length(given, count)
+        named = _of_length(given, count, classes)
         rows = rows_by_name(count, named, num_classes, classes)
         if given and named is None:
             rows = Rows(rows.of, f"{rows.note} (the file names {len(given[0])} classes, which its outputs are not)")
@@ -148,13 +148,15 @@ def _rows(
     return found[0] if found else None
 
 
-def _of_length(given: list[Sequence[str]], count: int) -> Sequence[str] | None:
-    return next((names for names in given if len(names) == count), None)
+def _of_length(given: list[Sequence[str]], count: int, classes: Sequence[str] | None) -> Sequence[str] | None:
+    """The class names for `count` outputs: of several lists that of which the data has most, else the first."""
+    fitting = [names for names in given if len(names) == count]
+    return max(fitting, key=lambda names: common(names, classes or ()), default=None)
 
 
 def _unknown_head(given: list[Sequence[str]], num_classes: int, classes: Sequence[str] | None, path: Path) -> Rows:
     """Of a network without a layer that is known as its head: its rows cannot be moved."""
-    rows = rows_by_name(num_classes, _of_length(given, num_classes), num_classes, classes)
+    rows = rows_by_name(num_classes, _of_length(given, num_classes, classes), num_classes, classes)
     if rows.of != tuple(range(num_classes)):
         raise ModelError(
             "the classes of the weights are not in the order of the data's, and the network has no known head",

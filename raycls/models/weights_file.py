@@ -32,6 +32,8 @@ _CLASSES = re.compile(
     r"|(id|idx|index|int)(to|2)(class|label|category|target|name)(names?)?|classes|categories|labels|names|vocab"
 )
 """Keys under which checkpoints keep their class names, without `_` and `-`, in lower case."""
+_PUBLISHED = ("model.safetensors", "pytorch_model.bin")
+"""What hubs call the weights of a network."""
 _ARRAYS = ("scalar", "_reconstruct")
 _PLAIN: list[Any] = [
     *(argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath, datetime, TorchVersion),
@@ -63,8 +65,8 @@ def read(path: Path) -> Content:
     """The content of a `.safetensors` file, or of a file saved by torch: a state dict, or any checkpoint around one.
 
     Class names are found in a checkpoint beside the weights or among its options (`classes`, `class_names`,
-    `class_to_idx`, `id2label` ...), in the metadata of a safetensors file, and in the `model.json`, or the run folder,
-    that raycls wrote around one.
+    `class_to_idx`, `id2label` ...), in the metadata of a safetensors file, in the `config.json` of a hub, and in the
+    `model.json`, or the run folder, that raycls wrote around one.
 
     Raises ModelError for a file that is damaged, is no such file, or holds what only unpickling could read.
     """
@@ -87,7 +89,7 @@ def read(path: Path) -> Content:
             valid="names with tensors, or a checkpoint that holds these",
             fix="save model.state_dict() with torch.save, or write a .safetensors file",
         )
-    return Content(path, tensors, versions, tuple(dict.fromkeys(_class_lists(content))))
+    return Content(path, tensors, versions, tuple(dict.fromkeys([*_class_lists(content), *_published(path)])))
 
 
 def _read_safetensors(path: Path) -> Content:
@@ -102,7 +104,7 @@ def _read_safetensors(path: Path) -> Content:
     for name, text in metadata.items():
         with suppress(ValueError, TypeError):
             metadata[name] = json.loads(text)
-    classes = [*_class_lists(metadata)]
+    classes = [*_class_lists(metadata), *_published(path)]
     beside = _json(path.with_suffix(".json"))
     preprocessing = None
     if "sha256" in beside and beside["sha256"] == _sha256(path):  # else it is of other weights
@@ -113,6 +115,11 @@ def _read_safetensors(path: Path) -> Content:
         data = _json(path.resolve().parents[2] / "env.json").get("data")
         classes += _class_lists({"classes": data.get("classes")} if isinstance(data, dict) else {})
     return Content(path, tensors, {}, tuple(dict.fromkeys(classes)), preprocessing)
+
+
+def _published(path: Path) -> Iterator[tuple[str, ...]]:
+    """The class names in the `config.json` that hubs keep beside the weights of a network."""
+    return _class_lists(_json(path.parent / "config.json") if path.name in _PUBLISHED else {})
 
 
 def _json(path: Path) -> dict[str, Any]:

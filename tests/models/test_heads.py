@@ -71,6 +71,7 @@ _NAMED: dict[str, dict[str, Any]] = {
     "vocab": {"vocab": list(_FILE)},
     "COCO": {"categories": [{"id": 7 + 3 * number, "name": name} for number, name in enumerate(_FILE)][::-1]},
     "counts": {"class_counts": [0, 1, 2, 10, 11], "class_list": list(_FILE)},
+    "beside as many": {"labels": [8, 1, 12, 3, 9], "meta": {"classes": list(_FILE)}},
     "beside others": {"labels": [3, 1, 2], "meta": {"classes": list(_FILE)}},
 }
 
@@ -165,6 +166,16 @@ def test_classes_in_the_metadata_of_a_file(tmp_path: Path) -> None:
         safetensors.torch.save_file(source.state_dict(), path, metadata={"classes": text, "format": "pt"})
         load(path, target)
         agree(target, source, _ORDER)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_classes_in_the_config_of_a_hub(name: str, tmp_path: Path) -> None:
+    source, target = net(), net()
+    save = safetensors.torch.save_file if name.endswith(".safetensors") else torch.save
+    save(source.state_dict(), tmp_path / name)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "net", "label_names": _FILE}))
+    load(tmp_path / name, target)
+    agree(target, source, _ORDER)
 
 
 def test_a_checkpoint_of_a_run_that_has_not_ended(tmp_path: Path) -> None:
