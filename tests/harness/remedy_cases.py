@@ -391,6 +391,17 @@ CASES: tuple[Case, ...] = (
         use=add(0),
     ),
     Case(
+        "data/formats/layout.py:refuse_repeated",
+        TREE,
+        tree("a", "b", "test/a", "test/b"),
+        use=add(0),
+    ),
+    Case(
+        "data/formats/folder.py:directories",
+        TREE,
+        both(tree("train/a", "train/b", "test/a", "test/b"), lambda folder: (folder / "t" / "val").mkdir()),
+    ),
+    Case(
         "data/formats/layout.py:_deeper",
         TREE,
         tree("train/train/a", "train/train/b", "test/test/a", "test/test/b"),
@@ -443,7 +454,7 @@ CASES: tuple[Case, ...] = (
         "not the same here:",
     ),
     Case(
-        "data/formats/listed_paths.py:_remedy",
+        "data/formats/listed_paths.py:_anywhere",
         MANIFEST,
         both(table("path,label", *rows("C:\\new\\{path},{label}")), move(("p", "q/w/p"))),
         "such as",
