@@ -132,7 +132,7 @@ def evaluate(
         Literal["refuse", "leave-out"], typer.Option(help="Images of classes that the model does not know.")
     ] = "refuse",
     weights: Annotated[
-        str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: what model/ holds.")
+        str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: as evaluate.keep says.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:

@@ -102,7 +102,7 @@ def evaluate(
     `weights`.
 
     `split` is one of those that the run was started with; `data` is other data, which is scored as a whole, see
-    `scored.score`. `weights` is `best`, `last` or `step-N`, see `kept.choose`; None is what `model/` holds.
+    `scored.score`. `weights` is `best`, `last` or `step-N`, see `kept.choose`.
     `overrides` are `path=value` texts on the run's config, for example `scale.workers=0`: who computes
     and where the data is. Another option is refused, the model and its arithmetic are those of the training.
     """

@@ -56,7 +56,7 @@ def best_weights(folder: RunFolder, step: int) -> dict[str, torch.Tensor] | str:
 
 
 def choose(folder: RunFolder, wanted: str | None) -> Weights:
-    """The weights that `wanted` names: `best`, `last` or `step-N`; None is what `model/` holds.
+    """The weights that `wanted` names: `best`, `last` or `step-N`; None is what `model/` holds at the end of the run.
 
     Raises ConfigError with those that there are where these are not.
     """
@@ -64,14 +64,24 @@ def choose(folder: RunFolder, wanted: str | None) -> Weights:
     if wanted is None:
         if info is None:
             raise _not_there(folder, info, "there are no trained weights to evaluate", None)
-        kept = info.get("weights") or {}
-        return Weights(str(kept.get("name", "")), kept.get("step"), checkpoint=False)
+        return _kept(folder, info)
     step = _step_of(folder, info, wanted)
     if step is not None and step == _model_step(info):
         return Weights(wanted, step, checkpoint=False)
     if step is not None and step in folder.steps():
         return Weights(wanted, step, checkpoint=True)
     raise _not_there(folder, info, f"this run has no weights {wanted}", wanted)
+
+
+def _kept(folder: RunFolder, info: dict[str, Any]) -> Weights:
+    """What `model/` is to hold: where the run went on since it was written, the best or last weights are others."""
+    kept = info.get("weights") or {}
+    name, step = str(kept.get("name", "")), kept.get("step")
+    now = _step_of(folder, info, name)
+    if now in (step, None):
+        return Weights(name, step, checkpoint=False)
+    there = now in folder.steps()
+    return Weights(name, now, checkpoint=True) if there else Weights(f"step-{step}", step, checkpoint=False)
 
 
 def load(folder: RunFolder, weights: Weights) -> dict[str, torch.Tensor]:

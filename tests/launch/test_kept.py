@@ -113,6 +113,21 @@ def test_a_run_under_way_is_evaluated_by_its_checkpoints(data: Path, tmp_path: P
     assert _evaluate(tmp_path / "run", "best")["loss"] == _losses(tmp_path / "run")[3]
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_run_that_goes_on_is_not_evaluated_by_what_it_kept_before(data: Path, tmp_path: Path, keep: str) -> None:
+    options = (*_OPTIONS, f"evaluate.keep={keep}")
+    train(make_job(tmp_path / "run", data, *options, "train.duration=1ep"))
+    assert _evaluate(tmp_path / "run")["weights"] == {"name": keep, "step": 3}
+    session.train(make_job(tmp_path / "run", data, *options), _stopped_in_epoch(2))
+    best, last = _json(tmp_path / "run", "best.json")["step"], RunFolder(tmp_path / "run").steps()[-1]
+    assert 3 < best < last
+    assert _json(tmp_path / "run", "model/model.json")["weights"]["step"] == 3
+    found = _evaluate(tmp_path / "run")
+    assert found["weights"] == {"name": keep, "step": {"best": best, "last": last}[keep]}
+    assert found["loss"] == _evaluate(tmp_path / "run", keep)["loss"]
+    assert _evaluate(tmp_path / "run", "step-3")["loss"] == _losses(tmp_path / "run")[3]
+
+
 @pytest.mark.slow
 def test_the_best_of_an_earlier_start_is_kept_by_other_workers(data: Path, finished: Path, tmp_path: Path) -> None:
     job, best = make_job(tmp_path / "run", data, *_OPTIONS, _BEST), _json(finished, "best.json")["step"]
