@@ -161,9 +161,9 @@ class ModelConfig(Section):
     dict or checkpoint saved by torch). Where a later layer names another model, `args` are left out, and so is a name
     that the new one has no weights of; a file stays. A file needs everything but the head, under any one prefix; an
     average (`ema`) in it is preferred. The head is matched by the class names that come with the weights (beside
-    `model/model.safetensors` of a run, or in a checkpoint); without names one of the same size is taken as it is, and
-    another starts anew. The header of a run says what was done, and where its preprocessing is not that of the
-    weights."""
+    `model/model.safetensors` of a run, or in a checkpoint), and starts anew where none of them is the data's; without
+    names one of the same size is taken as it is, and another starts anew. The header of a run says what was done, and
+    where its preprocessing is not that of the weights."""
     init: Literal["default", "xavier_uniform", "kaiming"] = "default"
     """How convolutions and linear layers start; not applied to loaded weights."""
 

@@ -69,15 +69,23 @@ class Rows:
         return torch.stack(rows)
 
 
-def rows_by_name(outputs: int, theirs: Sequence[str] | None, num_classes: int, classes: Sequence[str] | None) -> Rows:
+def rows_by_name(
+    outputs: int,
+    theirs: Sequence[str] | None,
+    num_classes: int,
+    classes: Sequence[str] | None,
+    *,
+    published: bool = False,
+) -> Rows:
     """Which of a file's `outputs` is which class of the data.
 
     Where the file brings names (`theirs`, one per output), they decide: a class that it lacks starts anew, an output
-    that the data lacks is left out. Names are compared in Unicode's normal form C and, where none is common, without
-    case and the marks between words; one that occurs twice means nothing. Where still none is common, or the file
-    brings no names, a head of the same size is taken as it is: its author numbered the classes and did not name them,
-    or named them otherwise (ImageNet's as words, the folders by number), and the note says which order is assumed. A
-    head of another size starts anew.
+    that the data lacks is left out, and where none is common, the whole head starts anew. Names are compared in
+    Unicode's normal form C and, where none is common, without case and the marks between words; one that occurs twice
+    means nothing. Where the file brings no names, a head of the same size is taken as it is: its author numbered the
+    classes and did not name them, and the note says which order is assumed. So is one that torchvision published
+    (`published`) where none of its names is common: ImageNet's are words, and its folders are named by number. A head
+    of another size starts anew.
     """
     same = tuple(range(num_classes)) if outputs == num_classes else None
     order = f"its outputs are taken for the classes in this order: {listed(classes)}" if classes else ""
@@ -88,7 +96,7 @@ def rows_by_name(outputs: int, theirs: Sequence[str] | None, num_classes: int, c
     found = _matched(theirs, classes)
     if not any(place is not None for place in found):
         unknown = f"none of its class names ({listed(theirs)}) is one of the data's"
-        if same is None:
+        if same is None or not published:
             return Rows(None, f"head for {outputs} classes, {unknown}: it starts anew")
         return Rows(same, f"head taken as it is, {unknown}: {order}")
     if found == same:

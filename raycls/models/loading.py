@@ -43,7 +43,8 @@ def load_into(
 
     The file must have everything but the head, under any common prefix (see `weights_fit.fit`). A head is matched by
     the class names that the file brings to `classes`, those of the data in the order of the outputs (see
-    `heads.rows_by_name`); one that is missing starts anew. What else the file has beside the network is left out.
+    `heads.rows_by_name`); one that is missing, or that has none of them, starts anew. What else the file has beside
+    the network is left out.
     Any other difference is a ModelError that lists it.
     """
     content = read(fetch(source.url) if isinstance(source, WeightsEnum) else source)
@@ -59,18 +60,15 @@ def load_into(
     kinds = _kinds(tensors, own)
     there = {first[name] for name in tensors if name in own}
     new = _new_head(there, own, part, head)
-    given = [*_categories(source), *content.classes]
-    rows = _rows(tensors, own, row_names(model, own, num_classes), given, num_classes, classes)
+    given, published = _given(source, content), isinstance(source, WeightsEnum)
+    rows = _rows(tensors, own, row_names(model, own, num_classes), given, num_classes, classes, published)
     if rows is None and head is None:
-        rows = _unknown_head(given, num_classes, classes, content.path)
+        rows = _unknown_head(given, num_classes, classes, published, content.path)
     _check_shapes(tensors, own, content.path)
     missing, unexpected = _copy(model, tensors, content, fitted)
     # Files older than torch 0.4.1 have no counters; those of the model start at zero.
-    missing = [
-        name
-        for name in missing
-        if name not in new and not name.endswith("num_batches_tracked") and first[name] not in there
-    ]
+    optional = {name for name in missing if name.endswith("num_batches_tracked") or first[name] in there}
+    missing = [name for name in missing if name not in new | optional]
     if missing or unexpected:
         unexpected = [name for name in fitted.tensors if name not in own]
         raise _mismatch(content.path, {"missing in the file": missing, "not in the model": unexpected})
@@ -111,10 +109,10 @@ def _beside(
     return list(found)
 
 
-def _categories(source: WeightsEnum | Path) -> list[Sequence[str]]:
-    """The class names that torchvision publishes with the weights."""
+def _given(source: WeightsEnum | Path, content: Content) -> list[Sequence[str]]:
+    """The class names that torchvision publishes with the weights, and those of the file."""
     names = source.meta.get("categories") if isinstance(source, WeightsEnum) else None
-    return [names] if names else []
+    return [*([names] if names else []), *content.classes]
 
 
 def _rows(
@@ -124,6 +122,7 @@ def _rows(
     given: list[Sequence[str]],
     num_classes: int,
     classes: Sequence[str] | None,
+    published: bool,
 ) -> Rows | None:
     """Put the rows of each head in `tensors` where the data has their classes; those of the first head, None where the
     file has none. A head that has other inputs, or only some of its tensors, stays as it is, and is a difference.
@@ -139,7 +138,7 @@ def _rows(
             continue
         (count,) = outputs
         named = _of_length(given, count, classes)
-        rows = rows_by_name(count, named, num_classes, classes)
+        rows = rows_by_name(count, named, num_classes, classes, published=published)
         if given and named is None:
             rows = Rows(rows.of, f"{rows.note} (the file names {len(given[0])} classes, which its outputs are not)")
         for name in theirs:
@@ -154,9 +153,12 @@ def _of_length(given: list[Sequence[str]], count: int, classes: Sequence[str] | 
     return max(fitting, key=lambda names: common(names, classes or ()), default=None)
 
 
-def _unknown_head(given: list[Sequence[str]], num_classes: int, classes: Sequence[str] | None, path: Path) -> Rows:
+def _unknown_head(
+    given: list[Sequence[str]], num_classes: int, classes: Sequence[str] | None, published: bool, path: Path
+) -> Rows:
     """Of a network without a layer that is known as its head: its rows cannot be moved."""
-    rows = rows_by_name(num_classes, _of_length(given, num_classes, classes), num_classes, classes)
+    named = _of_length(given, num_classes, classes)
+    rows = rows_by_name(num_classes, named, num_classes, classes, published=published)
     if rows.of != tuple(range(num_classes)):
         raise ModelError(
             "the classes of the weights are not in the order of the data's, and the network has no known head",

@@ -111,13 +111,24 @@ def test_without_names_the_order_is_said(tmp_path: Path) -> None:
 
 def test_the_rule_where_no_name_is_common() -> None:
     wnids, words = [f"n{number:08}" for number in range(1000)], [f"word {number}" for number in range(1000)]
-    published = rows_by_name(1000, words, 1000, wnids)
+    published = rows_by_name(1000, words, 1000, wnids, published=True)
     assert published.of == tuple(range(1000))  # ImageNet, whose folders are named by number
     assert "n00000000, n00000001, n00000002, n00000003 ... n00000999 (1000)" in published.note
     assert "word 0" in published.note
-    other = rows_by_name(1000, words, 2, ["cat", "dog"])
-    assert other.of is None
-    assert "starts anew" in other.note
+    for outputs, classes, of_torchvision in ((1000, ["cat", "dog"], True), (1000, wnids, False)):
+        other = rows_by_name(outputs, words, len(classes), classes, published=of_torchvision)
+        assert other.of is None
+        assert "starts anew" in other.note
+
+
+def test_a_file_with_names_of_other_classes_gives_no_head(tmp_path: Path) -> None:
+    source, target = net(), net()
+    fresh = target[3].state_dict()["weight"].clone()
+    torch.save({"model": source.state_dict(), "classes": ["cat", "dog", "fox", "hen", "owl"]}, tmp_path / "net.pth")
+    told = load(tmp_path / "net.pth", target)
+    assert torch.equal(target[3].state_dict()["weight"], fresh)
+    assert torch.equal(target[0].state_dict()["weight"], source[0].state_dict()["weight"])
+    assert "none of its class names (cat, dog, fox, hen, owl) is one of the data's: it starts anew" in told.notes[1]
 
 
 def test_a_name_that_stands_twice_means_nothing() -> None:
