@@ -19,11 +19,11 @@ from raycls.config.schema import Run
 from raycls.config.section import Section, child, is_free
 from raycls.config.write import flow, to_dict
 
-__all__ = ["Belongings", "name_of", "named", "searched_notes", "without_others"]
+__all__ = ["PUBLISHED", "Belongings", "name_of", "named", "searched_notes", "without_others"]
 
 
 _WEIGHTS: Path = ("model", "weights")
-_PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")
+PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")
 """A name of torchvision's weights, and no file."""
 
 
@@ -59,7 +59,7 @@ class Belongings:
                     _take(values, path)
                     inside = [place for place in places if place[: len(path)] == path]
                     self._aside[path, old] = value, {place: places.pop(place) for place in inside}
-                elif path == _WEIGHTS and isinstance(value, str) and _PUBLISHED.fullmatch(value):
+                elif path == _WEIGHTS and isinstance(value, str) and PUBLISHED.fullmatch(value):
                     self._kept.append((value, new))
                 if (path, new) in self._aside:
                     value, inside = self._aside.pop((path, new))
@@ -105,7 +105,7 @@ def _is_of(path: Path, value: Any, new: str) -> bool:
     """Whether a value belongs to the old name alone. A file of weights may be for any, and is left to be tried."""
     if path != _WEIGHTS:
         return True
-    if not isinstance(value, str) or not _PUBLISHED.fullmatch(value):
+    if not isinstance(value, str) or not PUBLISHED.fullmatch(value):
         return False
     model = torchvision_models.find(new)
     return model is None or value not in model.weights
@@ -120,7 +120,7 @@ def searched_notes(run: Run, paths: Sequence[str]) -> list[str]:
         for section in named()
         for path in _owned(section)
         if dotted((*section, "name")) in paths and (value := _at(values, path))
-        if path != _WEIGHTS or _PUBLISHED.fullmatch(value)
+        if path != _WEIGHTS or PUBLISHED.fullmatch(value)
     ]
 
 

@@ -7,15 +7,17 @@ What only running the code would tell is left to the start of a run.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from raycls.config import torchvision_models
 from raycls.config.arguments import bind_signature
-from raycls.config.belongings import name_of
+from raycls.config.belongings import PUBLISHED, name_of
 from raycls.config.builtin import MODELS, OPERATIONS, SOURCES
 from raycls.config.mistakes import Mistake, Path, Place, dotted
 from raycls.config.space_text import SPACE, Places, read
+from raycls.config.suggest import suggest
 from raycls.errors import ConfigError
 from raycls.plugins import find
 
@@ -33,10 +35,38 @@ def name_mistakes(values: Mapping[str, Any], places: Mapping[Path, Place], home:
     mistakes = [
         *_section(values, ("data", "source"), _source, ("path",), at),
         *_section(values, ("model",), _model, ("num_classes",), at),
+        *_weights(values, at),
     ]
     for key in ("train", "eval"):
         mistakes += _operations(_at(values, ("augment", key)), ("augment", key), at)
     return [*mistakes, *_searched(values, at, Places(places, home))]
+
+
+def _weights(values: Mapping[str, Any], at: _Placed) -> Iterator[Mistake]:
+    """A name of published weights that the model has not. A file is looked for when the run starts."""
+    name, model = _at(values, _WEIGHTS), name_of(values, ("model",))
+    searched = _at(values, SPACE)
+    if not isinstance(name, str) or not PUBLISHED.fullmatch(name) or os.path.exists(name):
+        return
+    if isinstance(searched, Mapping) and {"model.name", "model.weights"} & searched.keys():
+        return  # a trial brings its own
+    listed = torchvision_models.find(model)
+    offered = () if listed is None else listed.weights
+    enum = "" if listed is None else listed.enum
+    if not torchvision_models.names() or name.removeprefix(f"{enum}.") in offered:
+        return
+    near = suggest(name, offered)
+    yield Mistake(
+        at(_WEIGHTS),
+        dotted(_WEIGHTS),
+        f"{model} has no weights of this name",
+        name,
+        ", ".join([*offered, "a local .safetensors or .pth file"]),
+        None if near is None else f"did you mean {near}?",
+    )
+
+
+_WEIGHTS: Path = ("model", "weights")
 
 
 class _Placed:
