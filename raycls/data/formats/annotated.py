@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from raycls.data.formats.columns import bad
-from raycls.data.formats.tables import Claim, Record, escape_fix
+from raycls.data.formats.tables import Claim, Record, escape_fix, parse_json
 from raycls.errors import DataError
 
 __all__ = ["Category", "read_json", "record_of"]
@@ -31,9 +31,10 @@ class Category(NamedTuple):
 def read_json(file: str, text: str) -> tuple[list[Record], list[Category]]:
     """The images of a JSON manifest with what is said about their classes, and the classes that it lists."""
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise bad(file, f"line {error.lineno}", "This is no JSON.", found=str(error), fix=escape_fix(error)) from error
+        content = parse_json(text)
+    except ValueError as error:
+        place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise bad(file, place, "This is no JSON.", found=str(error), fix=escape_fix(error)) from error
     if isinstance(content, list):
         records = _objects(file, content, "")
         return [record_of(file, f"[{index}]", record) for index, record in enumerate(records)], []

@@ -154,5 +154,5 @@ def bad(
 
 
 def at(file: str, place: str) -> str:
-    """`file:3` for `line 3`, `file:images[3]` for what has no line."""
-    return f"{file}:{place.removeprefix('line ')}"
+    """`file:3` for `line 3`, `file:images[3]` for what has no line, and the file alone for no place."""
+    return f"{file}:{place.removeprefix('line ')}" if place else file

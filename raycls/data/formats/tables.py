@@ -14,7 +14,7 @@ from raycls.config.write import override
 from raycls.data.formats.columns import Columns, bad
 from raycls.errors import DataError
 
-__all__ = ["Claim", "Record", "escape_fix", "read_csv", "read_jsonl", "read_text"]
+__all__ = ["Claim", "Record", "escape_fix", "parse_json", "read_csv", "read_jsonl", "read_text"]
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?\r?\n?")
@@ -127,12 +127,26 @@ def read_jsonl(file: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         place = f"line {number}"
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             raise bad(file, place, "This line is no JSON.", found=str(error), fix=escape_fix(error)) from error
         if not isinstance(record, dict):
             raise bad(file, place, "This line is no JSON object.", found=line.strip()[:60])
         yield place, record
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says. ValueError where it is none, or says two things of one key, of which `json` takes one."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        for key, value in pairs:
+            if value != fields[key]:
+                raise ValueError(f"one object has the key {key} twice, with {value!r} and {fields[key]!r}")
+    return fields
 
 
 def escape_fix(error: ValueError) -> str | None:

@@ -271,3 +271,17 @@ def test_splits_may_stand_in_annotations(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two splits") as caught:
         _open(tmp_path, content)
     assert caught.value.where == f"{tmp_path / 'm.json'}:images[3].annotations[0]"
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.jsonl"])
+def test_an_object_that_says_two_things_of_one_key(tmp_path: Path, name: str) -> None:
+    lines = [json.dumps(record) for record in _records()]
+    form = "[{}]" if name == "m.json" else "{}"
+    separator = ", " if name == "m.json" else "\n"
+    lines[2] = lines[2].replace('"label": "cat"', '"label": "cat", "label": "cat"')
+    assert _labels(_open(tmp_path, form.format(separator.join(lines)), name=name)) == EXPECTED
+    lines[2] = lines[2].replace('"label": "cat", ', '"label": "dog", ')
+    with pytest.raises(DataError, match="no JSON") as caught:
+        _open(tmp_path, form.format(separator.join(lines)), name=name)
+    assert "the key label twice" in (caught.value.found or "")
+    assert caught.value.where == str(tmp_path / name) + (":3" if name == "m.jsonl" else "")
