@@ -60,6 +60,10 @@ _IMAGES = (
     (b"II\xbc", "a JPEG XR image", False),
     (b"\x76\x2f\x31\x01", "an OpenEXR image", False),
     (b"#?RADIANCE", "a Radiance HDR image", False),
+    (b"SIMPLE  =", "a FITS image", False),
+    (b"qoif", "a QOI image", True),
+    (b"\0\0\1\0", "an icon (ICO)", True),
+    *((b"P%d" % kind + end, "a Netpbm image (PBM, PGM or PPM)", True) for kind in range(1, 7) for end in (b"\n", b" ")),
 )
 """Images of other kinds: how they begin, their name, and whether Pillow can convert them."""
 _OTHERS = (

@@ -93,7 +93,7 @@ class Split:
             return "or remove it from the data: the same command resumes the run without it"
         added = override("data.source.args.ignore", [*self.ignore, pattern_of(self.key(index))])
         finds = "raycls init CONFIG --check finds all such files"
-        return f"or leave it out, the same command with {added} resumes the run without it; {finds}"
+        return f"or leave it out, the same command with {added} goes on without it; {finds}"
 
     def locate(self, index: int) -> str:
         """Where the sample is, in the words of an error message: the path of a file, or the key."""
@@ -252,7 +252,8 @@ def _refuse_few(classes: Sequence[str], least: int) -> None:
         raise DataError(
             "There are fewer than two classes, so there is nothing to tell apart.",
             found=", ".join(classes) or "none",
-            fix="if the class folders are one level further down, let data.source.path name that level",
+            fix="add images of another class; or, where the class folders are one level further down, let "
+            "data.source.path name that level",
         )
 
 

@@ -74,7 +74,16 @@ class Checked:
 
 def look(source: str, *, ignore: tuple[str, ...], overrides: Sequence[str]) -> Checked:
     """What `raycls init SOURCE --check` found, where SOURCE is a folder or a config file; it shows how far it is."""
-    run = load(source, overrides).run if Path(expand(source, where="SOURCE")).is_file() else None
+    file = Path(expand(source, where="SOURCE"))
+    if file.is_file() and file.suffix.lower() not in (".yaml", ".yml"):
+        name = "arrays" if file.suffix.lower() == ".npz" else "manifest"
+        raise ConfigError(
+            "this is neither a folder of images nor a config",
+            where=source,
+            valid="a folder, or a config file (.yaml)",
+            fix=f"raycls init CONFIG --check data.source.name={name} {override('data.source.path', source)}",
+        )
+    run = load(source, overrides).run if file.is_file() else None
     if run is not None and ignore:
         instead = override("data.source.args.ignore", list(ignore))
         raise ConfigError("--ignore is for a folder", fix=f"with a config, give {instead}")

@@ -248,3 +248,8 @@ def test_what_a_first_gif_frame_leaves_free_is_white() -> None:
     expected = np.full((3, 4, 3), 255)
     expected[1:, 1:3] = _decode(data)
     np.testing.assert_array_equal(_decode(larger), expected)
+
+
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "QOI"])
+def test_images_of_kinds_that_pillow_can_convert_are_named(kind: str) -> None:
+    assert kind in _refused(encode(Image.new("RGB", (16, 16), (9, 99, 199)), kind))

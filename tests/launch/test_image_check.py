@@ -12,8 +12,9 @@ from PIL import Image
 from raycls.config.load import load_text
 from raycls.config.schema import Run
 from raycls.data.source import open_dataset
+from raycls.errors import ConfigError
 from raycls.launch import image_check
-from raycls.launch.image_check import Checked, check, check_folder, report
+from raycls.launch.image_check import Checked, check, check_folder, look, report
 
 ODD = "odd [1]*?.png"
 
@@ -152,3 +153,10 @@ def test_processes_find_the_same_and_survive_one_that_is_killed(
     assert checked.bad[0].found.startswith("LookupError: no such row")
     assert "ended the process" in checked.bad[1].what
     assert "cannot leave out single ones" in report(checked)[-1]
+
+
+def test_a_manifest_is_checked_through_a_config() -> None:
+    Path("m.csv").write_text("path,label\na/0.png,a\n")
+    with pytest.raises(ConfigError, match="neither a folder") as caught:
+        look("m.csv", ignore=(), overrides=())
+    assert "--check data.source.name=manifest data.source.path=m.csv" in (caught.value.fix or "")
