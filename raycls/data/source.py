@@ -115,6 +115,11 @@ class Dataset:
     notes: tuple[str, ...] = ()
     """What a user should know about how the data was read, a line each."""
 
+    @property
+    def cut_from_train(self) -> bool:
+        """Whether `data.split` took `val` from a `train` that the data brought itself."""
+        return "val" in self.splits and "train" in self.own_splits and "val" not in self.own_splits
+
 
 @dataclass(frozen=True)
 class Pool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from raycls.launch.package import LIMIT
 from raycls.launch.verdicts import Row, partly, plain, size, told
-from raycls.launch.wording import plural
+from raycls.launch.wording import epochs_text, plural
 
 __all__ = ["authentication", "data", "estimate", "fit", "storage", "working_directory"]
 
@@ -160,7 +160,7 @@ def estimate(facts: Mapping[str, Any], *, workers: int, places: int, batch_size:
     epoch, whole = facts["samples"] / rate, facts["total_steps"] * batch_size / rate
     epochs = facts["total_steps"] / facts["steps_per_epoch"]
     text = (
-        f"about {_time(whole)} for {epochs:g} epochs, {_time(epoch)} each: one process trained {one:.0f} images/s "
+        f"about {_time(whole)} for {epochs_text(epochs)}, {_time(epoch)} each: one process trained {one:.0f} images/s "
         f"({facts['data_wait']:.0%} of it decoding), n={len(seconds)} steps of {facts['batch']} images on "
         f"{facts['device']}"
     )

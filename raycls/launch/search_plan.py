@@ -25,6 +25,7 @@ from raycls.launch.preflight import check_metric_of, evaluated_split, image_size
 from raycls.launch.resumed import searched_data
 from raycls.launch.scored import LEFT_OUT
 from raycls.launch.submitted import refuse_lost
+from raycls.launch.wording import epochs_text
 from raycls.models import zoo
 from raycls.progress import progress
 from raycls.run.folder import RunFolder
@@ -195,11 +196,13 @@ def _idle(run: Run, board: Board) -> list[str]:
     option = "interval" if scheduler.name == "pbt" else "grace"
     whole = {"ep": length.epochs, "st": float(length.steps), "%": 100.0}.get(unit.unit)
     if whole is not None and unit.value >= whole:
-        return [f"search.scheduler.{option} {unit} is not below the {length.epochs:g} epochs of a trial: {what}"]
+        return [f"search.scheduler.{option} {unit} is not below the {epochs_text(length.epochs)} of a trial: {what}"]
     every = Duration(1, "ep") if isinstance(run.evaluate.every, str) else run.evaluate.every
     gap = {"ep": every.value, "st": every.value / length.steps_per_epoch, "%": length.epochs * every.value / 100}
     if gap.get(every.unit, 0.0) >= length.epochs:
-        return [f"evaluate.every {every}: trials of {length.epochs:g} epochs are evaluated at their end alone: {what}"]
+        return [
+            f"evaluate.every {every}: trials of {epochs_text(length.epochs)} are evaluated at their end alone: {what}"
+        ]
     return []
 
 

@@ -43,13 +43,23 @@ class Survey:
     classes: tuple[str, ...]
     counts: dict[str, tuple[int, ...]]
     """Split -> images per class, in the order of `classes`."""
-    own_splits: bool
-    """Whether the folder came with its splits; otherwise they are the default fractions of raycls."""
+    own_splits: tuple[str, ...]
+    """The splits that the data came with; none where all are cut by the default fractions of raycls."""
     sizes: tuple[tuple[int, int], ...]
     unreadable: tuple[str, ...] = ()
     """Why images of the sample could not be decoded."""
     notes: tuple[str, ...] = ()
     """How the folder was read, where that is not plain from its names."""
+
+    @property
+    def origin(self) -> str:
+        """Where the splits come from, in words."""
+        if not self.own_splits:
+            return "cut by fraction, stratified"
+        if "val" in self.own_splits or "val" not in self.counts:
+            return "the data has them"
+        own = " and ".join(name for name in self.counts if name in self.own_splits)
+        return f"the data has {own}; val is cut from its train by data.split, stratified"
 
     @property
     def total(self) -> int:
@@ -106,7 +116,7 @@ def survey(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] 
         args=args,
         classes=dataset.classes,
         counts=counts,
-        own_splits=bool(dataset.own_splits),
+        own_splits=dataset.own_splits,
         sizes=tuple(sizes),
         unreadable=tuple(unreadable),
         notes=dataset.notes,
@@ -131,7 +141,7 @@ def describe(found: Survey) -> list[str]:
         lines.append(f"  and {len(order) - _LISTED} more, down to {per_class[least]} of {found.classes[least]}")
     splits = ", ".join(f"{sum(counts)} {name}" for name, counts in found.counts.items())
     lines += found.notes
-    lines.append(f"splits: {splits} ({'the folder has them' if found.own_splits else 'cut by fraction, stratified'})")
+    lines.append(f"splits: {splits} ({found.origin})")
     widths, heights = zip(*found.sizes, strict=True)
     if found.one_size:
         size = f"all {widths[0]}x{heights[0]}"
@@ -141,7 +151,7 @@ def describe(found: Survey) -> list[str]:
             f"median {median(widths):g}x{median(heights):g}"
         )
     lines.append(f"pixels: {size} (width x height, {len(found.sizes)} images looked at)")
-    lines.append(f"imbalance: the largest class has {found.imbalance:.3g} times the images of the smallest")
+    lines.append(f"imbalance: {_imbalance(found.imbalance)}")
     lines += [f"not readable, training will stop at it: {reason}" for reason in found.unreadable]
     if found.unreadable:
         lines.append(
@@ -165,6 +175,7 @@ def compose(found: Survey, *, out: str) -> str:
         f"data:\n"
         f"  source:\n    name: folder\n"
         f"    path: {_text(found.path)}   # relative to where the command is typed\n{args}"
+        f"  # splits: {found.origin}\n"
         f"  batch_size: {batch}   # over all workers together; {steps} steps per epoch\n"
         f"  image_size: {size}   # half of the images looked at have a shorter side of {found.short_side} or less\n\n"
         + _augment(found, size, small)
@@ -266,6 +277,12 @@ def _evaluate(found: Survey) -> str:
     elif found.imbalance > _IMBALANCE:
         why = f"   # the classes are of unequal size, but {absent} of them {_have(absent)} no image in {split}"
     return f"evaluate:\n  split: {split}{why_split}\n  metric: {metric}{why}\n\n"
+
+
+def _imbalance(ratio: float) -> str:
+    if ratio == 1:
+        return "none, every class has as many images"
+    return f"the largest class has {ratio:.3g} times the images of the smallest"
 
 
 def _have(count: int) -> str:

@@ -323,12 +323,12 @@ class _Poster:
 
     def _header(self, record: dict[str, Any]) -> dict[str, Any]:
         run, plan, dataset = self.prepared.run, self.prepared.plan, self.prepared.dataset
-        source = run.data.source
         return {
             "folder": self.prepared.folder.store.describe(),
-            "source": f"{source.name} {source.path}" if source.path else source.name,
+            "source": " ".join(filter(None, (run.data.source.name, run.data.source.path))),
             "classes": len(dataset.classes),
             "splits": {name: len(split) for name, split in dataset.splits.items()},
+            "cut_from_train": dataset.cut_from_train,
             "left_out": self.prepared.left_out,
             "model": run.model.name,
             "parameters": self.prepared.parameters,

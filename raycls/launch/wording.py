@@ -16,6 +16,7 @@ __all__ = [
     "clock_text",
     "ending_lines",
     "epoch_text",
+    "epochs_text",
     "evaluation_text",
     "header_lines",
     "join",
@@ -86,6 +87,8 @@ def header_lines(info: Record) -> list[str]:
     data += [f"{info['classes']} classes"] if "classes" in info else []
     left_out = info.get("left_out") or {}
     out = {name: f" ({count} left out)" for name, count in left_out.items()}
+    if info.get("cut_from_train"):
+        out["val"] = f" (cut from its train by data.split){out.get('val', '')}"
     data += [f"{count} {name}{out.get(name, '')}" for name, count in splits.items()]
     model = [str(info["model"])] if "model" in info else []
     model += [f"{number_text(info['parameters'])} parameters"] if "parameters" in info else []
@@ -118,7 +121,8 @@ def ending_lines(outcome: Ending, info: Record) -> list[str]:
         "budget": "stopped: train.budget is used up",
         "already": "already done, nothing was trained",
     }.get(outcome.state, outcome.state)
-    lines = [f"{words}: {outcome.epochs:g} epochs, {outcome.step} steps, {clock_text(outcome.seconds)} in this start"]
+    steps = f"{outcome.step} {'step' if outcome.step == 1 else 'steps'}"
+    lines = [f"{words}: {epochs_text(outcome.epochs)}, {steps}, {clock_text(outcome.seconds)} in this start"]
     if outcome.kept:
         lines.append(f"kept       {_kept_text(outcome, outcome.kept)}")
     elif outcome.best:
@@ -303,6 +307,11 @@ def _workers(info: Record) -> str:
 def join(*parts: str) -> str:
     """The parts that are not empty, two spaces apart."""
     return "  ".join(part for part in parts if part and part != "| ")
+
+
+def epochs_text(epochs: float) -> str:
+    """`1 epoch`, `0.07 epochs`."""
+    return f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -37,9 +37,13 @@ class Loaded:
 
 
 def load_into(
-    model: nn.Module, source: WeightsEnum | Path, num_classes: int, classes: Sequence[str] | None = None
+    model: nn.Module,
+    source: WeightsEnum | Path,
+    num_classes: int,
+    classes: Sequence[str] | None = None,
+    called: str | None = None,
 ) -> Loaded:
-    """Copy the weights from `source` into `model`, in place.
+    """Copy the weights from `source` into `model`, in place; the notes name a file as it is `called`.
 
     The file must have everything but the head, under any common prefix (see `weights_fit.fit`). A head is matched by
     the class names that the file brings to `classes`, those of the data in the order of the outputs (see
@@ -72,7 +76,7 @@ def load_into(
     if missing or unexpected:
         unexpected = [name for name in fitted.tensors if name not in own]
         raise _mismatch(content.path, {"missing in the file": missing, "not in the model": unexpected})
-    label = source.name if isinstance(source, WeightsEnum) else content.path.name
+    label = source.name if isinstance(source, WeightsEnum) else called or content.path.name
     note = rows.note if rows else ""
     if new:
         note = f"its head ({around if new == part else head}) is not in the file and starts anew"

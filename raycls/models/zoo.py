@@ -71,7 +71,7 @@ def _load(config: ModelConfig, model: nn.Module, num_classes: int, classes: Sequ
     if config.weights is None:
         return Loaded((), None)
     source = weights.locate(config.weights, _find(config)[1])
-    return load_into(model, source, num_classes, classes)
+    return load_into(model, source, num_classes, classes, config.weights)
 
 
 def probe(model: nn.Module, num_classes: int, height: int, width: int) -> None:

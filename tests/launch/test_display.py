@@ -14,7 +14,7 @@ from raycls.config.duration import Duration
 from raycls.config.schema import TrackConfig
 from raycls.launch.activity import Activity, Pace, Speed
 from raycls.launch.display import PlainDisplay, RichDisplay, make
-from raycls.launch.wording import clock_text, ending_lines, ledger_lines, number_text, summary_lines
+from raycls.launch.wording import clock_text, ending_lines, header_lines, ledger_lines, number_text, summary_lines
 from raycls.progress import Progress
 from raycls.train.metrics import summarise
 
@@ -224,6 +224,19 @@ def test_header_says_what_the_run_is() -> None:
         "arithmetic precision bf16, reduction exact, batch 64 in 2 micro-batches",
         "steps      5000, 1000 per epoch",
     ]
+
+
+def test_header_says_that_val_is_not_the_datas_own() -> None:
+    splits = {"train": 933, "val": 267, "test": 300}
+    info = {"splits": splits, "cut_from_train": True, "left_out": {"val": 1}}
+    assert header_lines(info) == [
+        "data       933 train, 267 val (cut from its train by data.split) (1 left out), 300 test"
+    ]
+    assert header_lines({"splits": splits, "cut_from_train": False}) == ["data       933 train, 267 val, 300 test"]
+
+
+def test_one_epoch_of_one_step_is_no_plural() -> None:
+    assert ending_lines(Outcome(step=1, epochs=1.0), {})[0] == "done: 1 epoch, 1 step, 1:02:05 in this start"
 
 
 def test_header_without_ray_and_of_a_resumed_run() -> None:

@@ -138,11 +138,17 @@ def test_splits_of_the_folder_are_used(tmp_path: Path) -> None:
     found = survey(str(tmp_path / "own"))
     assert found.own_splits
     assert found.counts["test"] == (3, 4)
-    assert "(the folder has them)" in describe(found)[3]
+    assert describe(found)[3] == (
+        "splits: 16 train, 4 val, 7 test "
+        "(the data has train and test; val is cut from its train by data.split, stratified)"
+    )  # 0.2 / 0.9 of 20 are 4.4
+    assert f"  # splits: {found.origin}\n" in compose(found, out="c.yaml")
+    assert "imbalance: none, every class has as many images" in describe(found)
     assert not survey(str(make(tmp_path / "flat", {"x1": 10, "x2": 10}))).own_splits
     make(tmp_path / "loud" / "Train", {"x1": 10, "x2": 10})
     make(tmp_path / "loud" / "VALID", {"x1": 3, "x2": 4})
-    assert survey(str(tmp_path / "loud")).own_splits
+    assert survey(str(tmp_path / "loud")).own_splits == ("train", "val")
+    assert survey(str(tmp_path / "loud")).origin == "the data has them"
 
 
 def test_a_name_that_yaml_would_misread_survives(tmp_path: Path) -> None:

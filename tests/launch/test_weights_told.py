@@ -137,6 +137,7 @@ def test_a_model_of_raycls_is_matched_by_the_names_beside_it(images: tuple[np.nd
     lines, top1 = _train(*folder)
     assert top1 == 1.0
     assert "head: its 12 classes are those of the data, by name" in _weights(lines)
+    assert _weights(lines)[0].startswith("runs/first/model/model.safetensors")
     for label in range(12):  # their names now sort backwards
         name = chr(ord("a") + label)
         Path(f"f/{name}-class").rename(f"f/{'zyxwvutsrqpo'[label]}-{name}")
