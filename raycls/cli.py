@@ -158,7 +158,7 @@ def evaluate(
             overrides=overrides or (),
             display=display,
         )
-    typer.echo(strict_json.dumps(summary) if as_json else "\n".join(summary_lines(summary, split)))
+    typer.echo(strict_json.dumps(summary) if as_json else "\n".join(summary_lines(summary)))
 
 
 @app.command()

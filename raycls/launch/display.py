@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Any, Self
 
 from raycls.config.schema import TrackConfig
@@ -92,10 +92,14 @@ class Display(Screen, ABC):
         self._activity.tell(now, waits=waits, ago=ago)
         self._guard(self._told)
 
-    def finish(self, outcome: Ending) -> None:
-        """Show how the run ended, its best metric, its folder, and what to type next."""
+    def finish(self, outcome: Ending, splits: Iterable[str] = ()) -> None:
+        """Show how the run ended, its best metric, its folder, and what to type next.
+
+        `splits` are those of its data, for a run that had nothing to train and so told nothing at its start.
+        """
         self._activity.clear()
-        self._guard(lambda: self._end(ending_lines(outcome, self._info)))
+        info = {"splits": dict.fromkeys(splits), **self._info}
+        self._guard(lambda: self._end(ending_lines(outcome, info)))
 
     @property
     def eta(self) -> float | None:
@@ -194,7 +198,8 @@ class PlainDisplay(Display):
 
     def _evaluation(self, record: Record) -> None:
         trained = train_text(self._train) if self._train else ""
-        self._line(join(place(record, self._info), trained, evaluation_text(record), self._speed_text()))
+        evaluated = evaluation_text(record, record.get("metric", "top1"))
+        self._line(join(place(record, self._info), trained, evaluated, self._speed_text()))
 
     def _speed_text(self) -> str:
         return join(
@@ -251,7 +256,8 @@ class RichDisplay(Display):
         """Shown when the screen is drawn."""
 
     def _evaluation(self, record: Record) -> None:
-        self._line(join(place(record, self._info), train_text(self._train), evaluation_text(record)))
+        evaluated = evaluation_text(record, record.get("metric", "top1"))
+        self._line(join(place(record, self._info), train_text(self._train), evaluated))
 
     def _end(self, lines: Sequence[str]) -> None:
         self._region.stop()

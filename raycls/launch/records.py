@@ -160,7 +160,8 @@ class Recorder:
         if state.early_stop.update(value):
             state.finished = "early"
         state.elapsed = self.worker.elapsed  # of all starts: what a search measures a trial's time by
-        self._write({**where, "split": self.run.evaluate.split, **scalars, "best": improved, "elapsed": state.elapsed})
+        told = {"split": self.run.evaluate.split, **scalars, "best": improved, "elapsed": state.elapsed}
+        self._write({**where, **told}, metric=metric)
         return improved
 
     def save(self, state: TrainState) -> None:

@@ -84,7 +84,7 @@ def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: 
         else:
             result = _train_on_ray(prepared, stop, display)
     outcome = _outcome(result, prepared.folder, began)
-    display.finish(outcome)
+    display.finish(outcome, prepared.dataset.splits)
     return outcome
 
 

@@ -129,7 +129,8 @@ def ending_lines(outcome: Ending, info: Record) -> list[str]:
         best = outcome.best
         lines.append(f"best       {_value_text(best, best)} at step {best.get('step')}")
     if outcome.final:
-        lines.append(f"last       {evaluation_text(outcome.final).removeprefix('| ')}")
+        metric = (outcome.best or {}).get("metric", "top1")
+        lines.append(f"last       {evaluation_text(outcome.final, metric).removeprefix('| ')}")
     lines.append(f"run folder {outcome.folder}")
     folder = word(outcome.folder)
     typed = [part for part in info.get("command") or () if part != "--new"]  # which would start anew once more
@@ -174,10 +175,14 @@ def _value_text(best: Record, record: Record) -> str:
     return f"{split} {metric} {shown}" if split else f"{metric} {shown}"
 
 
-def summary_lines(summary: Record, split: str | None = None) -> list[str]:
-    """The numbers of `metrics.summarise` for a reader: the averages, and each class where there are few."""
+def summary_lines(summary: Record) -> list[str]:
+    """The numbers of `metrics.summarise` for a reader: the averages, and each class where there are few.
+
+    `split` beside them is the one that was evaluated, `all` where that was other data as a whole.
+    """
+    split = summary.get("split", "all")
     lines = [
-        f"{'split ' + split + ', ' if split else ''}{summary['count']} images",
+        f"{'' if split == 'all' else f'split {split}, '}{summary['count']} images",
         *_weights_lines(summary.get("weights")),
         f"loss       {summary['loss']:.6f}",
         f"top1       {summary['top1']:.4f}",
@@ -244,11 +249,15 @@ def train_text(record: Record) -> str:
     )
 
 
-def evaluation_text(record: Record) -> str:
-    """Loss and accuracy of an evaluation, set off from the training's."""
+def evaluation_text(record: Record, metric: str = "top1") -> str:
+    """Loss and accuracy of an evaluation, and the `metric` that decides, set off from the training's.
+
+    The loss stands first in any case.
+    """
+    names = [name for name in dict.fromkeys(("top1", metric)) if name != "loss"]
     return "| " + join(
         f"{record.get('split', 'val')} loss {number(record['loss'])}" if "loss" in record else "",
-        f"top1 {value_text('top1', record['top1'])}" if "top1" in record else "",
+        *(f"{name} {value_text(name, record[name])}" for name in names if name in record),
         "(best)" if record.get("best") is True else "",
     )
 

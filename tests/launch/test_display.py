@@ -261,6 +261,25 @@ def test_an_evaluation_line_has_every_number() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("metric", "numbers"),
+    [
+        ("top1", "loss 0.2  top1 0.9000"),
+        ("loss", "loss 0.2  top1 0.9000"),
+        ("top5", "loss 0.2  top1 0.9000  top5 0.9900"),
+        ("f1_macro", "loss 0.2  top1 0.9000  f1_macro 0.8123"),
+    ],
+)
+def test_the_metric_that_decides_is_shown(metric: str, numbers: str) -> None:
+    scores = {"split": "val", "loss": 0.2, "top1": 0.9, "top5": 0.99, "f1_macro": 0.81234}
+    stream = io.StringIO()
+    display = PlainDisplay(stream)
+    display.record({**evaluation(1000, 150.0), **scores, "best": True, "metric": metric})
+    assert f"| val {numbers}  (best)" in stream.getvalue()
+    best = {"step": 4000, "split": "val", "metric": metric, "value": 0.5}
+    assert f"last       val {numbers}" in ending_lines(Outcome(best=best, final=scores), INFO)
+
+
 def test_losses_that_are_not_finite_are_shown_as_history_writes_them() -> None:
     stream = io.StringIO()
     display = PlainDisplay(stream, 0.0)
@@ -316,6 +335,9 @@ def test_the_end_names_the_next_command(outcome: Outcome, expected: list[str]) -
 def test_the_next_command_names_no_split_that_the_data_lacks(splits: dict[str, int], command: str) -> None:
     lines = ending_lines(Outcome(), {"splits": splits})
     assert f"next       {command}" in lines
+    stream = io.StringIO()
+    PlainDisplay(stream).finish(Outcome("already"), splits)  # typed again: no header
+    assert f"next       {command}" in stream.getvalue().splitlines()
 
 
 def test_a_closed_pipe_silences_the_display_and_nothing_else() -> None:
@@ -493,13 +515,14 @@ def test_the_end_says_why_the_best_weights_are_not_kept() -> None:
 )
 def test_summary_lines_name_the_weights(weights: dict, line: str | None) -> None:
     summary = summarise(np.array([[3, 1], [0, 4]]), loss_sum=4.0, top5=8, classes=("cat", "dog"))
-    lines = summary_lines({"weights": weights, **summary}, "test")
+    lines = summary_lines({"weights": weights, "split": "test", **summary})
     assert [text for text in lines if text.startswith("weights")] == ([line] if line else [])
 
 
 def test_summary_lines_name_each_class() -> None:
     summary = summarise(np.array([[3, 1], [0, 4]]), loss_sum=4.0, top5=8, classes=("cat", "dog"))
-    lines = summary_lines(summary, "test")
+    lines = summary_lines({"split": "test", **summary})
+    assert summary_lines({"split": "all", **summary})[0] == "8 images"
     assert lines[:4] == ["split test, 8 images", "loss       0.500000", "top1       0.8750", "top5       1.0000"]
     assert lines[4].split() == ["precision", "recall", "f1", "images"]
     assert lines[5].startswith("macro (2 of 2 classes) ")
@@ -509,7 +532,7 @@ def test_summary_lines_name_each_class() -> None:
 
 
 def test_summary_lines_tell_a_class_without_images_from_one_that_was_missed() -> None:
-    lines = summary_lines(summarise(np.diag([3, 4, 0]), loss_sum=4.0, top5=7, classes=("cat", "dog", "owl")), "test")
+    lines = summary_lines(summarise(np.diag([3, 4, 0]), loss_sum=4.0, top5=7, classes=("cat", "dog", "owl")))
     assert lines[5].split() == ["macro", "(2", "of", "3", "classes)", "1.0000", "1.0000", "1.0000", "7"]
     assert lines[-1].split() == ["owl", "0.0000", "0.0000", "0.0000", "0"]
 
