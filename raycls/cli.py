@@ -234,7 +234,7 @@ def init(
 
         checked = image_check.look(directory, ignore=tuple(ignore or ()), overrides=overrides or ())
         typer.echo("\n".join(image_check.report(checked)))
-        raise typer.Exit(EXIT_DATA if checked.bad else EXIT_DONE)
+        raise typer.Exit(EXIT_DATA if checked.bad or checked.unfit else EXIT_DONE)
     file = Path(expand(out, where="--out"))
     if file.exists() and not force:
         raise ConfigError(f"{out} is there already", fix="choose another --out FILE, or --force to replace it")

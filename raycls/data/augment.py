@@ -210,7 +210,7 @@ def _failure(step: _Step, image: Any, error: BaseException) -> DataError:
     size = f" on an image of {image.height} x {image.width} (height x width)" if isinstance(image, Image.Image) else ""
     what, found = f"The operation {step.name} ({step.place}) failed{size}.", f"{type(error).__name__}: {error}"
     if step.name == "random_crop":
-        return UnfitError(what, found=found, fix="put a resize before it, or give it padding")
+        return UnfitError(what, entry=step.place, found=found, fix="put a resize before it, or give it padding")
     return DataError(what, found=found)
 
 
@@ -219,6 +219,7 @@ def _too_large(step: _Step, image: Image.Image, most: int) -> UnfitError:
     shape = "give the resize two numbers, [height, width], which do not keep the shape, or " * (step.name == "resize")
     return UnfitError(
         f"The operation {step.name} ({step.place}) would make an image that is larger than allowed; it was not done.",
+        entry=step.place,
         found=f"an image of {image.height} x {image.width} (height x width) would become one of "
         f"{pixels / 1e6:,.1f} million pixels",
         valid=f"at most {MULTIPLE} times data.max_pixels, {most / 1e6:g} million pixels",

@@ -24,7 +24,14 @@ _THREADS, _AT_ONCE = 8, 4096
 
 
 class UnfitError(DataError):
-    """An operation of raycls's own cannot be done on an image, which is whole; another image it might suit."""
+    """An operation of raycls's own cannot be done on an image, which is whole; another image it might suit.
+
+    `entry` is where the config has the operation, such as `augment.train[0]`.
+    """
+
+    def __init__(self, what: str, *, entry: str = "", **lines: str | None) -> None:
+        super().__init__(what, **lines)
+        self.entry = entry
 
 
 class Reader(Protocol):

@@ -7,10 +7,10 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +22,12 @@ from raycls.config.paths import expand
 from raycls.config.schema import DataConfig, Run
 from raycls.config.write import override
 from raycls.data.ignore import pattern_of, read_patterns, write_patterns
-from raycls.data.samples import Files
+from raycls.data.samples import Files, UnfitError
 from raycls.data.slices import augmented, unexpected
 from raycls.data.source import SOURCES, Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.launch import starter
+from raycls.launch.unfit import NEARLY_ALL
 from raycls.launch.working import Working
 from raycls.plugins import resolve
 from raycls.progress import progress
@@ -56,6 +57,10 @@ class Bad:
     """The file, as messages name it."""
     what: str
     found: str
+    entry: str = ""
+    """The operation of the config that does not suit it, such as `augment.train[0]`; empty where the image is bad."""
+    fix: str = ""
+    """How to change that operation."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,10 @@ class Checked:
     bad: tuple[Bad, ...]
     can_ignore: bool
     """Whether the source can leave out single images."""
+    unfit: tuple[Bad, ...] = ()
+    """The first image of each operation that suits none, or hardly any; the others of it are not in `bad`."""
+    failed: tuple[int, ...] = ()
+    """How many images each of these fails on."""
     emptied: tuple[str, ...] = ()
     """Classes of which a split would have no image left, such as `cat (train)`."""
 
@@ -120,9 +129,19 @@ def report(checked: Checked) -> list[str]:
     """
     total = sum(checked.counts.values())
     splits = ", ".join(f"{count:,} {name}" for name, count in checked.counts.items())
+    told = [
+        line
+        for first, count in zip(checked.unfit, checked.failed, strict=True)
+        for line in (
+            f"{first.entry} fails on {count:,} images, such as {first.where}: {first.what} {first.found}",
+            f"change {first.entry}, not the images: {first.fix}",
+        )
+    ]
+    if told and not checked.bad:
+        return [f"checked {total:,} images ({splits}): the augmentation does not suit them", *told]
     if not checked.bad:
         return [f"checked {total:,} images ({splits}): all can be decoded"]
-    lines = [f"checked {total:,} images ({splits}): {len(checked.bad):,} cannot be used"]
+    lines = [f"checked {total:,} images ({splits}): {len(checked.bad):,} cannot be used", *told]
     kinds = Counter(bad.what for bad in checked.bad)
     lines += [f"  {count:>8,}  {what}" for what, count in kinds.most_common()]
     lines += [f"{bad.where}: {bad.found}" for bad in checked.bad[:_SHOWN]]
@@ -172,11 +191,31 @@ def _check(data: DataConfig, dataset: Dataset, augments: dict[str, Augment | Non
         found.update(bad)
         progress("checking", done, total, "images")
     order = {name: number for number, name in enumerate(splits)}
-    listed = sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1]))
+    found = dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1])))
+    unfit = _unfit(found, counts)
+    first = {entry: next(bad for bad in found.values() if bad.entry == entry) for entry in unfit}
+    found = {place: bad for place, bad in found.items() if bad.entry not in unfit}
     emptied = tuple(
         line for name, split in splits.items() for line in _emptied(split, [i for s, i in found if s == name])
     )
-    return Checked(data, counts, tuple(bad for _, bad in listed), files and "ignore" in parameters, emptied)
+    can_ignore = files and "ignore" in parameters
+    return Checked(
+        data, counts, tuple(found.values()), can_ignore, tuple(first.values()), tuple(unfit.values()), emptied
+    )
+
+
+def _unfit(found: Mapping[tuple[str, int], Bad], counts: Mapping[str, int]) -> dict[str, int]:
+    """Operations that fail on nearly all images that get to them -> on how many."""
+    failures = Counter(bad.entry for bad in found.values() if bad.entry)
+    unfit: dict[str, int] = {}
+    for entry, count in failures.items():
+        splits = [name for name in counts if (name == "train") == entry.startswith("augment.train")]
+        tried = sum(counts[name] for name in splits) - sum(
+            s in splits and b.entry != entry for (s, _), b in found.items()
+        )
+        if count > 1 and count >= NEARLY_ALL * tried:
+            unfit[entry] = count
+    return unfit
 
 
 def _emptied(split: Split, bad: list[int]) -> list[str]:
@@ -226,7 +265,10 @@ class _Work:
 
     def bad(self, name: str, index: int, error: RayclsError) -> Bad:
         split = self.splits[name]
-        return Bad(name, split.key(index), split.locate(index), error.what, error.found or "")
+        bad = Bad(name, split.key(index), split.locate(index), error.what, error.found or "")
+        if not isinstance(error, UnfitError):
+            return bad
+        return replace(bad, entry=error.entry, fix=(error.fix or "").removesuffix(f"; {split.without(index)}"))
 
 
 def _results(work: _Work, total: int) -> Iterator[tuple[_Task, _Found]]:

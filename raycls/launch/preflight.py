@@ -19,7 +19,6 @@ from raycls.config import load as config
 from raycls.config.schema import Run, SplitConfig
 from raycls.data import augment
 from raycls.data.recorded import pack
-from raycls.data.slices import augmented
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, ModelError, RayclsError
 from raycls.launch.longer import DURATION, check_longer
@@ -27,6 +26,7 @@ from raycls.launch.preprocessing import differences
 from raycls.launch.resumed import Resumed, note_left_out, resumed_data
 from raycls.launch.scored import LEFT_OUT
 from raycls.launch.submitted import refuse_lost
+from raycls.launch.unfit import tried
 from raycls.launch.versions import PACKAGES, installed
 from raycls.models import zoo
 from raycls.plugins import no_exit
@@ -184,7 +184,7 @@ def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:
 def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool = True) -> tuple[int, int]:
     operations = run.augment.train if train else run.augment.eval
     transform = augment.build(operations, train=train, image_size=run.data.image_size, max_pixels=run.data.max_pixels)
-    height, width, _ = augmented(dataset.splits[split], transform, index, (run.run.seed, 0, index)).shape
+    height, width, _ = tried(dataset.splits[split], transform, index, run.run.seed).shape
     return height, width
 
 

@@ -118,6 +118,24 @@ def test_what_only_the_config_knows() -> None:
     assert not check(_run(*overrides, _option(report(checked)))).bad
 
 
+def test_an_operation_that_suits_no_image_is_told_once_and_nothing_left_out() -> None:
+    """24 images of 9x8 pixels, 12 of them in train; the crop of the other splits fits."""
+    _make({"train/a/1.png": b""})
+    lines = report(checked := check(_run("augment.train=[horizontal_flip, {random_crop: {size: 64}}]")))
+    assert (checked.failed, _found(checked), checked.emptied) == ((11,), ["train/a/1.png"], ())
+    told = [line for line in lines if "augment.train[1]" in line]
+    assert "fails on 11 images" in told[0]
+    assert "8 x 9 (height x width)" in told[0]
+    assert "put a resize before it, or give it padding" in told[1]
+    assert shlex.split(lines[-1])[-1] == "data.source.args.ignore=[train/a/1.png]"
+    assert not list(Path().glob("bad_images*"))
+    for fixed in ("{resize: {size: [64, 64]}}, {random_crop: {size: 64}}", "{random_crop: {size: 64, padding: 32}}"):
+        assert not check(_run(f"augment.train=[{fixed}]")).unfit
+    both = check(_run("augment.eval=[{random_crop: {size: 64}}]", "data.source.args.ignore=train/a/1.png"))
+    assert ([bad.entry for bad in both.unfit], both.failed, both.bad) == (["augment.eval[0]"], (12,), ())
+    assert "ignore" not in " ".join(report(both))
+
+
 _SOURCE = """
 import io, multiprocessing, os
 import numpy as np

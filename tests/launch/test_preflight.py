@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from harness.jobs import make_job, train, weights, write_arrays
 from harness.plugins import user_module
+from PIL import Image
 
 from raycls.config.load import load_text
 from raycls.config.schema import Run
+from raycls.data.augment import build
+from raycls.data.source import open_dataset
 from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
 from raycls.launch.placement import check_fit, executor_of
 from raycls.launch.preflight import Prepared, prepare, reduction_of
+from raycls.launch.unfit import tried
 from raycls.run.folder import RunFolder
 from raycls.run.lock import Lock
 
@@ -117,6 +121,24 @@ def test_an_image_that_an_augmentation_refuses_is_named(part: str) -> None:
     said = _refused(DataError, f"augment.{part}=[{{random_crop: {{size: 99}}}}]")
     split = "val" if part == "eval" else "train"
     assert f"where: {Path('data.npz').resolve()}:{split}_images[" in said
+    assert "3 other images fail there too" in said
+    assert said.endswith("fix:   put a resize before it, or give it padding")  # and no image is to be taken out
+
+
+def test_an_image_that_alone_is_too_small_may_be_left_out() -> None:
+    for name in "ab":
+        for number in range(5):
+            Path("f", name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9)).save(f"f/{name}/{number}.png")
+    Image.new("RGB", (9, 5)).save("f/a/0.png")
+    data = open_dataset(
+        _run("data.source.name=folder", "data.source.path=f", "data.split={train: 1, val: 0, test: 0}").data
+    ).splits["train"]
+    crop = build(({"random_crop": {"size": 8}},), train=True, image_size=8)
+    small = list(data.keys).index("a/0.png")
+    with pytest.raises(DataError, match=r"data.source.args.ignore=\[a/0.png\]"):
+        tried(data, crop, small, 0)
+    assert tried(data, crop, (small + 1) % len(data), 0).shape == (8, 8, 3)
 
 
 def test_images_of_one_pixel_cannot_be_trained_alone() -> None:
