@@ -35,7 +35,7 @@ def tried(split: Split, augment: Augment, index: int, seed: int) -> np.ndarray:
             leave_out = f"; {split.without(index)}"
             error.fix = (error.fix or "").removesuffix(leave_out)
             images = "another image fails" if len(others) == 1 else f"{len(others)} other images fail"
-            error.found = f"{error.found}; {images} there too"
+            error.found = f"{(error.found or '').removesuffix('.')}; {images} there too"
         raise
 
 

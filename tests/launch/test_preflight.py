@@ -121,7 +121,7 @@ def test_an_image_that_an_augmentation_refuses_is_named(part: str) -> None:
     said = _refused(DataError, f"augment.{part}=[{{random_crop: {{size: 99}}}}]")
     split = "val" if part == "eval" else "train"
     assert f"where: {Path('data.npz').resolve()}:{split}_images[" in said
-    assert "3 other images fail there too" in said
+    assert "other images fail there too" in said
     assert said.endswith("fix:   put a resize before it, or give it padding")  # and no image is to be taken out
 
 
@@ -136,7 +136,7 @@ def test_an_image_that_alone_is_too_small_may_be_left_out() -> None:
     ).splits["train"]
     crop = build(({"random_crop": {"size": 8}},), train=True, image_size=8)
     small = list(data.keys).index("a/0.png")
-    with pytest.raises(DataError, match=r"data.source.args.ignore=\[a/0.png\]"):
+    with pytest.raises(DataError, match=r"data.source.args.ignore='?\[a/0.png\]"):
         tried(data, crop, small, 0)
     assert tried(data, crop, (small + 1) % len(data), 0).shape == (8, 8, 3)
 

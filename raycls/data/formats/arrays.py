@@ -222,8 +222,26 @@ def _check_images(file: str, name: str, header: _Header | None) -> int:
             file,
             f"{name} is {header.dtype} of shape {list(shape)}",
             "uint8 of shape [N, H, W, 3], [N, H, W, 1] or [N, H, W], values from 0 to 255",
+            _conversion(name, header),
         )
     return shape[0]
+
+
+def _conversion(name: str, header: _Header) -> str | None:
+    """What numpy makes of images that are of another type or order; None where that is not known."""
+    shape, kind = header.shape, header.dtype.kind
+    first = len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3)
+    steps = [f"channels come last: {name}.transpose(0, 2, 3, 1)"] if first else []
+    if kind == "f":
+        steps.append(
+            f"values from 0 to 1 become bytes with numpy.rint({name} * 255).astype(numpy.uint8), those from 0 to 255 "
+            f"with numpy.rint({name}).astype(numpy.uint8)"
+        )
+    elif kind == "b":
+        steps.append(f"bytes of it are {name}.astype(numpy.uint8) * 255")
+    elif kind in "iu" and header.dtype != np.uint8:
+        steps.append(f"where all values are from 0 to 255, {name}.astype(numpy.uint8)")
+    return f"{'; '.join(steps)}; then save the file again" if steps else None
 
 
 def _labels(file: str, name: str, count: int) -> np.ndarray:
@@ -300,12 +318,19 @@ def _unreadable(file: str, error: Exception) -> DataError:
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     if "allow_pickle" in text or "unpickled" in text:
         text = "it holds Python objects, which are never unpickled"
+        fix = "convert labels to integers or texts (labels.astype(str)), and save the file again"
+    elif isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        fix = "check data.source.path"
+    elif isinstance(error, PermissionError):
+        fix = "make the file readable, or check data.source.path"
+    else:
+        fix = "check data.source.path, or write the file anew with numpy.savez"
     return DataError(
         "The arrays cannot be read.",
         where=file,
         found=text,
         valid="an .npz file of plain arrays, as numpy.savez writes it",
-        fix="convert labels to integers or texts (labels.astype(str)), and save the file again",
+        fix=fix,
     )
 
 

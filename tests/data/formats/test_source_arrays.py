@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shlex
 from pathlib import Path
 
@@ -111,6 +112,42 @@ def test_files_that_are_no_npz(tmp_path: Path) -> None:
     for name in ("a.npz", "gone.npz"):
         with pytest.raises(DataError, match="cannot be read"):
             arrays(tmp_path / name)
+
+
+def test_a_path_that_is_no_file_is_no_matter_of_labels(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.npz", tmp_path, _save(tmp_path / "a.npz", **GOOD) / "b.npz"):
+        with pytest.raises(DataError) as caught:
+            arrays(path)
+        assert caught.value.fix == "check data.source.path"
+    with pytest.raises(DataError) as caught:
+        arrays(_save(tmp_path / "a.npz", **GOOD | {"labels": np.array([0, "x", 1], dtype=object)}))
+    assert "astype(str)" in (caught.value.fix or "")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["float of 0 to 1", "float of 0 to 255", "channels first", "float, channels first", "int64"],
+)
+def test_images_of_another_type_or_order_come_with_what_numpy_makes_of_them(tmp_path: Path, kind: str) -> None:
+    """What is printed is evaluated, and gives the images that were converted from."""
+    wanted = _images(4, 5, 6, 3)
+    images: np.ndarray = wanted
+    if "float" in kind:
+        images = images.astype(np.float32) / (255 if "255" not in kind else 1)
+    if "first" in kind:
+        images = images.transpose(0, 3, 1, 2)
+    if kind == "int64":
+        images = images.astype(np.int64)
+    labels = np.arange(4) % 2
+    with pytest.raises(DataError) as caught:
+        arrays(_save(tmp_path / "a.npz", images=images, labels=labels))
+    fix = caught.value.fix or ""
+    for part in fix.split("; ")[:-1]:
+        found = re.findall(r"(?:numpy\.rint\(images(?: \* 255)?\)|images)\.\w+\([^)]*\)", part)
+        typed = found[-1] if kind == "float of 0 to 255" else found[0]
+        images = eval(typed, {"numpy": np, "images": images})
+    samples = arrays(_save(tmp_path / "a.npz", images=images, labels=labels))
+    assert all((samples.reader.read(row) == wanted[row]).all() for row in range(4))
 
 
 def test_a_damaged_archive(tmp_path: Path) -> None:
