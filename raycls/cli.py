@@ -208,7 +208,10 @@ def show_config(
 @app.command()
 def init(
     directory: Annotated[
-        str, typer.Argument(metavar="DIR", help="A folder of images, one folder per class; with --check also a config.")
+        str,
+        typer.Argument(
+            metavar="DIR", help="A folder of images, one folder per class; a manifest or .npz; with --check a config."
+        ),
     ],
     overrides: Annotated[
         list[str] | None,

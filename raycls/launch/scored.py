@@ -24,7 +24,7 @@ from raycls.errors import ConfigError, DataError
 from raycls.launch.wording import plural
 from raycls.run.folder import RunFolder
 
-__all__ = ["EXTRA_CLASSES", "LEFT_OUT", "Scored", "find_record", "first_names", "score", "source_of"]
+__all__ = ["EXTRA_CLASSES", "LEFT_OUT", "SUFFIXES", "Scored", "find_record", "first_names", "score", "source_of"]
 
 EXTRA_CLASSES = ("refuse", "leave-out")
 """What is done with images of classes that the model does not know."""
@@ -32,10 +32,11 @@ LEFT_OUT = ("data.source.args.ignore", "data.source.args.ignore_file")
 """Options that take samples away: with other values of these the source is still the same."""
 _MOST_MISSING = 0.1
 """Part of a split that a copy of the data may lack and still be taken for one."""
-_SOURCES = {
+SUFFIXES = {
     **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".json"), "manifest"),
     ".npz": "arrays",
 }
+"""How the name of a file ends -> the source that reads it."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,13 @@ def source_of(path: str) -> SourceConfig:
         from raycls.config.load import load
 
         return load(there).run.data.source
-    if suffix in _SOURCES and os.path.isfile(there):
-        return SourceConfig(name=_SOURCES[suffix], path=path)
+    if suffix in SUFFIXES and os.path.isfile(there):
+        return SourceConfig(name=SUFFIXES[suffix], path=path)
     raise ConfigError(
         "there is no data to evaluate",
         where=f"--data {path}",
         found="nothing there" if not os.path.exists(there) else f"a file named {suffix or 'without a suffix'}",
-        valid=f"a folder of class folders, a manifest or arrays ({' '.join(_SOURCES)}), or a config file (.yaml) with "
+        valid=f"a folder of class folders, a manifest or arrays ({' '.join(SUFFIXES)}), or a config file (.yaml) with "
         "data.source",
     )
 

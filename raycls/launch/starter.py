@@ -1,4 +1,4 @@
-"""`raycls init`: look at a folder of images and write a config that trains on it.
+"""`raycls init`: look at a folder of images, a manifest or an `.npz`, and write a config that trains on it.
 
 The rules are few and written into the config as comments, so that a reader sees why a value is what it is.
 """
@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from raycls.config.load import load_text
+from raycls.config.paths import expand
 from raycls.config.schema import DataConfig, SourceConfig
 from raycls.data.ignore import as_options
 from raycls.data.source import Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError
+from raycls.launch.scored import SUFFIXES
 from raycls.progress import counted
 
 __all__ = ["Survey", "compose", "describe", "open_folder", "survey", "write"]
@@ -38,6 +40,8 @@ class Survey:
     """What was found: images per split and class, and the width and height in pixels of a sample of them."""
 
     path: str
+    source: str
+    """The name of the source that reads it: `folder`, `manifest` or `arrays`."""
     args: dict[str, Any]
     """Arguments of the source that it was read with."""
     classes: tuple[str, ...]
@@ -113,6 +117,7 @@ def survey(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] 
     }
     return Survey(
         path=path,
+        source=config.source.name,
         args=args,
         classes=dataset.classes,
         counts=counts,
@@ -124,9 +129,11 @@ def survey(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] 
 
 
 def open_folder(path: str, ignore: tuple[str, ...], overrides: Sequence[str]) -> tuple[DataConfig, Dataset]:
-    """The folder of `survey` as a data set, and the config that opens it."""
+    """The folder or file of `survey` as a data set, and the config that opens it."""
     path, args = _source(path, ignore, overrides)
-    config = DataConfig(source=SourceConfig(name="folder", path=path, args=args))
+    file = os.path.isfile(expand(path, where="data.source.path"))
+    name = SUFFIXES.get(os.path.splitext(path)[1].lower(), "folder") if file else "folder"
+    config = DataConfig(source=SourceConfig(name=name, path=path, args=args))
     return config, _open(config)
 
 
@@ -154,9 +161,8 @@ def describe(found: Survey) -> list[str]:
     lines.append(f"imbalance: {_imbalance(found.imbalance)}")
     lines += [f"not readable, training will stop at it: {reason}" for reason in found.unreadable]
     if found.unreadable:
-        lines.append(
-            f"raycls init {shlex.quote(found.path)} --check looks at every image, and says how to leave out such"
-        )
+        checked = shlex.quote(found.path) if found.source == "folder" else "CONFIG"
+        lines.append(f"raycls init {checked} --check looks at every image, and says how to leave out such")
     return lines
 
 
@@ -173,7 +179,7 @@ def compose(found: Survey, *, out: str) -> str:
         f"# Command:  raycls train {shlex.quote(out)}\n"
         f"# Expected: not measured yet.\n\n"
         f"data:\n"
-        f"  source:\n    name: folder\n"
+        f"  source:\n    name: {found.source}\n"
         f"    path: {_text(found.path)}   # relative to where the command is typed\n{args}"
         f"  # splits: {found.origin}\n"
         f"  batch_size: {batch}   # over all workers together; {steps} steps per epoch\n"

@@ -5,6 +5,7 @@ import random
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -66,6 +67,25 @@ def test_elongated_images_are_kept_whole(tmp_path: Path) -> None:
     assert run.augment.eval == ({"resize": {"size": [96, 96]}},)
     assert run.augment.train is not None
     assert run.augment.train[0] == {"resize": {"size": [96, 96]}}
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "a.npz"])
+def test_a_manifest_or_arrays_are_looked_at_too(name: str, tmp_path: Path) -> None:
+    make(tmp_path, {"cat": 10, "dog": 10})
+    rows = [(f"{label}/{index}.png", label) for label in ("cat", "dog") for index in range(10)]
+    if name == "a.npz":
+        np.savez(tmp_path / name, images=np.zeros((20, 30, 40, 3), np.uint8), labels=np.array([row[1] for row in rows]))
+    elif name == "m.csv":
+        (tmp_path / name).write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+    else:
+        (tmp_path / name).write_text("".join(f'{{"path": "{path}", "label": "{label}"}}\n' for path, label in rows))
+    run = loaded(tmp_path / name, tmp_path / "c.yaml")
+    assert run.data.source.name == ("arrays" if name == "a.npz" else "manifest")
+    data = open_dataset(run.data)
+    assert (data.classes, {split: len(rows) for split, rows in data.splits.items()}) == (
+        ("cat", "dog"),
+        {"train": 14, "val": 4, "test": 2},
+    )
 
 
 def test_characters_are_not_mirrored(tmp_path: Path) -> None:
