@@ -50,8 +50,23 @@ def resumed_data(
 ) -> Resumed:
     """The data of the run in `folder`, whose plan is `written`. `dataset` was opened before, with the same config.
 
-    A sample that was left out once stays left out. DataError where this is not the data that the run was started with.
+    A sample that was left out once stays left out; what holds other content than at the start is told. DataError where
+    this is not the data that the run was started with.
     """
+    resumed = _resumed(run, folder, written, say, dataset)
+    record = find_record(folder) if dataset is None else None
+    if record is not None:
+        _tell_changed(record, resumed.dataset, say)
+    return resumed
+
+
+def _resumed(
+    run: Run,
+    folder: RunFolder,
+    written: Mapping[str, Any] | None,
+    say: Callable[[str], None],
+    dataset: Dataset | None,
+) -> Resumed:
     before = (folder.read_json(RunFolder.ENV) or {}).get("data", {})
     left = tuple((written or {}).get("left_out", ()))
     unchanged = before.get("fingerprint")
@@ -109,6 +124,21 @@ def note_left_out(run: Run, folder: RunFolder) -> None:
         values = config.to_dict(before)
         values["data"]["source"]["args"] = args
         folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(config.from_dict(values)).encode())
+
+
+def _tell_changed(record: Record, dataset: Dataset, say: Callable[[str], None]) -> None:
+    for name, split in dataset.splits.items():
+        part = record.parts.get(name)
+        ids = np.arange(len(split)) if split.ids is None else split.ids
+        if part is None or (split.ids is None and len(part) != len(split)):
+            continue
+        changed = ids[recorded.changed(part, ids, split)]
+        if len(changed):
+            names = first_names([part.name(int(index)) for index in changed[:5]], len(changed))
+            say(
+                f"{plural(len(changed), 'sample')} of the split {name} with other content than when the run was "
+                f"started, used as now: {names}"
+            )
 
 
 def _other(run: Run, classes: Sequence[str], before: Sequence[str]) -> DataError:

@@ -176,6 +176,18 @@ def test_a_repaired_file_resumes_to_the_same_bits(undisturbed: bytes) -> None:
     assert "left_out" not in Path("runs/run/plan.json").read_text() + Path("runs/run/attempts.jsonl").read_text()
 
 
+def test_other_content_under_the_same_name_is_told() -> None:
+    _stopped(5)
+    for name in (_NAMES[3], _VAL[1]):
+        Image.new("RGB", (12, 12)).save(Path("p", name))
+    Path("p", _NAMES[7]).unlink()
+    said = [line for line in _resume() if "other content" in line]
+    assert said == [
+        f"1 sample of the split {split} with other content than when the run was started, used as now: {name}"
+        for split, name in (("train", _NAMES[3]), ("val", _VAL[1]))
+    ]
+
+
 @pytest.mark.slow
 def test_bits_are_the_same_on_any_number_of_workers() -> None:
     ids = (*_LAST, *_SOME)
