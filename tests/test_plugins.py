@@ -266,6 +266,7 @@ def test_arguments_that_fit() -> None:
     ("args", "given", "words", "fix"),
     [
         ({"depth": 1, "widht": 2}, ["path"], "there is no argument widht", "did you mean model.args.width?"),
+        ({"depth": 1, "widht": 2, "widh": 3}, ["path"], "there is no argument widh", "did you mean model.args.width?"),
         (
             {"depth": 1, "groups": 2},
             ["path"],

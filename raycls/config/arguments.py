@@ -64,7 +64,7 @@ def bind_signature(
             where=where,
             found=", ".join(args) or "no arguments",
             valid=valid + (", and any other" if takes_any else ""),
-            fix="; ".join(hints) or None,
+            fix="; ".join(dict.fromkeys(hints)) or None,
         )
 
 

@@ -169,7 +169,9 @@ def _value_mistake(
     fix = _remedy(value, kinds, choices, valid) if value is not None else _for_null(place, keys)
     if isinstance(fix, tuple):
         fix = " or ".join(_written(place, path, each, values) for each in fix)
-    return Mistake(place, dotted(path), what, words.shown(value), valid, fix)
+    is_number = isinstance(value, str) and choices and isinstance(_number(value), (int, float))
+    found = str(value) if is_number else words.shown(value)  # a number became text where text is wanted
+    return Mistake(place, dotted(path), what, found, valid, fix)
 
 
 def _for_null(place: Place, keys: tuple[str, ...]) -> str:
@@ -204,7 +206,7 @@ def _remedy(value: Any, kinds: set[str], choices: Sequence[str], valid: str) -> 
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if "a duration" in valid:
             return f"{value:g}ep", f"{value:g}st"
-        if "string_type" in kinds:
+        if "string_type" in kinds and "{name:" not in valid:  # no operation has a number for a name
             return (str(value),)
         if isinstance(value, float) and value.is_integer() and "a whole number" in valid and "int_type" in kinds:
             return (int(value),)

@@ -27,6 +27,7 @@ _SYNONYMS = {
     "gpus": "scale.workers",
     "output_dir": "run.storage",
     "precision": "train.amp",
+    "mixed_precision": "train.amp",
     "pretrained": "model.weights",
     "accumulate_grad_batches": "train.micro_batches",
     "transforms": "augment.train",
@@ -49,10 +50,13 @@ def options(model: type[Section] = Run, prefix: str = "") -> tuple[str, ...]:
 def meant(key: str, model: type[Section], prefix: str) -> tuple[str, ...]:
     """The full paths that an unknown `key` in section `prefix` (`""` or `"optim."`) may have meant.
 
-    A near key of the same section comes first, then the same key in other sections, then a near path.
+    What other trainers call it comes first, then a near key of the same section, the same key in other sections, and a
+    near path.
     """
     if "." in key and key in options():
         return (key,)
+    if key.lower() in _SYNONYMS:
+        return (_SYNONYMS[key.lower()],)
     here = suggest(key, model.model_fields)
     if here is not None:
         return (prefix + here,)
@@ -62,8 +66,6 @@ def meant(key: str, model: type[Section], prefix: str) -> tuple[str, ...]:
     same = tuple(path for path in last if last[path] == key.rpartition(".")[2])
     if same:
         return same
-    if key.lower() in _SYNONYMS:
-        return (_SYNONYMS[key.lower()],)
     near = suggest(key, options()) if "." in key else None
     if near is not None:
         return (near,)

@@ -118,7 +118,8 @@ def _from_weights(
 ) -> str:
     """The command that trains the `more` steps as a run of its own, from the weights of this one."""
     if not folder.store.exists(RunFolder.WEIGHTS):
-        return f"let it end first with {override(DURATION, str(before.train.duration))}; --new starts anew"
+        anew = "--new or another run.name starts anew"
+        return f"let it end first with {override(DURATION, str(before.train.duration))}; {anew}"
     old, new = before.train.duration, run.train.duration
     whole = old.unit == new.unit and float(old.value).is_integer() and float(new.value).is_integer()
     duration = Duration(new.value - old.value, new.unit) if whole else Duration(more, "st")
@@ -129,8 +130,19 @@ def _from_weights(
     words = list(command) if len(command) > 2 else ["raycls", "train", folder.store.describe(RunFolder.CONFIG)]
     typed = [shlex.quote(word) for word in words if word.partition("=")[0].strip() not in _REPLACED]
     line = " ".join([*typed, *(override(path, value) for path, value in values.items())])
-    what = f"start another run of {duration} from the weights of this one: {line}"
-    return what if weights is not None else f"copy {folder.store.describe(RunFolder.WEIGHTS)} here, and {what}"
+    first = "" if weights is not None else f"copy {folder.store.describe(RunFolder.WEIGHTS)} here, and "
+    return (
+        f"start anew with --new (the old run is kept beside it) or another run.name, or {first}start another run of "
+        f"{duration} from the weights of this one{_repeated(run.schedule)}: {line}"
+    )
+
+
+def _repeated(schedule: ScheduleConfig) -> str:
+    """What of the learning rate a run from the weights goes through once more."""
+    if schedule.name == "constant" and not schedule.warmup.value:
+        return ""
+    first = "the warm-up and the full learning rate" if schedule.warmup.value else "the full learning rate"
+    return f" (which repeats {first}; a lower optim.lr keeps more of them)"
 
 
 def _remedies(run: Run, written: Mapping[str, Any], duration: Duration) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from torchvision.models import WeightsEnum
 
 from raycls.config.paths import expand
+from raycls.config.schema import RunSection
 from raycls.config.suggest import suggest
 from raycls.config.write import override
 from raycls.errors import ConfigError, ModelError
@@ -53,11 +54,13 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
         )
     names = list(offered.__members__) if offered is not None else []
     close = suggest(name, names)
+    of_run = Path(RunSection().storage, name, "model", _MODEL)
     raise ConfigError(
         f"unknown weights: {name}" + (f"; did you mean {close}?" if close else ""),
         where="model.weights",
         found=name,
         valid=", ".join([*names, "a local .safetensors or .pth file"]),
+        fix=override("model.weights", str(of_run)) if Path(root, of_run).is_file() else None,
     )
 
 

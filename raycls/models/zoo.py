@@ -7,6 +7,7 @@ import random
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -237,7 +238,14 @@ def _scope(seed: int) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The error in one line, with the place in the code that raised it."""
+    """The error in one line, with the place that raised it: the last one in the user's own code, where there is one."""
     frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if _is_own(Path(frame.filename))), frames[-1])
     first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} ({frames[-1].filename}:{frames[-1].lineno})"
+    return f"{type(error).__name__}: {first} ({last.filename}:{last.lineno})"
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file of code is under the working directory and of no package that is installed, nor of raycls."""
+    foreign = "site-packages" in file.parts or file.is_relative_to(Path(__file__).parents[1])
+    return file.is_relative_to(Path.cwd()) and not foreign

@@ -101,12 +101,17 @@ def steps(folder: RunFolder) -> list[int]:
     return folder.steps()
 
 
+def intact(folder: RunFolder) -> list[int]:
+    """Steps whose checkpoint is as it was written, ascending. All of them are read."""
+    return [step for step in steps(folder) if archive.is_good(folder.store, folder.checkpoint(step), step)]
+
+
 def load(folder: RunFolder, step: int) -> Snapshot:
     """The checkpoint of `step`. Raises CheckpointError where it is missing or not what was written."""
     try:
         return archive.read(folder.store, folder.checkpoint(step), step)
     except BadArchiveError as error:
-        others = [str(there) for there in steps(folder) if there != step]
+        others = [str(there) for there in intact(folder)]
         raise CheckpointError(
             "this checkpoint cannot be used",
             where=folder.store.describe(folder.checkpoint(step)),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from raycls.errors import CheckpointError, ConfigError
+from raycls.errors import CheckpointError, ConfigError, RayclsError
 from raycls.run import checkpoint
 from raycls.run.archive import BadArchiveError
 from raycls.run.folder import RunFolder
@@ -85,10 +85,42 @@ def _kept(folder: RunFolder, info: dict[str, Any]) -> Weights:
 
 
 def load(folder: RunFolder, weights: Weights) -> dict[str, torch.Tensor]:
-    """The tensors by name. Raises CheckpointError where they are not as they were written."""
+    """The tensors by name. Where they are not as they were written, CheckpointError with those that are."""
     if not weights.checkpoint or weights.step is None:
         return read_model(folder)[0]
-    return evaluated_tensors(checkpoint.load(folder, weights.step).trees)
+    try:
+        return evaluated_tensors(checkpoint.load(folder, weights.step).trees)
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, BadArchiveError):
+            raise
+        there = _names(folder, _intact_model(folder), checkpoint.intact(folder))
+        raise CheckpointError(
+            error.what,
+            where=error.where,
+            found=error.found,
+            valid=", ".join(_listed(there)) or "none: no other is whole",
+            fix=f"evaluate another one, --weights {next(iter(there))}" if there else "train anew with --new",
+        ) from error.__cause__
+
+
+def _intact_model(folder: RunFolder) -> dict[str, Any] | None:
+    """What is written about `model/`, None where it is not there or not whole."""
+    try:
+        info = _model_info(folder)
+        if info is not None:
+            read_model(folder)
+    except RayclsError:
+        return None
+    return info
+
+
+def _names(folder: RunFolder, info: dict[str, Any] | None, checkpoints: Iterable[int]) -> dict[str, int]:
+    """The names of the weights in `model/` and in these checkpoints, and their steps."""
+    model: int | None = _model_step(info)
+    steps: list[int] = sorted({*checkpoints, *([model] if model is not None else [])})
+    named = {name: step for name in ("best", "last") if (step := _step_of(folder, info, name)) is not None}
+    there = {name: step for name, step in named.items() if step in steps}
+    return {**there, **{f"step-{step}": step for step in steps}}
 
 
 def _model_info(folder: RunFolder) -> dict[str, Any] | None:
@@ -112,11 +144,13 @@ def _step_of(folder: RunFolder, info: dict[str, Any] | None, wanted: str) -> int
     return int(match[1]) if match else None
 
 
+def _listed(names: Mapping[str, int]) -> list[str]:
+    return [name if name.startswith("step-") else f"{name} (step {step})" for name, step in names.items()]
+
+
 def _not_there(folder: RunFolder, info: dict[str, Any] | None, what: str, wanted: str | None) -> ConfigError:
-    steps = sorted({*folder.steps(), *([step] if (step := _model_step(info)) is not None else [])})
-    names = {name: _step_of(folder, info, name) for name in ("best", "last")}
-    there = [f"{name} (step {step})" for name, step in names.items() if step in steps]
-    there += [f"step-{step}" for step in steps]
+    names = _names(folder, info, folder.steps())
+    there = _listed(names)
     if not there:
         fix = "let the training end first: the same raycls train command resumes it"
     elif wanted is None:

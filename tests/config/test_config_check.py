@@ -26,6 +26,7 @@ def mistakes(values: dict[str, Any]) -> dict[str, Mistake]:
         ("optim", "lr", float("inf"), "out of range", None),
         ("optim", "lr", None, "the wrong kind of value", "leave the key out to have the default"),
         ("optim", "name", "sgdd", "this value is not one of the choices", "did you mean sgd?"),
+        ("optim", "name", "123", "this value is not one of the choices", None),
         ("optim", "nesterov", "yes", "the wrong kind of value", "write true"),
         ("optim", "nesterov", 1, "the wrong kind of value", None),
         ("optim", "clip_norm", "none", "this value is not one of the choices", "did you mean off?"),
@@ -135,6 +136,12 @@ def test_a_rule_is_silent_about_an_option_that_is_wrong_itself() -> None:
     assert list(mistakes({"data": {"split": {"train": "0.8", "val": 0.1}}})) == ["data.split.train"]
     # an unreadable number of workers is not more than the micro-batches
     assert list(mistakes({"scale": {"workers": "8"}, "train": {"micro_batches": 4}})) == ["scale.workers"]
+
+
+def test_a_number_is_no_name_of_an_operation_and_no_text() -> None:
+    assert mistakes({"augment": {"train": [42]}})["augment.train[0]"].fix is None
+    assert mistakes({"optim": {"name": "123"}})["optim.name"].found == "123"
+    assert mistakes({"optim": {"name": "sgdd"}})["optim.name"].found == "sgdd (text)"
 
 
 def test_unknown_keys_at_any_depth() -> None:

@@ -32,6 +32,8 @@ def test_where_a_misplaced_key_belongs() -> None:
     assert meant("seed", OptimConfig, "optim.") == ("run.seed", "data.split.seed", "search.seed")
     assert meant("optimizer", Run, "") == ("optim",)
     assert meant("epochs", TrainConfig, "train.") == ("train.duration",)
+    for key, section, prefix in (("precision", TrainConfig, "train."), ("mixed_precision", TrainConfig, "train.")):
+        assert meant(key, section, prefix) == meant(key, Run, "") == ("train.amp",)
     assert meant("qqqq", TrainConfig, "train.") == ()
 
 

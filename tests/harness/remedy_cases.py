@@ -144,6 +144,14 @@ def put(**files: str) -> Callable[[Path], None]:
     return write
 
 
+def _damage(folder: Path, first: int) -> None:
+    """Spoil every checkpoint after step `first`, and take `model/` away."""
+    shutil.rmtree(folder / "runs/c/model")
+    for file in (folder / "runs/c/checkpoints").glob("step-*/model.safetensors"):
+        if int(file.parent.name.removeprefix("step-")) > first:
+            file.write_bytes(b"x")
+
+
 def move(*pairs: tuple[str, str]) -> Callable[[Path], None]:
     def rename(folder: Path) -> None:
         for old, new in pairs:
@@ -573,6 +581,22 @@ CASES: tuple[Case, ...] = (
         use=lambda folder, command, fix: f"raycls eval c {typed(fix)[0]} last",
     ),
     Case(
+        "run/kept.py:load",
+        "raycls eval c --weights last",
+        lambda folder: _damage(folder, first=2),
+        "another",
+        first=f"{TRAIN} train.duration=4st checkpoint.every=2st checkpoint.keep=2",
+        use=lambda folder, command, fix: f"raycls eval c {fix.partition(', ')[2]}",
+    ),
+    Case(
+        "run/kept.py:load",
+        "raycls eval c --weights last",
+        lambda folder: _damage(folder, first=0),
+        "train anew",
+        first=f"{TRAIN} train.duration=4st checkpoint.every=2st checkpoint.keep=2",
+        use=lambda folder, command, fix: f"{TRAIN} {typed(fix)[0]}",
+    ),
+    Case(
         "run/ledger.py:check",
         "raycls ledger c",
         first=TRAIN,
@@ -589,6 +613,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case("train/loop.py:not_finite", f"{TRAIN} optim.lr=1e30", use=add()),
     Case("train/metrics.py:check_metric", f"{TRAIN} evaluate.metric=top5"),
+    Case("models/weights.py:locate", f"{TRAIN} run.name=second model.weights=c", first=TRAIN),
     Case("models/weights.py:_folder", f"{TRAIN} run.name=second model.weights=runs/c", first=TRAIN),
     Case("models/zoo.py:_no_copy", f"{TRAIN} model.name=locked:net optim.ema=0.5", put(locked__py=_LOCKED)),
     Case(
@@ -664,6 +689,13 @@ CASES: tuple[Case, ...] = (
         first=TREE,
     ),
     Case("launch/longer.py:check_longer", f"{TRAIN} train.duration=1st", first=TRAIN),
+    Case(
+        "launch/longer.py:_from_weights",
+        f"{TRAIN} schedule.name=cosine train.duration=2ep",
+        text="start anew",
+        first=f"{TRAIN} schedule.name=cosine",
+        use=add(0),
+    ),
     Case(
         "launch/longer.py:_from_weights",
         f"{TRAIN} schedule.name=cosine train.duration=2ep",

@@ -132,6 +132,9 @@ def test_what_follows_from_the_length_is_named_with_the_command_that_works(
     error = _refused(folder, data, *options)
     assert found in str(error.found) and "train.duration: 4ep -> 6ep" in str(error.found)
     assert json.loads((folder / "result.json").read_text())["step"] == 12
+    assert "--new" in str(error.fix) and "another run.name" in str(error.fix)
+    assert ("a lower optim.lr" in str(error.fix)) == any("schedule" in option for option in options)
+    assert ("the warm-up" in str(error.fix)) == any("warmup" in option for option in options)
     words = shlex.split(str(error.fix)[str(error.fix).index("raycls train") :])
     assert words[:2] == ["raycls", "train"] and {"run.name=run-2", "train.duration=2ep"} <= set(words)
     other = prepare(load(words[2], words[3:]).run, new=False, command=words, say=lambda text: None)

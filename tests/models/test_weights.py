@@ -213,6 +213,16 @@ def test_a_folder_of_weights_is_refused_with_its_files(tmp_path: Path, monkeypat
     assert caught.value.fix == "model.weights='my nets/a.ckpt', or another of a.ckpt, b.pth"
 
 
+def test_the_name_of_a_run_is_answered_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/cc/model").mkdir(parents=True)
+    (tmp_path / "runs/cc/model/model.safetensors").touch()
+    for name, fix in (("cc", "model.weights=runs/cc/model/model.safetensors"), ("dd", None)):
+        with pytest.raises(ConfigError) as caught:
+            weights.locate(name, None)
+        assert caught.value.fix == fix
+
+
 def test_names_of_weights() -> None:
     offered = torchvision.models.ResNet50_Weights
     assert weights.locate("IMAGENET1K_V1", offered) is offered.IMAGENET1K_V1

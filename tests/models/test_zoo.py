@@ -160,6 +160,14 @@ class Sizes(nn.Module):
         return self.head(self.norm(images).flatten(1))
 
 
+def test_the_probe_names_the_last_place_in_the_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for here, place in ((Path(__file__).parent, f"{__file__}:"), (tmp_path, "torch/nn/modules/linear.py:")):
+        monkeypatch.chdir(here)  # the code is under the working directory, or is not
+        with pytest.raises(ModelError) as caught:
+            probe(Sizes(), 4, 3, 3)
+        assert place in str(caught.value.found)
+
+
 def test_the_probe_names_what_is_wrong_and_changes_nothing() -> None:
     model = Sizes()
     model.head.eval()

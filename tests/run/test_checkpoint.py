@@ -146,6 +146,10 @@ def test_load_names_what_is_there(folder: RunFolder, state: State) -> None:
     with pytest.raises(CheckpointError) as caught:
         load(folder, 2)
     assert caught.value.valid == "one of the steps 1"
+    folder.store.delete("checkpoints/step-00000001/model.json")  # so that this one cannot be used either
+    with pytest.raises(CheckpointError) as caught:
+        load(folder, 2)
+    assert caught.value.valid == "one of the steps (none)"
 
 
 def test_nothing_unpickles(folder: RunFolder, state: State) -> None:
