@@ -113,6 +113,14 @@ def test_configs_in_the_readme_are_valid() -> None:
     assert space_of(searched).paths
 
 
+def test_options_that_the_readme_names_in_its_text_are_valid() -> None:
+    text = (CONFIGS.parent / "README.md").read_text()
+    options = re.findall(r"`((?:data\.source|optim\.ema|train\.early_stop\.patience)=[^`]+)`", text)
+    assert len(options) == 4
+    for option in options:
+        check_source(load_text("", "README.md", [option, *["data.source.path=x"] * ("source" not in option)]).run.data)
+
+
 def test_the_two_first_commands_are_in_the_first_25_lines_of_the_readme() -> None:
     first = (CONFIGS.parent / "README.md").read_text().splitlines()[:25]
     assert any("pip install uv && uv run raycls demo" in line for line in first)

@@ -18,6 +18,7 @@ from raycls.config.paths import expand
 from raycls.config.schema import Run, SourceConfig
 from raycls.config.suggest import suggest
 from raycls.data import recorded
+from raycls.data.ignore import ignorer, patterns_of
 from raycls.data.recorded import Part, Record
 from raycls.data.source import Dataset, Pool, cut, open_pool
 from raycls.errors import ConfigError, DataError
@@ -171,7 +172,10 @@ class _Found:
         untouched = not len(comparison.new) and all((found >= 0).all() for found in comparison.rows.values())
         self.unknown = (shifted or self.ambiguous) and not (untouched and not relabelled.any())
         self.split = split if len(kept) == len(ids) else there.split(wanted, rows[ids][kept], run.data)
-        self.gone, self.changed = np.flatnonzero(rows < 0), ids[differs]
+        gone, args = np.flatnonzero(rows < 0), run.data.source.args
+        ignored = ignorer(patterns_of(args.get("ignore", ()), args.get("ignore_file")))
+        left_out = np.array([ignored(part.name(int(row))) for row in gone], bool)
+        self.gone, self.ignored, self.changed = gone[~left_out], gone[left_out], ids[differs]
         self.relabelled, self.new = np.flatnonzero(relabelled), comparison.new
 
     @property
@@ -209,11 +213,18 @@ class _Found:
         return Scored(dataset, self.wanted, f"split {self.wanted}", {"split": self.wanted, "split_changes": changes})
 
     def _changes(self) -> dict[str, np.ndarray]:
-        return {"gone": self.gone, "changed": self.changed, "relabelled": self.relabelled, "new": self.new}
+        return {
+            "gone": self.gone,
+            "ignored": self.ignored,
+            "changed": self.changed,
+            "relabelled": self.relabelled,
+            "new": self.new,
+        }
 
 
 _WORDS = {
-    "gone": "not scored, gone or ignored since the run was started",
+    "gone": "not scored, gone since the run was started",
+    "ignored": "not scored, left out by data.source.args.ignore",
     "changed": "not scored, other content than when the run was started",
     "relabelled": "not scored, of another class than when the run was started",
     "new": "not scored, added since the run was started",

@@ -141,6 +141,16 @@ def test_an_image_that_alone_is_too_small_may_be_left_out() -> None:
     assert tried(data, crop, (small + 1) % len(data), 0).shape == (8, 8, 3)
 
 
+def test_a_transform_that_returns_no_image_is_refused_before_the_start(tmp_path: Path) -> None:
+    text = "import numpy as np\n\ndef floats():\n    return lambda image: np.asarray(image) / 255\n"
+    with user_module(tmp_path, "floating", text):
+        said = _refused(DataError, "augment.train=['floating:floats']")
+    assert "an array float64 of shape [12, 12, 3]" in said
+    assert "valid: a Pillow image of mode RGB, an array [H, W, 3] uint8" in said
+    assert "fix:   normalisation and conversion to float happen later" in said
+    assert not Path("runs/run/config.yaml").exists()
+
+
 def test_images_of_one_pixel_cannot_be_trained_alone() -> None:
     np.savez(
         "data.npz",

@@ -99,7 +99,7 @@ def test_the_data_as_it_was() -> None:
     summary, said = _evaluate(split="test")
     assert (summary["split"], summary["count"], _rows(summary)) == ("test", 9, [3, 3, 3])
     assert summary["split_changes"] == {
-        what: {"count": 0, "first": []} for what in ("gone", "changed", "relabelled", "new")
+        what: {"count": 0, "first": []} for what in ("gone", "ignored", "changed", "relabelled", "new")
     }
     assert said == "evaluating 9 images of split test\n"
     assert sorted(_names("train") + _names("val") + _names("test")) == sorted(
@@ -130,7 +130,7 @@ def test_what_is_gone_or_changed_is_told_and_not_scored() -> None:
     changes = summary["split_changes"]
     assert changes["gone"] == {"count": 1, "first": [names[0]]}
     assert changes["changed"] == {"count": 3, "first": [names[4], names[5], names[8]]}
-    assert f"1 sample of split test not scored, gone or ignored since the run was started: {names[0]}" in said
+    assert f"1 sample of split test not scored, gone since the run was started: {names[0]}" in said
     assert "3 samples of split test not scored, other content" in said
 
 
@@ -162,8 +162,11 @@ def test_nothing_left_is_an_error() -> None:
 def test_a_damaged_image_may_be_left_out() -> None:
     name = _names("test")[2]
     Path("p", name).write_bytes(b"")
-    summary, _ = _evaluate(f'data.source.args.ignore=["{name}"]', split="test")
+    summary, said = _evaluate(f'data.source.args.ignore=["{name}"]', split="test")
     assert (summary["split"], summary["count"]) == ("test", 8)
+    assert summary["split_changes"]["ignored"] == {"count": 1, "first": [name]}
+    assert summary["split_changes"]["gone"]["count"] == 0
+    assert f"1 sample of split test not scored, left out by data.source.args.ignore: {name}" in said
 
 
 def test_a_copy_in_another_place_is_the_same_split() -> None:
