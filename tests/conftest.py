@@ -24,17 +24,15 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _nothing_stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a run in this process leaves: where its plug-ins came from, and the modules that they are."""
-    path, modules, workdir = list(sys.path), set(sys.modules), os.environ.get("RAYCLS_WORKDIR")
+    path, modules = list(sys.path), set(sys.modules)
+    os.environ.pop("RAYCLS_WORKDIR", None)  # a fixture of a wider scope may have left it
     yield
     sys.path[:] = path
     own = f"{tmp_path_factory.getbasetemp()}{os.sep}"
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(own):
             del sys.modules[name]
-    if workdir is None:
-        os.environ.pop("RAYCLS_WORKDIR", None)
-    else:
-        os.environ["RAYCLS_WORKDIR"] = workdir
+    os.environ.pop("RAYCLS_WORKDIR", None)
 
 
 @pytest.fixture(scope="session")
