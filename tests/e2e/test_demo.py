@@ -26,6 +26,7 @@ COMPLETE = [
 ]
 
 
+@pytest.mark.slow
 def test_demo_from_nothing(tmp_path: Path) -> None:
     with raycls(tmp_path, "demo", env={"RAY_ADDRESS": ""}) as command:
         assert command.wait(280) == 0, command.said()
