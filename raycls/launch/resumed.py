@@ -53,34 +53,29 @@ def resumed_data(
     A sample that was left out once stays left out; what holds other content than at the start is told. DataError where
     this is not the data that the run was started with.
     """
-    resumed = _resumed(run, folder, written, say, dataset)
-    record = find_record(folder) if dataset is None else None
-    if record is not None:
+    before = (folder.read_json(RunFolder.ENV) or {}).get("data", {})
+    left = tuple((written or {}).get("left_out", ()))
+    if dataset is not None and not left and before.get("fingerprint") in (None, dataset.fingerprint):
+        return Resumed(dataset)
+    record = find_record(folder)
+    resumed = _resumed(run, record, before, left, say)
+    if record is not None and dataset is None:
         _tell_changed(record, resumed.dataset, say)
     return resumed
 
 
 def _resumed(
-    run: Run,
-    folder: RunFolder,
-    written: Mapping[str, Any] | None,
-    say: Callable[[str], None],
-    dataset: Dataset | None,
+    run: Run, record: Record | None, before: Mapping[str, Any], left: tuple[int, ...], say: Callable[[str], None]
 ) -> Resumed:
-    before = (folder.read_json(RunFolder.ENV) or {}).get("data", {})
-    left = tuple((written or {}).get("left_out", ()))
-    unchanged = before.get("fingerprint")
-    if dataset is not None and not left and unchanged in (None, dataset.fingerprint):
-        return Resumed(dataset)
+    """What is found today of `record`; `before` is what the run's environment says of its data."""
     pool = open_pool(run.data, least_classes=1).ordered(before.get("classes", ()))
-    record = find_record(folder)
     try:
         dataset = cut(pool, run.data)
     except DataError:  # what a cut of today makes impossible need not be
         if record is None:
             raise
     else:
-        if not left and unchanged in (None, dataset.fingerprint):
+        if not left and before.get("fingerprint") in (None, dataset.fingerprint):
             return Resumed(dataset)
     if record is None or getattr(pool.reader, "positional", False):
         raise _other(run, pool.classes, tuple(before.get("classes", pool.classes)))
