@@ -1,6 +1,6 @@
 """`python -m raycls` is `raycls`."""
 
-from raycls.cli import main
+from raycls.cli.app import main
 
 if __name__ == "__main__":
     main()

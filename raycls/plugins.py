@@ -32,9 +32,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raycls.config.arguments import bind, bind_signature
-from raycls.config.definitions import Definition, read
-from raycls.config.suggest import suggest
+from raycls.config.names.arguments import bind, bind_signature
+from raycls.config.names.definitions import Definition, read
+from raycls.config.names.suggest import suggest
 from raycls.errors import ConfigError, TrainError
 
 __all__ = ["GROUP", "bind", "bind_signature", "find", "no_exit", "resolve", "suggest"]

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Progress", "counted", "listening", "progress"]
+__all__ = ["TRAINING", "Progress", "counted", "listening", "progress"]
 
 T = TypeVar("T")
+
+TRAINING = "training"
+"""The phase in which steps are made; every other one is something beside them."""
 
 _COUNT_SECONDS = 0.2
 """How often `counted` says how far it is."""

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,14 @@ def _nothing_stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(own):
             del sys.modules[name]
     os.environ.pop("RAYCLS_WORKDIR", None)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """99 images to train on and 21 to evaluate. In batches of 32 the last one has 3, fewer than four micro-batches."""
+    from harness.jobs import write_arrays  # here, because most tests need no torch
+
+    return write_arrays(tmp_path_factory.mktemp("data") / "data.npz", train=99, val=21)
 
 
 @pytest.fixture(scope="session")

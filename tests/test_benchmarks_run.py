@@ -94,7 +94,7 @@ def test_search(run: Any) -> None:
     assert set(found["overhead"]["runs"]) == {"plain", "raycls"}
     assert all(found["overhead"]["runs"]["raycls"][0][part] > 0 for part in ("training", "all"))
     functions = {row["function"] for row in found["overhead"]["profile"]["functions"]}
-    assert {"launch/session.py:train", "train/loop.py:train"} <= functions
+    assert {"session/training.py:train", "train/loop.py:train"} <= functions
     assert found["many"]["ledger_lines_per_trial"] == {"trial": 1, "result": 1, "end": 1}
     assert set(found["many"]["groups"]) >= {"driver", "trials", "raylet"}
     assert max(sample["trials"]["processes"] for sample in found["many"]["samples"]) >= 1

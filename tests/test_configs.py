@@ -11,10 +11,10 @@ import pytest
 import typer
 
 import raycls.launch
-from raycls import cli
+from raycls.cli import app
 from raycls.config.load import load, load_text, to_dict
-from raycls.config.space_check import apply, space_of
-from raycls.data.augment import build
+from raycls.config.space.check import apply, space_of
+from raycls.data.images.operations import build
 from raycls.data.source import check_source
 from raycls.models.zoo import check
 from raycls.train.optim import lr_factor
@@ -147,7 +147,7 @@ def test_commands_in_a_readme_have_words_that_the_command_line_takes(file: str) 
 
 def _given(words: list[str]) -> dict[str, Any]:
     """What the command line makes of the words after `raycls`. Raises a usage error."""
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(app.app)
     context = None
     while hasattr(command, "commands"):
         context = command.make_context(command.name, [], parent=context, resilient_parsing=True)

@@ -17,7 +17,7 @@ from raycls.plugins import bind, no_exit, resolve
 
 BUILTINS: Mapping[str, Callable[..., Any] | str] = {
     "twice": lambda x: 2 * x,
-    "suggest": "raycls.config.suggest:suggest",
+    "suggest": "raycls.config.names.suggest:suggest",
 }
 
 
@@ -106,7 +106,7 @@ def test_the_root_is_the_work_directory_by_default(tmp_path: Path, monkeypatch: 
         ("shutil:rmtree", "module of Python"),
         ("yaml:load", "there is no"),
         ("pydantic.main:BaseModel", "there is no"),
-        ("raycls.run.store:Store", "no plug-ins"),
+        ("raycls.run.storage.store:Store", "no plug-ins"),
         ("..evil:f", "is no name"),
         (".evil:f", "is no name"),
         ("/etc/evil:f", "is no name"),
@@ -225,7 +225,7 @@ def entry(name: str, value: str) -> metadata.EntryPoint:
 def test_entry_points_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = metadata.EntryPoints(
         [
-            entry("near", "raycls.config.suggest:suggest"),
+            entry("near", "raycls.config.names.suggest:suggest"),
             entry("broken", "no_such_module_u:f"),
             entry("number", "raycls.errors:EXIT_DATA"),
             entry("double", "a:f"),

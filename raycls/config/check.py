@@ -10,13 +10,13 @@ from typing import Any, cast
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from raycls.config import words
-from raycls.config.document import parse_value
-from raycls.config.mistakes import COMMAND_LINE, Mistake, Path, Place, dotted
-from raycls.config.schema import Run
-from raycls.config.section import Section
-from raycls.config.suggest import suggest
+from raycls.config import describe
+from raycls.config.errors import COMMAND_LINE, Mistake, Path, Place, dotted
+from raycls.config.names.suggest import suggest
+from raycls.config.sections.run import Run
+from raycls.config.sections.types import Section
 from raycls.config.write import flow, override, written
+from raycls.config.yaml_text import parse_value
 
 __all__ = ["known", "validate"]
 
@@ -43,17 +43,19 @@ def known(
         if key not in model.model_fields:
             mistakes.append(_unknown(str(key), value, place, model, path))
             continue
-        section = words.child(model, key)
+        section = describe.child(model, key)
         if section is None:
-            if value is not None or not words.is_free(model, key):
+            if value is not None or not describe.is_free(model, key):
                 result[key] = value
         elif isinstance(value, Mapping):
             inner = cast("Mapping[str, Any]", value)
             result[key], more = known(inner, places, home, section, here)
             mistakes += more
         elif value is not None:
-            valid = words.allowed(_keys(here))[0]
-            mistakes.append(Mistake(place, dotted(here), "this is a section, not a value", words.shown(value), valid))
+            valid = describe.allowed(_keys(here))[0]
+            mistakes.append(
+                Mistake(place, dotted(here), "this is a section, not a value", describe.shown(value), valid)
+            )
     return result, mistakes
 
 
@@ -100,12 +102,12 @@ def validate(
 def _unknown(key: str, value: Any, place: Place, model: type[Section], path: Path) -> Mistake:
     here = dotted((*path, key))
     prefix = dotted(path) + "." if path else ""
-    others = words.meant(key, model, prefix)
+    others = describe.meant(key, model, prefix)
     fix = f"did you mean {' or '.join(others)}?" if others else None
     if others == (key,) and "." in key:
         *sections, last = key.split(".")
         fix = "keys are nested in a file: " + ": {".join([*sections, last]) + ": ..." + "}" * len(sections)
-    shown = None if isinstance(value, Mapping) else words.shown(value)
+    shown = None if isinstance(value, Mapping) else describe.shown(value)
     what = "there is no such option" if path else "there is no such section"
     return Mistake(place, here, what, shown, ", ".join(model.model_fields), fix)
 
@@ -134,7 +136,7 @@ def _option(location: Path, values: Mapping[str, Any]) -> tuple[Path, bool]:
     path: list[str | int] = []
     for depth, part in enumerate(location):
         path.append(part)
-        section = words.child(model, str(part))
+        section = describe.child(model, str(part))
         if section is None:
             index = next((step for step in location[depth + 1 :] if isinstance(step, int)), None)
             if index is not None and isinstance(_at(values, tuple(path)), (list, tuple)):
@@ -152,7 +154,7 @@ def _value_mistake(
     if kinds <= _LENGTH:  # the list as a whole is wrong, not the item that is not there
         path = keys
     index = path[-1] if isinstance(path[-1], int) else None
-    valid, choices = words.allowed(keys, index)
+    valid, choices = describe.allowed(keys, index)
     value = _at(values, path)
     own = [str(context["error"]) for context in (error.get("ctx", {}) for error in errors) if "error" in context]
     if kinds & _OUT_OF_RANGE:
@@ -170,7 +172,7 @@ def _value_mistake(
     if isinstance(fix, tuple):
         fix = " or ".join(_written(place, path, each, values) for each in fix)
     is_number = isinstance(value, str) and choices and isinstance(_number(value), (int, float))
-    found = str(value) if is_number else words.shown(value)  # a number became text where text is wanted
+    found = str(value) if is_number else describe.shown(value)  # a number became text where text is wanted
     return Mistake(place, dotted(path), what, found, valid, fix)
 
 
@@ -226,11 +228,11 @@ def _named(path: Path, message: str) -> list[Path]:
     """The options that a rule of the section at `path` speaks of, in the order it names them."""
     tokens = re.findall(r"[A-Za-z_][\w.]*\w", message)
     if not path:
-        everything = set(words.options())
+        everything = set(describe.options())
         return list(dict.fromkeys(tuple(token.split(".")) for token in tokens if token in everything))
     model: type[Section] = Run
     for part in path:
-        model = words.child(model, str(part)) or model
+        model = describe.child(model, str(part)) or model
     return list(dict.fromkeys((*path, token) for token in tokens if token in model.model_fields))
 
 

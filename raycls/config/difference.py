@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raycls.config.mistakes import Path, dotted
-from raycls.config.schema import Run, TrackConfig
+from raycls.config.errors import Path, dotted
+from raycls.config.sections.run import Run, TrackConfig
 from raycls.config.write import flow, leaves, to_dict
 
 __all__ = ["HARMLESS", "NOT_SET", "Difference", "difference"]

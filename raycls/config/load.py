@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, cast
 
-from raycls.config.belongings import Belongings
 from raycls.config.check import known, validate
+from raycls.config.describe import child
 from raycls.config.difference import HARMLESS, Difference, difference
-from raycls.config.document import MAX_BYTES, Document, parse
-from raycls.config.effect import overruled, searched_in_vain, without_effect
-from raycls.config.mistakes import COMMAND_LINE, ConfigMistakesError, Mistake, Path, Place, dotted
+from raycls.config.errors import COMMAND_LINE, ConfigMistakesError, Mistake, Path, Place, dotted
+from raycls.config.names.belongings import Belongings
+from raycls.config.names.suggest import suggest
 from raycls.config.overrides import read_overrides
 from raycls.config.paths import expand
-from raycls.config.schema import Run
-from raycls.config.section import Section
-from raycls.config.space_check import check_space
-from raycls.config.space_text import spread
-from raycls.config.suggest import suggest
-from raycls.config.texts import as_written
-from raycls.config.words import child
+from raycls.config.sections.run import Run
+from raycls.config.sections.types import Section
+from raycls.config.space.check import check_space
+from raycls.config.space.text import spread
+from raycls.config.strings import as_written
+from raycls.config.unused import overruled, searched_in_vain, without_effect
 from raycls.config.write import leaves, render, schema_json, to_dict, to_yaml, word
+from raycls.config.yaml_text import MAX_BYTES, Document, parse
 
 __all__ = [
     "HARMLESS",

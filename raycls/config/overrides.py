@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-from raycls.config import words
-from raycls.config.address import hidden
-from raycls.config.document import Document, parse_text, read_value
-from raycls.config.mistakes import COMMAND_LINE, Mistake, Path, Place, dotted
-from raycls.config.schema import Run
-from raycls.config.section import Section
-from raycls.config.texts import as_written, is_text
+from raycls.config import describe
+from raycls.config.errors import COMMAND_LINE, Mistake, Path, Place, dotted
+from raycls.config.sections.run import Run
+from raycls.config.sections.types import Section
+from raycls.config.sections.uri_secrets import hidden
+from raycls.config.strings import as_written, is_text
 from raycls.config.write import override
+from raycls.config.yaml_text import Document, parse_text, read_value
 
 __all__ = ["read_override", "read_overrides"]
 
@@ -61,14 +61,14 @@ def _misplaced(path: tuple[str, ...]) -> Mistake | None:
     for depth, key in enumerate(path):
         if key not in model.model_fields:
             return None  # an unknown key, which the check of all keys reports with what is near
-        section = words.child(model, key)
+        section = describe.child(model, key)
         if section is not None:
             model = section
             continue
         rest = path[depth + 1 :]
-        if rest and not words.is_free(model, key):
+        if rest and not describe.is_free(model, key):
             option = dotted(path[: depth + 1])
-            valid = words.allowed(path[: depth + 1])[0]
+            valid = describe.allowed(path[: depth + 1])[0]
             what = f"{option} is one value and has no {rest[0]!r}"
             return Mistake(_PLACE, dotted(path), what, valid=valid, fix=f"set the whole of {option}")
         return None
@@ -81,9 +81,9 @@ def _is_argument(path: tuple[str, ...]) -> bool:
     for key in path[:-1]:
         if model is None or key not in model.model_fields:
             return False
-        if words.is_free(model, key):
+        if describe.is_free(model, key):
             return True
-        model = words.child(model, key)
+        model = describe.child(model, key)
     return False
 
 

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import yaml
 
-from raycls.config.document import RESOLVERS, parse_text, parse_value
-from raycls.config.mistakes import Path, dotted
-from raycls.config.schema import Run
-from raycls.config.texts import is_text
+from raycls.config.errors import Path, dotted
+from raycls.config.sections.run import Run
+from raycls.config.strings import is_text
+from raycls.config.yaml_text import RESOLVERS, parse_text, parse_value
 
 __all__ = ["flow", "leaves", "override", "render", "schema_json", "to_dict", "to_yaml", "word", "written"]
 

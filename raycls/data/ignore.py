@@ -10,9 +10,9 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
 
-from raycls.config.document import parse_value
 from raycls.config.paths import expand
 from raycls.config.write import override
+from raycls.config.yaml_text import parse_value
 from raycls.errors import DataError
 
 __all__ = ["as_options", "ignorer", "leaving_out", "pattern_of", "patterns_of", "read_patterns", "write_patterns"]

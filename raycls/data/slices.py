@@ -20,7 +20,7 @@ from raycls.data.samples import UnfitError
 from raycls.errors import DataError, RayclsError
 
 if TYPE_CHECKING:  # the processes that only route slices need not import torch
-    from raycls.data.augment import Augment
+    from raycls.data.images.operations import Augment
     from raycls.data.source import Split
 
 __all__ = [
@@ -133,7 +133,7 @@ class Maker:
             return failed(position, error)
 
     def _make(self, position: Position) -> Slice:
-        from raycls.data.augment import collate
+        from raycls.data.images.operations import collate
 
         if position.kind == TRAIN:
             if self.train is None:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from raycls.config.builtin import SOURCES
+from raycls.config.names.builtin import SOURCES
 from raycls.config.paths import expand
-from raycls.config.schema import DataConfig, SourceConfig
+from raycls.config.sections.run import DataConfig, SourceConfig
 from raycls.config.write import override
 from raycls.data.arguments import check_types
-from raycls.data.decode import decode
 from raycls.data.ignore import pattern_of, patterns_of
+from raycls.data.images.decode import decode
 from raycls.data.names import arrange, same_form
 from raycls.data.samples import Files, Keys, Reader, Samples
 from raycls.data.split import divide

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from raycls.config.schema import DataConfig
+from raycls.config.sections.run import DataConfig
 from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline, failed, unexpected
 from raycls.errors import DataError, RayclsError, from_json, to_json
 
-__all__ = ["Stream", "open_stream", "settle"]
+__all__ = ["Stream", "open_stream"]
 
 
 @dataclass
@@ -83,19 +83,6 @@ def open_stream(
 # --- processes ---------------------------------------------------------------------------------------------
 
 
-def settle() -> None:
-    """Start, on the node of this process, the two actors that Ray Data starts once per cluster and keeps for good.
-
-    It would pin them to the node of the worker that reads first, and a node with an actor never counts as idle:
-    a cluster that grew would keep it, and its GPUs, after the run.
-    """
-    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as coordinator
-    from ray.data._internal.stats import get_or_create_stats_actor
-
-    get_or_create_stats_actor()
-    coordinator.get_or_create_autoscaling_coordinator()
-
-
 class _Slices:
     """A map-style data set whose items are whole slices."""
 
@@ -147,7 +134,7 @@ def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: 
     # The server is a fresh process: forking one that has threads (Ray's, gloo's) can deadlock. It imports
     # torch once for all its children.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["raycls.data.stream", "raycls.data.augment"])
+    context.set_forkserver_preload(["raycls.data.stream", "raycls.data.images.operations"])
     loader = torch.utils.data.DataLoader(
         _Slices(maker),  # type: ignore[arg-type]
         batch_size=None,

@@ -19,19 +19,19 @@ from ray.train import collective
 from ray.train import torch as ray_torch
 from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError
 
-from raycls.config.duration import Duration
-from raycls.config.schema import Run
+from raycls.cluster.connection import Cluster
+from raycls.config.sections.duration import Duration
+from raycls.config.sections.run import Run
 from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_json
-from raycls.launch.cluster import Cluster
-from raycls.launch.interface import TorchConfig
+from raycls.launch.gauges import Gauges
+from raycls.launch.gloo import TorchConfig
 from raycls.launch.mailbox import make_mailbox
-from raycls.launch.monitoring import Gauges
-from raycls.launch.records import MOVES
-from raycls.launch.session import Job, World
-from raycls.launch.stall import write_stacks
-from raycls.launch.wording import STOPPING
 from raycls.run.folder import RunFolder
-from raycls.train.worker import ABORTED
+from raycls.screen.run_text import STOPPING
+from raycls.session.job import Job, World
+from raycls.session.recorder import MOVES
+from raycls.session.stall import write_stacks
+from raycls.train.ranks import ABORTED
 
 __all__ = ["StopWatch", "WorkersLostError", "run_group"]
 

@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from raycls.cluster.connection import Cluster, running_cluster
+from raycls.cluster.nodes import nodes
 from raycls.config import load as config
-from raycls.config.schema import Run
+from raycls.config.sections.run import Run
 from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, LaunchError
-from raycls.launch import session
-from raycls.launch.cluster import Cluster, nodes, running_cluster
-from raycls.launch.display import Display
-from raycls.launch.placement import check_device, check_growth, executor_of, wait_for_room
-from raycls.launch.preflight import Prepared, prepare, reduction_of
-from raycls.launch.scored import LEFT_OUT, score, source_of
-from raycls.launch.session import Job, World
-from raycls.launch.wording import STOPPING, plural
+from raycls.launch.fit import check_device, check_growth, executor_of
+from raycls.launch.waiting import wait_for_room
 from raycls.progress import progress
+from raycls.quantities import plural
 from raycls.run import kept
 from raycls.run.folder import RunFolder
 from raycls.run.kept import Weights
+from raycls.screen.run import Display
+from raycls.screen.run_text import STOPPING
+from raycls.session import evaluation, training
+from raycls.session.data.scored import LEFT_OUT, score, source_of
+from raycls.session.job import Job, World
+from raycls.session.prepare import Prepared, prepare, reduction_of
 from raycls.train.plan import Plan
 
 if TYPE_CHECKING:
-    from raycls.launch.sight import Sight
+    from raycls.launch.stopping import SIGNALS, StopRequest
+from raycls.launch.node_checks import Sight
 
-__all__ = ["Outcome", "StopRequest", "connecting", "device_of", "evaluate", "make_job", "train"]
+__all__ = ["Outcome", "connecting", "device_of", "evaluate", "make_job", "train"]
 
 _EVALUATION_OPTIONS = (
     "scale.",
@@ -49,8 +50,6 @@ _EVALUATION_OPTIONS = (
     "train.stall_timeout",
 )
 """What an evaluation may change: who computes, where the data is, which images are decoded, and when to give up."""
-SIGNALS = {"sigint": 130, "sigterm": 143}
-"""Exit codes of what a signal ended."""
 _LOST = "workers were lost"
 _MOVED = {"resize": "the cluster has changed its size", "preempted": "a node is being taken away"}
 
@@ -131,7 +130,7 @@ def evaluate(
     if run.scale.most == 0:
         device = device_of(run, torch.cuda.device_count())
         display.record(evaluating)
-        summary = session.evaluate(job_on(device), World(device=torch.device(device), post=display.record))
+        summary = evaluation.evaluate(job_on(device), World(device=torch.device(device), post=display.record))
     else:
         summary = _evaluate_on_ray(run, job_on, display, evaluating)
     return {**scored.facts, "weights": chosen.to_dict(), **summary}
@@ -156,7 +155,7 @@ def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict
         post=_Poster(prepared, job, display),
         stop_requested=stop_requested,
     )
-    return session.train(job, world)
+    return training.train(job, world)
 
 
 def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
@@ -164,8 +163,8 @@ def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> di
     display.record(_event(connecting()))
     progress(connecting())
     with running_cluster() as cluster:
-        from raycls.launch.elastic import train_in_groups
-        from raycls.launch.monitoring import job_page
+        from raycls.launch.gauges import job_page
+        from raycls.launch.groups import train_in_groups
 
         device = _device_on(run, cluster)
         job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
@@ -196,11 +195,11 @@ def _evaluate_on_ray(
         _sight(run, job, cluster, display).check()
         display.record(evaluating)
         progress(f"starting {plural(workers, 'worker')}")
-        return run_group(session.evaluate, job, run, cluster, lambda: "", display.record, workers=workers)
+        return run_group(evaluation.evaluate, job, run, cluster, lambda: "", display.record, workers=workers)
 
 
 def _sight(run: Run, job: Job, cluster: Cluster, display: Display) -> Sight:
-    from raycls.launch.sight import Mark, Sight
+    from raycls.launch.node_checks import Mark, Sight
 
     mark = Mark(job.folder, RunFolder.ENV, job.nonce)
     return Sight(run, mark, cluster, job.device, lambda text: display.record(_event(text)))
@@ -349,35 +348,6 @@ class _Poster:
             "command": self.prepared.command,
             "dashboard": self.job.dashboard,
         }
-
-
-class StopRequest:
-    """SIGINT and SIGTERM as a request: the first is remembered, the second ends the process at once."""
-
-    def __init__(self, before_end: Callable[[], None]) -> None:
-        self._before_end = before_end
-        self._reason = ""
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._signalled)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> str:
-        """Empty, `sigint` or `sigterm`."""
-        return self._reason
-
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        if self._reason:
-            self._before_end()
-            os._exit(128 + number)  # the guard ends a private Ray; a cluster ends this job's processes
-        self._reason = "sigint" if number == signal.SIGINT else "sigterm"
 
 
 def _event(text: str) -> dict[str, Any]:

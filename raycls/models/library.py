@@ -14,7 +14,7 @@ import torchvision.models
 from torch import nn
 from torchvision.models import WeightsEnum
 
-from raycls.config.torchvision_models import arguments_of
+from raycls.config.names.torchvision_models import arguments_of
 
 __all__ = ["builtins", "construct", "declared", "weights_of"]
 

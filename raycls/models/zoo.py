@@ -16,12 +16,13 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision.models import WeightsEnum
 
-from raycls.config.builtin import MODELS
-from raycls.config.schema import ModelConfig
+from raycls.config.names.builtin import MODELS
+from raycls.config.sections.run import ModelConfig
 from raycls.errors import ModelError, RayclsError
-from raycls.models import library, weights
-from raycls.models.loading import Loaded, load_into
+from raycls.models import library
 from raycls.models.surgery import LAYERS, find_head, initialise
+from raycls.models.weights import find
+from raycls.models.weights.loading import Loaded, load_into
 from raycls.plugins import bind, resolve
 
 __all__ = ["build", "check", "check_copy", "check_head", "load", "probe"]
@@ -35,7 +36,7 @@ def check(config: ModelConfig) -> None:
     """
     _, offered = _find(config)
     if config.weights is not None:
-        weights.locate(config.weights, offered)
+        find.locate(config.weights, offered)
 
 
 def build(
@@ -52,9 +53,9 @@ def build(
     be had or do not fit.
     """
     factory, offered = _find(config)
-    published = weights.published(config.weights, offered) if config.weights is not None else None
+    published = find.published(config.weights, offered) if config.weights is not None else None
     if load and config.weights is not None:
-        weights.locate(config.weights, offered)  # before the network is built, which may take long
+        find.locate(config.weights, offered)  # before the network is built, which may take long
     with _scope(seed):
         model = _construct(config, factory, num_classes, published)
         initialise(model, config.init)
@@ -71,7 +72,7 @@ def load(config: ModelConfig, model: nn.Module, classes: Sequence[str]) -> Loade
 def _load(config: ModelConfig, model: nn.Module, num_classes: int, classes: Sequence[str] | None) -> Loaded:
     if config.weights is None:
         return Loaded((), None)
-    source = weights.locate(config.weights, _find(config)[1])
+    source = find.locate(config.weights, _find(config)[1])
     return load_into(model, source, num_classes, classes, config.weights)
 
 

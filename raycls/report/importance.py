@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raycls.config.search import decisive
+from raycls.config.sections.search import decisive
 from raycls.config.write import flow
-from raycls.search.ledger import Trial
+from raycls.search.trials import Trial
 
 __all__ = ["Importance", "comparable", "importances"]
 

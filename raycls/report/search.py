@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raycls.config.search import decisive
+from raycls.config.sections.search import decisive
 from raycls.config.write import flow
 from raycls.report.importance import Importance, comparable, importances
-from raycls.search.ledger import Trial
+from raycls.search.trials import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,12 +21,12 @@ from typing import Any, Self
 
 from raycls.errors import CheckpointError, RayclsError
 from raycls.progress import progress
-from raycls.run import archive, strict_json
-from raycls.run.archive import BadArchiveError
+from raycls.run import checkpoint_files, strict_json
+from raycls.run.checkpoint_files import BadArchiveError
 from raycls.run.folder import RunFolder
-from raycls.run.store import Store
-from raycls.run.tree import Snapshot, snapshot
-from raycls.run.weights import read_model, write_model
+from raycls.run.model_file import read_model, write_model
+from raycls.run.snapshot import Snapshot, snapshot
+from raycls.run.storage.store import Store
 
 __all__ = ["Snapshot", "Writer", "commit", "load", "newest", "read_model", "snapshot", "steps", "write_model"]
 
@@ -103,13 +103,13 @@ def steps(folder: RunFolder) -> list[int]:
 
 def intact(folder: RunFolder) -> list[int]:
     """Steps whose checkpoint is as it was written, ascending. All of them are read."""
-    return [step for step in steps(folder) if archive.is_good(folder.store, folder.checkpoint(step), step)]
+    return [step for step in steps(folder) if checkpoint_files.is_good(folder.store, folder.checkpoint(step), step)]
 
 
 def load(folder: RunFolder, step: int) -> Snapshot:
     """The checkpoint of `step`. Raises CheckpointError where it is missing or not what was written."""
     try:
-        return archive.read(folder.store, folder.checkpoint(step), step)
+        return checkpoint_files.read(folder.store, folder.checkpoint(step), step)
     except BadArchiveError as error:
         others = [str(there) for there in intact(folder)]
         raise CheckpointError(
@@ -132,13 +132,13 @@ def newest(folder: RunFolder, *, on_bad: Callable[[str], None], repair: bool = T
     for step in reversed(_present(folder)):
         name = folder.checkpoint(step)
         try:
-            found = archive.read(folder.store, name, step)
+            found = checkpoint_files.read(folder.store, name, step)
         except BadArchiveError as error:
             where = _put_aside(folder, step) if repair else folder.store.describe(name)
             on_bad(f"the checkpoint of step {step} is bad and is not used: {error} ({where})")
             continue
         if repair:
-            _repair_best(folder, archive.manifest(folder.store, name, step)["best"])
+            _repair_best(folder, checkpoint_files.manifest(folder.store, name, step)["best"])
         return found
     if repair:
         folder.store.delete(folder.BEST)
@@ -159,7 +159,7 @@ def commit(folder: RunFolder, state: Snapshot, *, keep: int, best: Mapping[str, 
     else:
         _commit_remote(folder, state, standing)
     try:
-        archive.verify(folder.store, folder.checkpoint(state.step), state.step)
+        checkpoint_files.verify(folder.store, folder.checkpoint(state.step), state.step)
     except BadArchiveError as error:
         raise CheckpointError(
             "the checkpoint just written does not read back as it was written",
@@ -177,7 +177,7 @@ def _commit_local(folder: RunFolder, state: Snapshot, best: Mapping[str, Any] | 
     staging = f"{folder.CHECKPOINTS}/.step-{state.step:08d}.{os.getpid()}"
     store.delete_tree(staging)
     try:
-        described = archive.write(store, staging, state, best)
+        described = checkpoint_files.write(store, staging, state, best)
         if not _is_there(folder, state.step, described):
             _make_way(folder, state.step)
             store.move(staging, name)
@@ -189,11 +189,11 @@ def _commit_remote(folder: RunFolder, state: Snapshot, best: Mapping[str, Any] |
     store, name = folder.store, folder.checkpoint(state.step)
     staging = Path(tempfile.mkdtemp(prefix=f"raycls-{os.getpid()}-checkpoint"))  # swept up after a kill
     try:
-        described = archive.write(Store(staging), "", state, best)
+        described = checkpoint_files.write(Store(staging), "", state, best)
         store.flush()  # history and ledger are never behind a checkpoint
         if not _is_there(folder, state.step, described):
             _make_way(folder, state.step)
-            for file in [*described["files"], archive.MANIFEST]:
+            for file in [*described["files"], checkpoint_files.MANIFEST]:
                 store.upload_file(staging / file, f"{name}/{file}")
     finally:
         shutil.rmtree(staging)
@@ -202,7 +202,7 @@ def _commit_remote(folder: RunFolder, state: Snapshot, best: Mapping[str, Any] |
 def _is_there(folder: RunFolder, step: int, described: Mapping[str, Any]) -> bool:
     """Whether a good checkpoint of this step with the same content is there already."""
     try:
-        there = archive.verify(folder.store, folder.checkpoint(step), step)
+        there = checkpoint_files.verify(folder.store, folder.checkpoint(step), step)
     except BadArchiveError:
         return False
     return there["files"] == described["files"] and there["best"] == described["best"]
@@ -212,12 +212,12 @@ def _make_way(folder: RunFolder, step: int) -> None:
     name = folder.checkpoint(step)
     if not folder.store.exists(name):
         return
-    if not archive.is_good(folder.store, name, step):
+    if not checkpoint_files.is_good(folder.store, name, step):
         _put_aside(folder, step)
         return
     aside = f"{folder.CHECKPOINTS}/.replaced-step-{step:08d}"
     folder.store.delete_tree(aside)
-    folder.store.move(name, aside, last=archive.MANIFEST)
+    folder.store.move(name, aside, last=checkpoint_files.MANIFEST)
 
 
 def _rotate(folder: RunFolder, keep: int, best: Mapping[str, Any] | None) -> None:
@@ -235,7 +235,7 @@ def _rotate(folder: RunFolder, keep: int, best: Mapping[str, Any] | None) -> Non
             folder.store.move(name, hidden)
             folder.store.delete_tree(hidden)
         else:
-            folder.store.delete(f"{name}/{archive.MANIFEST}")  # without it the rest is no checkpoint
+            folder.store.delete(f"{name}/{checkpoint_files.MANIFEST}")  # without it the rest is no checkpoint
             folder.store.delete_tree(name)
 
 
@@ -257,9 +257,9 @@ def _clear_leftovers(folder: RunFolder) -> None:
 def _settle_replaced(folder: RunFolder, path: str, step: int) -> None:
     """A second write of a step may have been cut off: keep the new one if it is whole, else the old one."""
     name = folder.checkpoint(step)
-    if not archive.is_good(folder.store, name, step) and archive.is_good(folder.store, path, step):
+    if not checkpoint_files.is_good(folder.store, name, step) and checkpoint_files.is_good(folder.store, path, step):
         folder.store.delete_tree(name)
-        folder.store.move(path, name, last=archive.MANIFEST)
+        folder.store.move(path, name, last=checkpoint_files.MANIFEST)
     else:
         folder.store.delete_tree(path)
 
@@ -276,7 +276,7 @@ def _put_aside(folder: RunFolder, step: int) -> str:
     while folder.store.exists(target):
         number += 1
         target = f"{base}-{number}"
-    folder.store.move(folder.checkpoint(step), target, last=archive.MANIFEST)
+    folder.store.move(folder.checkpoint(step), target, last=checkpoint_files.MANIFEST)
     return folder.store.describe(target)
 
 

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raycls.errors import CheckpointError
+from raycls.errors import CheckpointError, ConfigError
 from raycls.run import strict_json
-from raycls.run.local import is_temporary
-from raycls.run.lock import Lock
-from raycls.run.store import Store
+from raycls.run.storage.local import is_temporary
+from raycls.run.storage.lock import Lock
+from raycls.run.storage.store import Store
 
-__all__ = ["Attempt", "RunFolder", "parse_line", "read_json_lines", "survives", "survivors"]
+__all__ = ["Attempt", "RunFolder", "parse_line", "read_json_lines", "refuse_lost", "survives", "survivors"]
 
+_UPLOADED = "/runtime_resources/working_dir_files/"
+"""Below it Ray unpacks the working directories of jobs, and deletes them when the jobs have ended."""
 _STEP = re.compile(r"step-(\d{8,})")
 _STARTING_FIELDS = ("attempt", "step", "workers", "threads", "time")
 
@@ -58,6 +60,8 @@ class RunFolder:
     CURVES = "curves.svg"
     EVENTS = "events"
     RESULT = "result.json"
+    TRIALS = "trials.jsonl"
+    """Of a search."""
     STACKS = "stacks"
     TRACKERS = "trackers.json"
     LOCK = "lock"
@@ -195,3 +199,16 @@ def survives(line: Mapping[str, Any], spans: Mapping[int, tuple[int, int | None]
         return False
     first, last = spans[attempt]
     return step > first and (last is None or step <= last)
+
+
+def refuse_lost(storage: str) -> None:
+    """Refuse a run folder inside the unpacked working directory of a job: it would be deleted with the job."""
+    if _UPLOADED not in f"{storage}/":
+        return
+    raise ConfigError(
+        "the run would be lost: run.storage lies in the job's copy of the working directory, which Ray deletes",
+        where="run.storage",
+        found=storage,
+        valid="an absolute folder that every node reaches, or a URI such as s3://bucket/runs",
+        fix="add run.storage=/a/shared/folder/runs to the command",
+    )

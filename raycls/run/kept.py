@@ -11,9 +11,9 @@ import torch
 
 from raycls.errors import CheckpointError, ConfigError, RayclsError
 from raycls.run import checkpoint
-from raycls.run.archive import BadArchiveError
+from raycls.run.checkpoint_files import BadArchiveError
 from raycls.run.folder import RunFolder
-from raycls.run.weights import read_model
+from raycls.run.model_file import read_model
 
 __all__ = ["Weights", "best_weights", "choose", "evaluated_tensors", "load"]
 

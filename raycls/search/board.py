@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from raycls.config.duration import Duration
-from raycls.config.search import SearchConfig, decisive
-from raycls.config.space import Space
-from raycls.search.ledger import Ledger, Trial, trial_id
+from raycls.config.sections.duration import Duration
+from raycls.config.sections.search import SearchConfig, decisive
+from raycls.config.space.space import Space
+from raycls.search.asha import Asha
 from raycls.search.median import Median
-from raycls.search.population import Population
-from raycls.search.rungs import Asha
-from raycls.search.sample import Sampler
-from raycls.search.verdict import Never, Scheduler, goodness
+from raycls.search.pbt import Population
+from raycls.search.samplers import Sampler
+from raycls.search.scheduler import Never, Scheduler, goodness
+from raycls.search.trials import Ledger, Trial, trial_id
 
 __all__ = ["Board", "Length", "Move", "Task"]
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raycls.config.search import decisive
-from raycls.search.ledger import Ledger, Trial
+from raycls.config.sections.search import decisive
 from raycls.search.results import best, ranked
+from raycls.search.trials import Ledger, Trial
 
 __all__ = ["Summary", "pair", "paired", "repeats", "scores", "summarise", "t_quantile"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 
-from raycls.search.verdict import Rung, Verdict, goodness
+from raycls.search.scheduler import Rung, Verdict, goodness
 
 __all__ = ["Median"]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from raycls.config.write import flow
-from raycls.run.store import Store
-from raycls.search.ledger import Ledger, Trial
+from raycls.run.storage.store import Store
+from raycls.search.trials import Ledger, Trial
 
 __all__ = ["CSV", "best", "measured", "ranked", "savings", "searched", "write_csv"]
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from raycls.config.search import SearchConfig
-from raycls.config.space import Parameter, Space, same
+from raycls.config.sections.search import SearchConfig
+from raycls.config.space.space import Parameter, Space, same
 from raycls.errors import ConfigError
-from raycls.search.draw import Random, any_fits
-from raycls.search.verdict import goodness
+from raycls.search.random import Random, any_fits
+from raycls.search.scheduler import goodness
 
 if TYPE_CHECKING:
     from optuna import Trial

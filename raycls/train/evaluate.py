@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from raycls.data.slices import Slice
-from raycls.train.metrics import summarise
-from raycls.train.task import Classification
-from raycls.train.worker import Worker
+from raycls.tasks.classification import Classification
+from raycls.tasks.metrics import summarise
+from raycls.train.ranks import Worker
 
 __all__ = ["evaluate"]
 

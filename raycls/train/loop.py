@@ -12,11 +12,11 @@ from raycls.data.order import Order
 from raycls.data.slices import Slice, micro_rows
 from raycls.data.stream import Stream
 from raycls.errors import TrainError
+from raycls.tasks.classification import Classification
 from raycls.train.plan import Plan, due
+from raycls.train.ranks import Interrupted, Worker
 from raycls.train.reduction import Reduction
 from raycls.train.state import TrainState
-from raycls.train.task import Classification
-from raycls.train.worker import Interrupted, Worker
 
 __all__ = ["train"]
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from raycls.config.duration import Duration
-from raycls.config.schema import EarlyStopConfig, OptimConfig, ScheduleConfig
+from raycls.config.sections.duration import Duration
+from raycls.config.sections.run import EarlyStopConfig, OptimConfig, ScheduleConfig
 from raycls.errors import ConfigError, ModelError
 from raycls.models.surgery import parameter_groups
 

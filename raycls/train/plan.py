@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from raycls.config.duration import Duration
-from raycls.config.schema import CheckpointConfig, EvaluateConfig, TrackConfig, TrainConfig
+from raycls.config.sections.duration import Duration
+from raycls.config.sections.run import CheckpointConfig, EvaluateConfig, TrackConfig, TrainConfig
 from raycls.data.order import Order
 
 __all__ = ["Plan", "due"]

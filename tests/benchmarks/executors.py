@@ -29,9 +29,9 @@ import numpy as np
 import pictures
 import torch
 
-from raycls.config.schema import DataConfig
-from raycls.data import augment
-from raycls.data.decode import decode
+from raycls.config.sections.run import DataConfig
+from raycls.data.images import operations
+from raycls.data.images.decode import decode
 from raycls.data.order import Order
 from raycls.data.slices import Maker, Timeline
 from raycls.data.source import Files, Keys, Split
@@ -60,7 +60,7 @@ class Setting:
         return self.slices + self.skip
 
     def transform(self) -> Any:
-        return measure.Tallied(augment.build(("random_resized_crop",), train=True, image_size=self.size), self.tally)
+        return measure.Tallied(operations.build(("random_resized_crop",), train=True, image_size=self.size), self.tally)
 
     def made(self) -> int:
         return os.path.getsize(self.tally)
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         result["data"] = {"files": len(split), "mean_bytes": weight}
         measure.say(f"{len(split)} JPEGs of {weight / 1000:.0f} KB on average, cropped and resized to {options.size}")
         if "ray" in options.executors:
-            from raycls.launch.cluster import running_cluster
+            from raycls.cluster.connection import running_cluster
 
             stack.enter_context(running_cluster())
         for rows in options.slice:

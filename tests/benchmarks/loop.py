@@ -24,19 +24,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raycls.config.schema import OptimConfig
+from raycls.config.sections.run import OptimConfig
 from raycls.data.order import Order
 from raycls.data.slices import Position, Slice
 from raycls.data.stream import Stream
 from raycls.models.tiny import tiny_cnn
+from raycls.tasks.classification import Classification
 from raycls.train.loop import train
 from raycls.train.optim import EarlyStop, Plateau, build_optimizer
 from raycls.train.plan import Plan
 from raycls.train.precision import arithmetic
+from raycls.train.ranks import Worker
 from raycls.train.reduction import make_reduction
 from raycls.train.state import TrainState
-from raycls.train.task import Classification
-from raycls.train.worker import Worker
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

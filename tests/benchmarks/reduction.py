@@ -31,10 +31,10 @@ from raycls.data.order import Order
 from raycls.data.slices import micro_rows
 from raycls.models.resnet_cifar import resnet18_cifar
 from raycls.models.tiny import tiny_cnn
+from raycls.tasks.classification import Classification
 from raycls.train.loop import gradient_norm
 from raycls.train.precision import arithmetic
 from raycls.train.reduction import make_reduction
-from raycls.train.task import Classification
 
 CPU = torch.device("cpu")
 WARM_UP = 3

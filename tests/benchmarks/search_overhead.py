@@ -23,8 +23,8 @@ from searching import Searched, finished, numbers, plain_clock, slots, start_pla
 
 from raycls.config.load import load, to_dict
 from raycls.data.source import open_dataset
-from raycls.launch import trial
 from raycls.search.board import Task
+from raycls.tune import trial
 
 __all__ = ["TARGET", "overhead", "profile"]
 

@@ -34,7 +34,7 @@ import measure
 import numpy as np
 from searching import Searched, numbers, slots
 
-from raycls.search.rungs import Asha
+from raycls.search.asha import Asha
 
 __all__ = ["NEAR", "TARGET", "quality"]
 

@@ -43,7 +43,7 @@ def slots() -> int:
 @contextmanager
 def own_ray() -> Iterator[Path]:
     """A Ray that every command in the block joins: its start is in no figure. Yields the folder of its files."""
-    from raycls.launch.cluster import running_cluster
+    from raycls.cluster.connection import running_cluster
 
     before = os.environ.get("RAY_ADDRESS")
     os.environ.pop("RAY_ADDRESS", None)

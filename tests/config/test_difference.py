@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+from raycls.config.describe import options
 from raycls.config.difference import HARMLESS, difference
 from raycls.config.load import from_dict
-from raycls.config.words import options
 
 
 def test_equal_configs_do_not_differ() -> None:

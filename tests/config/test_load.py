@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raycls.config.load import ConfigMistakesError, Mistake, load, load_text, show
-from raycls.config.schema import Run
+from raycls.config.sections.run import Run
 from raycls.errors import ConfigError
 
 

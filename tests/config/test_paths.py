@@ -11,18 +11,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from raycls import cli
+from raycls.cli import app
+from raycls.cli.run_argument import run_folder
+from raycls.cluster.files import read
 from raycls.config.load import load, load_text
 from raycls.config.paths import expand
-from raycls.data.formats.manifest import manifest
 from raycls.data.ignore import read_patterns
 from raycls.data.source import open_dataset
+from raycls.data.sources.listing.manifest import manifest
 from raycls.errors import ConfigError
-from raycls.launch import cluster_file
-from raycls.launch.run_argument import run_folder
-from raycls.launch.scored import source_of
-from raycls.models.weights import locate
-from raycls.run.store import Store
+from raycls.models.weights.find import locate
+from raycls.run.storage.store import Store
+from raycls.session.data.scored import source_of
 
 
 @pytest.fixture
@@ -91,12 +91,12 @@ def _ignored(home: Path) -> None:
 def _cluster(home: Path) -> None:
     (home / "cluster.yaml").write_text("apiVersion: v1\n")
     with pytest.raises(ConfigError, match="Kubernetes"):
-        cluster_file.read("~/cluster.yaml")
+        read.read("~/cluster.yaml")
 
 
 def _commands(home: Path) -> None:
     words = ["init", "~/photos", "--out", "~/new.yaml", "data.source.args.ignore=[/none]"]
-    assert CliRunner().invoke(cli.app, words).exit_code == 0
+    assert CliRunner().invoke(app.app, words).exit_code == 0
     assert load(home / "new.yaml").run.data.source.path == "~/photos"
     (home / "run").mkdir()
     (home / "run" / "config.yaml").touch()

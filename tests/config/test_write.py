@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from raycls.config.load import from_dict, load_text
-from raycls.config.schema import Run
+from raycls.config.sections.run import Run
 from raycls.config.write import flow, leaves, override, render, schema_json, to_dict, to_yaml, word
 
 HARD = [

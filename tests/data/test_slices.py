@@ -12,9 +12,9 @@ from harness.plugins import user_module
 from PIL import Image
 
 from raycls.config.load import load_text
-from raycls.config.schema import DataConfig, SourceConfig
-from raycls.data import augment
+from raycls.config.sections.run import DataConfig, SourceConfig
 from raycls.data.ignore import ignorer
+from raycls.data.images import operations as augment
 from raycls.data.order import Order
 from raycls.data.slices import TRAIN, Maker, Position
 from raycls.data.source import open_dataset

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from raycls.config.schema import DataConfig, SourceConfig, SplitConfig
-from raycls.data import augment
+from raycls.config.sections.run import DataConfig, SourceConfig, SplitConfig
+from raycls.data.images import operations as augment
 from raycls.data.order import Order
 from raycls.data.slices import Maker, Position, Slice, Timeline, micro_rows
 from raycls.data.source import Dataset, open_dataset

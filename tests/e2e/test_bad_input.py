@@ -51,7 +51,7 @@ from raycls.data.order import Order
 from raycls.data.slices import Maker, Timeline
 from raycls.data.source import open_dataset
 from raycls.data.stream import open_stream
-from raycls.launch.cluster import running_cluster
+from raycls.cluster.connection import running_cluster
 
 run = load("small.yaml").run
 data = open_dataset(run.data)

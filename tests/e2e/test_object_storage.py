@@ -16,12 +16,12 @@ from harness.processes import Command, start, titled
 from harness.runs import Site
 from harness.searches import SEARCH
 
-from raycls.run import ledger as ledgers
+from raycls.run import sample_ledger as ledgers
 from raycls.run.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.nightly, pytest.mark.timeout(1500)]
 
-IMPATIENT = "from raycls.run import endurance; endurance.PATIENCE = 3.0; from raycls.cli import main; main()"
+IMPATIENT = "from raycls.run import endurance; endurance.PATIENCE = 3.0; from raycls.cli.app import main; main()"
 
 
 def train(site: Site, s3: S3, name: str, *options: str, name_of_output: str = "raycls") -> Command:

@@ -14,12 +14,12 @@ import ray
 from harness.remedies import Remedy, catalogue
 from harness.remedy_cases import CASES, ELSEWHERE, NO_RAY, UNTYPED, Case, make_project
 
-from raycls import cli
-from raycls.launch.records import Recorder
+from raycls.cli import app
+from raycls.session.recorder import Recorder
 
 Command = Callable[[str], tuple[int, str]]
 _PARAMETERS = [pytest.param(case, marks=pytest.mark.slow) if case.slow else case for case in CASES]
-_WHOLE = ("data/formats/folder.py:_error", "data/formats/layout.py:refuse_wrapper", "train/metrics.py:check_metric")
+_WHOLE = ("data/sources/folder.py:_error", "data/sources/layout.py:refuse_wrapper", "tasks/metrics.py:check_metric")
 """Sites whose cases are run by the installed command too."""
 
 
@@ -52,7 +52,7 @@ def shell(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         parsed = subprocess.run(["bash", "-c", f"printf '%s\\0' {last}"], capture_output=True, check=True, cwd=here)
         monkeypatch.setattr(sys, "argv", parsed.stdout.decode().split("\0")[:-1])
         with pytest.raises(SystemExit) as leaving:
-            cli.main()
+            app.main()
         captured = capsys.readouterr()
         assert isinstance(leaving.value.code, int)
         return leaving.value.code, captured.out + captured.err

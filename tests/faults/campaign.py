@@ -39,7 +39,7 @@ from harness.processes import Command, titled
 from harness.runs import Foreign, Site
 from harness.sites import make_site
 
-from raycls.run import ledger as ledgers
+from raycls.run import sample_ledger as ledgers
 from raycls.run.folder import RunFolder
 
 __all__ = ["FAULTS", "Bed", "Round", "bed", "play"]

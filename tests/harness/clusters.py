@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 from harness.processes import Command, start
 from harness.runs import Foreign
-from raycls.launch.guard import guarded
+from raycls.cluster.private import guarded
 
 _STATE = """
 import json, ray

@@ -7,7 +7,7 @@ from typing import Any
 import torch.distributed as dist
 
 from raycls.errors import DataError
-from raycls.launch.session import Job, World
+from raycls.session.job import Job, World
 
 
 def error_of_rank_1(job: Job, world: World) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import torch.distributed as dist
 
 from harness.ranks import run_ranks
 from raycls.config.load import load_text, to_yaml
-from raycls.launch import session
-from raycls.launch.preflight import prepare, reduction_of
-from raycls.launch.session import Job, World
 from raycls.run.folder import RunFolder
 from raycls.run.history import read
-from raycls.train.task import Classification
-from raycls.train.worker import Worker
+from raycls.session import evaluation, training
+from raycls.session.job import Job, World
+from raycls.session.prepare import prepare, reduction_of
+from raycls.tasks.classification import Classification
+from raycls.train.ranks import Worker
 
 _CLOCKS = ("attempt", "time", "elapsed", "images_per_second", "data_wait")
 """What differs between two runs that are the same."""
@@ -77,7 +77,7 @@ def make_job(folder: Path, data: Path, *overrides: str, executor: str = "inline"
 def train(job: Job, world: int = 0) -> dict[str, Any]:
     """Train on `world` ranks, or here where it is 0; rank 0's result."""
     if world == 0:
-        return session.train(job, World())
+        return training.train(job, World())
     return run_ranks(world, train_rank, job)[0]
 
 
@@ -88,7 +88,7 @@ def train_rank(rank: int, world: int, job: Job, die_at: int = -1) -> dict[str, A
         if record.get("kind") == "train" and record["step"] >= die_at >= 0:
             os.kill(os.getpid(), 9)
 
-    return session.train(
+    return training.train(
         job, World(rank=rank, size=world, share=share if world > 1 else lambda value: value, post=post)
     )
 
@@ -122,7 +122,7 @@ def train_rank_stopped(
         return original(self, *error)
 
     with mock.patch.object(Worker, name, counting):
-        return session.train(
+        return training.train(
             job,
             World(
                 rank=rank,
@@ -140,7 +140,7 @@ def train_rank_stopped_evaluating(rank: int, world: int, job: Job, after: int, r
 
 def evaluate_rank(rank: int, world: int, job: Job) -> dict[str, Any]:
     """One rank of an evaluation of the kept weights on `job.split`."""
-    return session.evaluate(job, World(rank=rank, size=world, share=share if world > 1 else lambda value: value))
+    return evaluation.evaluate(job, World(rank=rank, size=world, share=share if world > 1 else lambda value: value))
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:

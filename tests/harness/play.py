@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from raycls.config.search import SearchConfig
-from raycls.config.space import Space
-from raycls.run.store import Store
+from raycls.config.sections.search import SearchConfig
+from raycls.config.space.space import Space
+from raycls.run.storage.store import Store
 from raycls.search.board import Board, Length, Task
-from raycls.search.ledger import Ledger, Trial
 from raycls.search.results import best, write_csv
-from raycls.search.sample import make_sampler
+from raycls.search.samplers import make_sampler
+from raycls.search.trials import Ledger, Trial
 
 STEPS = 5
 """Of an epoch."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _SECONDS = 180
-_PRELOADED = ["torch", "torchvision", "raycls.launch.session", "tensorboardX.event_file_writer", "matplotlib.figure"]
+_PRELOADED = ["torch", "torchvision", "raycls.session.training", "tensorboardX.event_file_writer", "matplotlib.figure"]
 """What the fork server imports once for all ranks."""
 
 

@@ -28,7 +28,7 @@ class Remedy:
     """A text that is printed as a fix. `text` has {} where a value stands; `typed`: it holds something to be typed."""
 
     site: str
-    """`launch/preflight.py:prepare`."""
+    """`session/prepare.py:prepare`."""
     text: str
     typed: bool
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raycls.launch.verdicts import Row, Unanswered
+from raycls.doctor.cluster_rows import Row, Unanswered
 
 FROZEN = Unanswered("is silent")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.jobs import weights
 from harness.processes import Command, describe, raycls
-from raycls.run import ledger as ledgers
+from raycls.run import sample_ledger as ledgers
 from raycls.run.folder import RunFolder
 
 Lines = dict[tuple[int, int, int], tuple[list[int], list[str]]]

@@ -19,7 +19,7 @@ def hook(event, args):
     with open(os.environ["AUDITED"], "a") as file:
         file.write(repr(found) + "\\n")
 
-if "raycls.run.tracker_process" in sys.orig_argv:
+if "raycls.run.trackers.process" in sys.orig_argv:
     sys.addaudithook(hook)
 """
 """A `sitecustomize.py`; the environment variable AUDITED names the file that it writes."""

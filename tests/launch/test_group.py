@@ -10,16 +10,16 @@ import pytest
 from harness.processes import start
 from harness.runs import Foreign
 
-from raycls.config.duration import Duration
+from raycls.cluster.connection import Cluster
+from raycls.config.sections.duration import Duration
 from raycls.errors import LaunchError, to_json
-from raycls.launch.cluster import Cluster
 
 _SCRIPT = r"""
 import sys
 from raycls.config.load import from_dict
 from raycls.errors import RayclsError
-from raycls.launch.cluster import running_cluster
-from raycls.launch.session import Job
+from raycls.cluster.connection import running_cluster
+from raycls.session.job import Job
 from harness import groups
 
 run = from_dict({"scale": {"workers": 2, "max_failures": 1}, "train": {"micro_batches": 2}})

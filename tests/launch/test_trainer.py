@@ -18,15 +18,15 @@ from harness.jobs import make_job, write_arrays
 from harness.jobs import train as train_job
 from harness.processes import raycls
 
+from raycls.cluster.connection import Cluster
+from raycls.cluster.growth import Growth
 from raycls.config.load import load_text
-from raycls.config.schema import Run
-from raycls.data import recorded
+from raycls.config.sections.run import Run
 from raycls.errors import ConfigError, DataError, LaunchError
-from raycls.launch import elastic, group, monitoring, placement, sight, trainer
-from raycls.launch.cluster import Cluster
-from raycls.launch.display import PlainDisplay
-from raycls.launch.growth import Growth
-from raycls.launch.wording import STOPPING
+from raycls.launch import fit, gauges, group, groups, node_checks, stopping, trainer
+from raycls.screen.run import PlainDisplay
+from raycls.screen.run_text import STOPPING
+from raycls.session.data import record
 
 _CONFIG = """
 run: {name: run}
@@ -68,7 +68,7 @@ def test_ctrl_c_ends_after_a_checkpoint(tmp_path: Path) -> None:
 def test_the_second_signal_gives_the_terminal_back_first(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(os, "_exit", seen.append)
-    with trainer.StopRequest(lambda: seen.append("given back")) as stop:
+    with stopping.StopRequest(lambda: seen.append("given back")) as stop:
         signal.raise_signal(signal.SIGTERM)
         assert (stop.asked(), seen) == ("sigterm", [])
         signal.raise_signal(signal.SIGINT)
@@ -128,7 +128,7 @@ def test_arrays_that_lost_a_row_are_not_taken_for_the_same(
 ) -> None:
     """Their keys are positions. Where contents are known, the rows before the lost one are the same."""
     if large:
-        monkeypatch.setattr(recorded, "MOST_SAMPLES", 0)
+        monkeypatch.setattr(record, "MOST_SAMPLES", 0)
         train_job(make_job(tmp_path / "runs" / "large", tmp_path / "data.npz", "train.duration=1ep"))
     arrays = dict(np.load("data.npz"))
     for name in ("val_images", "val_labels"):
@@ -172,10 +172,10 @@ def test_an_evaluation_waits_for_nodes_as_a_training_does(trained: str, monkeypa
     head = Cluster(False, "", {}, "logs", ({"CPU": 0.0},), Growth(True, {"CPU": 4.0}, ((4, {"CPU": 1.0}),)))
     monkeypatch.setattr(trainer, "running_cluster", lambda: nullcontext(head))
     monkeypatch.setattr(trainer, "nodes", lambda: next(seen))
-    monkeypatch.setattr(placement, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(placement, "Demand", Asked)
+    monkeypatch.setattr(fit, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(fit, "Demand", Asked)
     monkeypatch.setattr(Asked, "made", [])
-    monkeypatch.setattr(sight.Sight, "check", lambda self: started.append("seen"))
+    monkeypatch.setattr(node_checks.Sight, "check", lambda self: started.append("seen"))
 
     def run_group(*given: Any, workers: int) -> dict[str, Any]:
         started.append(workers)
@@ -193,8 +193,8 @@ def test_an_evaluation_waits_for_nodes_as_a_training_does(trained: str, monkeypa
 def test_more_than_the_cluster_may_become_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     head = Cluster(False, "", {}, "logs", ({"CPU": 0.0},), Growth(True, {"CPU": 4.0}, ((4, {"CPU": 1.0}),)))
     monkeypatch.setattr(trainer, "running_cluster", lambda: nullcontext(head))
-    monkeypatch.setattr(monitoring, "job_page", lambda: "")
-    monkeypatch.setattr(elastic, "nodes", lambda: pytest.fail("it was waited for"))
+    monkeypatch.setattr(gauges, "job_page", lambda: "")
+    monkeypatch.setattr(groups, "nodes", lambda: pytest.fail("it was waited for"))
     run = _run("scale.workers=8", "scale.cpus_per_worker=1", "data.executor=inline")
     with pytest.raises(LaunchError, match="however far that grows") as refused:
         trainer.train(run, display=PlainDisplay(io.StringIO()))
@@ -215,8 +215,8 @@ def test_a_start_on_ray_is_not_silent(monkeypatch: pytest.MonkeyPatch, address: 
         shown.append(screen.getvalue())
         return {"state": "done", "reason": "done", "step": 3, "epochs": 1.0, "best": None, "final": None}
 
-    monkeypatch.setattr(elastic, "run_group", run_group)
-    monkeypatch.setattr(elastic, "nodes", lambda: ({"CPU": 2.0},))
+    monkeypatch.setattr(groups, "run_group", run_group)
+    monkeypatch.setattr(groups, "nodes", lambda: ({"CPU": 2.0},))
     monkeypatch.setattr(trainer, "running_cluster", running)
     monkeypatch.setenv("RAY_ADDRESS", address)
     trainer.train(_run("scale.workers=2"), display=PlainDisplay(screen))
@@ -262,9 +262,9 @@ def test_the_header_of_a_run_on_ray_has_the_workers_that_began(
 
     there = Cluster(True, "local", {"CPU": 3.0}, "logs", ({"CPU": 3.0},))
     monkeypatch.setattr(trainer, "running_cluster", lambda: nullcontext(there))
-    monkeypatch.setattr(monitoring, "job_page", lambda: "")
-    monkeypatch.setattr(elastic, "run_group", run_group)
-    monkeypatch.setattr(elastic, "nodes", lambda: there.nodes)
+    monkeypatch.setattr(gauges, "job_page", lambda: "")
+    monkeypatch.setattr(groups, "run_group", run_group)
+    monkeypatch.setattr(groups, "nodes", lambda: there.nodes)
     screen = io.StringIO()
     trainer.train(_run(f"scale.workers={workers}"), display=PlainDisplay(screen))
     assert _header(screen)["workers"] == said

@@ -17,10 +17,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from raycls.errors import ModelError
 from raycls.models.heads import listed, rows_by_name
-from raycls.models.loading import Loaded, load_into
+from raycls.models.weights.loading import Loaded, load_into
 from raycls.models.zoo import check_head
 from raycls.run.folder import RunFolder
-from raycls.run.weights import write_model
+from raycls.run.model_file import write_model
 
 _IMAGES = torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8).float().sin()
 _FILE = ("0", "1", "10", "11", "2")
@@ -301,7 +301,7 @@ def test_published_weights_bring_their_categories(tmp_path: Path, monkeypatch: p
     weights = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
     source = torchvision.models.squeezenet1_1()
     torch.save(source.state_dict(), tmp_path / "net.pth")
-    monkeypatch.setattr("raycls.models.loading.fetch", lambda url: tmp_path / "net.pth")
+    monkeypatch.setattr("raycls.models.weights.loading.fetch", lambda url: tmp_path / "net.pth")
     target = torchvision.models.squeezenet1_1(num_classes=2)
     told = load_into(target, weights, 2, ("tabby", "goldfish"))
     places = [weights.meta["categories"].index(name) for name in ("tabby", "goldfish")]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raycls.report.importance import Importance, comparable, importances
-from raycls.search.ledger import Exploit, Result, Trial
+from raycls.search.trials import Exploit, Result, Trial
 
 
 def trial(number: int, chosen: dict[str, Any], values: list[float], state: str = "finished", **rest: Any) -> Trial:

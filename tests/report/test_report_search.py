@@ -9,7 +9,7 @@ import pytest
 
 from raycls.report.importance import Importance
 from raycls.report.search import CURVES, IMPORTANCE, PARALLEL, curves, importance, parallel, plots
-from raycls.search.ledger import Result, Trial
+from raycls.search.trials import Result, Trial
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 from pyarrow import fs as arrow
 
-from raycls.run.endurance import Endurance
 from raycls.run.folder import RunFolder
-from raycls.run.remote import RemoteFiles
-from raycls.run.store import Store
-from raycls.run.tree import Snapshot, snapshot
+from raycls.run.snapshot import Snapshot, snapshot
+from raycls.run.storage.remote import RemoteFiles
+from raycls.run.storage.retry import Endurance
+from raycls.run.storage.store import Store
 
 
 class KilledError(BaseException):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from raycls.errors import CheckpointError
-from raycls.run import archive, checkpoint
+from raycls.run import checkpoint, checkpoint_files
 from raycls.run.checkpoint import Writer, commit, load, newest, steps
 from raycls.run.folder import RunFolder
-from raycls.run.store import Store
-from raycls.run.tree import Snapshot
+from raycls.run.snapshot import Snapshot
+from raycls.run.storage.store import Store
 
 State = Callable[..., Snapshot]
 
@@ -128,7 +128,7 @@ def test_leftovers_are_cleared(folder: RunFolder, state: State) -> None:
 def test_a_newer_format_is_refused_and_left_alone(
     folder: RunFolder, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "_FORMAT", 2)
+    monkeypatch.setattr(checkpoint_files, "_FORMAT", 2)
     commit(folder, state(1), keep=1)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="another version"):

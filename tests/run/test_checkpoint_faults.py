@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from raycls.errors import CheckpointError
-from raycls.run import archive
+from raycls.run import checkpoint_files
 from raycls.run.checkpoint import Writer, commit, load, newest, steps
 from raycls.run.folder import RunFolder
-from raycls.run.tree import Snapshot, snapshot
+from raycls.run.snapshot import Snapshot, snapshot
 
 State = Callable[..., Snapshot]
 
@@ -118,8 +118,8 @@ def test_every_byte_of_the_manifest_counts(folder: RunFolder, state: State) -> N
         damaged = bytearray(data)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(bytes(damaged))
-        with pytest.raises(archive.BadArchiveError, match=r"manifest\.json"):
-            archive.manifest(folder.store, "checkpoints/step-00000002", 2)
+        with pytest.raises(checkpoint_files.BadArchiveError, match=r"manifest\.json"):
+            checkpoint_files.manifest(folder.store, "checkpoints/step-00000002", 2)
 
 
 def test_a_missing_folder_or_a_file_in_its_place(folder: RunFolder, state: State) -> None:
@@ -293,7 +293,8 @@ def test_a_kill_at_any_call_to_an_object_store(objects: Any, remote: Callable[[]
             objects.fuse = None
             if not again:
                 assert all(
-                    archive.is_good(remote().store, remote().checkpoint(step), step) for step in remote().steps()
+                    checkpoint_files.is_good(remote().store, remote().checkpoint(step), step)
+                    for step in remote().steps()
                 )
             found = newest(remote(), on_bad=lambda text: None)
             assert found is not None and found.trees["train"]["step"] == found.step

@@ -9,10 +9,11 @@ import pytest
 from harness.object_store import S3
 
 from raycls.errors import CheckpointError
-from raycls.run import archive, endurance, object_storage
+from raycls.run import checkpoint_files
 from raycls.run.checkpoint import Writer, commit, load, newest
 from raycls.run.folder import RunFolder
-from raycls.run.tree import Snapshot
+from raycls.run.snapshot import Snapshot
+from raycls.run.storage import object_storage, retry
 
 State = Callable[..., Snapshot]
 
@@ -41,7 +42,7 @@ def test_cut_at_any_request_of_a_write_and_its_rotation(
     for step in (1, 2):
         commit(RunFolder(s3.uri("runs/x")), state(step), keep=2, best=best(step))
     before = s3.objects()
-    monkeypatch.setattr(endurance, "PATIENCE", 0.0)
+    monkeypatch.setattr(retry, "PATIENCE", 0.0)
     new = state(2, value=99.0) if again else state(3)
     found_states: list[tuple[int, float]] = []
     for number in range(200):
@@ -55,7 +56,7 @@ def test_cut_at_any_request_of_a_write_and_its_rotation(
             ended = False
         s3.proxy.reset()
         for step in reader.steps():  # what can be seen is whole, also for one who repairs nothing
-            assert archive.is_good(reader.store, reader.checkpoint(step), step)
+            assert checkpoint_files.is_good(reader.store, reader.checkpoint(step), step)
         found = newest(reader, on_bad=no_warning)
         assert found is not None and found.trees["train"]["step"] == found.step
         found_states.append((found.step, found.trees["train"]["note"]))
@@ -76,7 +77,7 @@ def test_cut_at_any_request_of_a_write_and_its_rotation(
 
 def test_each_request_lost_once_changes_nothing(s3: S3, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "_ATTEMPTS", 1)  # what is tried again is tried again here
-    monkeypatch.setattr(endurance, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.01)
     folder = RunFolder(s3.uri("runs/x"))
     s3.proxy.fault = lambda number, method, path: "after" if number % 2 == 0 else None
     for step in (1, 2, 3):
@@ -91,7 +92,7 @@ def test_each_request_lost_once_changes_nothing(s3: S3, state: State, monkeypatc
 def test_the_thread_that_writes_tells_that_the_storage_is_gone(
     s3: S3, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endurance, "PATIENCE", 1.0)
+    monkeypatch.setattr(retry, "PATIENCE", 1.0)
     folder = RunFolder(s3.uri("runs/x"))
     folder.store.tell(lambda text: None)
     commit(folder, state(1), keep=1)

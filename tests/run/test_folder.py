@@ -9,8 +9,8 @@ import pytest
 
 from raycls.errors import CheckpointError, LaunchError
 from raycls.run.folder import Attempt, RunFolder, survives, survivors
-from raycls.run.lock import Lock
-from raycls.run.store import Store
+from raycls.run.storage.lock import Lock
+from raycls.run.storage.store import Store
 
 
 def attempt(number: int, step: int) -> Attempt:

@@ -11,7 +11,7 @@ import pytest
 
 from raycls.run.folder import RunFolder
 from raycls.run.history import History, read, write_csv
-from raycls.run.store import Store
+from raycls.run.storage.store import Store
 
 
 def train(step: int, loss: float = 1.0) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from harness.play import Play
 
-from raycls.config.search import SearchConfig
-from raycls.config.space import Parameter, Space
+from raycls.config.sections.search import SearchConfig
+from raycls.config.space.space import Parameter, Space
 from raycls.errors import CheckpointError
-from raycls.run.store import Store
-from raycls.search.ledger import Ledger
+from raycls.run.storage.store import Store
 from raycls.search.results import best
+from raycls.search.trials import Ledger
 
 _SPACE = Space(
     (Parameter("optim.lr", "loguniform", low=1e-3, high=1.0), Parameter("model.args.width", "choice", (4, 8, 16)))

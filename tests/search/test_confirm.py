@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from raycls.run.store import Store
+from raycls.run.storage.store import Store
 from raycls.search.confirm import Summary, pair, paired, repeats, scores, summarise, t_quantile
-from raycls.search.ledger import Ledger, trial_id
+from raycls.search.trials import Ledger, trial_id
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 29, 1000])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raycls.search.median import Median
-from raycls.search.verdict import Verdict
+from raycls.search.scheduler import Verdict
 
 
 def _three(mode: str = "max", grace: float = 1) -> Median:

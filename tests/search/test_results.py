@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from raycls.run.store import Store
-from raycls.search.ledger import Ledger, trial_id
+from raycls.run.storage.store import Store
 from raycls.search.results import CSV, best, measured, ranked, savings, write_csv
+from raycls.search.trials import Ledger, trial_id
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import pytest
 
-from raycls.config.search import SearchConfig
-from raycls.config.space import Condition, Parameter, Space
+from raycls.config.sections.search import SearchConfig
+from raycls.config.space.space import Condition, Parameter, Space
 from raycls.errors import ConfigError
-from raycls.search.draw import Random, any_fits, identity
-from raycls.search.sample import Sampler
+from raycls.search.random import Random, any_fits, identity
+from raycls.search.samplers import Sampler
 from raycls.search.tpe import Tpe
 
 _MODEL = Parameter("model.name", "choice", ("small", "large", {"other": [1]}))

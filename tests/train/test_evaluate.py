@@ -14,9 +14,9 @@ from torch import nn
 
 from raycls.data.slices import Position, Slice
 from raycls.errors import DataError, TrainError
+from raycls.tasks.classification import Classification
 from raycls.train.evaluate import evaluate
-from raycls.train.task import Classification
-from raycls.train.worker import ABORTED, Worker
+from raycls.train.ranks import ABORTED, Worker
 
 _CLASSES = tuple("abcdefghij")
 

@@ -15,19 +15,19 @@ from harness.jobs import curve, make_job, train, write_arrays
 from safetensors.torch import load_file
 from torch import nn
 
-from raycls.config.schema import ModelConfig
+from raycls.config.sections.run import ModelConfig
 from raycls.data.order import Order
 from raycls.data.slices import Position, Slice
 from raycls.data.stream import Stream
 from raycls.errors import DataError, TrainError
 from raycls.models import zoo
+from raycls.tasks.classification import Classification, MicroBatch
 from raycls.train import loop
 from raycls.train.optim import EarlyStop, Plateau
 from raycls.train.plan import Plan
+from raycls.train.ranks import Worker
 from raycls.train.reduction import Exact, Fast
 from raycls.train.state import TrainState
-from raycls.train.task import Classification, MicroBatch
-from raycls.train.worker import Worker
 
 _ROWS, _BATCH, _STEPS = 70, 32, 9  # three epochs of 32, 32 and 6 rows
 

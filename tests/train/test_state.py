@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from raycls.run.tree import snapshot
+from raycls.run.snapshot import snapshot
 from raycls.train.optim import EarlyStop, Plateau
 from raycls.train.state import Meter, TrainState, ema_share, moving_average
 

@@ -1,0 +1,336 @@
+"""`raycls init --check`: every image is decoded once, and all that a training would stop at are named."""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raycls.cli import init
+from raycls.config.load import load
+from raycls.config.paths import expand
+from raycls.config.sections.run import DataConfig, Run
+from raycls.config.write import override
+from raycls.data.ignore import pattern_of, read_patterns, write_patterns
+from raycls.data.samples import Files, UnfitError
+from raycls.data.slices import augmented, unexpected
+from raycls.data.source import SOURCES, Dataset, Split, open_dataset
+from raycls.errors import ConfigError, DataError, RayclsError
+from raycls.plugins import resolve
+from raycls.progress import progress
+from raycls.screen.working import Working
+from raycls.session.data.unfit import NEARLY_ALL
+
+if TYPE_CHECKING:
+    from raycls.data.images.operations import Augment
+
+__all__ = ["Bad", "Checked", "check", "check_folder", "look", "report"]
+
+_AT_ONCE = 32
+"""Images of one task."""
+_FEW = 64
+"""So many images are decoded before processes have started."""
+_NAMED = 12
+"""More files than that are listed in a file instead of a command."""
+_SHOWN = 200
+_LIST = "bad_images"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An image that training would stop at."""
+
+    split: str
+    key: str
+    where: str
+    """The file, as messages name it."""
+    what: str
+    found: str
+    entry: str = ""
+    """The operation of the config that does not suit it, such as `augment.train[0]`; empty where the image is bad."""
+    fix: str = ""
+    """How to change that operation."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check looked at and found."""
+
+    data: DataConfig
+    counts: dict[str, int]
+    """Split -> images."""
+    bad: tuple[Bad, ...]
+    can_ignore: bool
+    """Whether the source can leave out single images."""
+    unfit: tuple[Bad, ...] = ()
+    """The first image of each operation that suits none, or hardly any; the others of it are not in `bad`."""
+    failed: tuple[int, ...] = ()
+    """How many images each of these fails on."""
+    emptied: tuple[str, ...] = ()
+    """Classes of which a split would have no image left, such as `cat (train)`."""
+
+
+def look(source: str, *, ignore: tuple[str, ...], overrides: Sequence[str]) -> Checked:
+    """What `raycls init SOURCE --check` found, where SOURCE is a folder or a config file; it shows how far it is."""
+    file = Path(expand(source, where="SOURCE"))
+    if file.is_file() and file.suffix.lower() not in (".yaml", ".yml"):
+        name = "arrays" if file.suffix.lower() == ".npz" else "manifest"
+        raise ConfigError(
+            "this is neither a folder of images nor a config",
+            where=source,
+            valid="a folder, or a config file (.yaml)",
+            fix=f"raycls init CONFIG --check data.source.name={name} {override('data.source.path', source)}",
+        )
+    run = load(source, overrides).run if file.is_file() else None
+    if run is not None and ignore:
+        instead = override("data.source.args.ignore", list(ignore))
+        raise ConfigError("--ignore is for a folder", fix=f"with a config, give {instead}")
+    with Working(f"looking at {source}"):
+        return check_folder(source, ignore=ignore, overrides=overrides) if run is None else check(run)
+
+
+def check_folder(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] = ()) -> Checked:
+    """Decode every image of the folder `path`; the arguments are those of `starter.survey`."""
+    data, dataset = init.open_folder(path, ignore, overrides)
+    return _check(data, dataset, {})
+
+
+def check(run: Run) -> Checked:
+    """Decode every image that `run` uses, and augment it once where the operations are raycls's own."""
+    from raycls.data.images import operations as augment
+
+    def build(train: bool) -> Augment | None:
+        operations = run.augment.train if train else run.augment.eval
+        names = [entry if isinstance(entry, str) else next(iter(entry), "") for entry in operations or ()]
+        if not set(names) <= set(augment.OPERATIONS):
+            return None  # what a user's own operation raises is no fault of the image
+        size, most = run.data.image_size, run.data.max_pixels
+        return augment.build(operations, train=train, image_size=size, max_pixels=most)
+
+    dataset = open_dataset(run.data)
+    return _check(run.data, dataset, {name: build(name == "train") for name in dataset.splits})
+
+
+def report(checked: Checked) -> list[str]:
+    """What was found, in lines for a reader, and how to leave it out.
+
+    Where the files are many, a list of them is written to the working directory.
+    """
+    total = sum(checked.counts.values())
+    splits = ", ".join(f"{count:,} {name}" for name, count in checked.counts.items())
+    told = [
+        line
+        for first, count in zip(checked.unfit, checked.failed, strict=True)
+        for line in (
+            f"{first.entry} fails on {count:,} images, such as {first.where}: {first.what} {first.found}",
+            f"change {first.entry}, not the images: {first.fix}",
+        )
+    ]
+    if told and not checked.bad:
+        return [f"checked {total:,} images ({splits}): the augmentation does not suit them", *told]
+    if not checked.bad:
+        return [f"checked {total:,} images ({splits}): all can be decoded"]
+    lines = [f"checked {total:,} images ({splits}): {len(checked.bad):,} cannot be used", *told]
+    kinds = Counter(bad.what for bad in checked.bad)
+    lines += [f"  {count:>8,}  {what}" for what, count in kinds.most_common()]
+    lines += [f"{bad.where}: {bad.found}" for bad in checked.bad[:_SHOWN]]
+    if len(checked.bad) > _SHOWN:
+        lines.append(f"and {len(checked.bad) - _SHOWN:,} more")
+    lines += [f"no image of {name} would be left" for name in checked.emptied[:_NAMED]]
+    return lines + _remedy(checked)
+
+
+def _remedy(checked: Checked) -> list[str]:
+    if not checked.can_ignore:
+        return ["replace these images, or take them out of the data: its source cannot leave out single ones"]
+    args = checked.data.source.args
+    patterns = [pattern_of(key) for key in dict.fromkeys(bad.key for bad in checked.bad)]
+    if len(patterns) <= _NAMED:
+        given = args.get("ignore", [])
+        option = override("data.source.args.ignore", [*([given] if isinstance(given, str) else given), *patterns])
+        return [f"replace them, or leave out these and no others, in raycls train and raycls init, with {option}"]
+    earlier = args.get("ignore_file")
+    listed = [*(read_patterns(earlier) if earlier else ()), *patterns]
+    file = _free_name()
+    init.write(write_patterns(listed, "images that raycls init --check could not use"), file)
+    option = override("data.source.args.ignore_file", str(file))
+    return [
+        f"wrote {file}: these files" + (f", and those of {earlier}" if earlier else ""),
+        f"replace them, or leave out these and no others, in raycls train and raycls init, with {option}",
+    ]
+
+
+def _free_name() -> Path:
+    """A file that is not there: an earlier list may be in use."""
+    names = (Path(f"{_LIST}{f'-{number}' if number > 1 else ''}.txt") for number in range(1, 10**6))
+    return next(name for name in names if not name.exists())
+
+
+def _check(data: DataConfig, dataset: Dataset, augments: dict[str, Augment | None]) -> Checked:
+    splits = dataset.splits
+    counts = {name: len(split) for name, split in splits.items()}
+    parameters = inspect.signature(resolve("source", data.source.name, SOURCES)).parameters
+    files = all(isinstance(split.reader, Files) for split in splits.values())
+    found: dict[tuple[str, int], Bad] = {}
+    work = _Work(splits, augments)
+    done, total = 0, sum(counts.values())
+    progress("checking", 0, total, "images")
+    for task, bad in _results(work, total):
+        done += task.stop - task.start
+        found.update(bad)
+        progress("checking", done, total, "images")
+    order = {name: number for number, name in enumerate(splits)}
+    found = dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1])))
+    unfit = _unfit(found, counts)
+    first = {entry: next(bad for bad in found.values() if bad.entry == entry) for entry in unfit}
+    found = {place: bad for place, bad in found.items() if bad.entry not in unfit}
+    emptied = tuple(
+        line for name, split in splits.items() for line in _emptied(split, [i for s, i in found if s == name])
+    )
+    can_ignore = files and "ignore" in parameters
+    return Checked(
+        data, counts, tuple(found.values()), can_ignore, tuple(first.values()), tuple(unfit.values()), emptied
+    )
+
+
+def _unfit(found: Mapping[tuple[str, int], Bad], counts: Mapping[str, int]) -> dict[str, int]:
+    """Operations that fail on nearly all images that get to them -> on how many."""
+    failures = Counter(bad.entry for bad in found.values() if bad.entry)
+    unfit: dict[str, int] = {}
+    for entry, count in failures.items():
+        splits = [name for name in counts if (name == "train") == entry.startswith("augment.train")]
+        tried = sum(counts[name] for name in splits) - sum(
+            s in splits and b.entry != entry for (s, _), b in found.items()
+        )
+        if count > 1 and count >= NEARLY_ALL * tried:
+            unfit[entry] = count
+    return unfit
+
+
+def _emptied(split: Split, bad: list[int]) -> list[str]:
+    left = np.bincount(np.delete(split.labels, bad), minlength=len(split.classes))
+    lost = np.unique(split.labels[bad])
+    return [f"{split.classes[label]} ({split.name})" for label in lost[left[lost] == 0]]
+
+
+@dataclass(frozen=True)
+class _Task:
+    split: str
+    start: int
+    stop: int
+
+
+_Found = dict[tuple[str, int], Bad]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process needs to look at any image."""
+
+    splits: dict[str, Split]
+    augments: dict[str, Augment | None]
+
+    def tasks(self, size: int) -> Iterator[_Task]:
+        for name, split in self.splits.items():
+            for start in range(0, len(split), size):
+                yield _Task(name, start, min(start + size, len(split)))
+
+    def __call__(self, task: _Task) -> _Found:
+        found = ((task.split, index) for index in range(task.start, task.stop))
+        return {place: bad for place in found if (bad := self._look(*place)) is not None}
+
+    def _look(self, name: str, index: int) -> Bad | None:
+        split, augment = self.splits[name], self.augments.get(name)
+        try:
+            if augment is None:
+                split.image(index)
+            else:
+                augmented(split, augment, index, (0, 0, index))
+        except RayclsError as error:
+            return self.bad(name, index, error)
+        except Exception as error:  # noqa: BLE001 - of a source that is a plug-in
+            return self.bad(name, index, unexpected(error))
+        return None
+
+    def bad(self, name: str, index: int, error: RayclsError) -> Bad:
+        split = self.splits[name]
+        bad = Bad(name, split.key(index), split.locate(index), error.what, error.found or "")
+        if not isinstance(error, UnfitError):
+            return bad
+        return replace(bad, entry=error.entry, fix=(error.fix or "").removesuffix(f"; {split.without(index)}"))
+
+
+def _results(work: _Work, total: int) -> Iterator[tuple[_Task, _Found]]:
+    """What each task found, in any order."""
+    tasks = work.tasks(_AT_ONCE)
+    if total <= _FEW:
+        yield from ((task, work(task)) for task in tasks)
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    while True:
+        lost: list[_Task] = []
+        yield from _in_processes(work, tasks, cores, 2 * cores, lost)
+        if not lost:
+            return
+        for task in lost:  # one of them ended its process: which image it was shows where each is decoded alone
+            yield from _one_by_one(work, task)
+
+
+def _one_by_one(work: _Work, task: _Task) -> Iterator[tuple[_Task, _Found]]:
+    singles = (_Task(task.split, index, index + 1) for index in range(task.start, task.stop))
+    while True:
+        lost: list[_Task] = []
+        yield from _in_processes(work, singles, 1, 1, lost)
+        if not lost:
+            return
+        (single,) = lost
+        error = DataError("Decoding an image ended the process.", found="no memory, or a fault of the decoder")
+        yield single, {(single.split, single.start): work.bad(single.split, single.start, error)}
+
+
+def _in_processes(
+    work: _Work, tasks: Iterator[_Task], processes: int, ahead: int, lost: list[_Task]
+) -> Iterator[tuple[_Task, _Found]]:
+    """Results as they come, with `ahead` tasks under way; those that were when a process ended by itself are `lost`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # so that processes start at once
+    pending: dict[Future[_Found], _Task] = {}
+    with ProcessPoolExecutor(processes, context, _begin, (work,)) as pool:
+        try:
+            while True:
+                for task in islice(tasks, ahead - len(pending)):
+                    pending[pool.submit(_do, task)] = task
+                if not pending:
+                    return
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    found = future.result()
+                    yield pending.pop(future), found
+        except BrokenProcessPool:
+            lost += pending.values()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_mine: list[_Work] = []
+"""In a process of the pool, what it works on."""
+
+
+def _begin(work: _Work) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a command; the parent decides
+    _mine[:] = [work]
+
+
+def _do(task: _Task) -> _Found:
+    return _mine[0](task)

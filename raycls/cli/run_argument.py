@@ -1,0 +1,31 @@
+"""RUN on the command line: the folder of a run, or its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raycls.config.names.suggest import suggest
+from raycls.config.paths import expand
+from raycls.errors import ConfigError
+
+__all__ = ["run_folder"]
+
+
+def run_folder(run: str) -> str:
+    """The folder or URI that RUN names; ConfigError with the runs that are there."""
+    if "://" in run:
+        return run
+    run, storage = expand(run, where="RUN"), Path("runs")
+    bare = Path(run).name == run  # a name means the run of that name, whatever else is called so
+    for folder in (storage / run, Path(run)) if bare else (Path(run), storage / run):
+        if (folder / "config.yaml").is_file():
+            return str(folder)
+    known = sorted(path.parent.name for path in storage.glob("*/config.yaml"))
+    near = suggest(run, known)
+    raise ConfigError(
+        f"there is no run {run}",
+        where=str(Path.cwd()),
+        found=f"{run} is a folder without config.yaml, so it is no run" if Path(run).is_dir() else None,
+        valid=", ".join(known[:20]) or "no run in the folder runs yet",
+        fix=f"did you mean {near}?" if near else "give the path of the run folder",
+    )

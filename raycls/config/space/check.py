@@ -1,0 +1,294 @@
+"""The space of a config against the schema: every mistake at its place, before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from raycls.config import describe
+from raycls.config.check import known, validate
+from raycls.config.difference import HARMLESS
+from raycls.config.errors import ConfigMistakesError, Mistake, Path, Place, dotted
+from raycls.config.names.belongings import without_others
+from raycls.config.names.suggest import suggest
+from raycls.config.sections.run import Run
+from raycls.config.space.conditions import condition_mistakes, in_order
+from raycls.config.space.space import Parameter, Space
+from raycls.config.space.text import SPACE, Places, kind_of, read, spread, written
+from raycls.config.write import flow, to_dict
+
+__all__ = ["apply", "check_space", "space_of"]
+
+_CORNERS = 512
+_MOST = 200
+_RANGE = "out of range"
+_BROKEN = 30
+"""Corners that break a rule and are looked at closely; more of them hardly tell anything new."""
+
+_SAME_DATA = "trials are compared on the same samples"
+_FIXED: Mapping[str, str] = {
+    **{path: why for path, why in HARMLESS.items() if path.startswith("data.")},
+    "extends": "only a file says what it extends",
+    "run": "it says which run this is; search.confirm.seeds trains the best with several seeds",
+    "data.source": _SAME_DATA,
+    "data.split": _SAME_DATA,
+    "data.formats": _SAME_DATA,
+    "data.max_pixels": _SAME_DATA,
+    "train.budget": "it says when a run pauses, not what it learns",
+    "train.ledger": "it says what is written down, not what is learned",
+    "checkpoint": "it says what a crash can cost, not what is learned",
+    "scale": "it says who computes, and every trial has the same",
+    "evaluate": "trials are compared by what it says",
+    "track": "it says what is written down and shown, not what is learned",
+    "search": "it is the search itself",
+}
+"""Sections and options that may not be searched, and why."""
+
+_MUTABLE = (
+    *(f"optim.{name}" for name in ("lr", "weight_decay", "momentum", "betas", "eps", "alpha", "clip_norm")),
+    "loss.label_smoothing",
+    "augment.train",
+)
+"""What can change within a run, as population based training does."""
+
+
+def check_space(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place, run: Run | None) -> list[Mistake]:
+    """Everything that is wrong with the space of a config, whose paths are dotted (`spread`).
+
+    `run` is the config of `values` where the rest of it is right: only then are rules over several options
+    looked at, for the combinations of the space.
+    """
+    search = _mapping(values.get("search"))
+    space = _mapping(search.get("space"))
+    if not space:
+        return []
+    at = Places(places, home)
+    if len(space) > _MOST:
+        return [Mistake(at(), dotted(SPACE), f"a space of more than {_MOST} paths", found=f"{len(space)} paths")]
+    parameters, mistakes = read(space, at)
+    wrong = {path: mistake for path in space if (mistake := _path_mistake(path, at)) is not None}
+    mistakes += wrong.values()
+    for parameter in parameters:
+        if parameter.path not in wrong:
+            mistakes += _value_mistakes(parameter, at) or _method_mistakes(parameter, search, at)
+    mistakes += _overlaps([path for path in space if path not in wrong], at)
+    mistakes += condition_mistakes(parameters, tuple(space), at)
+    if not mistakes and run is not None:
+        mistakes += _corner_mistakes(Space(tuple(in_order(parameters))), run, at)
+    return mistakes
+
+
+def space_of(run: Run) -> Space:
+    """The space of a config. Raises `ConfigMistakesError` where it is wrong in itself."""
+    home = Place("config")
+    values, places, mistakes = spread(to_dict(run), {}, home)
+    mistakes += check_space(values, places, home, None)
+    if mistakes:
+        raise ConfigMistakesError("config", mistakes)
+    parameters, _ = read(values["search"]["space"], Places(places, home))
+    return Space(tuple(in_order(parameters)))
+
+
+def apply(run: Run, chosen: Mapping[str, Any]) -> Run:
+    """`run` with the values of a trial, without its search section, and without the arguments of the names that it
+    replaces. Raises `ConfigMistakesError`."""
+    home = Place("trial")
+    values, mistakes = known(_with(_base(run), chosen), {}, home)
+    result, wrong = validate(values, {}, home, mistakes)
+    if result is None or mistakes:
+        raise ConfigMistakesError("the values of a trial", mistakes + wrong)
+    return result
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def _base(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in to_dict(run).items() if key != "search"}
+
+
+def _with(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    result = without_others(values, chosen)
+    for path, value in chosen.items():
+        result = _placed(result, path.split("."), value)
+    return result
+
+
+def _placed(values: Any, keys: Sequence[str], value: Any) -> Any:
+    """`values` with `value` under nested `keys`; `values` itself stays as it is."""
+    if not keys:
+        return value
+    inner = _mapping(values)
+    return {**inner, keys[0]: _placed(inner.get(keys[0]), keys[1:], value)}
+
+
+def _path_mistake(path: str, at: Places) -> Mistake | None:
+    place, where = at(path), dotted((*SPACE, path))
+    fixed = _fixed(path)
+    if fixed is not None:
+        return Mistake(place, where, f"{fixed} cannot be searched: {_FIXED[fixed]}")
+    kind, options = kind_of(path), describe.options()
+    if kind == "section":
+        valid = ", ".join(option for option in options if option.startswith(f"{path}."))
+        return Mistake(place, where, "this is a section: search its options", valid=valid)
+    if kind == "inside":
+        option = next(option for option in options if path.startswith(f"{option}.") and kind_of(option) == "option")
+        what = f"{option} is one value and has nothing inside"
+        return Mistake(place, where, what, valid=describe.allowed(tuple(option.split(".")))[0], fix=f"search {option}")
+    if kind == "unknown":
+        section = path.rpartition(".")[0]
+        valid = ", ".join(option for option in options if section and option.rpartition(".")[0] == section)
+        meant = [other for other in _meant(path) if kind_of(other) != "section" and _fixed(other) is None]
+        fix = f"did you mean {' or '.join(meant)}?" if meant else None
+        return Mistake(place, where, "there is no such option", valid=valid or None, fix=fix)
+    return None
+
+
+def _fixed(path: str) -> str | None:
+    """The section or option around `path` that may not be searched."""
+    return next((start for start in _FIXED if path == start or path.startswith(f"{start}.")), None)
+
+
+def _meant(path: str) -> tuple[str, ...]:
+    """The paths that a misspelt one may have meant."""
+    model, keys = Run, path.split(".")
+    for depth, key in enumerate(keys):
+        if key not in model.model_fields:
+            near = suggest(key, model.model_fields)
+            mended = ".".join([*keys[:depth], near or "", *keys[depth + 1 :]])
+            if near is not None and kind_of(mended) != "unknown":
+                return (mended,)
+            return describe.meant(key, model, "".join(f"{outer}." for outer in keys[:depth]))
+        model = describe.child(model, key) or model
+    return ()
+
+
+def _value_mistakes(parameter: Parameter, at: Places) -> list[Mistake]:
+    """Values that the option cannot have; for a range, which of its ends."""
+    if parameter.kind == "choice":
+        return [*_choice_mistakes(parameter, at), *_duplicates(parameter, at)]
+    if kind_of(parameter.path) == "argument":
+        return []
+    place, where = at(parameter.path), dotted((*SPACE, parameter.path))
+    text = written(parameter)
+    whole = _whole_only(parameter.path)
+    if whole is not None and _has_fractions(parameter):
+        name = {"uniform": "randint", "loguniform": "lograndint"}.get(parameter.kind, parameter.kind)
+        numbers = [max(1, round(number)) for number in (parameter.low, parameter.high, parameter.step)]
+        fix = f"write {name}({', '.join(map(str, numbers[: 3 if parameter.kind == 'quniform' else 2]))})"
+        return [Mistake(place, where, "this range gives numbers that are not whole", text, whole, fix)]
+    mistakes: list[Mistake] = []
+    for name, end in zip(("lower", "upper"), parameter.ends, strict=False):
+        found = _rejected(parameter.path, end)
+        if found is None:
+            continue
+        if found.what != _RANGE:
+            what = "a range of numbers does not fit this option"
+            return [Mistake(place, where, what, text, found.valid, "write a list of values")]
+        what = f"the {name} end {flow(end)} is outside of what is allowed"
+        mistakes.append(Mistake(place, where, what, text, found.valid))
+    return mistakes
+
+
+def _has_fractions(parameter: Parameter) -> bool:
+    if parameter.kind == "quniform":
+        return any(isinstance(number, float) for number in (parameter.low, parameter.high, parameter.step))
+    return parameter.kind in ("uniform", "loguniform")
+
+
+def _whole_only(path: str) -> str | None:
+    """What is allowed, where that is whole numbers and no others."""
+    half, one = _rejected(path, 0.5), _rejected(path, 1)
+    return half.valid if half is not None and half.what != _RANGE and (one is None or one.what == _RANGE) else None
+
+
+def _rejected(path: str, value: Any) -> Mistake | None:
+    """What is wrong with one value of an option, whatever the other options are."""
+    _, mistakes = validate(_placed({}, path.split("."), value), {}, Place(""), rules=False)
+    return mistakes[0] if mistakes else None
+
+
+def _choice_mistakes(parameter: Parameter, at: Places) -> Iterator[Mistake]:
+    if kind_of(parameter.path) == "argument":
+        return
+    for index, value in enumerate(parameter.values):
+        found = _rejected(parameter.path, value)
+        if found is not None:
+            inside = found.path.removeprefix(parameter.path)
+            where = f"{dotted((*SPACE, parameter.path, index))}{inside}"
+            yield replace(found, place=_item(parameter, index, at), path=where)
+
+
+def _item(parameter: Parameter, index: int, at: Places) -> Place:
+    return at(parameter.path, "values", index) if parameter.when else at(parameter.path, index)
+
+
+def _duplicates(parameter: Parameter, at: Places) -> Iterator[Mistake]:
+    first: dict[str, int] = {}
+    for index, value in enumerate(parameter.values):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        text = flow(float(value) if number else value)
+        if text in first:
+            what = f"this value is in the choice twice, as number {first[text] + 1} and {index + 1}"
+            where = dotted((*SPACE, parameter.path, index))
+            yield Mistake(_item(parameter, index, at), where, what, describe.shown(value), fix="keep one of the two")
+        first.setdefault(text, index)
+
+
+def _overlaps(paths: Sequence[str], at: Places) -> Iterator[Mistake]:
+    for path in paths:
+        keys = path.split(".")
+        outer = next((start for depth in range(1, len(keys)) if (start := ".".join(keys[:depth])) in paths), None)
+        if outer is not None:
+            what = f"it lies inside {outer}, which is searched too"
+            yield Mistake(at(path), dotted((*SPACE, path)), what, fix="search one of the two")
+
+
+def _method_mistakes(parameter: Parameter, search: Mapping[str, Any], at: Places) -> Iterator[Mistake]:
+    """What the algorithm and the scheduler cannot do with a path."""
+    place, where = at(parameter.path), dotted((*SPACE, parameter.path))
+    if search.get("algorithm") == "grid" and parameter.count is None:
+        what = "search.algorithm: grid needs a finite number of values, and this range is continuous"
+        ends = f"{flow(parameter.low)}, {flow(parameter.high)}"
+        fix = f"write a list, quniform({ends}, STEP), or search.algorithm: random"
+        yield Mistake(place, where, what, written(parameter), fix=fix)
+    if _mapping(search.get("scheduler")).get("name") == "pbt" and parameter.path not in _MUTABLE:
+        what = "search.scheduler.name: pbt changes values within a run, where this one cannot change"
+        yield Mistake(place, where, what, valid=", ".join(_MUTABLE), fix="take it out, or search.scheduler.name: asha")
+
+
+def _corner_mistakes(space: Space, run: Run, at: Places) -> Iterator[Mistake]:
+    """Rules over several options that some combination breaks, each once."""
+    base, known_rules, broken = _base(run), set[str](), 0
+    for chosen in space.corners(_CORNERS):
+        values = _with(base, chosen)
+        try:
+            Run.model_validate(values)
+        except ValidationError:
+            broken += 1
+        else:
+            continue
+        for mistake in validate(values, {}, Place(""))[1]:
+            # the numbers of a rule differ from combination to combination
+            rule = f"{mistake.path} {re.sub(r'[0-9.]+', '', mistake.what)}"
+            if rule not in known_rules:
+                known_rules.add(rule)
+                yield _combination_mistake(mistake, chosen, at)
+        if broken == _BROKEN:
+            return
+
+
+def _combination_mistake(mistake: Mistake, chosen: Mapping[str, Any], at: Places) -> Mistake:
+    """A rule that was broken with `chosen`, told with the searched values that it looks at."""
+    looked_at = f", {mistake.found}"
+    named = [path for path in chosen if f", {path}: " in looked_at] or list(chosen)
+    others = [part for part in (mistake.found or "").split(", ") if part.partition(":")[0] not in named]
+    found = ", ".join([*(f"{path}: {flow(chosen[path])}" for path in named), *others])
+    what = f"a combination breaks a rule: {mistake.what}"
+    fix = "take one of the values out, or write a condition: {when: {path: value}, values: ...}"
+    return Mistake(at(named[0]), dotted((*SPACE, named[0])), what, found, fix=fix)

@@ -1,0 +1,203 @@
+"""Options that do nothing beside the value of another one: a value written for nothing is a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from raycls.config.describe import shown
+from raycls.config.errors import Mistake, Path, Place, dotted
+from raycls.config.sections.run import Run
+from raycls.config.space.conditions import in_order
+from raycls.config.space.space import Space
+from raycls.config.space.text import SPACE, Places, read
+from raycls.config.write import flow, leaves, to_dict
+from raycls.config.yaml_text import Document
+
+__all__ = ["overruled", "searched_in_vain", "without_effect"]
+
+_CORNERS = 512
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Where an option has an effect: `choice` has one of `values`, or any but them where `other`."""
+
+    choice: str
+    values: tuple[Any, ...]
+    other: bool = False
+
+    def holds(self, value: Any) -> bool:
+        return (value in self.values) is not self.other
+
+    def __str__(self) -> str:
+        values = " or ".join(flow(value) for value in self.values)
+        return f"{self.choice}: {'anything but ' if self.other else ''}{values}"
+
+
+_DECODED_AHEAD = _Beside("data.executor", ("inline",), other=True)
+_IMAGE_FILES = _Beside("data.source.name", ("cifar", "arrays"), other=True)
+_ON_RAY = _Beside("scale.workers", (0,), other=True)
+
+_EFFECTIVE: Mapping[str, _Beside] = {
+    "data.processes": _Beside("data.executor", ("processes",)),
+    "data.prefetch": _DECODED_AHEAD,
+    "data.formats": _IMAGE_FILES,
+    "data.max_pixels": _IMAGE_FILES,
+    "optim.weight_decay_on": _Beside("optim.weight_decay", (0,), other=True),
+    "optim.momentum": _Beside("optim.name", ("sgd", "rmsprop")),
+    "optim.nesterov": _Beside("optim.name", ("sgd",)),
+    "optim.betas": _Beside("optim.name", ("adam", "adamw")),
+    "optim.eps": _Beside("optim.name", ("adam", "adamw", "rmsprop")),
+    "optim.alpha": _Beside("optim.name", ("rmsprop",)),
+    "optim.ema_warmup": _Beside("optim.ema", ("off",), other=True),
+    "schedule.every": _Beside("schedule.name", ("step", "cosine_restarts")),
+    "schedule.milestones": _Beside("schedule.name", ("multistep",)),
+    "schedule.gamma": _Beside("schedule.name", ("step", "multistep", "exponential", "plateau")),
+    "schedule.period_factor": _Beside("schedule.name", ("cosine_restarts",)),
+    "schedule.min_factor": _Beside("schedule.name", ("cosine", "cosine_restarts", "plateau")),
+    "schedule.patience": _Beside("schedule.name", ("plateau",)),
+    "train.early_stop.min_delta": _Beside("train.early_stop.patience", ("off",), other=True),
+    "scale.cpus_per_worker": _ON_RAY,
+    "scale.max_failures": _ON_RAY,
+    "scale.max_preemption_failures": _ON_RAY,
+    "scale.wait": _ON_RAY,
+    "scale.resize_every": _Beside("scale.workers", (0, 1), other=True),
+    "track.mlflow.experiment": _Beside("track.mlflow.uri", ("off",), other=True),
+    "track.wandb.project": _Beside("track.wandb.mode", ("off",), other=True),
+    "track.wandb.entity": _Beside("track.wandb.mode", ("off",), other=True),
+    "search.scheduler.grace": _Beside("search.scheduler.name", ("asha", "median")),
+    "search.scheduler.reduction": _Beside("search.scheduler.name", ("asha",)),
+    "search.scheduler.brackets": _Beside("search.scheduler.name", ("asha",)),
+    "search.scheduler.interval": _Beside("search.scheduler.name", ("pbt",)),
+    "search.scheduler.quantile": _Beside("search.scheduler.name", ("pbt",)),
+    "search.scheduler.resample": _Beside("search.scheduler.name", ("pbt",)),
+}
+"""Options, and what each needs beside it. What has an effect beside everything is not here."""
+
+
+def without_effect(
+    documents: Sequence[Document],
+    values: Mapping[str, Any],
+    places: Mapping[Path, Place],
+    home: Place,
+    wrong: Collection[str] = (),
+) -> list[Mistake]:
+    """A mistake for each option of `values` (all `documents` laid over each other) that was written for nothing.
+
+    Dotted paths in `wrong` have a mistake of their own already, and nothing is said that hangs on them.
+
+    Where a later layer chose otherwise than the one with the option (`optim.name=adamw` over a file with
+    `optim: {name: sgd, momentum: 0.8}`), or where the space searches the choice, nothing is wrong. Nor is it in a
+    file in which every option is written: raycls printed that one.
+    """
+    layers = _layers(documents)
+    printed = {name for document in documents if _is_whole(document) for name in _files(document)}
+    space = _space(values)
+    mistakes: list[Mistake] = []
+    for option, needs in _EFFECTIVE.items():
+        path, searched = _path(option), option in space
+        place = Places(places, home)(option) if searched else places.get(path)
+        if place is None or place.file in printed or not {option, needs.choice}.isdisjoint(wrong):
+            continue
+        if _met(needs, values, space, home):
+            continue
+        chosen = places.get(_path(needs.choice))
+        if chosen is not None and layers[chosen.file] > layers[place.file]:
+            continue
+        where = dotted((*SPACE, option)) if searched else option
+        found = shown(_at(values, (*SPACE, option) if searched else path))
+        what = f"it has no effect beside {needs.choice}: {flow(_value(values, needs.choice))}"
+        mistakes.append(Mistake(place, where, what, found, f"beside {needs}", "leave it out, or change the other one"))
+    return mistakes
+
+
+def overruled(
+    documents: Sequence[Document], values: dict[str, Any], places: dict[Path, Place], home: Place
+) -> list[str]:
+    """Take the options out of `values` that only another name reads than the one that a later layer chose.
+
+    `optim.name=adamw` over a file with `optim: {name: sgd, momentum: 0.8}` drops the momentum. Returns a line for each.
+    """
+    layers, space, defaults = _layers(documents), _space(values), to_dict(Run())
+    notes: list[str] = []
+    for option, needs in _EFFECTIVE.items():
+        path, choice = _path(option), _path(needs.choice)
+        place, chosen = places.get(path), places.get(choice)
+        if place is None or chosen is None or choice[-1] != "name" or layers[chosen.file] <= layers[place.file]:
+            continue
+        if _met(needs, values, space, home):
+            continue
+        value = cast("dict[str, Any]", _at(values, path[:-1])).pop(path[-1])
+        for inside in [inside for inside in places if inside[: len(path)] == path]:
+            del places[inside]
+        if flow(value) != flow(_at(defaults, path)):
+            notes.append(f"{option} {flow(value)} left out: {needs.choice} is {flow(_at(values, choice))} now")
+    return notes
+
+
+def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place) -> list[Mistake]:
+    """Searched options that some trials would have for nothing: trials that differ in nothing else are the same one.
+
+    The space is right otherwise (`check_space`).
+    """
+    space = _space(values)
+    hanging = {option: needs for option, needs in _EFFECTIVE.items() if {option, needs.choice} <= space.keys()}
+    if not hanging:
+        return []
+    at = Places(places, home)
+    parameters, _ = read(space, at)
+    found: dict[str, Mistake] = {}
+    listed = {parameter.path for parameter in parameters if parameter.kind == "choice"}
+    for chosen in Space(tuple(in_order(parameters))).corners(_CORNERS):
+        for option, needs in hanging.items():
+            beside = chosen.get(needs.choice, _value(values, needs.choice))
+            if option in found or option not in chosen or needs.choice not in listed or needs.holds(beside):
+                continue
+            what = f"it has no effect beside {needs.choice}: {flow(beside)}, which is searched too"
+            (choice,) = (parameter for parameter in parameters if parameter.path == needs.choice)
+            good = [value for value in choice.values if needs.holds(value)]
+            when = f"{{when: {{{needs.choice}: {flow(good[0] if len(good) == 1 else good)}}}, values: ...}}"
+            fix = f"write a condition: {option}: {when}" if good else "leave it out"
+            found[option] = Mistake(at(option), dotted((*SPACE, option)), what, None, f"beside {needs}", fix)
+    return list(found.values())
+
+
+def _met(needs: _Beside, values: Mapping[str, Any], space: Mapping[str, Any], home: Place) -> bool:
+    if needs.choice not in space:
+        return needs.holds(_value(values, needs.choice))  # where both are searched: searched_in_vain
+    parameters, _ = read({needs.choice: space[needs.choice]}, Places({}, home))
+    return not parameters or any(needs.holds(value) for value in parameters[0].ends)
+
+
+def _space(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    written = _at(values, SPACE)
+    return cast("Mapping[str, Any]", written) if isinstance(written, Mapping) else {}
+
+
+def _layers(documents: Sequence[Document]) -> dict[str, int]:
+    return {name: layer for layer, document in enumerate(documents) for name in _files(document)}
+
+
+def _files(document: Document) -> set[str]:
+    return {place.file for place in document.places.values()}
+
+
+def _is_whole(document: Document) -> bool:
+    return all(path in document.places for path, _ in leaves(to_dict(Run())))
+
+
+def _value(values: Mapping[str, Any], option: str) -> Any:
+    written = _at(values, _path(option))
+    return _at(to_dict(Run()), _path(option)) if written is None else written
+
+
+def _path(option: str) -> tuple[str, ...]:
+    return tuple(option.split("."))
+
+
+def _at(values: Any, path: Path) -> Any:
+    for key in path:
+        values = cast("Mapping[Any, Any]", values).get(key) if isinstance(values, Mapping) else None
+    return values

@@ -1,0 +1,254 @@
+"""Source `manifest`: a file that lists the images and their labels, as CSV, JSON Lines or JSON.
+
+path,label,split              {"path": "a/1.jpg", "label": "cat"}
+a/1.jpg,cat,train             {"path": "a/2.jpg", "label": "dog"}
+
+{"images": [{"id": 7, "file_path": "a/1.jpg"}], "annotations": [{"image_id": 7, "label": "cat"}]}
+{"images": [{"file_path": "a/1.jpg", "annotations": [{"class_id": 0, "label": "cat"}]}]}
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raycls.config.paths import expand
+from raycls.config.write import override
+from raycls.data.ignore import ignorer, leaving_out, patterns_of
+from raycls.data.names import SPLIT_WORDS, split_of
+from raycls.data.samples import Files, Keys, Samples
+from raycls.data.sources.layout import NO_SPLITS, told
+from raycls.data.sources.listing.annotations import Category, read_json, record_of
+from raycls.data.sources.listing.columns import Columns, bad
+from raycls.data.sources.listing.labels import Label, declared, labels_of
+from raycls.data.sources.listing.paths import Listed, find_files, key_of, prefixes_of
+from raycls.data.sources.listing.tables import Record, read_csv, read_jsonl, read_text
+from raycls.errors import DataError
+from raycls.progress import counted
+
+__all__ = ["manifest"]
+
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+_SPLITS = "data.source.args.splits"
+
+
+def manifest(
+    path: str | Path,
+    root: str | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    strip: str | Sequence[str] | None = None,
+    splits: Mapping[str, str] | str | None = None,
+    encoding: str | None = None,
+    ignore: str | Sequence[str] = (),
+    ignore_file: str | None = None,
+) -> Samples:
+    """Images listed in a file: `.csv` or `.tsv` with a header, `.jsonl`, or `.json`.
+
+    A row has a path (column `path`, `file`, `file_path`, `image` or `file_name`), a label (`label` or `class`) and,
+    for all rows or none, a `split` (train, val, test and their usual other names) and a `class_id`, which gives the
+    order of the classes. `columns` says which others are meant (`{path: filename, label: category}`), `splits` what
+    other names of splits mean (`{fold1: train}`; `none`: the column does not count). JSON is a list of such rows,
+    or has `images`, with annotations inside them or beside them, as COCO has: joined by `images[].id` and
+    `annotations[].image_id`, else by position; `categories` name the `category_id` of annotations. Several
+    annotations of one class make one sample. Paths are relative to the folder of the manifest, or to `root`, after
+    one of the prefixes `strip` is taken away; `\\` divides folders where no file is named so. `ignore` and
+    `ignore_file` leave out images by their paths. Text is UTF-8 or UTF-16, or as `encoding` says. DataError names
+    the line.
+    """
+    file = os.path.abspath(path)
+    suffix = os.path.splitext(file)[1].lower()
+    if suffix not in _SUFFIXES:
+        raise DataError(
+            "The manifest is of an unknown kind.", where=file, found=suffix or "no suffix", valid=", ".join(_SUFFIXES)
+        )
+    folder = os.path.dirname(file) if root is None else os.path.abspath(expand(root, where="data.source.args.root"))
+    names, prefixes = Columns(columns), prefixes_of(strip)
+    records, categories = _records(file, suffix, read_text(file, encoding), names)
+    each = counted(records, "reading the manifest", len(records), "images")
+    listed = [Listed(record.place, _path(file, record, names)) for record in each]
+    given = patterns_of(ignore, ignore_file)
+    ignored = ignorer(given)
+    paths = [key_of(path, folder, prefixes) or path for _, path in listed]
+    kept = [row for row, path in enumerate(paths) if not ignored(path)]
+    records, listed, paths = [records[row] for row in kept], [listed[row] for row in kept], [paths[row] for row in kept]
+    if not records:
+        raise DataError("The manifest lists no image.", where=file)
+
+    def leave_out(rows: Sequence[int]) -> str:
+        lost = {paths[row] for row in rows}
+        return leaving_out([paths[row] for row in rows], [path for path in paths if path not in lost], given)
+
+    _refuse_unlabelled(file, records, paths, leave_out)
+    labels, notes = labels_of(file, records, categories, names, leave_out)
+    found = find_files(file, folder, listed, prefixes, leave_out)
+    _refuse_twice(file, folder, listed, found)
+    by_split, mapped = _splits(file, records, names, splits)
+    return _samples(folder, Keys(found), labels, categories, by_split, (*told(mapped), *notes))
+
+
+def _records(file: str, suffix: str, text: str, names: Columns) -> tuple[list[Record], list[Category]]:
+    if suffix == ".json":
+        return read_json(file, text)
+    if suffix in (".csv", ".tsv"):
+        return list(counted(read_csv(file, text, names), "reading the manifest", unit="rows")), []
+    lines = counted(read_jsonl(file, text), "reading the manifest", unit="rows")
+    return [record_of(file, place, record) for place, record in lines], []
+
+
+def _path(file: str, record: Record, names: Columns) -> str:
+    key = names.find(file, record.place, record.fields, "path")
+    if key is None:
+        whole = any(claim.fields is record.fields for claim in record.claims)
+        raise names.missing(file, record.place, record.fields, "path", whole=whole)
+    value = record.fields[key]
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise bad(file, record.place, f"The {key} is empty or no text.", found=repr(value))
+    return value.strip()
+
+
+def _refuse_unlabelled(
+    file: str, records: Sequence[Record], paths: Sequence[str], leave_out: Callable[[Sequence[int]], str]
+) -> None:
+    without = [index for index, record in enumerate(records) if not record.claims]
+    if without:
+        more = f" and {len(without) - 5:,} more" if len(without) > 5 else ""
+        raise bad(
+            file,
+            records[without[0]].place,
+            "An image has no annotation." if len(without) == 1 else f"{len(without):,} images have no annotation.",
+            found=", ".join(paths[index] for index in without[:5]) + more,
+            valid="one class for each image",
+            fix=f"annotate them, or {leave_out(without)}",
+        )
+
+
+def _refuse_twice(file: str, folder: str, listed: Sequence[Listed], found: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for each, key in zip(listed, found, strict=True):
+        image = os.path.normpath(os.path.join(folder, key))  # one path may be relative, the other not
+        if image in first:
+            raise bad(file, each.place, "An image is listed twice.", found=f"{each.path}, first in {first[image]}")
+        first[image] = each.place
+
+
+def _splits(
+    file: str, records: Sequence[Record], names: Columns, given: Mapping[str, str] | str | None
+) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """The rows of each split, and the split that each word in the column stands for."""
+    if isinstance(given, str) and given != NO_SPLITS:
+        raise DataError("Splits are a mapping or none.", where=_SPLITS, found=given, valid="{WORD: train}, or none")
+    if given == NO_SPLITS:
+        return {}, {}
+    words = [_split_word(file, record, names) for record in records]
+    if given is None and not names.says("split") and not any(words):
+        _refuse_unread(file, records, names)
+    known = _meanings(file, records, words, given if isinstance(given, Mapping) else {})
+    rows: dict[str, list[int]] = {}
+    for index, (record, word) in enumerate(zip(records, words, strict=True)):
+        if (word is None) != (words[0] is None):
+            what = "This row has no split, others have." if word is None else "Only some rows have a split."
+            fix = f"write a split into each row, or leave the column out: {_SPLITS}={NO_SPLITS}"
+            raise bad(file, record.place, what, fix=fix)
+        if word is not None:
+            rows.setdefault(known[word], []).append(index)
+    return rows, known
+
+
+def _split_word(file: str, record: Record, names: Columns) -> str | None:
+    """The split of a record, which may stand in its annotations as well."""
+    first = record.place, _split_at(file, record.place, record.fields, names)
+    for claim in record.claims:
+        other = None if claim.fields is record.fields else _split_at(file, claim.place, claim.fields, names)
+        if other is not None and first[1] not in (None, other):
+            found = f"{first[1]} ({first[0]}), {other} ({claim.place})"
+            raise bad(file, claim.place, "An image is in two splits.", found=found, valid="one split for each image")
+        first = first if other is None else (claim.place, other)
+    return first[1]
+
+
+def _split_at(file: str, place: str, fields: Mapping[str, Any], names: Columns) -> str | None:
+    key = names.find(file, place, fields, "split")
+    value = None if key is None else fields[key]
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise bad(file, place, "This split is unknown.", found=repr(value), valid=", ".join(SPLIT_WORDS))
+    return str(value).strip() or None
+
+
+def _refuse_unread(file: str, records: Sequence[Record], names: Columns) -> None:
+    """DataError where a column that nothing is read from names splits: another cut would train on the test images."""
+    place, fields = records[0].place, records[0].fields
+    read = {names.find(file, place, fields, field) for field in ("path", "label", "class_id")}
+    for key in fields:
+        values = [record.fields.get(key) for record in records]
+        if key in read or not all(isinstance(value, str) for value in values):
+            continue
+        splits = {word: split_of(word) for word in set(map(str, values))}
+        if None not in splits.values() and len(set(splits.values())) > 1:
+            raise bad(
+                file,
+                place,
+                f"The column {key} names splits, and is not called split.",
+                found=", ".join(sorted(splits)),
+                fix=f"if it is the split: {names.saying({'split': key})} or, if raycls is to cut the splits anew, "
+                f"{names.saying({'split': None})}",
+            )
+
+
+def _meanings(
+    file: str, records: Sequence[Record], words: Sequence[str | None], given: Mapping[str, str]
+) -> dict[str, str]:
+    """The split that each word stands for."""
+    for word, meant in given.items():
+        if not isinstance(meant, str) or split_of(meant) is None:
+            raise DataError(
+                "This split is unknown.", where=f"{_SPLITS}.{word}", found=str(meant), valid=", ".join(SPLIT_WORDS)
+            )
+    known: dict[str, str] = {}
+    unknown: dict[str, str] = {}
+    for record, word in zip(records, words, strict=True):
+        if word is not None and word not in known and word not in unknown:
+            split = split_of(given.get(word, word))
+            if split is None:
+                unknown[word] = record.place
+            else:
+                known[word] = split
+    if unknown:
+        free = [split for split in ("train", "test", "val") if split not in known.values()]
+        example = {word: free.pop(0) if free else "train" for word in unknown}
+        raise bad(
+            file,
+            next(iter(unknown.values())),
+            "This split is unknown.",
+            found=", ".join(map(repr, list(unknown)[:8])),
+            valid=", ".join(SPLIT_WORDS),
+            fix=f"say what is meant, such as {override(_SPLITS, dict(given) | example)} "
+            f"or, if the column names no splits, {_SPLITS}={NO_SPLITS}",
+        )
+    return known
+
+
+def _samples(
+    folder: str,
+    keys: Keys,
+    labels: Sequence[Label],
+    categories: Sequence[Category],
+    splits: Mapping[str, Sequence[int]],
+    notes: Sequence[str],
+) -> Samples:
+    classes, ordered, more = declared(labels, categories)
+    number = {name: index for index, name in enumerate(classes)}
+    return Samples(
+        classes=classes,
+        labels=np.array([number[label.name] for label in labels], dtype=np.int64),
+        keys=keys,
+        reader=Files(folder, keys),
+        splits={name: np.array(index) for name, index in splits.items()} or None,
+        ordered=ordered,
+        notes=(*notes, *more),
+    )

@@ -1,0 +1,154 @@
+"""The text of a manifest as records: CSV as spreadsheets write it, and JSON Lines."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from raycls.config.write import override
+from raycls.data.sources.listing.columns import Columns, bad
+from raycls.errors import DataError
+
+__all__ = ["Claim", "Record", "escape_fix", "parse_json", "read_csv", "read_jsonl", "read_text"]
+
+_DELIMITERS = (",", ";", "\t", "|")
+_SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?\r?\n?")
+
+
+class Claim(NamedTuple):
+    """What a manifest says about the class of an image."""
+
+    place: str
+    fields: dict[str, Any]
+
+
+class Record(NamedTuple):
+    """One image of a manifest."""
+
+    place: str
+    """Where it is: `line 3`, or `images[3]`."""
+    fields: dict[str, Any]
+    """The columns of the row, or the keys of the object."""
+    claims: tuple[Claim, ...]
+    """Where its class is said: the row itself, or annotations."""
+
+
+def read_text(file: str, encoding: str | None) -> str:
+    """The text of a file: UTF-8, UTF-16 as Excel and PowerShell write it, or as `encoding` says."""
+    try:
+        with open(file, "rb") as stream:
+            data = stream.read()
+    except OSError as error:
+        raise DataError(
+            "The manifest cannot be read.", where=file, found=error.strerror or str(error), fix="check data.source.path"
+        ) from error
+    try:
+        return data.decode(encoding or _encoding(data))
+    except (UnicodeDecodeError, LookupError) as error:
+        other = override("data.source.args.encoding", "cp1252")
+        raise DataError(
+            f"The manifest is not {encoding or 'UTF-8'} text.",
+            where=file,
+            found=str(error),
+            valid="UTF-8 or UTF-16, or the encoding that data.source.args.encoding names",
+            fix=f"save it as UTF-8, or name its encoding; that of many Windows programs is {other}",
+        ) from error
+
+
+def _encoding(data: bytes) -> str:
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if data.startswith(mark):
+            return encoding
+    if len(data) > 1 and len(data) % 2 == 0 and (data[0] == 0) != (data[1] == 0):  # a first ASCII letter in 2 bytes
+        return "utf-16-be" if data[0] == 0 else "utf-16-le"
+    return "utf-8"
+
+
+def read_csv(file: str, text: str, columns: Columns) -> Iterator[Record]:
+    """The rows of a table, whatever separates its columns. DataError names the line."""
+    separator = _SEPARATOR.match(text)  # a line by which Excel is told the separator
+    skipped = 0 if separator is None else 1
+    if separator is None:
+        delimiter = _delimiter(text, columns, "\t" if file.lower().endswith(".tsv") else ",")
+    else:
+        text, delimiter = text[separator.end() :], separator[1]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        named = [name.casefold() for name in header if name]
+        if len(set(named)) < len(named):
+            raise bad(file, f"line {1 + skipped}", "A column is there twice.", found=", ".join(header))
+        for values in reader:
+            if not any(value.strip() for value in values):
+                continue  # a blank line, or a row of a spreadsheet that was emptied
+            place = f"line {reader.line_num + skipped}"
+            if len(values) != len(header):
+                raise bad(
+                    file,
+                    place,
+                    f"This row has {len(values)} columns, the header has {len(header)}.",
+                    fix="quote values that hold the separator of the columns",
+                )
+            fields = dict(zip(header, values, strict=True))
+            yield Record(place, fields, (Claim(place, fields),))
+    except csv.Error as error:
+        raise bad(file, f"line {reader.line_num + skipped}", "This is no CSV.", found=str(error)) from error
+
+
+def _delimiter(text: str, columns: Columns, usual: str) -> str:
+    """What separates the columns: that with which the header names what is needed, else that which it has most of."""
+    line = io.StringIO(text, newline="").readline()
+    found: dict[str, int] = {}
+    for delimiter in (usual, *(other for other in _DELIMITERS if other != usual)):
+        try:
+            header = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+        except csv.Error:
+            continue
+        if columns.known(header):
+            return delimiter
+        found[delimiter] = len(header)
+    return max(found, key=lambda delimiter: found[delimiter], default=usual)
+
+
+def read_jsonl(file: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The place and the object of each line. DataError names the line."""
+    for number, line in enumerate(io.StringIO(text), 1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            record = parse_json(line)
+        except ValueError as error:
+            raise bad(file, place, "This line is no JSON.", found=str(error), fix=escape_fix(error)) from error
+        if not isinstance(record, dict):
+            raise bad(file, place, "This line is no JSON object.", found=line.strip()[:60])
+        yield place, record
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says. ValueError where it is none, or says two things of one key, of which `json` takes one."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        for key, value in pairs:
+            if value != fields[key]:
+                raise ValueError(f"one object has the key {key} twice, with {value!r} and {fields[key]!r}")
+    return fields
+
+
+def escape_fix(error: ValueError) -> str | None:
+    """What to do about a path of Windows that was pasted into JSON."""
+    return "in JSON a backslash is written twice, and / will do as well" if "escape" in str(error) else None

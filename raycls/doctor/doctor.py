@@ -1,0 +1,390 @@
+"""`raycls doctor`: looks at a cluster, and at a run on it, before anything is taken. One row per question."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from raycls.cluster.connection import Cluster, running_cluster
+from raycls.config import load as config
+from raycls.config.paths import expand
+from raycls.config.sections.run import Run
+from raycls.data.sources.digits import DEFAULT_PATH
+from raycls.doctor import cluster_rows, node_probes, open_ports, run_rows
+from raycls.doctor.arguments import Given
+from raycls.doctor.cluster_rows import Row, Unanswered, skipped, unknown
+from raycls.doctor.display import exit_code, show, to_json
+from raycls.doctor.job import dashboard_of, examine_there
+from raycls.doctor.node_actors import Examiners, Node, all_nodes
+from raycls.errors import LaunchError, RayclsError, from_json
+from raycls.jobs import note
+from raycls.jobs.dashboard import is_loopback
+from raycls.jobs.package import credentials, survey
+from raycls.launch.fit import check_fit, executor_of, group_size
+from raycls.launch.trainer import device_of
+from raycls.run.folder import refuse_lost
+from raycls.run.storage.store import Store
+from raycls.screen.working import Working
+from raycls.session.deadline import must_end, within
+from raycls.tune.room import Slots
+
+__all__ = ["Asked", "doctor", "examine"]
+
+_FLOATS = 4 << 20
+"""Of the all-reduce between nodes: 16 MiB, the gradient of a small network."""
+_REPEATS = 5
+_ENTRIES = 2000
+"""Files and folders of the data that are compared between nodes."""
+_BIGGEST = 3
+_TIDYING = 10.0
+"""Seconds that removing what the doctor made may take."""
+_STARTING = 120.0
+"""Seconds for a Ray to start, or to be joined, whatever the deadline of a question is."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be looked at: the cluster, and where a config or its storage is given, a run."""
+
+    run: Run | None = None
+    storage: str | None = None
+    seconds: float = 60.0
+    """Deadline of each question to a node."""
+
+
+def doctor(
+    given: Given,
+    *,
+    address: str | None = None,
+    seconds: float = 60.0,
+    as_json: bool = False,
+    insecure: bool = False,
+    say: Callable[[str], None],
+) -> int:
+    """Examine the Ray at `address` (of RAY_ADDRESS, or a private one), print the rows, and return the exit code.
+
+    `address` may be the URL of a dashboard: a job looks then, through `doctor_job`, to which `insecure` and `say` go.
+    `seconds` is the deadline of a node's answer. Ends the process where Ray itself never answers.
+    """
+    url = dashboard_of(address)
+    if url is not None:
+        with _ended_by_sigterm(), Working("looking at the cluster, in a job of its own"):
+            rows = examine_there(url, given, seconds=seconds, insecure=insecure, say=say)
+        print(to_json(rows)) if as_json else show(rows)
+        return exit_code(rows)
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    return _examined(Asked(given.run, given.storage, seconds), as_json)
+
+
+def _examined(asked: Asked, as_json: bool) -> int:
+    rows: list[Row] = []
+
+    def give_up() -> None:
+        rows.append(
+            unknown("cluster", "Ray does not answer any more", "see whether its head, or this node's, is frozen")
+        )
+        if as_json:
+            print(to_json(rows), flush=True)
+        else:
+            show(rows[-1:])
+
+    def noted() -> Iterator[Row]:
+        for row in examine(asked, give_up):
+            rows.append(row)
+            yield row
+
+    with _ended_by_sigterm():
+        if as_json:
+            with Working("looking at the cluster"):
+                for _ in noted():
+                    pass
+            print(to_json(rows), flush=True)
+        else:
+            show(noted())
+    return exit_code(rows)
+
+
+def examine(asked: Asked, give_up: Callable[[], None]) -> Iterator[Row]:
+    """The rows, each as soon as it is known. `give_up` is called before the process ends where Ray never answers."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    reached = ""
+    if ":" in address and "://" not in address:  # a frozen Ray would hold the connecting for ever
+        reached = open_ports.reach_without_token(address, asked.seconds)
+        waits = (
+            open_ports.hanging(address, _STARTING / 2 + asked.seconds) if reached in ("open", "refused") else reached
+        )
+        if waits:
+            fix = "check the address (host:port of the head) and the network; neither it nor the Ray here may be frozen"
+            yield Row("cluster", "wrong", waits, fix)
+            return
+    with ExitStack() as stack:
+        try:
+            with must_end(_STARTING + asked.seconds, give_up):
+                cluster = stack.enter_context(running_cluster())
+        except LaunchError as error:
+            yield cluster_rows.from_error("cluster", error)
+            return
+        stack.enter_context(must_end(_STARTING + 20 * asked.seconds, give_up))
+        known = all_nodes()
+        examiners = stack.enter_context(Examiners([node for node in known if node.alive], asked.seconds))
+        yield cluster_rows.nodes(examiners.first(), {node.name: node.death for node in known if not node.alive})
+        yield from _machines(asked, examiners)
+        yield _storage(asked, examiners)
+        yield _data(asked, examiners)
+        yield _working_directory(asked)
+        yield _authentication(asked, cluster, reached, examiners)
+        yield _fit(asked, cluster, examiners)
+        first = examiners.nodes[0]
+        yield cluster_rows.driver(first.name, first.resources, preemptible=first.preemptible)
+        yield _time(asked, cluster, examiners)
+
+
+def _machines(asked: Asked, examiners: Examiners) -> Iterator[Row]:
+    """Rows about the nodes themselves, whatever is to run there."""
+    yield cluster_rows.versions(examiners.ask(node_probes.installed))
+    counted = {node.name: node.resources.get("GPU", 0.0) for node in examiners.nodes}
+    yield cluster_rows.gpus(
+        examiners.ask(node_probes.graphics), counted, device=asked.run.scale.device if asked.run else "auto"
+    )
+    yield _reduction(asked, examiners)
+    is_remote = asked.storage is None or ("://" in asked.storage and not asked.storage.startswith("file://"))
+    local = None if is_remote else Store(asked.storage or "").local_path()
+    rooms = examiners.ask(node_probes.room, None if local is None else str(local))
+    stores = {node.name: node.resources.get("object_store_memory", 0.0) for node in examiners.nodes}
+    yield cluster_rows.shared_memory(_each(rooms, "shared"), stores)
+    yield cluster_rows.disk(_each(rooms, "folders"))
+    yield cluster_rows.clocks(examiners.clocks())
+
+
+def _each(answers: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: given if isinstance(given, Unanswered) else given[key] for name, given in answers.items()}
+
+
+def _reduction(asked: Asked, examiners: Examiners) -> Row:
+    members = examiners.answering
+    if len(members) < 2 <= len(examiners.nodes):
+        return unknown("all-reduce", "fewer than two nodes answer", "see the row nodes")
+    if len(members) < 2:
+        return skipped("all-reduce", "one node answers: there is nothing between nodes to measure")
+    backend = "nccl" if all(node.resources.get("GPU", 0.0) >= 1 for node in members) else "gloo"
+    megabytes = _FLOATS * 4 / 1e6
+    first = members[0]
+    port = examiners.ask_each({first.name: (node_probes.open_port, first.address)})[first.name]
+    if isinstance(port, Unanswered):
+        return cluster_rows.reduction(
+            f"{first.name} {port.why}", backend=backend, megabytes=megabytes, repeats=_REPEATS
+        )
+    words = (backend, first.address, port)
+    rest = (len(members), _FLOATS, _REPEATS, asked.seconds)
+    questions = {node.name: (node_probes.exchange, *words, rank, *rest) for rank, node in enumerate(members)}
+    answers = examiners.ask_each(questions, seconds=2 * asked.seconds)  # importing torch takes its time too
+    problems = [f"{name} {given.why}" for name, given in answers.items() if isinstance(given, Unanswered)]
+    measured = "; ".join(problems) or {name: megabytes / spent for name, spent in answers.items()}
+    return cluster_rows.reduction(measured, backend=backend, megabytes=megabytes, repeats=_REPEATS)
+
+
+def _storage(asked: Asked, examiners: Examiners) -> Row:
+    """Write a file here and read it on every node, and the other way round; both are removed again."""
+    if asked.storage is None:
+        return skipped("storage", "give a CONFIG, or run.storage=..., to have it written and read on every node")
+    content = secrets.token_hex(16)
+    mark = f".raycls-doctor-{content[:12]}"
+    replies = {node.name: f"{mark}-{number}" for number, node in enumerate(examiners.nodes)}
+    try:
+        store = within(asked.seconds, Store, asked.storage)
+        _refuse_lost(asked.storage, store)
+        made = _missing(store)
+        try:
+            within(asked.seconds, store.write_bytes, mark, content.encode())
+            questions = {name: (node_probes.visit, store.uri, mark, content, reply) for name, reply in replies.items()}
+            answers = examiners.ask_each(questions)
+            wrote = [name for name, given in answers.items() if not isinstance(given, Unanswered) and given["wrote"]]
+            seen = {name: within(asked.seconds, store.find_bytes, replies[name]) == content.encode() for name in wrote}
+        finally:
+            # First the mark: who comes late finds nothing and writes nothing.
+            with suppress(RayclsError, TimeoutError):
+                within(_TIDYING, _tidy, store, [mark, *replies.values()], made)
+    except RayclsError as error:
+        return cluster_rows.from_error("storage", error)
+    except TimeoutError as error:
+        return unknown("storage", f"{asked.storage}: {error}", "see whether this file system, or its server, is alive")
+    return run_rows.storage(
+        store.describe(), answers, is_local=store.is_local, replies=seen, relative=not note.is_kept(asked.storage)
+    )
+
+
+def _refuse_lost(storage: str, store: Store) -> None:
+    """Refuse for a job what `raycls submit`, and a run in a job, would refuse."""
+    if note.is_job():
+        note.refuse_relative(storage, "run.storage")
+    refuse_lost(store.uri)
+
+
+def _missing(store: Store) -> list[Path]:
+    """The folders that writing into `store` will make, the innermost first."""
+    path = store.local_path()
+    made: list[Path] = []
+    while path is not None and not path.exists():
+        made.append(path)
+        path = path.parent
+    return made
+
+
+def _tidy(store: Store, names: list[str], made: list[Path]) -> None:
+    for name in names:
+        store.delete(name)
+    for folder in made:
+        with suppress(OSError):  # somebody uses it by now
+            folder.rmdir()
+
+
+def _data(asked: Asked, examiners: Examiners) -> Row:
+    if asked.run is None:
+        return skipped("data", "give a CONFIG to have its data looked at on every node")
+    source = asked.run.data.source
+    path = source.path or (DEFAULT_PATH if source.name == "digits" else None)
+    if path is None or "://" in path:
+        return skipped("data", f"data.source {source.name} names no local path: only the source itself can tell")
+    path = os.path.abspath(expand(path, where="data.source.path"))
+    answers = examiners.ask(node_probes.listing, path, _ENTRIES)
+    return run_rows.data(path, answers, made_by_source=source.name == "digits")
+
+
+def _working_directory(asked: Asked) -> Row:
+    here = os.getcwd()
+    try:
+        package = within(asked.seconds, survey, Path(here))
+        secret = [] if note.is_job() else credentials(package)
+    except RayclsError as error:
+        return cluster_rows.from_error("working directory", error)
+    except (OSError, TimeoutError) as error:
+        return unknown(
+            "working directory", f"{here}: {error}", "start from a smaller folder, or see to its file system"
+        )
+    return run_rows.working_directory(here, package.size, package.biggest[:_BIGGEST], secret)
+
+
+def _authentication(asked: Asked, cluster: Cluster, reached: str, examiners: Examiners) -> Row:
+    import ray
+    from ray._private.worker import get_dashboard_url
+
+    reached = reached or open_ports.reach_without_token(ray.get_runtime_context().gcs_address, asked.seconds)
+    url = get_dashboard_url()
+    token, mode = open_ports.token_source()
+    return run_rows.authentication(
+        access=reached,
+        loopback=is_loopback([node.address for node in examiners.nodes]),
+        token=token,
+        mode=mode,
+        dashboard=open_ports.jobs_without_token(f"http://{url}", 10.0) if url else "",
+        private=cluster.private,
+    )
+
+
+def _fit(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
+    run = asked.run
+    if run is None:
+        return skipped("fit", "give a CONFIG to see whether it fits")
+    resources = [node.resources for node in examiners.answering]
+    cpus, gpus = (sum(node.get(name, 0.0) for node in resources) for name in ("CPU", "GPU"))
+    device, executor = device_of(run, cluster.gpus), executor_of(run)
+    try:
+        check_fit(run, resources, device, executor)
+        slots = Slots.of(run, device) if run.search.space else None
+        if slots is not None:
+            slots.check(resources)
+    except RayclsError as error:
+        row = cluster_rows.from_error("fit", error)
+        if not cluster.grows:
+            return row
+        waits = f"{row.found}; this cluster grows, so the run would wait for nodes, {run.scale.wait} at most"
+        return replace(row, verdict="warning", found=waits)
+    if slots is not None:
+        return Row("fit", "ok", f"trials: {slots.arithmetic(resources)}")
+    image = 3 * run.data.image_size**2
+    return run_rows.fit(
+        workers=group_size(run, resources, device),
+        threads=run.scale.threads,
+        share=run.scale.cpus_per_worker,
+        cpus=cpus,
+        gpus=gpus,
+        device=device,
+        ahead=run.data.prefetch * run.data.batch_size * image if executor == "ray" else 0,
+        store=sum(node.get("object_store_memory", 0.0) for node in resources),
+    )
+
+
+def _time(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
+    """A few steps of the real loop, where they would be trained: on a node with a GPU, or on this one."""
+    run = asked.run
+    if run is None:
+        return skipped("time", "give a CONFIG to have a few of its steps trained")
+    device = device_of(run, cluster.gpus)
+    gpus = 1.0 if device == "cuda" else 0.0
+    able = [node for node in examiners.answering if node.resources.get("GPU", 0.0) >= gpus]
+    if not able and cluster.grows:
+        return skipped("time", f"no node can train on {device} yet, and the cluster grows only for a run")
+    if not able:
+        return unknown("time", f"no node that answers can train on {device}", "see the rows nodes and gpus")
+    node = able[0]
+    # Named like the folder of a private Ray: what a killed doctor leaves is removed by the next start.
+    folder = os.path.join(tempfile.gettempdir(), f"raycls-{os.getpid()}-doctor{secrets.token_hex(4)}")
+    words = (config.to_dict(run), folder, os.getcwd(), device, asked.seconds)
+    try:
+        facts = examiners.alone(node, _rehearse, *words, gpus=gpus, seconds=_STARTING + asked.seconds)
+    finally:
+        _remove(folder, node, examiners)
+    if isinstance(facts, Unanswered):
+        return unknown("time", facts.why, "give it more time with --timeout")
+    if "error" in facts:
+        return cluster_rows.from_error("time", from_json(facts["error"]))
+    places = sum(int(node.resources.get("CPU", 0.0) / run.scale.cpus) for node in examiners.answering)
+    places = cluster.gpus if device == "cuda" else places
+    workers = group_size(run, [node.resources for node in examiners.answering], device)
+    return run_rows.estimate(facts, workers=workers, places=places, batch_size=run.data.batch_size)
+
+
+def _rehearse(*words: Any) -> dict[str, Any]:
+    from raycls.doctor.rehearsal import rehearse
+
+    return rehearse(*words)
+
+
+def _remove(folder: str, node: Node, examiners: Examiners) -> None:
+    examiners.ask_each({node.name: (node_probes.remove, folder)}, seconds=_TIDYING)
+    if node is examiners.nodes[0]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _ended_by_sigterm:  # noqa: N801 - used like a function
+    """SIGTERM leaves like Ctrl-C does: what was made is removed first.
+
+    As a KeyboardInterrupt on the way: from inside Ray a SystemExit would come out as an error of Ray's.
+    """
+
+    def __enter__(self) -> None:
+        self._before = None
+        self._asked = False
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._end)
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+        if self._asked:
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        raise KeyboardInterrupt

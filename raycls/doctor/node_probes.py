@@ -1,0 +1,186 @@
+"""What the doctor asks a node: each function runs in a process there and returns plain values.
+
+They are sent by value and import what they need themselves, so that a node without raycls, or with another
+version of it, can still answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+__all__ = ["Examiner", "clock", "exchange", "graphics", "installed", "listing", "open_port", "remove", "room", "visit"]
+
+_PACKAGES = ("ray", "torch", "torchvision", "raycls", "pyarrow", "numpy")
+
+
+class Examiner:
+    """An actor on one node that does what it is asked, several things at a time."""
+
+    def ask(self, function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def installed() -> dict[str, str | None]:
+    """Version by package, None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, str | None] = {"python": sys.version.split()[0]}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    if found["raycls"] is None:  # a working directory that was sent along, not an installation
+        try:
+            from raycls import __version__
+
+            found["raycls"] = __version__
+        except ImportError:
+            pass
+    return found
+
+
+def graphics() -> list[dict[str, Any]]:
+    """The GPUs that the NVIDIA driver knows, each with `name`, `driver` and `memory` in bytes."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    words = [program, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+    lines = [line.rsplit(",", 2) for line in done.stdout.splitlines() if line.count(",") >= 2]
+    return [
+        {"name": name.strip(), "driver": driver.strip(), "memory": int(float(memory)) << 20}
+        for name, driver, memory in lines
+    ]
+
+
+def room(storage: str | None) -> dict[str, Any]:
+    """`shared`: `total` and `free` bytes of /dev/shm, or None. `folders`: the same for Ray's folder and `storage`."""
+    from ray._private import worker  # the one place that knows where this node keeps its session
+
+    node: Any = worker._global_node
+    paths = {"Ray's temporary folder": node.get_session_dir_path()}
+    if storage is not None:
+        paths["run.storage"] = storage
+    folders = []
+    for what, path in paths.items():
+        there = path
+        while not os.path.exists(there):  # what a run would make
+            there = os.path.dirname(there)
+        usage = shutil.disk_usage(there)
+        folders.append({"what": what, "path": path, "total": usage.total, "free": usage.free})
+    shared = None
+    if os.path.isdir("/dev/shm"):  # noqa: S108 - only looked at
+        usage = shutil.disk_usage("/dev/shm")  # noqa: S108
+        shared = {"total": usage.total, "free": usage.free}
+    return {"shared": shared, "folders": folders}
+
+
+def clock() -> float:
+    return time.time()
+
+
+def visit(uri: str, mark: str, content: str, reply: str) -> dict[str, Any]:
+    """Look for the file `mark` with `content` in the storage `uri`; where it is there, write the file `reply`."""
+    from raycls.errors import RayclsError
+    from raycls.run.storage.store import Store
+
+    try:
+        store = Store(uri)
+        found = store.find_bytes(mark)
+        if found is None or found.decode(errors="replace") != content:
+            return {"read": False, "wrote": False, "problem": ""}
+        store.write_bytes(reply, content.encode())
+    except RayclsError as error:
+        return {"read": False, "wrote": False, "problem": f"{error.what}: {error.found}"}
+    return {"read": True, "wrote": True, "problem": ""}
+
+
+def listing(path: str, most: int) -> dict[str, Any]:
+    """What is at `path`, cheaply: the names and sizes of its first `most` entries in sorted order, as a digest.
+
+    `kind` is `missing`, `file` or `folder`; `whole` says whether all entries were looked at. For a file the digest
+    is of its size and its first 64 KiB.
+    """
+    digest = hashlib.sha256()
+    if os.path.isfile(path):
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            digest.update(f"{size}\n".encode() + file.read(1 << 16))
+        return {"kind": "file", "entries": 1, "bytes": size, "whole": True, "digest": digest.hexdigest()}
+    if not os.path.isdir(path):
+        return {"kind": "missing", "entries": 0, "bytes": 0, "whole": True, "digest": ""}
+    entries, total, folders = 0, 0, [""]
+    while folders and entries < most:
+        folder = folders.pop(0)
+        with os.scandir(os.path.join(path, folder)) as found:
+            inside = sorted(found, key=lambda entry: entry.name)
+        for entry in inside[: most - entries]:
+            name = os.path.join(folder, entry.name)
+            is_folder = entry.is_dir()
+            size = 0 if is_folder else entry.stat().st_size
+            digest.update(os.fsencode(f"{name}\n{size}\n"))
+            entries, total = entries + 1, total + size
+            folders += [name] if is_folder else []
+        if len(inside) > most:
+            break
+    whole = not folders and entries < most
+    return {"kind": "folder", "entries": entries, "bytes": total, "whole": whole, "digest": digest.hexdigest()}
+
+
+def open_port(address: str) -> int:
+    """A port of this node that is free now."""
+    import socket
+
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as opened:
+        opened.bind((address, 0))
+        return opened.getsockname()[1]
+
+
+def exchange(
+    backend: str, address: str, port: int, rank: int, world: int, floats: int, repeats: int, seconds: float
+) -> float:
+    """Seconds of one all-reduce of `floats` float32 over `world` nodes, the median of `repeats`.
+
+    The group meets at `address:port`, the node of rank 0, and gives up after `seconds`.
+    """
+    from contextlib import suppress
+    from datetime import timedelta
+    from statistics import median
+
+    import torch
+    import torch.distributed as dist
+
+    if backend == "gloo":
+        with suppress(ImportError):  # a node without raycls, as another row says
+            from raycls.launch.gloo import talk_as_ray_does
+
+            talk_as_ray_does()
+    if backend == "nccl":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "0"  # Ray hides GPUs from what has reserved none
+    host = f"[{address}]" if ":" in address else address
+    limit = timedelta(seconds=seconds)
+    dist.init_process_group(backend, init_method=f"tcp://{host}:{port}", rank=rank, world_size=world, timeout=limit)
+    try:
+        values = torch.zeros(floats, device="cuda" if backend == "nccl" else "cpu")
+        times = []
+        for _ in range(repeats + 2):  # the first ones open connections
+            began = time.perf_counter()
+            dist.all_reduce(values)
+            if backend == "nccl":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - began)
+    finally:
+        dist.destroy_process_group()
+    return median(times[2:])
+
+
+def remove(folder: str) -> None:
+    """Remove a folder of the doctor's own."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,317 @@
+"""The words and numbers of a progress line: what a record, a header and an ending look like in print."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from raycls.config.write import word
+from raycls.quantities import epochs_text, plural
+
+__all__ = [
+    "STOPPING",
+    "Audit",
+    "Ending",
+    "Record",
+    "clock_text",
+    "ending_lines",
+    "epoch_text",
+    "evaluation_text",
+    "header_lines",
+    "join",
+    "ledger_lines",
+    "number_text",
+    "place",
+    "speed_text",
+    "summary_lines",
+    "train_text",
+    "value_text",
+]
+
+Record = Mapping[str, Any]
+
+STOPPING = "stopping: this step is finished, an evaluation left, and a checkpoint written; a second signal ends at once"
+"""The answer to the first SIGINT or SIGTERM."""
+
+_SHARES = frozenset({"top1", "top5"})
+_CLASSES_SHOWN = 30
+
+
+class Ending(Protocol):
+    """What `finish` reads of the outcome of a run."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def folder(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def epochs(self) -> float: ...
+    @property
+    def best(self) -> dict[str, Any] | None: ...
+    @property
+    def final(self) -> dict[str, Any] | None: ...
+    @property
+    def kept(self) -> dict[str, Any] | None: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+class Audit(Protocol):
+    """What `ledger_lines` reads of the report on a ledger."""
+
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def attempts(self) -> Sequence[str]: ...
+    @property
+    def problems(self) -> Sequence[str]: ...
+    @property
+    def left_out(self) -> Mapping[int, Sequence[int]]: ...
+
+
+def header_lines(info: Record) -> list[str]:
+    """What the run is, in at most eight lines, and those about its first weights."""
+    lines = [f"run        {info['folder']}"] if "folder" in info else []
+    splits = info.get("splits") or {}
+    data = [str(info["source"])] if "source" in info else []
+    data += [f"{info['classes']} classes"] if "classes" in info else []
+    left_out = info.get("left_out") or {}
+    out = {name: f" ({count} left out)" for name, count in left_out.items()}
+    if info.get("cut_from_train"):
+        out["val"] = f" (cut from its train by data.split){out.get('val', '')}"
+    data += [f"{count} {name}{out.get(name, '')}" for name, count in splits.items()]
+    model = [str(info["model"])] if "model" in info else []
+    model += [f"{number_text(info['parameters'])} parameters"] if "parameters" in info else []
+    lines += [f"data       {', '.join(data)}"] if data else []
+    lines += [f"model      {', '.join(model)}"] if model else []
+    lines += [f"{'' if number else 'weights':<11}{text}" for number, text in enumerate(info.get("weights", ()))]
+    lines += [f"workers    {_workers(info)}"] if "workers" in info else []
+    arithmetic = [f"{name} {info[name]}" for name in ("precision", "reduction") if name in info]
+    if "batch_size" in info:
+        parts = info.get("micro_batches")
+        arithmetic.append(f"batch {info['batch_size']}" + (f" in {plural(parts, 'micro-batch')}" if parts else ""))
+    lines += [f"arithmetic {', '.join(arithmetic)}"] if arithmetic else []
+    if "total_steps" in info:
+        steps = f"{info['total_steps']}"
+        if info.get("steps_per_epoch"):
+            steps += f", {info['steps_per_epoch']} per epoch"
+        if info.get("start_step"):
+            steps += f"; resumed at step {info['start_step']}"
+        lines.append(f"steps      {steps}")
+    lines += [f"Ray job    {info['dashboard']}"] if info.get("dashboard") else []
+    return lines
+
+
+def ending_lines(outcome: Ending, info: Record) -> list[str]:
+    """How the run ended and what to type next, in at most seven lines."""
+    words = {
+        "done": "done",
+        "stopped": "stopped after a checkpoint",
+        "early": "stopped early: no more improvement",
+        "budget": "stopped: train.budget is used up",
+        "already": "already done, nothing was trained",
+    }.get(outcome.state, outcome.state)
+    steps = f"{outcome.step} {'step' if outcome.step == 1 else 'steps'}"
+    lines = [f"{words}: {epochs_text(outcome.epochs)}, {steps}, {clock_text(outcome.seconds)} in this start"]
+    if outcome.kept:
+        lines.append(f"kept       {_kept_text(outcome, outcome.kept)}")
+    elif outcome.best:
+        best = outcome.best
+        lines.append(f"best       {_value_text(best, best)} at step {best.get('step')}")
+    if outcome.final:
+        metric = (outcome.best or {}).get("metric", "top1")
+        lines.append(f"last       {evaluation_text(outcome.final, metric).removeprefix('| ')}")
+    lines.append(f"run folder {outcome.folder}")
+    folder = word(outcome.folder)
+    typed = [part for part in info.get("command") or () if part != "--new"]  # which would start anew once more
+    command = shlex.join(typed) if typed else f"raycls train {folder}/config.yaml"
+    if outcome.state == "stopped":
+        lines.append(f"next       {command}    # goes on from step {outcome.step}")
+    elif outcome.state == "budget":
+        lines.append(f"next       {command} train.budget=off    # or a larger one; goes on from step {outcome.step}")
+    else:
+        split = " --split test" if "test" in (info.get("splits") or {}) else ""
+        lines.append(f"next       raycls eval {folder}{split}")
+        lines.append(f"           raycls train {folder}/config.yaml run.name=NAME optim.lr=LR    # a variation")
+    return lines
+
+
+def _kept_text(outcome: Ending, kept: Record) -> str:
+    """`best: step 240, val top1 0.9972 (last: step 300, 0.9944)`: what model/ holds, and what else there is."""
+    best, final = outcome.best, outcome.final
+    last = final if final is not None and final.get("step") == outcome.step else None
+    metric = best or {"metric": "top1"}
+    if kept["name"] == "best":
+        both = " and last" if kept["step"] == outcome.step else ""
+        text = f"best{both}: step {kept['step']}, {_value_text(metric, best or {})}"
+        other = None if both else ("last", outcome.step, last)
+    else:
+        text = f"last: step {kept['step']}, {_value_text(metric, last) if last else 'not evaluated'}"
+        text += f"; {kept['reason']}" if last and kept.get("asked") == "best" and "reason" in kept else ""
+        other = ("best", best.get("step"), best) if best and best.get("step") != outcome.step else None
+    if other is None:
+        return text
+    name, step, record = other
+    value = _value_text(metric, record).rpartition(" ")[2] if record else "not evaluated"
+    return f"{text} ({name}: step {step}, {value})"
+
+
+def _value_text(best: Record, record: Record) -> str:
+    """`val top1 0.9972`: what `record` has of the metric that decides about the best one."""
+    metric = str(best.get("metric", "metric"))
+    value = record.get(metric, record.get("value"))
+    shown = value_text(metric, value) if isinstance(value, (int, float)) else str(value)
+    split = record.get("split") or best.get("split")
+    return f"{split} {metric} {shown}" if split else f"{metric} {shown}"
+
+
+def summary_lines(summary: Record) -> list[str]:
+    """The numbers of `metrics.summarise` for a reader: the averages, and each class where there are few.
+
+    `split` beside them is the one that was evaluated, `all` where that was other data as a whole.
+    """
+    split = summary.get("split", "all")
+    lines = [
+        f"{'' if split == 'all' else f'split {split}, '}{summary['count']} images",
+        *_weights_lines(summary.get("weights")),
+        f"loss       {summary['loss']:.6f}",
+        f"top1       {summary['top1']:.4f}",
+        f"top5       {summary['top5']:.4f}",
+    ]
+    scores = ("precision", "recall", "f1")
+    lines.append(f"{'':<32}" + "".join(f"{name:>12}" for name in (*scores, "images")))
+    classes = list(summary["f1"]["per_class"])
+    averaged = f"macro ({summary['macro_classes']:,} of {plural(len(classes), 'class')})"
+    rows = [(averaged, "macro", summary["count"]), ("weighted", "weighted", summary["count"])]
+    lines += [_scores_text(label, [summary[name][key] for name in scores], count) for label, key, count in rows]
+    if len(classes) <= _CLASSES_SHOWN:
+        for label, count in summary["support"].items():
+            lines.append(_scores_text(label, [summary[name]["per_class"][label] for name in scores], count))
+    if len(classes) > _CLASSES_SHOWN:
+        lines.append(f"{len(classes)} classes: --json has each of them, and the confusion matrix")
+    return lines
+
+
+def _weights_lines(weights: Record | None) -> list[str]:
+    if not weights or weights.get("step") is None:
+        return []
+    name, step = weights["name"], weights["step"]
+    return [f"weights    {name if name.startswith('step-') else f'{name}, step {step}'}"]
+
+
+def _scores_text(label: str, values: Sequence[float], count: int) -> str:
+    return f"{label:<32}" + "".join(f"{value:>12.4f}" for value in values) + f"{count:>12}"
+
+
+def ledger_lines(report: Audit, names: Callable[[int], str] = str) -> list[str]:
+    """The verdict first, then the attempts, the samples that were left out, by `names`, and what is wrong."""
+    seen = f"{report.steps} steps, {report.epochs} whole epochs of {report.samples} samples"
+    but = ", but for those left out" if report.left_out else ""
+    verdict = f"exact: {seen}, each sample exactly once per epoch{but}"
+    lines = [verdict if report.ok else f"not exact: {seen}, with these problems"]
+    lines += [f"  {line}" for line in report.attempts]
+    for step, ids in report.left_out.items():
+        shown = ", ".join(map(names, ids[:20])) + (f" and {len(ids) - 20:,} more" if len(ids) > 20 else "")
+        lines.append(f"  left out after step {step}: {plural(len(ids), 'sample')}: {shown}")
+    return lines + [f"  problem: {line}" for line in report.problems]
+
+
+def place(record: Record, info: Record) -> str:
+    """Where in the run a record is: `epoch 3.5/10  step 70/200`."""
+    total = info.get("total_steps")
+    step = f"step {record.get('step', 0)}" + (f"/{total}" if total else "")
+    return f"epoch {epoch_text(record, info)}  {step}"
+
+
+def epoch_text(record: Record, info: Record) -> str:
+    """`3.5/10`, or `3.5` where the length of the run is not known."""
+    total, per_epoch = info.get("total_steps"), info.get("steps_per_epoch")
+    epoch = f"{float(record.get('epoch', 0)):.4g}"
+    return f"{epoch}/{total / per_epoch:.4g}" if total and per_epoch else epoch
+
+
+def train_text(record: Record) -> str:
+    """Loss and accuracy of the training, and the learning rate."""
+    return join(
+        f"train loss {number(record['loss'])}" if "loss" in record else "",
+        f"top1 {value_text('top1', record['top1'])}" if "top1" in record else "",
+        f"lr {number(record['lr'])}" if "lr" in record else "",
+    )
+
+
+def evaluation_text(record: Record, metric: str = "top1") -> str:
+    """Loss and accuracy of an evaluation, and the `metric` that decides, set off from the training's.
+
+    The loss stands first in any case.
+    """
+    names = [name for name in dict.fromkeys(("top1", metric)) if name != "loss"]
+    return "| " + join(
+        f"{record.get('split', 'val')} loss {number(record['loss'])}" if "loss" in record else "",
+        *(f"{name} {value_text(name, record[name])}" for name in names if name in record),
+        "(best)" if record.get("best") is True else "",
+    )
+
+
+def speed_text(record: Record) -> str:
+    """Images per second over all workers, and the part of the time that was spent waiting for data."""
+    return join(
+        f"| {_rate(float(record['images_per_second']))} images/s" if "images_per_second" in record else "",
+        f"data-wait {float(record['data_wait']):.0%}" if "data_wait" in record else "",
+    )
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
+
+
+def value_text(metric: str, value: Any) -> str:
+    """A metric with the digits it deserves: shares with four decimals, losses with four digits."""
+    return f"{float(value):.4f}" if metric in _SHARES or metric.startswith("f1") else number(value)
+
+
+def number(value: Any) -> str:
+    """Four significant digits; history writes what is not finite as a text, which is shown as it is."""
+    return value if isinstance(value, str) else f"{float(value):.4g}"
+
+
+def number_text(count: int) -> str:
+    """`11.7 M`, `412 k`, `900`."""
+    for limit, unit in ((1_000_000, "M"), (1_000, "k")):
+        if count >= limit:
+            return f"{count / limit:.3g} {unit}"
+    return str(count)
+
+
+def clock_text(seconds: float | None) -> str:
+    """`0:01:05`, with days where there are any."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (f"{days}d " if days else "") + f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _workers(info: Record) -> str:
+    count = int(info["workers"])
+    threads = plural(int(info.get("threads", 1)), "thread")
+    least, most = info.get("elastic") or (count, count)
+    elastic = f" ({least} to {most}, as there is room)" if least < most else ""
+    words = [f"in this process, no Ray, {threads}" if count == 0 else f"{count} on Ray{elastic}, {threads} each"]
+    words += [str(info["device"])] if "device" in info else []
+    words += [f"executor {info['executor']}"] if "executor" in info else []
+    return ", ".join(words)
+
+
+def join(*parts: str) -> str:
+    """The parts that are not empty, two spaces apart."""
+    return "  ".join(part for part in parts if part and part != "| ")

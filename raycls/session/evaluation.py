@@ -1,0 +1,60 @@
+"""One process's part of an evaluation: every row of a split once, with the weights of a run."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+
+from raycls.config import load as config
+from raycls.config.sections.run import Run
+from raycls.data.slices import Timeline
+from raycls.data.stream import open_stream
+from raycls.models import zoo
+from raycls.plugins import no_exit
+from raycls.run import kept
+from raycls.run.folder import RunFolder
+from raycls.session.consistency import check_shared
+from raycls.session.job import Job, World
+from raycls.session.setup import make_maker, make_task, surrounded, together
+from raycls.session.stall import Stall
+from raycls.tasks.classification import Classification
+from raycls.train.evaluate import evaluate as evaluate_model
+from raycls.train.plan import Plan
+from raycls.train.ranks import Worker
+
+__all__ = ["evaluate"]
+
+
+@no_exit()
+def evaluate(job: Job, world: World) -> dict[str, Any]:
+    """Evaluate weights of a run on `job.split`; returns `metrics.summarise`'s dictionary."""
+    run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
+    os.environ["RAYCLS_WORKDIR"] = job.workdir
+    worker = Worker(world.rank, world.size, world.device)
+    rows = len(job.dataset.splits[job.split])
+    batches = -(-rows // plan.evaluate_batch)
+    with ExitStack() as stack:
+        reporter = surrounded(run, job, world, stack)
+        stack.enter_context(Stall(worker, RunFolder(job.folder), run.train.stall_timeout, world.stalled))
+        timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch, True)
+        maker = make_maker(run, plan, job.dataset, world.size, job.split)
+        stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
+        stack.callback(reporter.watch(stream, timeline).close)
+        model, task = together(worker, partial(_build_final, run, job, world))
+        slices = stream.evaluation(0, batches, world.size)
+        return evaluate_model(model, slices, task, worker, batches=batches, classes=job.dataset.classes)
+
+
+def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Classification]:
+    folder = RunFolder(job.folder)
+    check_shared(folder, job.nonce)
+    tensors = kept.load(folder, job.weights or kept.choose(folder, None))
+    plan = folder.read_json(RunFolder.PLAN) or {}
+    task = make_task(run, plan.get("precision", "off"), world.device)
+    model = zoo.build(run.model, len(job.dataset.classes), run.run.seed, load=False)
+    model.load_state_dict(tensors)
+    return model.to(device=world.device, memory_format=task.layout), task  # pyright: ignore[reportCallIssue]

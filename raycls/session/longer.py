@@ -1,0 +1,177 @@
+"""A run that is trained for longer than it was started for: whether it is, to the bit, the run it would have been."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from raycls.config import load as config
+from raycls.config.sections.duration import Duration
+from raycls.config.sections.run import EvaluateConfig, Run, ScheduleConfig
+from raycls.config.write import override
+from raycls.errors import ConfigError
+from raycls.run.folder import RunFolder
+from raycls.train.limits import idle
+from raycls.train.plan import make_plan
+
+__all__ = ["DURATION", "check_longer", "write_duration"]
+
+DURATION = "train.duration"
+_REPLACED = ("run.name", "model.weights", DURATION)
+"""Options that the command which starts from the weights sets anew."""
+
+
+def check_longer(
+    before: Run,
+    run: Run,
+    written: Mapping[str, Any],
+    folder: RunFolder,
+    *,
+    command: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    """Whether `before`, whose `plan.json` is `written`, may be trained on as `run`, another `train.duration`.
+
+    It may where nothing that was trained or decided hangs on the length. Otherwise ConfigError with what hangs on it,
+    and the command that starts another run from the weights; also where it would be shorter.
+    """
+    per_epoch = int(written["steps_per_epoch"])
+    old, new = (max(1, item.train.duration.steps(per_epoch)) for item in (before, run))
+    result = folder.read_json(RunFolder.RESULT) or {}
+    change = f"{DURATION}: {before.train.duration} -> {run.train.duration}"
+    if new < old:
+        raise ConfigError(
+            "a run cannot be made shorter than it was started for",
+            where=folder.store.describe(RunFolder.CONFIG),
+            found=f"{change} ({old} -> {new} steps)",
+            fix="use another run.name, undo the change, or start anew with --new (the old run is kept beside it)",
+        )
+    if result.get("state") == "early":
+        say(f"{change} changes nothing: the run ended at step {result['step']} by train.early_stop.patience")
+        return
+    reasons = _reasons(before, folder, result, old) if new > old else []
+    if reasons:
+        raise ConfigError(
+            "this run cannot be trained for longer as the run it would have been: other options follow its length",
+            where=folder.store.describe(RunFolder.CONFIG),
+            found="\n         ".join([change, *reasons]),
+            valid="a longer train.duration where schedule and evaluations are counted in epochs or steps",
+            fix=_from_weights(before, run, written, folder, command, new - old),
+        )
+    if new > old:
+        say(f"{change}: the run is trained on, to step {new}")
+
+
+def write_duration(folder: RunFolder, run: Run) -> None:
+    """Note in `config.yaml` how long the run is trained now. Under its lock."""
+    text = folder.store.read_bytes(RunFolder.CONFIG).decode()
+    where = folder.store.describe(RunFolder.CONFIG)
+    before = config.load_text(text, where).run
+    if before.train.duration != run.train.duration:
+        longer = config.load_text(text, where, [f"{DURATION}={run.train.duration}"]).run
+        folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(longer).encode())
+
+
+def _reasons(before: Run, folder: RunFolder, result: Mapping[str, Any], old: int) -> list[str]:
+    """What of the first `old` steps would have been otherwise in a longer run."""
+    shares = [*_shares(before.schedule), *_evaluated_shares(before.evaluate)]
+    reasons = [f"{path} {value}: per cent of the run" for path, value in shares]
+    if before.schedule.name == "cosine":
+        reasons.insert(0, "schedule.name: cosine, which falls over the whole run")
+    every = before.evaluate.every
+    if reasons or isinstance(every, str) or old not in folder.steps():
+        return reasons
+    written = folder.read_json(RunFolder.PLAN) or {}
+    if not written.get("evaluate_rows") or old % max(1, every.steps(int(written["steps_per_epoch"]))) == 0:
+        return []
+    # The longer run is not evaluated here; what followed from it?
+    what = f"the evaluation at its end, step {old}, which a run with evaluate.every {every} has only there"
+    if before.schedule.name == "plateau":
+        return [f"{what}: schedule.name: plateau counted it"]
+    if before.train.early_stop.patience != "off":
+        return [f"{what}: train.early_stop.patience counted it"]
+    if result.get("state") != "done":
+        return [f"{what}: it is still to be done"]
+    if (folder.read_json(RunFolder.BEST) or {}).get("step") == old:
+        return [f"{what}: it is the best one"]
+    return []
+
+
+def _shares(schedule: ScheduleConfig) -> list[tuple[str, Duration]]:
+    used = [("schedule.warmup", schedule.warmup)] if schedule.warmup.value else []
+    if schedule.name in ("step", "cosine_restarts"):
+        used.append(("schedule.every", schedule.every))
+    if schedule.name == "multistep":
+        used += [(f"schedule.milestones[{index}]", item) for index, item in enumerate(schedule.milestones)]
+    return [(path, value) for path, value in used if value.unit == "%"]
+
+
+def _evaluated_shares(evaluate: EvaluateConfig) -> list[tuple[str, Duration]]:
+    every = evaluate.every
+    return [("evaluate.every", every)] if isinstance(every, Duration) and every.unit == "%" else []
+
+
+def _from_weights(
+    before: Run, run: Run, written: Mapping[str, Any], folder: RunFolder, command: Sequence[str], more: int
+) -> str:
+    """The command that trains the `more` steps as a run of its own, from the weights of this one."""
+    if not folder.store.exists(RunFolder.WEIGHTS):
+        anew = "--new or another run.name starts anew"
+        return f"let it end first with {override(DURATION, str(before.train.duration))}; {anew}"
+    old, new = before.train.duration, run.train.duration
+    whole = old.unit == new.unit and float(old.value).is_integer() and float(new.value).is_integer()
+    duration = Duration(new.value - old.value, new.unit) if whole else Duration(more, "st")
+    weights = folder.path(RunFolder.WEIGHTS)
+    there = "model.safetensors" if weights is None else _short(str(weights))
+    values: dict[str, Any] = {"run.name": _free_name(run), "model.weights": there, DURATION: str(duration)}
+    values |= _remedies(run, written, duration)
+    words = list(command) if len(command) > 2 else ["raycls", "train", folder.store.describe(RunFolder.CONFIG)]
+    typed = [shlex.quote(word) for word in words if word.partition("=")[0].strip() not in _REPLACED]
+    line = " ".join([*typed, *(override(path, value) for path, value in values.items())])
+    first = "" if weights is not None else f"copy {folder.store.describe(RunFolder.WEIGHTS)} here, and "
+    return (
+        f"start anew with --new (the old run is kept beside it) or another run.name, or {first}start another run of "
+        f"{duration} from the weights of this one{_repeated(run.schedule)}: {line}"
+    )
+
+
+def _repeated(schedule: ScheduleConfig) -> str:
+    """What of the learning rate a run from the weights goes through once more."""
+    if schedule.name == "constant" and not schedule.warmup.value:
+        return ""
+    first = "the warm-up and the full learning rate" if schedule.warmup.value else "the full learning rate"
+    return f" (which repeats {first}; a lower optim.lr keeps more of them)"
+
+
+def _remedies(run: Run, written: Mapping[str, Any], duration: Duration) -> dict[str, Any]:
+    """What else has to be set for a run of this length."""
+    plan = make_plan(
+        seed=run.run.seed,
+        samples=int(written["samples"]),
+        classes=int(written["classes"]),
+        evaluate_rows=int(written["evaluate_rows"]),
+        batch_size=run.data.batch_size,
+        workers=run.scale.most,
+        train=run.train.model_copy(update={"duration": duration}),
+        evaluate=run.evaluate,
+        checkpoint=run.checkpoint,
+        track=run.track,
+    )
+    found = idle(run.schedule, run.optim, run.train.early_stop, plan)
+    return {path: value for item in found for path, value in item.remedy.items()}
+
+
+def _free_name(run: Run) -> str:
+    """A name beside the run's that no run has."""
+    number = 2
+    while RunFolder.at(run.run.storage, f"{run.run.name}-{number}").store.list():
+        number += 1
+    return f"{run.run.name}-{number}"
+
+
+def _short(path: str) -> str:
+    """Relative where it is below the working directory."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative

@@ -1,0 +1,392 @@
+"""What is checked, and derived, before anything starts: names, data, model, the run folder, what fits."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from raycls.config import load as config
+from raycls.config.sections.run import Run, SplitConfig
+from raycls.data.images import operations as augment
+from raycls.data.source import Dataset, Split, check_source, open_dataset
+from raycls.errors import ConfigError, DataError, ModelError, RayclsError
+from raycls.models import zoo
+from raycls.plugins import no_exit
+from raycls.progress import progress
+from raycls.run.folder import RunFolder, refuse_lost
+from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
+from raycls.run.trackers.trackers import check_trackers
+from raycls.run.versions import PACKAGES, installed
+from raycls.session.data.record import pack
+from raycls.session.data.resumed import Resumed, note_left_out, resumed_data
+from raycls.session.data.scored import LEFT_OUT
+from raycls.session.data.unfit import tried
+from raycls.session.longer import DURATION, check_longer
+from raycls.session.preprocessing import differences
+from raycls.tasks.metrics import check_metric
+from raycls.train.limits import check_acting, notes
+from raycls.train.optim import check_schedule
+from raycls.train.plan import Plan, make_plan
+
+__all__ = [
+    "Prepared",
+    "check_metric_of",
+    "evaluated_split",
+    "image_size",
+    "plan_of",
+    "prepare",
+    "reduction_of",
+]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may start."""
+
+    run: Run
+    dataset: Dataset
+    plan: Plan
+    folder: RunFolder
+    parameters: int
+    command: tuple[str, ...]
+    """The words that were typed."""
+    weights: tuple[str, ...]
+    """What was done with the weights of `model.weights`, for the header; empty where the run resumes."""
+    result: dict[str, Any] | None
+    """What an earlier start left, where it ended for good."""
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many samples of each split that are gone since the first start are left out."""
+
+
+def reduction_of(run: Run, device: str) -> str:
+    """The reduction that `train.reduction: auto` means on `device`."""
+    if run.train.reduction != "auto":
+        return run.train.reduction
+    return "exact" if device == "cpu" else "fast"
+
+
+@no_exit()
+def prepare(
+    run: Run,
+    *,
+    new: bool,
+    command: Sequence[str],
+    say: Callable[[str], None],
+    dataset: Dataset | None = None,
+    record: bytes | None = None,
+) -> Prepared:
+    """Check everything that can be checked here, open the run folder, and make or find the plan.
+
+    `dataset` is what `open_dataset` gave for the same data before, and `record` what `recorded.pack` made of it: trials
+    of a search share both; an empty record is not kept. A folder without a checkpoint holds nothing to go on from: what
+    is started there may differ from the first try.
+    """
+    if run.search.space:
+        say("search.space is not used by raycls train: the values beside it are trained (raycls search varies them)")
+    check_source(run.data)
+    augment.build(run.augment.train, train=True, image_size=run.data.image_size)
+    augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
+    folder = RunFolder.at(run.run.storage, run.run.name)
+    refuse_lost(folder.uri)
+    folder.store.tell(say)
+    progress("looking at the run folder")
+    folder.store.check()
+    check_trackers(run.track, folder)
+    if not new:
+        _refuse_search(folder)
+    resumed = not new and _has_begun(folder)
+    written = folder.read_json(RunFolder.PLAN) if resumed else None
+    if resumed:
+        _check_same(run, folder, written or {}, command, say)
+    else:  # a resumed run needs no weights to start from
+        zoo.check(run.model)
+    progress("opening the data")
+    found = resumed_data(run, folder, written, say, dataset) if resumed else Resumed(dataset or open_dataset(run.data))
+    dataset = found.dataset
+    for note in dataset.notes:
+        say(note)
+    evaluated_split(run, dataset)
+    check_metric_of(run, dataset)
+    if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
+        say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
+    plan = _resumed_plan(run, plan_of(run, dataset, found.left_out), written)
+    _check_durations(run, plan, say, resumed=resumed)
+    progress("building the model")
+    model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=False)
+    weights = () if resumed else _load_weights(run, model, dataset, plan)
+    _check_forward(run, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if resumed:
+        note_left_out(run, folder)
+    else:
+        if new and (moved := folder.set_aside()):
+            say(f"the earlier run is now {moved}")
+        _write_first(run, dataset, folder, command, say, record)
+    ended = _ended(run, plan, folder, say)
+    return Prepared(run, dataset, plan, folder, parameters, tuple(command), weights, ended, found.counts)
+
+
+def _check_durations(run: Run, plan: Plan, say: Callable[[str], None], *, resumed: bool) -> None:
+    check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+    if resumed:
+        return
+    check_acting(run.schedule, run.optim, run.train.early_stop, plan)
+    for note in notes(run.optim, run.evaluate, run.checkpoint, plan):
+        say(note)
+
+
+def _load_weights(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> tuple[str, ...]:
+    """Load the first weights as every worker will, so that a file that does not fit is told now; lines about them."""
+    loaded = zoo.load(run.model, model, dataset.classes)
+    if loaded.moved:
+        zoo.check_head(model, len(dataset.classes), *image_size(run, dataset, plan))
+    return (*loaded.notes, *differences(run, loaded.preprocessing))
+
+
+def evaluated_split(run: Run, dataset: Dataset) -> Split | None:
+    """The split that is evaluated during training; DataError where the data has no such split."""
+    split = dataset.splits.get(run.evaluate.split)
+    if split is None and run.evaluate.every != "off":
+        raise DataError(
+            f"the data has no {run.evaluate.split} split to evaluate on",
+            where="evaluate.split",
+            found=", ".join(f"{name} ({len(split)})" for name, split in dataset.splits.items()),
+            fix="set evaluate.split to one of these, give data.split a part for it, or set evaluate.every=off",
+        )
+    return split
+
+
+def check_metric_of(run: Run, dataset: Dataset) -> None:
+    """ConfigError where the metric that decides about best, early stopping and plateau cannot vary on this data."""
+    if run.evaluate.every != "off":
+        check_metric(run.evaluate.metric, len(dataset.classes), "evaluate.metric")
+
+
+def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:
+    """Height and width of the training images, found by making the first one that is trained."""
+    order = plan.order
+    first = next(ids[:1] for ids in map(order.batch, range(order.steps_per_epoch)) if len(ids))
+    return _size_of(run, dataset, "train", int(order.places(first)[0]))
+
+
+def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool = True) -> tuple[int, int]:
+    operations = run.augment.train if train else run.augment.eval
+    transform = augment.build(operations, train=train, image_size=run.data.image_size, max_pixels=run.data.max_pixels)
+    height, width, _ = tried(dataset.splits[split], transform, index, run.run.seed).shape
+    return height, width
+
+
+def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan, start: int) -> None:
+    """Run black images through the model, in the sizes and the smallest number that the steps after `start` bring."""
+    progress("trying the model on two images")
+    size = image_size(run, dataset, plan)
+    if run.optim.ema != "off":  # before any forward pass, as the average is made: some copies fail only then
+        zoo.check_copy(model, run.model.name, *size)
+    zoo.probe(model, len(dataset.classes), *size)
+    if plan.evaluate_rows:
+        evaluated = _size_of(run, dataset, run.evaluate.split, 0, train=False)
+        if evaluated != size:
+            zoo.probe(model, len(dataset.classes), *evaluated)
+    last = plan.order.fewest_rows(start, plan.total_steps)
+    if last >= 2 * plan.micro_batches:
+        return
+    try:
+        _forward_alone(model, size)
+    except ValueError as error:  # batch normalisation over one value
+        which = "last" if last == plan.order.rows(plan.steps_per_epoch - 1) else "smallest"
+        raise ConfigError(
+            "a micro-batch of one image cannot be trained with this model",
+            where="data.batch_size, train.micro_batches",
+            found=f"{plan.samples} samples in batches of {plan.batch_size}: the {which} batch of an epoch has {last}, "
+            f"in {plan.micro_batches} micro-batches; {error}",
+            fix="put the images back that are left out, or start anew with --new"
+            if plan.left_out
+            else "choose a batch size that leaves more images to the last batch, fewer micro-batches, "
+            "or a larger data.image_size",
+        ) from error
+    except RayclsError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a plug-in raises
+        raise ModelError(
+            "the model cannot be trained: its forward pass fails in training mode",
+            where="model.name",
+            found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]} "
+            f"(one image of {size[0]}x{size[1]} pixels)",
+            fix="correct the model, or its arguments (model.args)",
+        ) from error
+
+
+def _forward_alone(model: nn.Module, size: tuple[int, int]) -> None:
+    """One image through `model` as in training, which leaves it as it was. No copy: some networks have none."""
+    flags = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model.train()(torch.zeros(1, 3, *size))
+    finally:
+        for module, training in flags.items():
+            module.training = training
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = ()) -> Plan:
+    """The plan of a run that starts now, or that is resumed without the training samples `left_out`."""
+    evaluated = dataset.splits.get(run.evaluate.split)
+    plan = make_plan(
+        seed=run.run.seed,
+        samples=len(dataset.splits["train"]) + len(left_out),
+        classes=len(dataset.classes),
+        evaluate_rows=0 if evaluated is None else len(evaluated),
+        batch_size=run.data.batch_size,
+        workers=run.scale.most,
+        train=run.train,
+        evaluate=run.evaluate,
+        checkpoint=run.checkpoint,
+        track=run.track,
+    )
+    return replace(plan, left_out=left_out)
+
+
+def _resumed_plan(run: Run, plan: Plan, written: dict[str, Any] | None) -> Plan:
+    if written is None:
+        return plan
+    # What decides the bits stays what it was at the first start; how often to save and log may change.
+    earlier = Plan.from_dict(written)
+    if run.scale.most > earlier.micro_batches:
+        raise ConfigError(
+            "more workers than this run has micro-batches",
+            where="scale.workers",
+            found=str(run.scale.most),
+            valid=f"0 to {earlier.micro_batches}, fixed when the run was started",
+            fix="lower scale.workers, or start anew with --new and a larger train.micro_batches",
+        )
+    values = {**plan.to_dict(), "micro_batches": earlier.micro_batches}
+    return Plan.from_dict(values)
+
+
+def _refuse_search(folder: RunFolder) -> None:
+    if folder.store.exists(RunFolder.TRIALS):
+        raise ConfigError(
+            "this folder holds a search and not a run",
+            where=folder.store.describe(),
+            fix="use another run.name, or set the search aside with --new; "
+            "what a search found is trained from its best.yaml",
+        )
+
+
+def _check_same(
+    run: Run, folder: RunFolder, written: Mapping[str, Any], command: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Refuse to go on with another config than the run was started with; what it takes from the data may change.
+
+    How long it is trained may, too, see `longer`; `written` is its `plan.json`.
+    """
+    text = folder.store.read_bytes(RunFolder.CONFIG).decode()
+    before = config.load_text(text, folder.store.describe(RunFolder.CONFIG)).run
+    changed = [item for item in config.difference(before, run) if not item.harmless and item.path not in LEFT_OUT]
+    if written and [item.path for item in changed] == [DURATION]:
+        check_longer(before, run, written, folder, command=command, say=say)
+    elif changed:
+        raise ConfigError(
+            "this run was started with another config",
+            where=folder.store.describe(RunFolder.CONFIG),
+            found="\n         ".join(str(item) for item in changed),
+            fix="use another run.name, undo the change, or start anew with --new (the old run is kept beside it)",
+        )
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    return bool(folder.steps()) or _finished(folder) is not None
+
+
+def _write_first(
+    run: Run,
+    dataset: Dataset,
+    folder: RunFolder,
+    command: Sequence[str],
+    say: Callable[[str], None],
+    record: bytes | None,
+) -> None:
+    record = pack(dataset, run.data.source.path) if record is None else record
+    # a run before its first checkpoint may be under way there
+    with Lock(folder, "start", timeout=HANDOVER_SECONDS, say=say):
+        _write_start(run, dataset, folder, command, record)
+
+
+def _write_start(run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str], record: bytes) -> None:
+    folder.store.delete(RunFolder.PLAN)
+    if record:
+        folder.store.write_bytes(RunFolder.SPLITS, record)
+    folder.write_json(RunFolder.ENV, _environment(run, dataset, command))
+    folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
+
+
+def _environment(run: Run, dataset: Dataset, command: Sequence[str]) -> dict[str, Any]:
+    return {
+        **_installed(),
+        "command": list(command),
+        "git": _git_commit(os.getcwd()),
+        "seed": run.run.seed,
+        "time": time.time(),
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "splits": {name: len(split) for name, split in dataset.splits.items()},
+        },
+    }
+
+
+@cache
+def _installed() -> dict[str, Any]:
+    found = installed()
+    return {
+        "raycls": found["raycls"],
+        "python": found["python"],
+        "versions": {name: found[name] for name in PACKAGES},
+        "platform": platform.platform(),
+    }
+
+
+@cache
+def _git_commit(directory: str) -> str | None:
+    """The commit of the working directory, with `+` where files differ from it; asked once per process."""
+    git = shutil.which("git")
+    if git is None or not os.path.isdir(os.path.join(directory, ".git")):
+        return None
+    start = [git, "-C", directory]
+    commands = ([*start, "rev-parse", "HEAD"], [*start, "status", "--porcelain", "--untracked-files=no"])
+    outputs = [subprocess.run(command, capture_output=True, text=True, check=False) for command in commands]
+    if outputs[0].returncode:
+        return None
+    return outputs[0].stdout.strip() + ("+" if outputs[1].stdout.strip() else "")
+
+
+def _ended(run: Run, plan: Plan, folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """As `_finished`; None too where it is trained for longer now, or `model/` is to hold other weights."""
+    result = _finished(folder)
+    if result is not None and result["state"] == "done" and result["step"] < plan.total_steps:
+        return None
+    asked = ((result or {}).get("kept") or {}).get("asked", run.evaluate.keep)
+    if asked == run.evaluate.keep:
+        return result
+    if folder.steps():
+        return None
+    say(f"evaluate.keep is not used: there are no checkpoints left, and model/ holds the {asked} weights")
+    return result
+
+
+def _finished(folder: RunFolder) -> dict[str, Any] | None:
+    result = folder.read_json(RunFolder.RESULT)
+    whole = all(folder.store.exists(name) for name in (RunFolder.WEIGHTS, RunFolder.MODEL_INFO))
+    return result if result and result["state"] in ("done", "early") and whole else None

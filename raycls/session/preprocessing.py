@@ -1,0 +1,106 @@
+"""Whether images come to a network as they did when its first weights were trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchvision.models import WeightsEnum
+
+from raycls.config.sections.run import Run
+from raycls.config.sections.types import Operation
+from raycls.config.write import flow, override
+from raycls.data.images.operations import default_operations
+
+__all__ = ["differences"]
+
+_SAME = 1e-3
+"""Below which two means or deviations of a channel, in 0..1, are one: 0.485 and 0.4851."""
+
+
+def differences(run: Run, brought: WeightsEnum | Mapping[str, Any] | None) -> list[str]:
+    """Lines about what of `augment` and `data.image_size` differs from what the weights of a run were made with.
+
+    `brought` is an enum value of torchvision, or what raycls wrote beside a model. Mean, standard deviation and
+    interpolation (of a model of raycls: all of `augment.eval`) should be theirs, and the overrides that take them are
+    said. Another size is often meant, so it is only mentioned; how much of the border the crop takes is not even that.
+    """
+    if brought is None:
+        return []
+    theirs = _published(run, brought) if isinstance(brought, WeightsEnum) else _written(brought)
+    texts: list[str] = []
+    remedies: list[str] = []
+    for option in ("mean", "std"):
+        own, other = getattr(run.augment, option), theirs.get(option)
+        if other is not None and not _close(own, other):
+            texts.append(f"augment.{option} {flow(list(own))} instead of {flow(other)}")
+            remedies.append(override(f"augment.{option}", other))
+    if "eval" in theirs and _plain(theirs["eval"]) != _plain(run.augment.eval):
+        if "interpolation" in theirs:
+            texts.append(f"augment.eval resizes {theirs['interpolation'][0]} instead of {theirs['interpolation'][1]}")
+        else:
+            texts.append(f"augment.eval {_operations(run.augment.eval)} instead of {_operations(theirs['eval'])}")
+        remedies.append(override("augment.eval", _plain(theirs["eval"])))
+    lines = [f"preprocessing differs from that of the weights: {', '.join(texts)}"] if texts else []
+    lines += [f"as theirs: {' '.join(remedies)}"] if remedies else []
+    size = theirs.get("image_size")
+    if size is not None and run.augment.eval is None and size != run.data.image_size:
+        lines.append(f"evaluated on images of {size} pixels by their author, here of {run.data.image_size}")
+    return lines
+
+
+def _published(run: Run, weights: WeightsEnum) -> dict[str, Any]:
+    """What torchvision's transforms of the weights say, for the options of a config."""
+    transforms = weights.transforms()
+    found: dict[str, Any] = {"mean": list(transforms.mean), "std": list(transforms.std)}
+    found["image_size"] = transforms.crop_size[0]
+    interpolation = transforms.interpolation.value
+    operations = run.augment.eval
+    if operations is None:
+        operations = default_operations(train=False, image_size=run.data.image_size)
+    resizes = [entry for entry in operations if _name(entry) == "resize"]
+    used = {_arguments(entry).get("interpolation", "bilinear") for entry in resizes}
+    if used and used != {interpolation}:
+        changed = [_interpolated(entry, interpolation) if entry in resizes else entry for entry in operations]
+        found |= {"eval": changed, "interpolation": (", ".join(sorted(used - {interpolation})), interpolation)}
+    return found
+
+
+def _written(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What `model.json` says; nothing of it where it is not what raycls writes."""
+    found: dict[str, Any] = {}
+    for option in ("mean", "std"):
+        value = info.get(option)
+        if isinstance(value, list) and len(value) == 3 and all(type(number) in (int, float) for number in value):
+            found[option] = value
+    if "eval" in info and isinstance(info["eval"], list | None):
+        found["eval"] = info["eval"]
+    if type(info.get("image_size")) is int:
+        found["image_size"] = info["image_size"]
+    return found
+
+
+def _close(own: Sequence[float], other: Sequence[float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=0.0, abs_tol=_SAME) for a, b in zip(own, other, strict=True))
+
+
+def _name(entry: Operation) -> str:
+    return entry if isinstance(entry, str) else next(iter(entry), "")
+
+
+def _arguments(entry: Operation) -> Mapping[str, Any]:
+    return {} if isinstance(entry, str) else next(iter(entry.values()), {})
+
+
+def _interpolated(entry: Operation, interpolation: str) -> dict[str, Any]:
+    return {_name(entry): {**_arguments(entry), "interpolation": interpolation}}
+
+
+def _plain(operations: Any) -> Any:
+    return json.loads(json.dumps(operations))
+
+
+def _operations(operations: Any) -> str:
+    return "its default" if operations is None else flow(_plain(operations))

@@ -1,0 +1,311 @@
+"""What one worker writes down while it trains: history, ledger, checkpoints, and the end of the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from raycls.config.errors import dotted
+from raycls.config.sections.run import Run
+from raycls.config.sections.search import decisive
+from raycls.config.write import leaves, to_dict
+from raycls.data.slices import Slice
+from raycls.data.source import Dataset
+from raycls.errors import RayclsError
+from raycls.progress import progress
+from raycls.report.curves import svg
+from raycls.run.checkpoint import Writer
+from raycls.run.folder import RunFolder
+from raycls.run.history import History, read, write_csv
+from raycls.run.kept import best_weights
+from raycls.run.model_file import write_model
+from raycls.run.sample_ledger import Ledger
+from raycls.run.snapshot import snapshot
+from raycls.run.trackers.trackers import Trackers, open_trackers
+from raycls.tasks.classification import digests
+from raycls.tasks.metrics import flat
+from raycls.train.optim import improves, mode_of
+from raycls.train.plan import Plan
+from raycls.train.ranks import Worker
+from raycls.train.state import TrainState
+
+__all__ = ["MOVES", "Judged", "Recorder"]
+
+MOVES = ("resize", "preempted")
+"""Reasons to end after which another group of workers goes on at once."""
+
+_STOPPED = (*MOVES, "search", "sigint", "sigterm")
+"""Reasons that are no end of the run itself."""
+
+
+class Recorder:
+    """History and checkpoints on rank 0, a ledger on every rank. A context manager: leaving it closes all.
+
+    `curves`: whether `finish` draws `curves.svg`.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        folder: RunFolder,
+        worker: Worker,
+        attempt: int,
+        post: Callable[[dict[str, Any]], None],
+        dataset: Dataset,
+        *,
+        curves: bool = True,
+    ) -> None:
+        self.run, self.plan, self.folder, self.worker = run, plan, folder, worker
+        self.attempt, self.post, self.dataset = attempt, post, dataset
+        first = worker.rank == 0
+        self.history = History(folder, attempt) if first else None
+        self.writer = Writer(folder, run.checkpoint.keep) if first else None
+        kept = run.train.ledger
+        self.ledger = None if kept == "off" else Ledger(folder, attempt, worker.rank, pixels=kept == "pixels")
+        self.curves = curves
+        self.gauge: Callable[[dict[str, Any]], None] = lambda record: None
+        self._trackers = Trackers([], self._tell)
+        self._best_to_keep: dict[str, Any] | None = None
+        self._mark = time.monotonic()
+        self._waited = 0.0
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as stack:  # each is closed, whatever another one raises
+            if error is not None:
+                stack.enter_context(suppress(RayclsError))  # what ends the run is told, not what follows from it
+            failed = isinstance(error, Exception)
+            stack.callback(
+                self._trackers.end, "FAILED" if failed else "KILLED", {"error": str(error)} if failed else {}
+            )
+            for opened in (self.writer, self.history, self.ledger):
+                if opened is not None:
+                    stack.callback(opened.close)
+
+    def track(self, search: str, dashboard: str) -> None:
+        """Start the trackers of the config, on rank 0. See `open_trackers` for `search` and `dashboard`."""
+        if self.worker.rank == 0:
+            progress("starting the trackers")
+            self._trackers = open_trackers(
+                self.run.track,
+                self.folder,
+                attempt=self.attempt,
+                name=self.run.run.name,
+                group=search,
+                parameters={dotted(path): value for path, value in leaves(to_dict(self.run))},
+                dashboard=dashboard,
+                tell=self._tell,
+            )
+
+    def pending_error(self) -> RayclsError | None:
+        """A checkpoint that could not be written."""
+        return self.writer.error if self.writer is not None else None
+
+    def seen(self, step: int, batch: Slice, parts: list[tuple[int, int, int]]) -> None:
+        """Write the slice of `step` (from 0) to the ledger, whose steps count from 1; one line per micro-batch."""
+        if self.ledger is None:
+            return
+        pixels = self.run.train.ledger == "pixels"
+        for micro, start, stop in parts:
+            shas = digests(batch.pixels[start:stop]) if pixels else None
+            self.ledger.write(batch.position.epoch, step + 1, micro, batch.ids[start:stop].tolist(), shas)
+
+    def log(self, state: TrainState, norm: float, waited: float) -> None:
+        """A line of training: means since the last one."""
+        images = state.meter.count
+        now = time.monotonic()
+        seconds = max(1e-9, now - self._mark)
+        record = {
+            **self._where("train", state),
+            **state.meter.take(),
+            "lr": state.optimizer.param_groups[0]["lr"],
+            "grad_norm": norm,
+            "images_per_second": images / seconds,
+            "data_wait": min(1.0, (waited - self._waited) / seconds),
+        }
+        if state.scaler.is_enabled():
+            record["loss_scale"] = state.scaler.get_scale()
+        self._mark, self._waited = now, waited
+        self._write(record, evaluation_follows=self.plan.evaluates_after(state.step))
+
+    def evaluated(self, state: TrainState, summary: dict[str, Any], *, seconds: float, waited: float) -> bool:
+        """Note an evaluation and what follows from it; True if the state is the best one so far.
+
+        It took `seconds`, `waited` of them for data: neither counts as training.
+        """
+        self._mark += seconds
+        self._waited += waited
+        metric, mode = self.run.evaluate.metric, mode_of(self.run.evaluate.metric)
+        scalars = flat(summary)
+        value = decisive(scalars, metric)
+        best = None if state.best is None else float(state.best["value"])
+        improved = improves(value, best, mode)
+        where = self._where("evaluate", state)
+        state.last = {"step": state.step, "epoch": where["epoch"], "split": self.run.evaluate.split, **scalars}
+        if improved:
+            state.best = {**state.last, "metric": metric, "value": value}
+            self._best_to_keep = state.best
+        if self.run.schedule.name == "plateau":
+            state.plateau.update(value, mode)
+        if state.early_stop.update(value):
+            state.finished = "early"
+        state.elapsed = self.worker.elapsed  # of all starts: what a search measures a trial's time by
+        told = {"split": self.run.evaluate.split, **scalars, "best": improved, "elapsed": state.elapsed}
+        self._write({**where, **told}, metric=metric)
+        return improved
+
+    def save(self, state: TrainState) -> None:
+        """Take a copy of the state and let a thread write it; the ledger up to here is on disk before."""
+        if self.ledger is not None:
+            self.ledger.flush()
+            self.worker.check()  # rank 0 must not be ahead of the others' ledgers
+        if self.writer is not None and self.history is not None:
+            # The thread brings the history to a remote store first: it must not lack the lines before a checkpoint.
+            self.writer.submit(snapshot(state.step, state.trees()), best=self._best_to_keep)
+        self._best_to_keep = None
+
+    def finish(self, state: TrainState, reason: str) -> dict[str, Any]:
+        """Wait for the checkpoints and, unless a signal ended the run, write the model and the summary.
+
+        The same on every rank, except for `kept`: which weights the model is of.
+        """
+        error = None
+        try:
+            if self.writer is not None:
+                self.writer.wait()
+        except RayclsError as failed:
+            error = failed
+        self.worker.check(error)
+        stopped = reason in _STOPPED
+        kept = None if stopped else self._keep(state)
+        result = {
+            "state": "stopped" if stopped else reason,
+            "reason": reason,
+            "step": state.step,
+            "epochs": self.plan.epochs(state.step),
+            "best": state.best,
+            "final": state.last,
+            "kept": kept,
+            "seconds": self.worker.elapsed,
+        }
+        if self.worker.rank == 0:
+            progress("writing the curves")
+            self.folder.write_json(RunFolder.RESULT, result)
+            if reason not in MOVES:
+                self._draw()
+        ended = "KILLED" if stopped or reason == "budget" else "FINISHED"
+        progress("telling the trackers")
+        self._trackers.end(ended, result, moves=reason in MOVES)
+        return result
+
+    def _draw(self) -> None:
+        """The curves and the table: made from the history, and no reason to fail a run that is done."""
+        try:
+            if self.history is not None:
+                self.history.close()
+            write_csv(self.folder)
+            if self.curves:
+                self.folder.store.write_bytes(RunFolder.CURVES, svg(read(self.folder)))
+        except (OSError, RayclsError) as error:
+            text = f"warning: history.csv or curves.svg could not be written: {str(error).splitlines()[0]}"
+            self._tell(text)
+
+    def _keep(self, state: TrainState) -> dict[str, Any] | None:
+        """Write `model/` on rank 0, with the weights that `evaluate.keep` names; which ones these are, and why."""
+        if self.worker.rank != 0:
+            return None
+        progress("writing the model")
+        best, wanted = state.best, self.run.evaluate.keep
+        name, step, tensors = "last", state.step, state.evaluated_model.state_dict()
+        reason = "evaluate.keep: last" if wanted == "last" else "no evaluation gave a best one"
+        if wanted == "best" and best is not None:
+            found = tensors if best["step"] == step else best_weights(self.folder, int(best["step"]))
+            if isinstance(found, str):
+                reason = found
+                self._tell(f"warning: {found}; model/ holds the weights after the last step instead")
+            else:
+                name, step, tensors = "best", int(best["step"]), found
+                reason = f"the best {self.run.evaluate.split} {best['metric']}, {best['value']:.6g}"
+        weights = {"name": name, "step": step, "reason": reason}
+        self._write_model(tensors, weights)
+        return {"asked": wanted, **weights}
+
+    def _write_model(self, tensors: Mapping[str, torch.Tensor], weights: dict[str, Any]) -> None:
+        run = self.run
+        write_model(
+            self.folder,
+            tensors,
+            classes=self.dataset.classes,
+            preprocessing={
+                "image_size": run.data.image_size,
+                "eval": None if run.augment.eval is None else list(run.augment.eval),
+                "mean": list(run.augment.mean),
+                "std": list(run.augment.std),
+            },
+            config=run.model.model_dump(mode="json"),
+            weights=weights,
+        )
+
+    def _where(self, kind: str, state: TrainState) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "attempt": self.attempt,
+            "step": state.step,
+            "epoch": self.plan.epochs(state.step),
+            "time": time.time(),
+        }
+
+    def _tell(self, text: str) -> None:
+        self.post({"kind": "event", "text": text})
+
+    def _write(self, record: dict[str, Any], **hints: Any) -> None:
+        """Into the history, and with `hints` to the display."""
+        if self.history is not None:
+            self.history.write(record)
+            self._trackers.write(record)
+            self.gauge(record)
+            self.post({**record, **hints})
+
+
+class Judged:
+    """Hands every evaluation to the search that this run is a trial of, at the step boundary that follows it.
+
+    By then its checkpoint is under way too; a verdict that comes after it is on the disk can rely on it.
+    `decide` is asked on rank 0 alone, and None where nobody judges.
+    """
+
+    def __init__(self, decide: Callable[[dict[str, Any]], str] | None, stop_requested: Callable[[], str]) -> None:
+        self._decide, self._stop_requested = decide, stop_requested
+        self._state: TrainState | None = None
+        self._recorder: Recorder | None = None
+        self._judged = 0
+
+    def watch(self, state: TrainState, recorder: Recorder) -> None:
+        self._state, self._recorder = state, recorder
+        self._judged = state.last["step"] if state.last is not None else 0
+
+    def stop_requested(self) -> str:
+        """The verdict on the newest evaluation, else whatever else asks the run to stop."""
+        return self.verdict() or self._stop_requested()
+
+    def verdict(self) -> str:
+        """Empty, or the reason to stop; after the last step it changes nothing any more."""
+        state, recorder = self._state, self._recorder
+        if self._decide is None or state is None or recorder is None or state.last is None:
+            return ""
+        if state.last["step"] <= self._judged:
+            return ""
+        self._judged = state.last["step"]
+        if recorder.writer is not None:
+            recorder.writer.settle()
+        return self._decide({**state.last, "seconds": state.elapsed})

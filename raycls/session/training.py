@@ -1,0 +1,239 @@
+"""One process's part of a training: from a plain description of the job to the loop, with or without Ray."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+
+from raycls.config import load as config
+from raycls.config.sections.run import Run
+from raycls.data.slices import Timeline
+from raycls.data.source import Dataset
+from raycls.data.stream import Stream, open_stream
+from raycls.errors import RayclsError, from_json, to_json
+from raycls.models import zoo
+from raycls.plugins import no_exit
+from raycls.progress import progress
+from raycls.run import checkpoint
+from raycls.run.folder import RunFolder
+from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
+from raycls.session.consistency import check_shared, compare_cpus, warn_of_changes
+from raycls.session.job import Job, World
+from raycls.session.longer import write_duration
+from raycls.session.prepare import image_size
+from raycls.session.recorder import Judged, Recorder
+from raycls.session.reporter import Reporter
+from raycls.session.setup import make_maker, make_task, surrounded, tell, together
+from raycls.session.stall import Stall
+from raycls.tasks.classification import Classification
+from raycls.train.evaluate import evaluate as evaluate_model
+from raycls.train.loop import train as train_loop
+from raycls.train.optim import EarlyStop, Plateau, build_optimizer, lr_factor
+from raycls.train.plan import Plan
+from raycls.train.precision import cpu_kind, emulated, resolve_precision
+from raycls.train.ranks import Worker
+from raycls.train.reduction import make_reduction
+from raycls.train.state import TrainState, moving_average
+
+__all__ = ["train"]
+
+
+@no_exit()
+def train(job: Job, world: World) -> dict[str, Any]:
+    """Train until the plan, the budget, a signal or an error ends it. Returns what `Recorder.result` says."""
+    run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
+    folder = RunFolder(job.folder)
+    os.environ["RAYCLS_WORKDIR"] = job.workdir
+    judged = Judged(world.decide if world.rank == 0 else None, world.stop_requested)
+    worker = Worker(
+        world.rank,
+        world.size,
+        world.device,
+        stop_requested=judged.stop_requested,
+        preempted=world.preempted,
+        budget_seconds=plan.budget_seconds,
+        save_seconds=plan.checkpoint_seconds,
+    )
+    with ExitStack() as stack:
+        reporter = surrounded(run, job, world, stack)
+        lock = _lock(folder, job.start, world, stack)
+        stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
+        start = _agree_on_start(run, job, plan, folder, world)
+        stream = _open(run, job, plan, start, world, reporter)
+        stack.callback(stream.close)
+        state, task = together(worker, partial(_build, run, job, plan, folder, start, world))
+        worker.elapsed_before = state.elapsed
+        recorder = Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, curves=job.curves)
+        stack.enter_context(recorder).gauge = world.gauge
+        together(worker, partial(recorder.track, job.search, job.dashboard))
+        worker.pending_error = lambda: recorder.pending_error() or lock.error
+        judged.watch(state, recorder)
+        if job.reduction == "exact" and job.device == "cpu":
+            compare_cpus(worker, lambda text: tell(world, f"warning: {text}"))
+        reduction = make_reduction(
+            job.reduction,
+            state.model,
+            plan.order,
+            rank=world.rank,
+            world=world.size,
+            device=world.device,
+            image=together(worker, partial(image_size, run, job.dataset, plan)),
+        )
+        evaluate = partial(_evaluate_now, run, plan, job.dataset, stream, task, worker, recorder)
+        reason = train_loop(
+            state,
+            plan,
+            task,
+            stream,
+            worker,
+            reduction,
+            lr=_learning_rate(run, plan),
+            clip_norm=float("inf") if isinstance(run.optim.clip_norm, str) else run.optim.clip_norm,
+            skip_non_finite=run.train.non_finite == "skip",
+            seen=recorder.seen,
+            log=recorder.log,
+            evaluate=evaluate,
+            save=recorder.save,
+        )
+        result = recorder.finish(state, reason)
+        judged.verdict()
+        return result
+
+
+def _lock(folder: RunFolder, start: str, world: World, stack: ExitStack) -> Lock:
+    """The lock of the run folder, held by rank 0 until `stack` is left; the display hears of a storage that is away."""
+    say = partial(tell, world)
+    folder.store.tell(say)
+    lock = Lock(folder, "train", timeout=HANDOVER_SECONDS, say=say, family=start)
+    if world.rank == 0:
+        stack.enter_context(lock)
+    return lock
+
+
+def _agree_on_start(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> dict[str, Any]:
+    """Rank 0 looks for the newest good checkpoint and opens an attempt; every rank hears of it."""
+    begun: dict[str, Any] = {}
+    if world.rank == 0:
+        try:
+            begun = _begin(run, job, plan, folder, world)
+        except RayclsError as error:
+            begun = {"error": to_json(error)}
+    begun = world.share(begun)
+    if "error" in begun:
+        raise from_json(begun["error"])
+    return begun
+
+
+def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> dict[str, Any]:
+    def warn(text: str) -> None:
+        tell(world, f"warning: {text}")
+
+    check_shared(folder, job.nonce)
+    progress("looking for the latest checkpoint")
+    state = checkpoint.newest(folder, on_bad=warn)
+    step = state.step if state else 0
+    written = folder.read_json(RunFolder.PLAN) or {}
+    precision = written.get("precision") or resolve_precision(run.train.amp, world.device)
+    if not written:
+        first = {**plan.to_dict(), "reduction": job.reduction, "device": job.device, "precision": precision}
+        folder.write_json(RunFolder.PLAN, first)
+    else:
+        write_duration(folder, run)
+        longer = written["total_steps"] != plan.total_steps
+        now = {**written, **(plan.to_dict() if longer else {})}
+        if plan.left_out:
+            now["left_out"] = list(plan.left_out)
+        if now != written:
+            folder.write_json(RunFolder.PLAN, now)
+    here = {"device": job.device, "cpu": cpu_kind()}
+    if job.device == "cuda":
+        here["gpu"] = torch.cuda.get_device_name(world.device)
+    for attempt in folder.attempts()[-1:]:
+        warn_of_changes(attempt, here, reduction=job.reduction, workers=world.size, warn=warn)
+    if slow := emulated(precision, world.device):
+        # `once`: a search has many trials, and one of them is enough to say it
+        fix = "train.amp=off" + (" with --new" if written else "")
+        world.post({"kind": "event", "text": f"warning: {slow}; fix: {fix}", "once": True, "what": slow, "fix": fix})
+    left_out = {"left_out": list(plan.left_out)} if plan.left_out else {}
+    attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here, **left_out)
+    unevaluated = state is not None and bool(state.trees["train"].get("unevaluated"))
+    begun = {"step": step, "unevaluated": unevaluated, "attempt": attempt, "precision": precision}
+    world.post({"kind": "start", "workers": world.size, **begun})
+    return begun
+
+
+def _build(
+    run: Run, job: Job, plan: Plan, folder: RunFolder, start: dict[str, Any], world: World
+) -> tuple[TrainState, Classification]:
+    """Model, optimizer and what goes with them, at the step of the checkpoint."""
+    check_shared(folder, job.nonce)
+    resumed = start["step"] > 0
+    progress("building the model")
+    model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed, classes=job.dataset.classes)
+    task = make_task(run, start["precision"], world.device)
+    model.to(device=world.device, memory_format=task.layout)  # pyright: ignore[reportCallIssue]
+    scaler = torch.amp.GradScaler(world.device.type, enabled=start["precision"] == "fp16")  # type: ignore[attr-defined]
+    state = TrainState(
+        model=model,
+        optimizer=build_optimizer(run.optim, model),
+        ema=moving_average(model, run.optim.ema, run.optim.ema_warmup),
+        scaler=scaler,
+        plateau=Plateau.of(run.schedule),
+        early_stop=EarlyStop.of(run.train.early_stop, run.evaluate.metric),
+    )
+    if resumed:
+        options = [{name: group[name] for name in group if name != "params"} for group in state.optimizer.param_groups]
+        progress("loading the checkpoint")
+        state.load(checkpoint.load(folder, start["step"]).trees)
+        # The config's, not the checkpoint's: they differ where a trial goes on from another one's weights.
+        for group, own in zip(state.optimizer.param_groups, options, strict=True):
+            group.update(own)
+    return state, task
+
+
+def _open(run: Run, job: Job, plan: Plan, start: dict[str, Any], world: World, reporter: Reporter) -> Stream:
+    timeline = Timeline(
+        plan.order,
+        world.size,
+        start["step"],
+        plan.total_steps,
+        plan.evaluate_every,
+        plan.evaluate_rows,
+        plan.evaluate_batch,
+        start["unevaluated"],
+    )
+    maker = make_maker(run, plan, job.dataset, world.size, run.evaluate.split)
+    stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
+    return reporter.watch(stream, timeline)
+
+
+def _learning_rate(run: Run, plan: Plan) -> Callable[[int], float]:
+    def rate(step: int) -> float:
+        factor = lr_factor(run.schedule, step, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+        return run.optim.lr * factor
+
+    return rate
+
+
+def _evaluate_now(
+    run: Run,
+    plan: Plan,
+    dataset: Dataset,
+    stream: Stream,
+    task: Classification,
+    worker: Worker,
+    recorder: Recorder,
+    state: TrainState,
+) -> bool:
+    began, waited = time.monotonic(), stream.waited
+    batches = -(-plan.evaluate_rows // plan.evaluate_batch)
+    slices = stream.evaluation(state.step, batches, worker.world)
+    summary = evaluate_model(state.evaluated_model, slices, task, worker, batches=batches, classes=dataset.classes)
+    seconds = time.monotonic() - began
+    return recorder.evaluated(state, summary, seconds=seconds, waited=stream.waited - waited)

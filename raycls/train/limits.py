@@ -1,0 +1,152 @@
+"""Options that cannot act within the run: longer than it, or waiting for more evaluations than it has.
+
+Such a run would train, without a word, another schedule than the one that was asked for: so it is an error before the
+start, with values that act. What only says how often something happens (`evaluate.every`, `checkpoint.every`) happens
+at the end of a shorter run too, and is told in a line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from raycls.config.sections.duration import Duration
+from raycls.config.sections.run import CheckpointConfig, EarlyStopConfig, EvaluateConfig, OptimConfig, ScheduleConfig
+from raycls.config.write import override
+from raycls.errors import ConfigError
+from raycls.train.optim import schedule_steps
+from raycls.train.plan import Plan
+from raycls.train.state import ema_decay, ema_share
+
+__all__ = ["Idle", "check_acting", "idle", "notes"]
+
+_MOST_OF_THE_FIRST = 0.5
+"""Share of a moving average that what was before the training may have at its end."""
+_PERIODS = 5
+"""How many times longer than the window of a proposed moving average, 1 / (1 - decay) steps, the run is."""
+
+
+@dataclass(frozen=True)
+class Idle:
+    """One option that cannot act, and what to set instead."""
+
+    option: str
+    why: str
+    remedy: dict[str, Any]
+    """{path: value} of options with which it acts, or is off."""
+
+
+def check_acting(schedule: ScheduleConfig, optim: OptimConfig, early_stop: EarlyStopConfig, plan: Plan) -> None:
+    """ConfigError that names all options which cannot act within `plan`, with one line of overrides that do."""
+    found = idle(schedule, optim, early_stop, plan)
+    if not found:
+        return
+    remedy = {path: value for item in found for path, value in item.remedy.items()}
+    raise ConfigError(
+        "options cannot act within a run as short as this one"
+        if len(found) > 1
+        else "an option cannot act within a run as short as this one",
+        where=", ".join(item.option for item in found),
+        found="\n         ".join([f"a run of {_length(plan)}", *(item.why for item in found)]),
+        fix=f"train longer, or add {' '.join(override(path, value) for path, value in remedy.items())}",
+    )
+
+
+def idle(schedule: ScheduleConfig, optim: OptimConfig, early_stop: EarlyStopConfig, plan: Plan) -> list[Idle]:
+    """The options that cannot act. One for which no value could, in a run of a step or two, is not among them."""
+    total = plan.total_steps
+    found: list[Idle] = []
+    warmup = schedule_steps(schedule.warmup, "warmup", plan.steps_per_epoch, total, least=0)
+    if warmup > 1 and warmup >= total:
+        why = f"schedule.warmup {schedule.warmup}: {warmup} steps, so optim.lr is reached at the end or never"
+        found.append(Idle("schedule.warmup", why, {"schedule.warmup": f"{total // 10}st"}))
+        warmup = total // 10
+    found += _idle_schedule(schedule, plan, total - warmup)
+    found += _idle_patience(schedule, early_stop, plan)
+    if not isinstance(optim.ema, str):
+        share = ema_share(optim.ema, optim.ema_warmup, total)
+        if share > _MOST_OF_THE_FIRST:
+            why = f"optim.ema {optim.ema}: the average would be {share:.1%} the weights after the first step"
+            window = min(total / 2, _PERIODS)
+            found.append(Idle("optim.ema", why, {"optim.ema": round(1 - window / total, len(str(total)) + 2)}))
+    return found
+
+
+def notes(optim: OptimConfig, evaluate: EvaluateConfig, checkpoint: CheckpointConfig, plan: Plan) -> list[str]:
+    """What acts otherwise than its value says, because the run is short: a line for each."""
+    lines: list[str] = []
+    total = plan.total_steps
+    if not isinstance(optim.ema, str) and total > 1:
+        last = ema_decay(optim.ema, optim.ema_warmup, total - 1)
+        if last < optim.ema:
+            lines.append(
+                f"optim.ema {optim.ema} is for longer runs: in these {total} steps its decay rises to {last:.4g} "
+                "(optim.ema_warmup: ramp)"
+            )
+    whole = Duration(1, "ep")
+    if evaluate.every != whole and plan.evaluate_every > total:
+        lines.append(f"evaluate.every {evaluate.every} is longer than the run: it is evaluated at its end alone")
+    if checkpoint.every != whole and plan.checkpoint_every > total:
+        lines.append(
+            f"checkpoint.every {checkpoint.every} is longer than the run: its one checkpoint is that of its end"
+        )
+    return lines
+
+
+def evaluations(plan: Plan) -> int:
+    """How many times the run is evaluated."""
+    return -(-plan.total_steps // plan.evaluate_every) if plan.evaluate_every else 0
+
+
+def _idle_schedule(schedule: ScheduleConfig, plan: Plan, left: int) -> list[Idle]:
+    """Of periods and milestones, where `left` steps follow the warm-up."""
+    if left < 2:
+        return []
+    total, per_epoch = plan.total_steps, plan.steps_per_epoch
+    after = f"{left} steps after the warm-up" if left < total else f"{left} steps"
+    if schedule.name in ("step", "cosine_restarts"):
+        every = schedule_steps(schedule.every, "every", per_epoch, total, least=1)
+        if every > left or (every == left and schedule.name == "step"):
+            what = "the rate never falls" if schedule.name == "step" else "not even the first period ends"
+            why = f"schedule.every {schedule.every}: {every} steps, and there are {after}: {what}"
+            return [Idle("schedule.every", why, {"schedule.every": f"{max(1, left // 3)}st"})]
+    if schedule.name == "multistep":
+        counted = [
+            (item, schedule_steps(item, f"milestones[{index}]", per_epoch, total, least=0))
+            for index, item in enumerate(schedule.milestones)
+        ]
+        late = [f"{item} ({steps} steps)" for item, steps in counted if steps >= left]
+        if late:
+            kept = [str(item) for item, steps in counted if steps < left]
+            kept = kept or [f"{step}st" for step in sorted({left // 2, 3 * left // 4})]
+            why = f"schedule.milestones {', '.join(late)}: there are {after}"
+            return [Idle("schedule.milestones", why, {"schedule.milestones": kept})]
+    return []
+
+
+def _idle_patience(schedule: ScheduleConfig, early_stop: EarlyStopConfig, plan: Plan) -> list[Idle]:
+    """Of what waits for evaluations without improvement."""
+    count, total = evaluations(plan), plan.total_steps
+    told = "1 evaluation" if count == 1 else f"{count} evaluations"
+    more = {"evaluate.every": f"{total // 3}st"} if count < 3 <= total else {}
+    shorter = max(1, (count - 1) // 2)
+    found: list[Idle] = []
+    if schedule.name == "plateau" and schedule.patience >= count and (count >= 3 or more):
+        why = f"schedule.patience {schedule.patience}: the run has {told}"
+        found.append(Idle("schedule.patience", why, {**more, "schedule.patience": shorter}))
+    patience = early_stop.patience
+    if patience != "off" and patience >= count:
+        why = f"train.early_stop.patience {patience}: the run has {told}"
+        if count >= 3:
+            remedy: dict[str, Any] = {"train.early_stop.patience": shorter}
+        elif more and (early_stop.min_delta or found):  # min_delta would have no effect beside off
+            remedy = {**more, "train.early_stop.patience": 1}
+        else:
+            remedy = {"train.early_stop.patience": "off"}
+        found.append(Idle("train.early_stop.patience", why, remedy))
+    return found
+
+
+def _length(plan: Plan) -> str:
+    steps = f"{plan.total_steps} step{'' if plan.total_steps == 1 else 's'}"
+    return f"{steps}, {plan.steps_per_epoch} per epoch"

@@ -1,0 +1,93 @@
+"""Parameters and floating-point operations of a model, for a search with a budget of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from raycls.config.sections.run import Run
+from raycls.config.space.check import apply
+from raycls.config.write import flow
+from raycls.models import zoo
+
+__all__ = ["Cost", "cost_of", "operations", "within"]
+
+Cost = tuple[int, int]
+"""(parameters, floating-point operations of the forward pass of one image)."""
+
+
+def cost_of(run: Run, classes: int, height: int, width: int) -> Cost:
+    """What the model of `run` costs on images of `height` x `width`, see `operations`.
+
+    Raises ConfigError and ModelError where the model cannot be built.
+    """
+    model = zoo.build(run.model, classes, run.run.seed, load=False)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    try:
+        return parameters, operations(model.to("meta"), height, width)  # shapes alone: nothing is computed
+    except Exception:  # noqa: BLE001 - a network that looks at values, or keeps tensors that torch does not know of
+        model = zoo.build(run.model, classes, run.run.seed, load=False)
+        return parameters, operations(model, height, width)
+
+
+def operations(model: nn.Module, height: int, width: int) -> int:
+    """Operations of the forward pass of one image of `height` x `width`. Multiplication and addition are two.
+
+    Convolutions, matrix products and attention are counted, by torch's `FlopCounterMode`; what goes element by element
+    is not. So it is twice the multiply-adds that papers publish. `model` is left in evaluation mode.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with _unfused(), FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, 3, height, width, device=device))
+    return counter.get_total_flops()
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Without torch's fused inference of attention, for which the counter has no formula: it would count as nothing.
+
+    It needs gradients to be off, which a network may do by itself or by weights that are frozen: hence the switch too.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def within(run: Run, classes: int, size: Callable[[Run], tuple[int, int]]) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether values of the space give a model within `search.max_parameters` and `search.max_flops`.
+
+    `size` gives height and width of the images of a run. Each model is built once. One that cannot be built fits: its
+    trial fails, and tells why, and the search goes on.
+    """
+    limits = run.search.max_parameters, run.search.max_flops
+    known: dict[str, Cost | None] = {}
+
+    def measure(varied: Run) -> Cost | None:
+        try:
+            return cost_of(varied, classes, *size(varied))
+        except Exception:  # noqa: BLE001 - whatever a plug-in raises
+            return None
+
+    def fits(chosen: Mapping[str, Any]) -> bool:
+        if limits == ("off", "off"):
+            return True
+        key = flow(
+            {path: value for path, value in chosen.items() if path.split(".")[0] in ("model", "data", "augment")}
+        )
+        if key not in known:
+            known[key] = measure(apply(run, chosen))
+        cost = known[key]
+        return cost is None or all(
+            isinstance(limit, str) or value <= limit for limit, value in zip(limits, cost, strict=True)
+        )
+
+    return fits

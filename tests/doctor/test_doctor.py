@@ -1,0 +1,213 @@
+"""The doctor's words, display, and the small parts that need no Ray."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raycls.config.load import load
+from raycls.doctor import display, doctor, open_ports
+from raycls.doctor.arguments import Given, read
+from raycls.doctor.cluster_rows import Row
+from raycls.doctor.rehearsal import rehearse, rehearsed
+from raycls.errors import ConfigError
+from raycls.jobs.dashboard import is_loopback
+from raycls.run.storage.store import Store
+
+ROWS = [Row("nodes", "ok", "1 node", facts={"n": 1}), Row("clocks", "wrong", "a day late", "set them")]
+
+
+def test_words() -> None:
+    assert read(()) == Given()
+    assert read(("run.storage=/mnt",)) == Given(("run.storage=/mnt",), None, "/mnt")
+    assert read(("scale.workers=2",)).storage is None
+    with pytest.raises(ConfigError, match=r"no file absent\.yaml"):
+        read(("absent.yaml",))
+    with pytest.raises(ConfigError, match=r"did you mean run\.storage"):
+        read(("run.storag=/mnt",))
+
+
+def test_words_with_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pets.yaml").write_text("run: {storage: /mnt}")
+    given = read(("pets.yaml", "scale.workers=3"))
+    assert given.run is not None
+    assert (given.run.scale.workers, given.storage, given.directory) == (3, "/mnt", str(tmp_path))
+
+
+def test_plain_lines() -> None:
+    out = io.StringIO()
+    assert display.show(ROWS, out) == ROWS
+    assert out.getvalue().splitlines() == [
+        "ok       nodes: 1 node",
+        "wrong    clocks: a day late",
+        "         fix: set them",
+        "1 wrong of 2 rows",
+    ]
+
+
+def test_a_table_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    out = Terminal()
+    display.show(ROWS, out)
+    for words in ("nodes", "a day late", "set them", "1 wrong of 2 rows"):
+        assert words in out.getvalue()
+
+
+def test_json_comes_back_from_among_other_lines() -> None:
+    text = display.to_json(ROWS)
+    assert json.loads(text)["raycls_doctor"]["exit_code"] == 1
+    assert display.from_json(f"a warning\n(pid 12) {text}\nanother\n") == ROWS
+    assert display.from_json('no rows\n{"raycls_doctor": 3}\n') is None
+
+
+def test_what_would_be_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in {"a.py": 10, "data/x.bin": 500, "runs/y": 900, "deep/z.log": 70, ".git/objects": 99}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    (tmp_path / ".gitignore").write_text("runs\n")  # 5 bytes
+    (tmp_path / ".rayignore").write_text("*.log\n")  # 6 bytes
+    monkeypatch.chdir(tmp_path)
+    facts = doctor._working_directory(doctor.Asked()).facts
+    assert facts["biggest"] == [["data/x.bin", 500], ["a.py", 10], [".rayignore", 6]]
+    assert 10 + 500 + 5 + 6 <= facts["bytes"] < 2000  # with what a ZIP file adds to them
+    (tmp_path / "key.pem").write_text("secret")
+    assert doctor._working_directory(doctor.Asked()).facts["credentials"] == ["key.pem"]
+
+
+def test_folders_that_storing_makes_are_removed_again(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    store = Store(tmp_path / "there" / "new" / "runs")
+    made = doctor._missing(store)
+    assert made == [tmp_path / "there" / "new" / "runs", tmp_path / "there" / "new"]
+    store.write_bytes("mark", b"x")
+    doctor._tidy(store, ["mark", "absent"], made)
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_folders_that_somebody_uses_meanwhile_stay(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    made = doctor._missing(store)
+    store.write_bytes("mark", b"x")
+    store.write_bytes("other", b"x")
+    doctor._tidy(store, ["mark"], made)
+    assert os.listdir(tmp_path / "runs") == ["other"]
+
+
+@pytest.fixture(params=[200, 401, 500])
+def dashboard(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(request.param)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", request.param
+        server.shutdown()
+        thread.join()
+
+
+def test_a_dashboard_with_and_without_a_lock(dashboard: tuple[str, int]) -> None:
+    url, status = dashboard
+    said = {200: "open", 401: "refused", 500: "the dashboard answers 500"}
+    assert open_ports.jobs_without_token(url, 5) == said[status]
+
+
+def test_a_dashboard_that_is_not_there() -> None:
+    assert "cannot be reached" in open_ports.jobs_without_token("http://127.0.0.1:1", 5)
+
+
+def test_where_the_token_is_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_ports.token_source() == ("nowhere", None)
+    (tmp_path / ".ray").mkdir()
+    file = tmp_path / ".ray" / "auth_token"
+    file.write_text("secret")
+    file.chmod(0o640)
+    assert open_ports.token_source() == (str(file), 0o640)
+    other = tmp_path / "other"
+    other.write_text("secret")
+    other.chmod(0o600)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(other))
+    assert open_ports.token_source() == (str(other), 0o600)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert open_ports.token_source() == ("RAY_AUTH_TOKEN", None)
+
+
+def test_loopback() -> None:
+    assert is_loopback(["127.0.0.1", "::1", "localhost", "127.9.9.9"])
+    assert not is_loopback(["127.0.0.1", "10.0.0.1"])
+    assert not is_loopback(["head.example"])
+    assert not is_loopback([])
+
+
+CONFIG = """
+data: {source: {name: digits, path: images}, batch_size: 50, image_size: 8}
+augment: {train: [{center_crop: {size: 8}}], eval: []}
+model: {name: tiny_cnn, args: {width: 4}}
+optim: {name: adamw, lr: 0.1}
+schedule: {name: cosine, warmup: 2ep}
+train: {duration: 4ep, micro_batches: 6, ledger: pixels, early_stop: {patience: 2}, budget: 1h}
+checkpoint: {every: 1st}
+scale: {workers: 3, threads: 1}
+track: {mlflow: {uri: "http://127.0.0.1:1"}}
+"""
+
+
+def test_a_rehearsal_is_one_worker_s_part_and_leaves_nothing_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raycls.config.load import to_dict
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAYCLS_WORKDIR", raising=False)
+    monkeypatch.setenv("RAYCLS_WORKDIR", str(tmp_path))
+    Path("pets.yaml").write_text(CONFIG)
+    run = load("pets.yaml").run
+    small = rehearsed(run, str(tmp_path / "away"), "cpu")
+    assert (small.data.batch_size, small.train.micro_batches, small.scale.workers) == (17, 2, 0)
+    assert small.track.mlflow.uri == "off"
+    assert (small.optim.name, small.model, small.train.ledger) == ("adamw", run.model, "off")
+    facts = rehearse(to_dict(run), str(tmp_path / "away"), str(tmp_path), "cpu", 60.0)
+    assert len(facts["seconds"]) == 8  # ten steps, of which two are not counted
+    assert (facts["images"], facts["batch"]) == (8 * 17, 17)
+    assert (facts["steps_per_epoch"], facts["total_steps"]) == (
+        -(-facts["samples"] // 50),
+        4 * -(-facts["samples"] // 50),
+    )
+    assert all(seconds > 0 for seconds in facts["seconds"])
+    assert 0 <= facts["data_wait"] <= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "pets.yaml"]
+
+
+def test_a_rehearsal_that_cannot_be_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raycls.config.load import to_dict
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYCLS_WORKDIR", str(tmp_path))
+    Path("pets.yaml").write_text("data: {source: {name: folder, path: absent}}")
+    facts = rehearse(to_dict(load("pets.yaml").run), str(tmp_path / "away"), str(tmp_path), "cpu", 60.0)
+    assert facts["error"]["kind"] == "DataError"
+    Path("pets.yaml").write_text(CONFIG)
+    late = rehearse(to_dict(load("pets.yaml").run), str(tmp_path / "late"), str(tmp_path), "cpu", 0.0)
+    assert late["seconds"] == []
+    assert "0 step(s)" in late["why"]
