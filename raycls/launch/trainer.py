@@ -18,6 +18,7 @@ from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, LaunchError
 from raycls.launch.fit import check_device, check_growth, executor_of
+from raycls.launch.stopping import SIGNALS, StopRequest
 from raycls.launch.waiting import wait_for_room
 from raycls.progress import progress
 from raycls.quantities import plural
@@ -33,8 +34,7 @@ from raycls.session.prepare import Prepared, prepare, reduction_of
 from raycls.train.plan import Plan
 
 if TYPE_CHECKING:
-    from raycls.launch.stopping import SIGNALS, StopRequest
-from raycls.launch.node_checks import Sight
+    from raycls.launch.node_checks import Sight
 
 __all__ = ["Outcome", "connecting", "device_of", "evaluate", "make_job", "train"]
 

@@ -383,7 +383,7 @@ def test_demo_starts_again_where_one_was_finished_and_goes_on_where_not(
 
 def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPATH"] = str(Path(app.__file__).parents[1])
+    environment["PYTHONPATH"] = str(Path(app.__file__).parents[2])
     return subprocess.run(
         [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
     )
@@ -391,10 +391,10 @@ def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 LIGHT = """
 import sys
-from raycls import cli
+from raycls.cli import app
 sys.argv = ["raycls", *sys.argv[1:]]
 try:
-    cli.main()
+    app.main()
 finally:
     heavy = {"torch", "ray", "matplotlib", "torchvision", "pandas", "numpy", "rich"} & set(sys.modules)
     print("heavy:", *sorted(heavy), file=sys.stderr)
@@ -428,7 +428,7 @@ def test_a_reader_that_left_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "pets.yaml").write_text("")
     reading, writing = os.pipe()
     os.close(reading)
-    environment = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[2])}
     words = [sys.executable, "-m", "raycls", "config", "pets.yaml"]
     try:
         result = subprocess.run(

@@ -259,7 +259,7 @@ class net(nn.Module):
 
 CASES: tuple[Case, ...] = (
     # the command line and the config
-    Case("cli.py:init", "raycls init p --out c.yaml", use=add(1)),
+    Case("cli/app.py:init", "raycls init p --out c.yaml", use=add(1)),
     Case(
         "config/names/arguments.py:bind_signature",
         f"{CONFIG} model.args.widht=8",

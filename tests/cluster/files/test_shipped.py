@@ -20,7 +20,7 @@ from raycls.cluster.files.check import dashboard_host
 from raycls.cluster.files.read import MARKET, ClusterFile
 from raycls.cluster.files.up import plan_lines, read_checked
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "cluster"
 FILES = sorted(FOLDER.glob("*.yaml"))
 KUBERNETES = sorted((FOLDER / "kuberay").glob("*.yaml"))

@@ -21,7 +21,7 @@ from raycls.cluster.files.up import read_checked
 from raycls.config.errors import ConfigMistakesError
 from raycls.errors import ConfigError
 
-CLUSTERS = Path(__file__).parents[2] / "cluster"
+CLUSTERS = Path(__file__).parents[3] / "cluster"
 LOCAL = """\
 cluster_name: pets
 provider: {type: local, head_ip: 10.0.0.1, worker_ips: [10.0.0.2, 10.0.0.3]}

@@ -206,7 +206,7 @@ def test_the_run_is_killed(fault: str, tmp_path: Path) -> None:
             "import sys\nif 'raycls.run.trackers.process' in sys.orig_argv:\n"
             "    import time\n    sleep, time.sleep = time.sleep, lambda s: sleep(min(s, 1))\n"
         )
-    words = [sys.executable, "-c", _RUN, str(tmp_path / "run"), "", str(Path(__file__).parents[1])]
+    words = [sys.executable, "-c", _RUN, str(tmp_path / "run"), "", str(Path(__file__).parents[2])]
     with standing_in(fault=fault.partition(" ")[0]) as server:
         words[4] = server.uri
         with start(words, tmp_path, env={"PYTHONPATH": str(tmp_path)}) as command:
