@@ -15,7 +15,7 @@ from raycls.config.errors import Mistake, Path, Place, dotted
 from raycls.config.names import torchvision_models
 from raycls.config.names.arguments import bind_signature
 from raycls.config.names.belongings import PUBLISHED, name_of
-from raycls.config.names.builtin import MODELS, OPERATIONS, SOURCES
+from raycls.config.names.builtin import MODELS, OPERATIONS, SOURCES, TASKS
 from raycls.config.names.suggest import suggest
 from raycls.config.space.text import SPACE, Places, read
 from raycls.errors import ConfigError
@@ -35,6 +35,7 @@ def name_mistakes(values: Mapping[str, Any], places: Mapping[Path, Place], home:
     mistakes = [
         *_section(values, ("data", "source"), _source, ("path",), at),
         *_section(values, ("model",), _model, ("num_classes",), at),
+        *_section(values, ("task",), _alone(_task), (), at),
         *_weights(values, at),
     ]
     for key in ("train", "eval"):
@@ -91,6 +92,10 @@ def _model(name: str) -> Found:
         return None if listed.signature is None else (name, listed.signature)
     names = torchvision_models.names()
     return find("model", name, {**MODELS, **dict.fromkeys(names)}) if names else None
+
+
+def _task(name: str) -> Found:
+    return find("task", name, TASKS)
 
 
 def _alone(look_up: Callable[[str], Found]) -> Callable[[str], Found]:

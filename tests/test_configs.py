@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-import raycls.launch
+import raycls.cli
 from raycls.cli import app
 from raycls.config.load import load, load_text, to_dict
 from raycls.config.space.check import apply, space_of
@@ -22,7 +22,7 @@ from raycls.train.optim import lr_factor
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
 SEARCHES = [file for file in FILES if file.stem.startswith("search_")]
-DEMO = Path(raycls.launch.__file__).with_name("demo.yaml")
+DEMO = Path(raycls.cli.__file__).with_name("demo.yaml")
 
 
 def test_the_promised_files_are_there_and_no_more_than_fifteen() -> None:

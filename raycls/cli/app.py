@@ -23,7 +23,7 @@ from raycls.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, ConfigError, Raycls
 
 if TYPE_CHECKING:
     from raycls.config.load import Loaded
-    from raycls.config.sections.run import TrackConfig
+    from raycls.config.sections.track import TrackConfig
     from raycls.screen.run import Display
 
 __all__ = ["app", "main"]
@@ -142,7 +142,7 @@ def evaluate(
     """
     folder = run_folder(run)
     _prepare()
-    from raycls.config.sections.run import TrackConfig
+    from raycls.config.sections.track import TrackConfig
     from raycls.run import strict_json
     from raycls.screen.run_text import summary_lines
 

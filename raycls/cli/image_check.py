@@ -20,7 +20,8 @@ import numpy as np
 from raycls.cli import init
 from raycls.config.load import load
 from raycls.config.paths import expand
-from raycls.config.sections.run import DataConfig, Run
+from raycls.config.sections.data import DataConfig
+from raycls.config.sections.run import Run
 from raycls.config.write import override
 from raycls.data.ignore import pattern_of, read_patterns, write_patterns
 from raycls.data.samples import Files, UnfitError

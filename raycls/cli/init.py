@@ -19,7 +19,7 @@ import numpy as np
 
 from raycls.config.load import load_text
 from raycls.config.paths import expand
-from raycls.config.sections.run import DataConfig, SourceConfig
+from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.ignore import as_options
 from raycls.data.source import Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError

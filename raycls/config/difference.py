@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raycls.config.errors import Path, dotted
-from raycls.config.sections.run import Run, TrackConfig
+from raycls.config.sections.run import Run
+from raycls.config.sections.track import TrackConfig
 from raycls.config.write import flow, leaves, to_dict
 
 __all__ = ["HARMLESS", "NOT_SET", "Difference", "difference"]

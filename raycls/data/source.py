@@ -13,7 +13,7 @@ from PIL import Image
 
 from raycls.config.names.builtin import SOURCES
 from raycls.config.paths import expand
-from raycls.config.sections.run import DataConfig, SourceConfig
+from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.config.write import override
 from raycls.data.arguments import check_types
 from raycls.data.ignore import pattern_of, patterns_of

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from raycls.config.sections.run import SplitConfig
+from raycls.config.sections.data import SplitConfig
 from raycls.data.order import permutation
 from raycls.errors import DataError
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from raycls.config.sections.run import DataConfig
+from raycls.config.sections.data import DataConfig
 from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline, failed, unexpected
 from raycls.errors import DataError, RayclsError, from_json, to_json
 

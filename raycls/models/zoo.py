@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from torchvision.models import WeightsEnum
 
 from raycls.config.names.builtin import MODELS
-from raycls.config.sections.run import ModelConfig
+from raycls.config.sections.model import ModelConfig
 from raycls.errors import ModelError, RayclsError
 from raycls.models import library
 from raycls.models.surgery import LAYERS, find_head, initialise

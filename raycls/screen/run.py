@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Any, Self
 
-from raycls.config.sections.run import TrackConfig
+from raycls.config.sections.track import TrackConfig
 from raycls.progress import TRAINING, Progress
 from raycls.screen.activity import Activity, Pace, Speed
 from raycls.screen.live import LiveRegion

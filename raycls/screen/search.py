@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from raycls.config.sections.run import TrackConfig
+from raycls.config.sections.track import TrackConfig
 from raycls.progress import Progress
 from raycls.screen.activity import Activity
 from raycls.screen.live import LiveRegion

@@ -9,7 +9,9 @@ from typing import Any
 
 from raycls.config import load as config
 from raycls.config.sections.duration import Duration
-from raycls.config.sections.run import EvaluateConfig, Run, ScheduleConfig
+from raycls.config.sections.optim import ScheduleConfig
+from raycls.config.sections.run import Run
+from raycls.config.sections.train import EvaluateConfig
 from raycls.config.write import override
 from raycls.errors import ConfigError
 from raycls.run.folder import RunFolder

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from raycls.config import load as config
-from raycls.config.sections.run import Run, SplitConfig
+from raycls.config.sections.data import SplitConfig
+from raycls.config.sections.run import Run
 from raycls.data.images import operations as augment
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, ModelError, RayclsError

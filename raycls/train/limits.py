@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from raycls.config.sections.duration import Duration
-from raycls.config.sections.run import CheckpointConfig, EarlyStopConfig, EvaluateConfig, OptimConfig, ScheduleConfig
+from raycls.config.sections.optim import OptimConfig, ScheduleConfig
+from raycls.config.sections.train import CheckpointConfig, EarlyStopConfig, EvaluateConfig
 from raycls.config.write import override
 from raycls.errors import ConfigError
 from raycls.train.optim import schedule_steps

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from raycls.config.sections.duration import Duration
-from raycls.config.sections.run import EarlyStopConfig, OptimConfig, ScheduleConfig
+from raycls.config.sections.optim import OptimConfig, ScheduleConfig
+from raycls.config.sections.train import EarlyStopConfig
 from raycls.errors import ConfigError, ModelError
 from raycls.models.surgery import parameter_groups
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from raycls.config.sections.duration import Duration
-from raycls.config.sections.run import CheckpointConfig, EvaluateConfig, TrackConfig, TrainConfig
+from raycls.config.sections.track import TrackConfig
+from raycls.config.sections.train import CheckpointConfig, EvaluateConfig, TrainConfig
 from raycls.data.order import Order
 
 __all__ = ["Plan", "due"]

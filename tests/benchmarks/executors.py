@@ -29,7 +29,7 @@ import numpy as np
 import pictures
 import torch
 
-from raycls.config.sections.run import DataConfig
+from raycls.config.sections.data import DataConfig
 from raycls.data.images import operations
 from raycls.data.images.decode import decode
 from raycls.data.order import Order

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raycls.config.sections.run import OptimConfig
+from raycls.config.sections.optim import OptimConfig
 from raycls.data.order import Order
 from raycls.data.slices import Position, Slice
 from raycls.data.stream import Stream

@@ -329,7 +329,7 @@ def test_init_checks_every_image_of_a_folder_or_a_config(raycls_command: Callabl
 
 
 def test_plain_lines_go_to_stdout_and_the_live_display_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    from raycls.config.sections.run import TrackConfig
+    from raycls.config.sections.track import TrackConfig
     from raycls.screen.run import PlainDisplay, RichDisplay
 
     class Terminal(io.StringIO):

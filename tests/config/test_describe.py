@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from raycls.config.describe import allowed, meant, options, shown
-from raycls.config.sections.run import OptimConfig, Run, TrainConfig
+from raycls.config.sections.optim import OptimConfig
+from raycls.config.sections.run import Run
+from raycls.config.sections.train import TrainConfig
 
 
 def test_every_option_can_be_described() -> None:

@@ -12,7 +12,7 @@ from harness.plugins import user_module
 from PIL import Image
 
 from raycls.config.load import load_text
-from raycls.config.sections.run import DataConfig, SourceConfig
+from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.ignore import ignorer
 from raycls.data.images import operations as augment
 from raycls.data.order import Order

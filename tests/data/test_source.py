@@ -11,7 +11,7 @@ import pytest
 from harness.plugins import user_module
 from PIL import Image
 
-from raycls.config.sections.run import DataConfig, SourceConfig, SplitConfig
+from raycls.config.sections.data import DataConfig, SourceConfig, SplitConfig
 from raycls.data.source import check_source, open_dataset
 from raycls.errors import ConfigError, DataError
 

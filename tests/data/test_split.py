@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raycls.config.sections.run import SplitConfig
+from raycls.config.sections.data import SplitConfig
 from raycls.data.split import divide
 from raycls.errors import DataError
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from raycls.config.sections.run import DataConfig, SourceConfig, SplitConfig
+from raycls.config.sections.data import DataConfig, SourceConfig, SplitConfig
 from raycls.data.images import operations as augment
 from raycls.data.order import Order
 from raycls.data.slices import Maker, Position, Slice, Timeline, micro_rows

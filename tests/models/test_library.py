@@ -9,7 +9,7 @@ import torch
 import torchvision.models
 from torch import nn
 
-from raycls.config.sections.run import ModelConfig
+from raycls.config.sections.model import ModelConfig
 from raycls.models import library
 from raycls.models.surgery import find_head
 from raycls.models.zoo import build, probe

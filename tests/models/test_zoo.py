@@ -14,7 +14,7 @@ import torchvision.models
 from harness.plugins import user_module
 from torch import nn
 
-from raycls.config.sections.run import ModelConfig
+from raycls.config.sections.model import ModelConfig
 from raycls.errors import ConfigError, ModelError
 from raycls.models.zoo import build, check, probe
 

@@ -11,7 +11,7 @@ import pytest
 from harness.streams import Gone, Terminal
 
 from raycls.config.sections.duration import Duration
-from raycls.config.sections.run import TrackConfig
+from raycls.config.sections.track import TrackConfig
 from raycls.progress import Progress
 from raycls.screen.activity import Activity, Pace, Speed
 from raycls.screen.run import PlainDisplay, RichDisplay, make

@@ -10,7 +10,7 @@ import pytest
 from harness.streams import Gone, Terminal
 
 from raycls.config.sections.duration import Duration
-from raycls.config.sections.run import TrackConfig
+from raycls.config.sections.track import TrackConfig
 from raycls.progress import Progress
 from raycls.run.storage.store import Store
 from raycls.screen.search import PlainSearchDisplay, RichSearchDisplay, make_search_display

@@ -15,7 +15,7 @@ from harness.jobs import curve, make_job, train, write_arrays
 from safetensors.torch import load_file
 from torch import nn
 
-from raycls.config.sections.run import ModelConfig
+from raycls.config.sections.model import ModelConfig
 from raycls.data.order import Order
 from raycls.data.slices import Position, Slice
 from raycls.data.stream import Stream

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from raycls.config.sections.run import EarlyStopConfig, OptimConfig, ScheduleConfig
+from raycls.config.sections.optim import OptimConfig, ScheduleConfig
+from raycls.config.sections.train import EarlyStopConfig
 from raycls.errors import ConfigError, ModelError
 from raycls.train.optim import EarlyStop, Plateau, build_optimizer, check_schedule, lr_factor, mode_of
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from raycls.config.sections.duration import Duration
-from raycls.config.sections.run import CheckpointConfig, EvaluateConfig, TrackConfig, TrainConfig
+from raycls.config.sections.track import TrackConfig
+from raycls.config.sections.train import CheckpointConfig, EvaluateConfig, TrainConfig
 from raycls.train.plan import Plan, due, make_plan
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["MODELS", "OPERATIONS", "SOURCES"]
+__all__ = ["MODELS", "OPERATIONS", "SOURCES", "TASKS"]
 
 SOURCES: Mapping[str, str] = {
     "folder": "raycls.data.sources.folder:folder",
@@ -32,3 +32,6 @@ MODELS: Mapping[str, str] = {
     "tiny_cnn": "raycls.models.tiny:tiny_cnn",
 }
 """Networks beside those of torchvision, each called with `num_classes` and `model.args`."""
+
+TASKS: Mapping[str, str] = {"classification": "raycls.tasks.classification:Classification"}
+"""Tasks, each called with what the run knows of itself and `task.args`."""

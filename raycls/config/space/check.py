@@ -38,6 +38,7 @@ _FIXED: Mapping[str, str] = {
     "data.split": _SAME_DATA,
     "data.formats": _SAME_DATA,
     "data.max_pixels": _SAME_DATA,
+    "task.name": "trials are compared by what it measures",
     "train.budget": "it says when a run pauses, not what it learns",
     "train.ledger": "it says what is written down, not what is learned",
     "checkpoint": "it says what a crash can cost, not what is learned",

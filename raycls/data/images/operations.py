@@ -23,7 +23,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from raycls.config.names.builtin import OPERATIONS
-from raycls.config.sections.run import DataConfig
+from raycls.config.sections.data import DataConfig
 from raycls.config.sections.types import Operation
 from raycls.data.images.largest import MULTIPLE, largest
 from raycls.data.order import key as order_key

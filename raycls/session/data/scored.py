@@ -16,7 +16,8 @@ import numpy as np
 
 from raycls.config.names.suggest import suggest
 from raycls.config.paths import expand
-from raycls.config.sections.run import Run, SourceConfig
+from raycls.config.sections.data import SourceConfig
+from raycls.config.sections.run import Run
 from raycls.data.ignore import ignorer, patterns_of
 from raycls.data.source import Dataset, Pool, cut, open_pool
 from raycls.errors import ConfigError, DataError

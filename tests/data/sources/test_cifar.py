@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raycls.config.sections.run import DataConfig, SourceConfig
+from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.source import open_dataset
 from raycls.data.sources.cifar import cifar
 from raycls.errors import DataError

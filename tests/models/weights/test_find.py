@@ -16,7 +16,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from raycls.config.sections.run import ModelConfig
+from raycls.config.sections.model import ModelConfig
 from raycls.errors import ConfigError, ModelError
 from raycls.models.tiny import tiny_cnn
 from raycls.models.weights import find

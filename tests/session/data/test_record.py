@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raycls.config.sections.run import DataConfig, SourceConfig, SplitConfig
+from raycls.config.sections.data import DataConfig, SourceConfig, SplitConfig
 from raycls.data.samples import Files, Keys
 from raycls.data.source import Dataset, Pool, Split, cut, open_dataset
 from raycls.errors import CheckpointError, DataError

@@ -1,0 +1,31 @@
+"""Options of the network."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from raycls.config.sections.types import Section
+
+__all__ = ["ModelConfig"]
+
+
+class ModelConfig(Section):
+    """The network. The number of classes comes from the data."""
+
+    name: Annotated[str, Field(min_length=1)] = "resnet18"
+    """A torchvision classification model, `tiny_cnn`, `resnet18_cifar`, an entry point, or
+    `package.module:attribute` (called with `num_classes` and `args`, returns a `torch.nn.Module`)."""
+    args: dict[str, Any] = {}
+    """Further arguments of the model; as in `data.source.args`, `001` is a number and `"001"` text."""
+    weights: str | None = None
+    """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a local file (`.safetensors`, or a state
+    dict or checkpoint saved by torch). Where a later layer names another model, `args` are left out, and so is a name
+    that the new one has no weights of; a file stays. A file needs everything but the head, under any one prefix; an
+    average (`ema`) in it is preferred. The head is matched by the class names that come with the weights (beside
+    `model/model.safetensors` of a run, or in a checkpoint), and starts anew where none of them is the data's; without
+    names one of the same size is taken as it is, and another starts anew. The header of a run says what was done, and
+    where its preprocessing is not that of the weights."""
+    init: Literal["default", "xavier_uniform", "kaiming"] = "default"
+    """How convolutions and linear layers start; not applied to loaded weights."""

@@ -1,0 +1,96 @@
+"""Options of the loop, of evaluation during training, and of checkpoints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from raycls.config.sections.duration import Duration
+from raycls.config.sections.types import Count, NotNegative, Section
+
+__all__ = ["CheckpointConfig", "EarlyStopConfig", "EvaluateConfig", "TrainConfig"]
+
+
+class EarlyStopConfig(Section):
+    """When to give up."""
+
+    patience: Count | Literal["off"] = "off"
+    """Evaluations without improvement of `evaluate.metric` before the run ends."""
+    min_delta: NotNegative = 0.0
+    """Smallest change that is an improvement."""
+
+
+class TrainConfig(Section):
+    """The loop."""
+
+    duration: Duration = Duration(10, "ep")
+    """How long to train, in epochs or steps."""
+    micro_batches: Count | Literal["auto"] = "auto"
+    """Parts of a global batch that are computed one by one and added up: the most workers a run can have.
+    `auto` is `scale.workers` (the most of them) at the first start; it stays what it was when the run is resumed."""
+    reduction: Literal["auto", "exact", "fast"] = "auto"
+    """How gradients are added over workers. `exact`: the same bits for any number of workers.
+    `fast`: DistributedDataParallel. `auto`: exact on CPU, fast on GPU."""
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    """Mixed precision. `auto`: bf16 where the device has it natively, else fp16 on a GPU and off on a CPU."""
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    """Layout of images and weights in memory."""
+    ledger: Literal["off", "ids", "pixels"] = "off"
+    """Write down which sample was trained when; with `pixels` the sha256 of its augmented pixels too."""
+    non_finite: Literal["error", "skip"] = "error"
+    """What a gradient with NaN or infinity does: end the run, or skip the step (10 in a row end it)."""
+    early_stop: EarlyStopConfig = EarlyStopConfig()
+    """When to give up."""
+    budget: Duration | Literal["off"] = "off"
+    """Wall-clock time after which the run checkpoints and ends, counted over all its starts."""
+    stall_timeout: Duration | Literal["off"] = Duration(30, "m")
+    """Time without progress after which the run ends with an error, and writes where every worker stood. Longer than
+    any single step, evaluation batch and checkpoint takes."""
+
+    @model_validator(mode="after")
+    def _units(self) -> TrainConfig:
+        if self.duration.unit not in ("ep", "st") or self.duration.value <= 0:
+            raise ValueError(f"duration is in epochs or steps and greater than 0: {self.duration} is not")
+        if isinstance(self.budget, Duration) and not self.budget.seconds:
+            raise ValueError(f"budget is a time such as 2h: {self.budget} is not")
+        if isinstance(self.stall_timeout, Duration) and not self.stall_timeout.seconds:
+            raise ValueError(f"stall_timeout is a time such as 30m: {self.stall_timeout} is not")
+        return self
+
+
+class EvaluateConfig(Section):
+    """Evaluation during training, and what `best` means."""
+
+    every: Duration | Literal["off"] = Duration(1, "ep")
+    """How often, in epochs, steps or per cent of the run; always at the end too."""
+    split: Literal["val", "test", "train"] = "val"
+    """The split that is evaluated during training."""
+    batch_size: Count | Literal["auto"] = "auto"
+    """Images of one forward. `auto`: `data.batch_size`, at most 256."""
+    metric: Literal["top1", "top5", "loss", "f1_macro", "f1_weighted"] = "top1"
+    """What the best checkpoint, early stopping and the plateau schedule look at."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights `model/` holds at the end: those of the best evaluation by `metric`, or those after the last step.
+    The last ones too where nothing was evaluated."""
+
+    @model_validator(mode="after")
+    def _units(self) -> EvaluateConfig:
+        if isinstance(self.every, Duration) and (self.every.seconds is not None or self.every.value <= 0):
+            raise ValueError(f"every is in epochs, steps or per cent and greater than 0: {self.every} is not")
+        return self
+
+
+class CheckpointConfig(Section):
+    """What a crash cannot take."""
+
+    every: Duration = Duration(1, "ep")
+    """How often: epochs, steps, per cent of the run, or time. Always at the end too."""
+    keep: Count = 2
+    """How many of the newest checkpoints are kept, besides the best one."""
+
+    @model_validator(mode="after")
+    def _units(self) -> CheckpointConfig:
+        if self.every.value <= 0:
+            raise ValueError(f"every must be greater than 0: {self.every} is not")
+        return self
