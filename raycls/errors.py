@@ -68,7 +68,7 @@ class RayclsError(Exception):
 
 
 class ConfigError(RayclsError):
-    """The config or the command line is wrong. Several mistakes come as one error, see `mistakes`."""
+    """The config or the command line is wrong. Several errors come as one error, see `problems`."""
 
     exit_code = EXIT_USAGE
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from raycls.config.errors import Mistake, Path, Place, dotted
+from raycls.config.errors import Path, Place, Problem, dotted
 from raycls.config.names import torchvision_models
 from raycls.config.names.arguments import bind_signature
 from raycls.config.names.belongings import PUBLISHED, name_of
@@ -21,29 +21,29 @@ from raycls.config.space.text import SPACE, Places, read
 from raycls.errors import ConfigError
 from raycls.plugins import find
 
-__all__ = ["name_mistakes"]
+__all__ = ["name_problems"]
 
 Found = tuple[str, inspect.Signature] | None
 
 
-def name_mistakes(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place) -> list[Mistake]:
+def name_problems(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place) -> list[Problem]:
     """What is wrong with the names of a config and their arguments, each at its place.
 
-    `values` are as `load` has them: the layers of a config laid over each other, perhaps with other mistakes.
+    `values` are as `load` has them: the layers of a config laid over each other, perhaps with other errors.
     """
     at = _Placed(places, home)
-    mistakes = [
+    problems = [
         *_section(values, ("data", "source"), _source, ("path",), at),
         *_section(values, ("model",), _model, ("num_classes",), at),
         *_section(values, ("task",), _alone(_task), (), at),
         *_weights(values, at),
     ]
     for key in ("train", "eval"):
-        mistakes += _operations(_at(values, ("augment", key)), ("augment", key), at)
-    return [*mistakes, *_searched(values, at, Places(places, home))]
+        problems += _operations(_at(values, ("augment", key)), ("augment", key), at)
+    return [*problems, *_searched(values, at, Places(places, home))]
 
 
-def _weights(values: Mapping[str, Any], at: _Placed) -> Iterator[Mistake]:
+def _weights(values: Mapping[str, Any], at: _Placed) -> Iterator[Problem]:
     """A name of published weights that the model has not. A file is looked for when the run starts."""
     name, model = _at(values, _WEIGHTS), name_of(values, ("model",))
     searched = _at(values, SPACE)
@@ -57,7 +57,7 @@ def _weights(values: Mapping[str, Any], at: _Placed) -> Iterator[Mistake]:
     if not torchvision_models.names() or name.removeprefix(f"{enum}.") in offered:
         return
     near = suggest(name, offered)
-    yield Mistake(
+    yield Problem(
         at(_WEIGHTS),
         dotted(_WEIGHTS),
         f"{model} has no weights of this name",
@@ -114,7 +114,7 @@ def _operation(name: str) -> Found:
 
 def _section(
     values: Mapping[str, Any], section: Path, look_up: Callable[[str], Found], given: Sequence[str], at: _Placed
-) -> Iterator[Mistake]:
+) -> Iterator[Problem]:
     """The name in a section with a name and arguments, and these."""
     args = _at(values, (*section, "args"))
     searched = _at(values, SPACE)
@@ -133,11 +133,11 @@ def _named(
     look_up: Callable[[str], Found],
     given: Sequence[str],
     at: _Placed,
-) -> Iterator[Mistake]:
+) -> Iterator[Problem]:
     try:
         found = look_up(name)
     except ConfigError as error:
-        yield _mistake(error, where, at(where))
+        yield _problem(error, where, at(where))
         return
     if found is None or not (args is None or isinstance(args, Mapping)):
         return
@@ -147,10 +147,10 @@ def _named(
     except ConfigError as error:
         known = found[1].parameters
         wrong = next((key for key in arguments if key in given or key not in known), None)
-        yield _mistake(error, args_path, at(args_path if wrong is None else (*args_path, wrong)))
+        yield _problem(error, args_path, at(args_path if wrong is None else (*args_path, wrong)))
 
 
-def _operations(entries: Any, path: Path, at: _Placed) -> Iterator[Mistake]:
+def _operations(entries: Any, path: Path, at: _Placed) -> Iterator[Problem]:
     """The operations of a list, each a name or a name with arguments; another kind of entry is the schema's to tell."""
     for index, entry in enumerate(cast("list[Any]", entries) if isinstance(entries, list) else ()):
         here = (*path, index)
@@ -164,7 +164,7 @@ def _operations(entries: Any, path: Path, at: _Placed) -> Iterator[Mistake]:
         yield from _named(name, args, here, (*here, name), _operation, given, at)
 
 
-def _searched(values: Mapping[str, Any], at: _Placed, places: Places) -> Iterator[Mistake]:
+def _searched(values: Mapping[str, Any], at: _Placed, places: Places) -> Iterator[Problem]:
     """The models and lists of operations that a space can choose."""
     space = _at(values, SPACE)
     if not isinstance(space, Mapping):
@@ -183,9 +183,9 @@ def _searched(values: Mapping[str, Any], at: _Placed, places: Places) -> Iterato
 _SEARCHED = ("model.name", "augment.train", "augment.eval")
 
 
-def _mistake(error: ConfigError, path: Path, place: Place) -> Mistake:
+def _problem(error: ConfigError, path: Path, place: Place) -> Problem:
     what = error.what.removeprefix(f"{dotted(path)}: ")
-    return Mistake(place, dotted(path), what, error.found, error.valid, error.fix)
+    return Problem(place, dotted(path), what, error.found, error.valid, error.fix)
 
 
 def _at(values: Any, path: Path) -> Any:

@@ -91,7 +91,7 @@ def test_the_number_of_the_systems_error_goes_through_json() -> None:
 def test_kinds_of_other_modules_survive() -> None:
     """They pickle as themselves, and keep their text and exit code in JSON."""
     kinds = _defined_elsewhere()
-    assert "ConfigMistakesError" in [kind.__name__ for kind in kinds]
+    assert "ConfigProblemsError" in [kind.__name__ for kind in kinds]
     for kind in kinds:
         error = _sample(kind)
         again = pickle.loads(pickle.dumps(error))
@@ -102,7 +102,7 @@ def test_kinds_of_other_modules_survive() -> None:
 
 
 def _sample(kind: type[RayclsError]) -> RayclsError:
-    if kind.__name__ == "ConfigMistakesError":
+    if kind.__name__ == "ConfigProblemsError":
         from raycls.config.load import from_dict
 
         with pytest.raises(kind) as caught:

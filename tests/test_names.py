@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from raycls.config.load import ConfigMistakesError, Mistake, load
+from raycls.config.load import ConfigProblemsError, Problem, load
 from raycls.config.names import builtin
 from raycls.data import source
 from raycls.data.images import operations
 from raycls.models import zoo
-from raycls.names import name_mistakes
+from raycls.names import name_problems
 from raycls.plugins import resolve
 
 NETS = """
@@ -45,12 +45,12 @@ else:
 """
 
 
-def mistakes(folder: Path, text: str, *overrides: str) -> list[Mistake]:
+def problems(folder: Path, text: str, *overrides: str) -> list[Problem]:
     (folder / "c.yaml").write_text(text)
     try:
-        load(folder / "c.yaml", overrides, names=name_mistakes)
-    except ConfigMistakesError as error:
-        return list(error.mistakes)
+        load(folder / "c.yaml", overrides, names=name_problems)
+    except ConfigProblemsError as error:
+        return list(error.problems)
     return []
 
 
@@ -119,9 +119,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_wrong_name_or_argument_is_told_at_its_place(
     here: Path, text: str, path: str, line: int, words: list[str]
 ) -> None:
-    (mistake,) = mistakes(here, text)
-    assert (mistake.path, mistake.place.line) == (path, line)
-    assert all(word in str(mistake) for word in words), str(mistake)
+    (problem,) = problems(here, text)
+    assert (problem.path, problem.place.line) == (path, line)
+    assert all(word in str(problem) for word in words), str(problem)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ def test_a_wrong_name_or_argument_is_told_at_its_place(
     ],
 )
 def test_what_may_be_right_is_left_to_the_start(here: Path, text: str) -> None:
-    assert mistakes(here, text) == []
+    assert problems(here, text) == []
 
 
-def test_all_of_them_come_at_once_beside_other_mistakes(here: Path) -> None:
+def test_all_of_them_come_at_once_beside_other_problems(here: Path) -> None:
     text = (
         "model: {name: vgg12}\noptim: {name: sgdd}\nschedule: {name: cosin}\naugment: {train: [flip]}\ndata: {bach: 1}"
     )
-    found = mistakes(here, text, "data.source.name=foldr")
-    assert [(mistake.path, mistake.where.rpartition("/")[2]) for mistake in found] == [
+    found = problems(here, text, "data.source.name=foldr")
+    assert [(problem.path, problem.where.rpartition("/")[2]) for problem in found] == [
         ("model.name", "c.yaml:1"),
         ("optim.name", "c.yaml:2"),
         ("schedule.name", "c.yaml:3"),
@@ -167,10 +167,10 @@ def test_all_of_them_come_at_once_beside_other_mistakes(here: Path) -> None:
 
 
 def test_a_name_of_the_wrong_kind_is_told_once(here: Path) -> None:
-    found = mistakes(
+    found = problems(
         here, "model: {name: [a], args: [b]}\naugment: {train: [[resize]], eval: flip}\nsearch: {space: 3}"
     )
-    assert sorted(mistake.path for mistake in found) == [
+    assert sorted(problem.path for problem in found) == [
         "augment.eval",
         "augment.train[0]",
         "model.args",

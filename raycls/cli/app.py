@@ -88,7 +88,7 @@ def train(
     loaded = _load(config, overrides)
     _prepare()
     with _display(loaded.run.track) as display:
-        from raycls.launch import trainer  # after the config: its mistakes need no torch to be told
+        from raycls.launch import trainer  # after the config: its errors need no torch to be told
 
         for note in loaded.notes:
             display.record({"kind": "event", "text": note})
@@ -310,11 +310,11 @@ clusters.register(app)
 
 
 def _load(file: str, overrides: list[str] | None) -> Loaded:
-    """The config with every mistake told at once: of the schema, and in the names that it holds."""
+    """The config with every error told at once: of the schema, and in the names that it holds."""
     from raycls.config.load import load
-    from raycls.names import name_mistakes
+    from raycls.names import name_problems
 
-    return load(file, overrides or (), names=name_mistakes)
+    return load(file, overrides or (), names=name_problems)
 
 
 def _display(track: TrackConfig, stream: IO[str] | None = None) -> Display:

@@ -209,9 +209,9 @@ def _checked_words(context: typer.Context, words: list[str]) -> str:
         refuse_relative(given["run"], "RUN")
         return "eval"
     from raycls.config.load import load
-    from raycls.names import name_mistakes
+    from raycls.names import name_problems
 
-    loaded = load(given["config"], given["overrides"] or (), names=name_mistakes)
+    loaded = load(given["config"], given["overrides"] or (), names=name_problems)
     refuse_outside(given["config"])
     refuse_relative(loaded.run.run.storage, f"{loaded.origins['run.storage']}  run.storage")
     _tell_of_data(loaded)

@@ -1,4 +1,4 @@
-"""From plain values to a `Run`, with every mistake in our own words and at its place."""
+"""From plain values to a `Run`, with every error in our own words and at its place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from raycls.config import describe
-from raycls.config.errors import COMMAND_LINE, Mistake, Path, Place, dotted
+from raycls.config.errors import COMMAND_LINE, Path, Place, Problem, dotted
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section
@@ -29,19 +29,19 @@ _TEXT = {"string_pattern_mismatch", "string_too_short", "string_too_long"}
 
 def known(
     values: Mapping[str, Any], places: Mapping[Path, Place], home: Place, model: type[Section] = Run, path: Path = ()
-) -> tuple[dict[str, Any], list[Mistake]]:
-    """The part of `values` whose keys the schema knows, and a mistake for each of the others.
+) -> tuple[dict[str, Any], list[Problem]]:
+    """The part of `values` whose keys the schema knows, and an error for each of the others.
 
-    A section that is null holds nothing and is left out; one that is not a mapping is a mistake.
+    A section that is null holds nothing and is left out; one that is not a mapping is an error.
     `home` is the place of what `places` does not have.
     """
     result: dict[str, Any] = {}
-    mistakes: list[Mistake] = []
+    problems: list[Problem] = []
     for key, value in values.items():
         here = (*path, key)
         place = places.get(here, home)
         if key not in model.model_fields:
-            mistakes.append(_unknown(str(key), value, place, model, path))
+            problems.append(_unknown(str(key), value, place, model, path))
             continue
         section = describe.child(model, key)
         if section is None:
@@ -50,46 +50,46 @@ def known(
         elif isinstance(value, Mapping):
             inner = cast("Mapping[str, Any]", value)
             result[key], more = known(inner, places, home, section, here)
-            mistakes += more
+            problems += more
         elif value is not None:
             valid = describe.allowed(_keys(here))[0]
-            mistakes.append(
-                Mistake(place, dotted(here), "this is a section, not a value", describe.shown(value), valid)
+            problems.append(
+                Problem(place, dotted(here), "this is a section, not a value", describe.shown(value), valid)
             )
-    return result, mistakes
+    return result, problems
 
 
 def validate(
     values: Mapping[str, Any],
     places: Mapping[Path, Place],
     home: Place,
-    mistakes: Sequence[Mistake] = (),
+    problems: Sequence[Problem] = (),
     *,
     rules: bool = True,
-) -> tuple[Run | None, list[Mistake]]:
-    """The `Run` of `values` whose keys are all known, or None, and every mistake in the values.
+) -> tuple[Run | None, list[Problem]]:
+    """The `Run` of `values` whose keys are all known, or None, and every error in the values.
 
     pydantic checks a rule over several options only where each of them is valid. So what is wrong is
     taken out and the rest checked again; a rule that looks at an option which was taken out (or is among
-    the `mistakes` found before) says nothing about what the user wrote, and is left unsaid. So are all
+    the `problems` found before) says nothing about what the user wrote, and is left unsaid. So are all
     of them without `rules`, for values that are not all there.
     """
     rest = copy.deepcopy(dict(values))
-    gone = {mistake.path for mistake in mistakes}
-    found: list[Mistake] = []
+    gone = {problem.path for problem in problems}
+    found: list[Problem] = []
     for _ in range(_ROUNDS):
         try:
             run = Run.model_validate(rest)
         except ValidationError as error:
             bad, broken = _sorted(error.errors(include_url=False), rest)
-            found += [_value_mistake(path, errors, rest, places, home) for path, errors in bad.items()]
+            found += [_value_problem(path, errors, rest, places, home) for path, errors in bad.items()]
             for path in bad:
                 gone.add(dotted(_keys(path)))
             removed = [_remove(rest, _keys(path)) for path in bad]
             for path, message in broken:
                 named = _named(path, message)
                 if rules and not gone & {dotted(name) for name in named}:
-                    found.append(_rule_mistake(path, message, named, rest, places, home))
+                    found.append(_rule_problem(path, message, named, rest, places, home))
                 gone |= {dotted(name) for name in named}
                 removed += [_remove(rest, name) for name in named or [path]]
             if not any(removed):
@@ -99,7 +99,7 @@ def validate(
     return None, found
 
 
-def _unknown(key: str, value: Any, place: Place, model: type[Section], path: Path) -> Mistake:
+def _unknown(key: str, value: Any, place: Place, model: type[Section], path: Path) -> Problem:
     here = dotted((*path, key))
     prefix = dotted(path) + "." if path else ""
     others = describe.meant(key, model, prefix)
@@ -109,7 +109,7 @@ def _unknown(key: str, value: Any, place: Place, model: type[Section], path: Pat
         fix = "keys are nested in a file: " + ": {".join([*sections, last]) + ": ..." + "}" * len(sections)
     shown = None if isinstance(value, Mapping) else describe.shown(value)
     what = "there is no such option" if path else "there is no such section"
-    return Mistake(place, here, what, shown, ", ".join(model.model_fields), fix)
+    return Problem(place, here, what, shown, ", ".join(model.model_fields), fix)
 
 
 def _sorted(
@@ -146,9 +146,9 @@ def _option(location: Path, values: Mapping[str, Any]) -> tuple[Path, bool]:
     return tuple(path), False
 
 
-def _value_mistake(
+def _value_problem(
     path: Path, errors: list[ErrorDetails], values: Mapping[str, Any], places: Mapping[Path, Place], home: Place
-) -> Mistake:
+) -> Problem:
     keys = _keys(path)
     kinds = {error["type"] for error in errors}
     if kinds <= _LENGTH:  # the list as a whole is wrong, not the item that is not there
@@ -173,7 +173,7 @@ def _value_mistake(
         fix = " or ".join(_written(place, path, each, values) for each in fix)
     is_number = isinstance(value, str) and choices and isinstance(_number(value), (int, float))
     found = str(value) if is_number else describe.shown(value)  # a number became text where text is wanted
-    return Mistake(place, dotted(path), what, found, valid, fix)
+    return Problem(place, dotted(path), what, found, valid, fix)
 
 
 def _for_null(place: Place, keys: tuple[str, ...]) -> str:
@@ -236,14 +236,14 @@ def _named(path: Path, message: str) -> list[Path]:
     return list(dict.fromkeys((*path, token) for token in tokens if token in model.model_fields))
 
 
-def _rule_mistake(
+def _rule_problem(
     path: Path, message: str, named: list[Path], values: Mapping[str, Any], places: Mapping[Path, Place], home: Place
-) -> Mistake:
+) -> Problem:
     written = [name for name in named if _at(values, name) is not None]
     place = next((places[name] for name in written if name in places), places.get(path, home))
     subject = named[0] if len(named) == 1 or (not path and named) else path
     found = ", ".join(f"{dotted(name)}: {flow(_at(values, name))}" for name in written)
-    return Mistake(place, dotted(subject), message, found or None)
+    return Problem(place, dotted(subject), message, found or None)
 
 
 def _keys(path: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Mistakes in a config: each with its place, all of them in one error."""
+"""Errors in a config: each with its place, all of them in one error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from raycls.errors import ConfigError
 
-__all__ = ["COMMAND_LINE", "ConfigMistakesError", "Mistake", "Path", "Place", "dotted"]
+__all__ = ["COMMAND_LINE", "ConfigProblemsError", "Path", "Place", "Problem", "dotted"]
 
 COMMAND_LINE = "command line"
 
@@ -27,8 +27,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """One thing that is wrong. `path` is dotted and empty where the mistake has none (bad YAML syntax)."""
+class Problem:
+    """One thing that is wrong. `path` is dotted and empty where the error has none (bad YAML syntax)."""
 
     place: Place
     path: str
@@ -55,22 +55,22 @@ class Mistake:
         return "\n".join(lines)
 
 
-class ConfigMistakesError(ConfigError):
-    """Every mistake of a config in one error. `mistakes` lists them in the order of the text."""
+class ConfigProblemsError(ConfigError):
+    """Every error of a config in one error. `problems` lists them in the order of the text."""
 
-    def __init__(self, title: str, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, title: str, problems: Sequence[Problem]) -> None:
         self.title = title
-        self.mistakes = tuple(mistakes)
-        if len(self.mistakes) == 1:
-            only = self.mistakes[0]
+        self.problems = tuple(problems)
+        if len(self.problems) == 1:
+            only = self.problems[0]
             super().__init__(only.headline, where=only.where, found=only.found, valid=only.valid, fix=only.fix)
             return
-        blocks = [f"{title}: {len(self.mistakes)} mistakes"]
-        blocks += ["  " + str(mistake).replace("\n", "\n  ") for mistake in self.mistakes]
+        blocks = [f"{title}: {len(self.problems)} errors"]
+        blocks += ["  " + str(problem).replace("\n", "\n  ") for problem in self.problems]
         super().__init__("\n".join(blocks))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (ConfigMistakesError, (self.title, self.mistakes))
+        return (ConfigProblemsError, (self.title, self.problems))
 
 
 def dotted(path: Path) -> str:

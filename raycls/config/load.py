@@ -17,7 +17,7 @@ from typing import Any, cast
 from raycls.config.check import known, validate
 from raycls.config.describe import child
 from raycls.config.difference import HARMLESS, Difference, difference
-from raycls.config.errors import COMMAND_LINE, ConfigMistakesError, Mistake, Path, Place, dotted
+from raycls.config.errors import COMMAND_LINE, ConfigProblemsError, Path, Place, Problem, dotted
 from raycls.config.names.belongings import Belongings
 from raycls.config.names.suggest import suggest
 from raycls.config.overrides import read_overrides
@@ -33,10 +33,10 @@ from raycls.config.yaml_text import MAX_BYTES, Document, parse
 
 __all__ = [
     "HARMLESS",
-    "ConfigMistakesError",
+    "ConfigProblemsError",
     "Difference",
     "Loaded",
-    "Mistake",
+    "Problem",
     "difference",
     "from_dict",
     "load",
@@ -48,8 +48,8 @@ __all__ = [
 ]
 
 Values = dict[str, Any]
-NameCheck = Callable[[Mapping[str, Any], Mapping[Path, Place], Place], list[Mistake]]
-"""Values, the place of each, and the place of what has none -> the mistakes in names, such as a misspelt model."""
+NameCheck = Callable[[Mapping[str, Any], Mapping[Path, Place], Place], list[Problem]]
+"""Values, the place of each, and the place of what has none -> the errors in names, such as a misspelt model."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class Loaded:
 def load(file: str | FilePath, overrides: Sequence[str] = (), *, names: NameCheck | None = None) -> Loaded:
     """Read a config file and `path=value` overrides; `names` looks up what the names in it stand for.
 
-    The run is named after the file where nothing sets `run.name`. Raises `ConfigMistakesError`, a ConfigError
-    with every mistake of the files and the overrides in `mistakes`.
+    The run is named after the file where nothing sets `run.name`. Raises `ConfigProblemsError`, a ConfigError
+    with every error of the files and the overrides in `problems`.
     """
     path = FilePath(expand(file))
-    text, mistake = _text(path, str(file), Place(str(file)))
-    if mistake is not None:
-        raise ConfigMistakesError(str(file), [mistake])
+    text, problem = _text(path, str(file), Place(str(file)))
+    if problem is not None:
+        raise ConfigProblemsError(str(file), [problem])
     documents = [as_written(parse(text, str(file)))]
     base = _base(documents[0], path)
     if base is not None:
@@ -87,18 +87,18 @@ def load_text(text: str, name: str = "config.yaml", overrides: Sequence[str] = (
     document = as_written(parse(text, name))
     if "extends" in document.values:
         place = document.places[("extends",)]
-        document.mistakes.append(Mistake(place, "extends", "a config that is not read from a file cannot extend one"))
+        document.problems.append(Problem(place, "extends", "a config that is not read from a file cannot extend one"))
         del document.values["extends"]
     return _resolve(name, [document], read_overrides(overrides), FilePath(name).stem)
 
 
 def from_dict(data: Mapping[str, Any]) -> Run:
-    """The config that `to_dict` wrote. Raises `ConfigMistakesError`."""
+    """The config that `to_dict` wrote. Raises `ConfigProblemsError`."""
     home = Place("config")
-    values, mistakes = known(data, {}, home)
-    run, more = validate(values, {}, home, mistakes)
-    if run is None or mistakes:
-        raise ConfigMistakesError("config", mistakes + more)
+    values, problems = known(data, {}, home)
+    run, more = validate(values, {}, home, problems)
+    if run is None or problems:
+        raise ConfigProblemsError("config", problems + more)
     return run
 
 
@@ -118,7 +118,7 @@ def _resolve(
     names: NameCheck | None = None,
 ) -> Loaded:
     home = Place(title)
-    mistakes: list[Mistake] = []
+    problems: list[Problem] = []
     values: dict[str, Any] = {}
     places: dict[Path, Place] = {}
     belongings = Belongings()
@@ -127,47 +127,47 @@ def _resolve(
         for document in layer:
             mine, unknown = known(document.values, document.places, home)
             mine, its_places, twice = spread(mine, document.places, home)
-            mistakes += [*document.mistakes, *unknown, *twice]
+            problems += [*document.problems, *unknown, *twice]
             _merge(values, places, mine, its_places)
     notes = [*belongings.notes(values), *overruled((*files, *overrides), values, places, home)]
     values.setdefault("run", {}).setdefault("name", _name(stem))
     complete = all(document.complete for document in files)
-    run, wrong = validate(values, places, home, mistakes, rules=complete)
-    mistakes += wrong
+    run, wrong = validate(values, places, home, problems, rules=complete)
+    problems += wrong
     if effects and complete:
-        mistakes += without_effect((*files, *overrides), values, places, home, {item.path for item in mistakes})
+        problems += without_effect((*files, *overrides), values, places, home, {item.path for item in problems})
     if names is not None and complete:
-        known_paths = {item.path for item in mistakes}
-        mistakes += [item for item in names(values, places, home) if item.path not in known_paths]
-    mistakes += check_space(values, places, home, None if mistakes else run)
-    if effects and complete and not mistakes:
-        mistakes += searched_in_vain(values, places, home)
-    if run is None or mistakes:
-        raise ConfigMistakesError(title, _in_order(mistakes, title))
+        known_paths = {item.path for item in problems}
+        problems += [item for item in names(values, places, home) if item.path not in known_paths]
+    problems += check_space(values, places, home, None if problems else run)
+    if effects and complete and not problems:
+        problems += searched_in_vain(values, places, home)
+    if run is None or problems:
+        raise ConfigProblemsError(title, _in_order(problems, title))
     return Loaded(run, _origins(run, places), tuple(notes))
 
 
-def _text(path: FilePath, shown: str, place: Place, key: str = "") -> tuple[str, Mistake | None]:
-    """The text of a config file, or the mistake that kept it from being read."""
+def _text(path: FilePath, shown: str, place: Place, key: str = "") -> tuple[str, Problem | None]:
+    """The text of a config file, or the error that kept it from being read."""
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         near = suggest(path.name, sorted(other.name for other in path.parent.glob("*.y*ml")))
         fix = None if near is None else f"did you mean {word(str(path.parent / near))}?"
-        return "", Mistake(place, key, f"there is no file {shown}", fix=fix)
+        return "", Problem(place, key, f"there is no file {shown}", fix=fix)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        return "", Mistake(place, key, f"the file {shown} cannot be read: {reason}")
+        return "", Problem(place, key, f"the file {shown} cannot be read: {reason}")
     if len(data) > MAX_BYTES:
         what = f"{shown} is no config: it is larger than {MAX_BYTES // 1024} KiB"
-        return "", Mistake(place, key, what)
+        return "", Problem(place, key, what)
     try:
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         what = f"the byte 0x{data[error.start]:02x} is not UTF-8"
-        return "", Mistake(Place(shown, line), key, what, fix="save the file as UTF-8 text")
+        return "", Problem(Place(shown, line), key, what, fix="save the file as UTF-8 text")
 
 
 def _base(document: Document, path: FilePath) -> Document | None:
@@ -177,13 +177,13 @@ def _base(document: Document, path: FilePath) -> Document | None:
     name, place = document.values.pop("extends"), document.places[("extends",)]
     if not isinstance(name, str) or not name:
         what = "the name of one other config file is expected"
-        document.mistakes.append(Mistake(place, "extends", what, found=str(name)))
+        document.problems.append(Problem(place, "extends", what, found=str(name)))
         document.complete = False
         return None
     file = path.parent / expand(name, where=str(place))
-    text, mistake = _text(file, str(file), place, "extends")
-    if mistake is not None:
-        document.mistakes.append(mistake)
+    text, problem = _text(file, str(file), place, "extends")
+    if problem is not None:
+        document.problems.append(problem)
         document.complete = False
         return None
     base = as_written(parse(text, str(file)))
@@ -191,7 +191,7 @@ def _base(document: Document, path: FilePath) -> Document | None:
         what = "a file that is extended cannot extend another one"
         found = str(base.values.pop("extends"))
         fix = "name one file that holds all shared values"
-        base.mistakes.append(Mistake(base.places[("extends",)], "extends", what, found, fix=fix))
+        base.problems.append(Problem(base.places[("extends",)], "extends", what, found, fix=fix))
         base.complete = False
     return base
 
@@ -232,11 +232,11 @@ def _name(stem: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:128] or "run"
 
 
-def _in_order(mistakes: Sequence[Mistake], title: str) -> list[Mistake]:
+def _in_order(problems: Sequence[Problem], title: str) -> list[Problem]:
     """In the order one would mend them: the file, what it extends, the command line; each from its top."""
     files = {title: 0, COMMAND_LINE: 2}
-    unique = dict.fromkeys(mistakes)
-    return sorted(unique, key=lambda mistake: (files.get(mistake.place.file, 1), mistake.place.line or 0))
+    unique = dict.fromkeys(problems)
+    return sorted(unique, key=lambda problem: (files.get(problem.place.file, 1), problem.place.line or 0))
 
 
 def _origins(run: Run, places: Mapping[Path, Place]) -> dict[str, str]:

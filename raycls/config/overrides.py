@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from raycls.config import describe
-from raycls.config.errors import COMMAND_LINE, Mistake, Path, Place, dotted
+from raycls.config.errors import COMMAND_LINE, Path, Place, Problem, dotted
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section
 from raycls.config.sections.uri_secrets import hidden
@@ -33,16 +33,16 @@ def read_override(text: str) -> Document:
     name = name.strip()
     if not equals or not _PATH.fullmatch(name):
         what = "an override is path=value"
-        return _refused(Mistake(_PLACE, "", what, hidden(repr(text)), fix="for example optim.lr=3e-4 scale.workers=4"))
+        return _refused(Problem(_PLACE, "", what, hidden(repr(text)), fix="for example optim.lr=3e-4 scale.workers=4"))
     path = tuple(name.split("."))
-    mistake = _misplaced(path)
-    if mistake is not None:
-        return _refused(mistake)
+    problem = _misplaced(path)
+    if problem is not None:
+        return _refused(problem)
     try:
         parsed, texts = (parse_text(value), {}) if is_text(name) else read_value(value)
     except ValueError as error:
         fix = f"for a text, write {override(name, value)}" if _is_argument(path) else None
-        return _refused(Mistake(_PLACE, name, str(error), hidden(value), fix=None if fix is None else hidden(fix)))
+        return _refused(Problem(_PLACE, name, str(error), hidden(value), fix=None if fix is None else hidden(fix)))
     nested: Any = parsed
     for key in reversed(path):
         nested = {key: nested}
@@ -53,10 +53,10 @@ def read_override(text: str) -> Document:
     return as_written(document)
 
 
-def _misplaced(path: tuple[str, ...]) -> Mistake | None:
-    """A mistake where the path goes on below a value, or names what only a file can say."""
+def _misplaced(path: tuple[str, ...]) -> Problem | None:
+    """An error where the path goes on below a value, or names what only a file can say."""
     if path[0] == "extends":
-        return Mistake(_PLACE, "extends", "only a file can extend another one", fix="put extends into the file")
+        return Problem(_PLACE, "extends", "only a file can extend another one", fix="put extends into the file")
     model: type[Section] = Run
     for depth, key in enumerate(path):
         if key not in model.model_fields:
@@ -70,7 +70,7 @@ def _misplaced(path: tuple[str, ...]) -> Mistake | None:
             option = dotted(path[: depth + 1])
             valid = describe.allowed(path[: depth + 1])[0]
             what = f"{option} is one value and has no {rest[0]!r}"
-            return Mistake(_PLACE, dotted(path), what, valid=valid, fix=f"set the whole of {option}")
+            return Problem(_PLACE, dotted(path), what, valid=valid, fix=f"set the whole of {option}")
         return None
     return None
 
@@ -98,5 +98,5 @@ def _mark(value: Any, path: Path, document: Document) -> None:
         _mark(item, (*path, key), document)
 
 
-def _refused(mistake: Mistake) -> Document:
-    return Document(mistakes=[mistake])
+def _refused(problem: Problem) -> Document:
+    return Document(problems=[problem])

@@ -1,4 +1,4 @@
-"""Options that do nothing beside the value of another one: a value written for nothing is a mistake."""
+"""Options that do nothing beside the value of another one: a value written for nothing is an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from raycls.config.describe import shown
-from raycls.config.errors import Mistake, Path, Place, dotted
+from raycls.config.errors import Path, Place, Problem, dotted
 from raycls.config.sections.run import Run
 from raycls.config.space.conditions import in_order
 from raycls.config.space.space import Space
@@ -83,10 +83,10 @@ def without_effect(
     places: Mapping[Path, Place],
     home: Place,
     wrong: Collection[str] = (),
-) -> list[Mistake]:
-    """A mistake for each option of `values` (all `documents` laid over each other) that was written for nothing.
+) -> list[Problem]:
+    """An error for each option of `values` (all `documents` laid over each other) that was written for nothing.
 
-    Dotted paths in `wrong` have a mistake of their own already, and nothing is said that hangs on them.
+    Dotted paths in `wrong` have an error of their own already, and nothing is said that hangs on them.
 
     Where a later layer chose otherwise than the one with the option (`optim.name=adamw` over a file with
     `optim: {name: sgd, momentum: 0.8}`), or where the space searches the choice, nothing is wrong. Nor is it in a
@@ -95,7 +95,7 @@ def without_effect(
     layers = _layers(documents)
     printed = {name for document in documents if _is_whole(document) for name in _files(document)}
     space = _space(values)
-    mistakes: list[Mistake] = []
+    problems: list[Problem] = []
     for option, needs in _EFFECTIVE.items():
         path, searched = _path(option), option in space
         place = Places(places, home)(option) if searched else places.get(path)
@@ -109,8 +109,8 @@ def without_effect(
         where = dotted((*SPACE, option)) if searched else option
         found = shown(_at(values, (*SPACE, option) if searched else path))
         what = f"it has no effect beside {needs.choice}: {flow(_value(values, needs.choice))}"
-        mistakes.append(Mistake(place, where, what, found, f"beside {needs}", "leave it out, or change the other one"))
-    return mistakes
+        problems.append(Problem(place, where, what, found, f"beside {needs}", "leave it out, or change the other one"))
+    return problems
 
 
 def overruled(
@@ -137,7 +137,7 @@ def overruled(
     return notes
 
 
-def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place) -> list[Mistake]:
+def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place) -> list[Problem]:
     """Searched options that some trials would have for nothing: trials that differ in nothing else are the same one.
 
     The space is right otherwise (`check_space`).
@@ -148,7 +148,7 @@ def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], ho
         return []
     at = Places(places, home)
     parameters, _ = read(space, at)
-    found: dict[str, Mistake] = {}
+    found: dict[str, Problem] = {}
     listed = {parameter.path for parameter in parameters if parameter.kind == "choice"}
     for chosen in Space(tuple(in_order(parameters))).corners(_CORNERS):
         for option, needs in hanging.items():
@@ -160,7 +160,7 @@ def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], ho
             good = [value for value in choice.values if needs.holds(value)]
             when = f"{{when: {{{needs.choice}: {flow(good[0] if len(good) == 1 else good)}}}, values: ...}}"
             fix = f"write a condition: {option}: {when}" if good else "leave it out"
-            found[option] = Mistake(at(option), dotted((*SPACE, option)), what, None, f"beside {needs}", fix)
+            found[option] = Problem(at(option), dotted((*SPACE, option)), what, None, f"beside {needs}", fix)
     return list(found.values())
 
 

@@ -20,7 +20,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 from yaml.scanner import ScannerError
 
-from raycls.config.errors import Mistake, Path, Place, dotted
+from raycls.config.errors import Path, Place, Problem, dotted
 
 __all__ = ["Document", "parse", "parse_text", "parse_value", "read_value"]
 
@@ -62,18 +62,18 @@ class Document:
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     places: dict[Path, Place] = field(default_factory=dict[Path, Place])
     texts: dict[Path, str] = field(default_factory=dict[Path, str])
-    mistakes: list[Mistake] = field(default_factory=list[Mistake])
+    problems: list[Problem] = field(default_factory=list[Problem])
     complete: bool = True
 
 
 def parse(text: str, file: str) -> Document:
-    """Read a whole config text; `file` is its name in messages. Mistakes are returned, not raised."""
+    """Read a whole config text; `file` is its name in messages. Errors are returned, not raised."""
     document = Document()
     try:
         node = _compose(text)
     except yaml.YAMLError as error:
         line, what, fix = _syntax(error, text)
-        document.mistakes.append(Mistake(Place(file, line), "", what, fix=fix))
+        document.problems.append(Problem(Place(file, line), "", what, fix=fix))
         document.complete = False
         return document
     if node is None or node.tag == f"{_TAG}null":
@@ -81,15 +81,15 @@ def parse(text: str, file: str) -> Document:
     if not isinstance(node, MappingNode):
         found = "a list" if isinstance(node, SequenceNode) else "a single value"
         place = Place(file, node.start_mark.line + 1)
-        document.mistakes.append(
-            Mistake(place, "", "a config is a mapping of sections", found, fix="write lines such as 'optim:'")
+        document.problems.append(
+            Problem(place, "", "a config is a mapping of sections", found, fix="write lines such as 'optim:'")
         )
         document.complete = False
         return document
     try:
         document.values = _Reading(file, document).mapping(node, ())
     except _TooMuchError as error:
-        document.mistakes.append(Mistake(error.place, "", error.what, fix="write the values out, with fewer aliases"))
+        document.problems.append(Problem(error.place, "", error.what, fix="write the values out, with fewer aliases"))
         document.values, document.complete = {}, False
     return document
 
@@ -136,8 +136,8 @@ def read_value(text: str) -> tuple[Any, dict[Path, str]]:
         value = _Reading("", document).value(node, ())
     except _TooMuchError as error:
         raise ValueError(error.what) from error
-    if document.mistakes:
-        raise ValueError(document.mistakes[0].headline)
+    if document.problems:
+        raise ValueError(document.problems[0].headline)
     return value, document.texts
 
 
@@ -187,7 +187,7 @@ class _TooMuchError(Exception):
 
 
 class _Reading:
-    """From nodes to plain values, noting places and mistakes on the way."""
+    """From nodes to plain values, noting places and errors on the way."""
 
     def __init__(self, file: str, document: Document) -> None:
         self._file = file
@@ -279,7 +279,7 @@ class _Reading:
         return self._wrong(node, path, "tags are not read from a config", tag, "leave the tag out")
 
     def _wrong(self, node: Node, path: Path, what: str, found: str | None, fix: str | None) -> Any:
-        self._document.mistakes.append(Mistake(self._place(node), dotted(path), what, found, fix=fix))
+        self._document.problems.append(Problem(self._place(node), dotted(path), what, found, fix=fix))
         return _DROPPED
 
     def _place(self, node: Node) -> Place:

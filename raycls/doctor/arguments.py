@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from raycls.config.load import load, load_text
 from raycls.config.sections.run import Run
-from raycls.names import name_mistakes
+from raycls.names import name_problems
 
 __all__ = ["Given", "read"]
 
@@ -25,9 +25,9 @@ class Given:
 
 
 def read(words: Sequence[str]) -> Given:
-    """Raises `ConfigMistakesError`."""
+    """Raises `ConfigProblemsError`."""
     if words and "=" not in words[0]:
-        run = load(words[0], words[1:], names=name_mistakes).run
+        run = load(words[0], words[1:], names=name_problems).run
         return Given(tuple(words), run, run.run.storage, os.getcwd())
     run = load_text("", "command line", words).run
     named = any(word.partition("=")[0].strip() in ("run.storage", "run") for word in words)

@@ -141,7 +141,7 @@ def test_config_schema_is_json_schema(raycls_command: Callable[..., Result]) -> 
     assert raycls_command("config", "schema", "optim.lr=1").code == 2
 
 
-def test_mistakes_are_told_on_stderr_with_exit_2(raycls_command: Callable[..., Result], tmp_path: Path) -> None:
+def test_problems_are_told_on_stderr_with_exit_2(raycls_command: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "pets.yaml").write_text("optim:\n  lrr: 1\ntrain:\n  duratoin: 3ep\n")
     for command in ("config", "train"):
         result = raycls_command(command, "pets.yaml")

@@ -79,7 +79,7 @@ def test_a_dry_run_shows_everything_and_asks_nobody(
         (("rm", "-rf", "/"), "train, search, eval"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_sent(
+def test_problems_are_told_before_anything_is_sent(
     raycls_command: Callable[..., Result], words: tuple[str, ...], said: str
 ) -> None:
     Path("../other.yaml").write_text(CONFIG)

@@ -62,7 +62,7 @@ def test_a_file_that_others_can_read_is_closed_and_that_is_told(home: Path) -> N
     assert "canary" not in line
 
 
-def test_a_named_file_that_is_not_there_is_a_mistake(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_file_that_is_not_there_is_a_problem(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(home / ".ray" / "auth_token", "another")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "gone"))
     with pytest.raises(ConfigError) as caught:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from raycls.config.load import ConfigMistakesError, Mistake, from_dict
+from raycls.config.load import ConfigProblemsError, Problem, from_dict
 
 
-def mistakes(values: dict[str, Any]) -> dict[str, Mistake]:
-    with pytest.raises(ConfigMistakesError) as caught:
+def problems(values: dict[str, Any]) -> dict[str, Problem]:
+    with pytest.raises(ConfigProblemsError) as caught:
         from_dict(values)
-    found = {mistake.path: mistake for mistake in caught.value.mistakes}
-    assert len(found) == len(caught.value.mistakes)
+    found = {problem.path: problem for problem in caught.value.problems}
+    assert len(found) == len(caught.value.problems)
     return found
 
 
@@ -49,11 +49,11 @@ def mistakes(values: dict[str, Any]) -> dict[str, Mistake]:
     ],
 )
 def test_one_wrong_value(section: str, key: str, value: Any, what: str, fix: str | None) -> None:
-    found = mistakes({section: {key: value}})
+    found = problems({section: {key: value}})
     assert list(found) == [f"{section}.{key}"]
-    mistake = found[f"{section}.{key}"]
-    assert (mistake.what, mistake.fix) == (what, fix)
-    assert mistake.valid
+    problem = found[f"{section}.{key}"]
+    assert (problem.what, problem.fix) == (what, fix)
+    assert problem.valid
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_one_wrong_value(section: str, key: str, value: Any, what: str, fix: str
     ],
 )
 def test_the_item_of_a_list_is_named(section: str, key: str, value: Any, path: str) -> None:
-    assert list(mistakes({section: {key: value}})) == [path]
+    assert list(problems({section: {key: value}})) == [path]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_item_of_a_list_is_named(section: str, key: str, value: Any, path: s
     ],
 )
 def test_rules_over_several_options(values: dict[str, Any], path: str, words: str) -> None:
-    found = mistakes(values)
+    found = problems(values)
     assert list(found) == [path]
     assert words in found[path].what
     assert found[path].found
@@ -92,7 +92,7 @@ def test_rules_over_several_options(values: dict[str, Any], path: str, words: st
 
 @pytest.mark.parametrize("key", ["storage", "storag"])
 def test_credentials_in_an_address_are_refused_and_not_shown(key: str) -> None:
-    found = mistakes({"run": {key: "s3://AKIA:hush@bucket/runs"}})
+    found = problems({"run": {key: "s3://AKIA:hush@bucket/runs"}})
     assert list(found) == [f"run.{key}"]
     assert "s3://***@bucket/runs" in str(found[f"run.{key}"].found)
     assert "hush" not in repr(found)
@@ -113,7 +113,7 @@ def test_an_address_without_credentials_is_fine(address: str) -> None:
 
 
 def test_broken_rules_do_not_hide_each_other() -> None:
-    found = mistakes(
+    found = problems(
         {
             "data": {"executor": "ray", "split": {"val": 0.5}, "batch_size": 2},
             "scale": {"workers": 0},
@@ -133,20 +133,20 @@ def test_broken_rules_do_not_hide_each_other() -> None:
 
 def test_a_rule_is_silent_about_an_option_that_is_wrong_itself() -> None:
     # without train the fractions are 0.7 + 0.1 + 0.1, which nobody wrote
-    assert list(mistakes({"data": {"split": {"train": "0.8", "val": 0.1}}})) == ["data.split.train"]
+    assert list(problems({"data": {"split": {"train": "0.8", "val": 0.1}}})) == ["data.split.train"]
     # an unreadable number of workers is not more than the micro-batches
-    assert list(mistakes({"scale": {"workers": "8"}, "train": {"micro_batches": 4}})) == ["scale.workers"]
+    assert list(problems({"scale": {"workers": "8"}, "train": {"micro_batches": 4}})) == ["scale.workers"]
 
 
 def test_a_number_is_no_name_of_an_operation_and_no_text() -> None:
-    assert mistakes({"augment": {"train": [42]}})["augment.train[0]"].fix is None
-    assert mistakes({"optim": {"name": "123"}})["optim.name"].found == "123"
-    assert mistakes({"optim": {"name": "sgdd"}})["optim.name"].found == "sgdd (text)"
+    assert problems({"augment": {"train": [42]}})["augment.train[0]"].fix is None
+    assert problems({"optim": {"name": "123"}})["optim.name"].found == "123"
+    assert problems({"optim": {"name": "sgdd"}})["optim.name"].found == "sgdd (text)"
 
 
 def test_unknown_keys_at_any_depth() -> None:
-    found = mistakes({"modell": {"name": 3}, "train": {"early_stop": {"pacience": 3}}, "data": {"workers": 4, "lr": 1}})
-    assert {path: mistake.fix for path, mistake in found.items()} == {
+    found = problems({"modell": {"name": 3}, "train": {"early_stop": {"pacience": 3}}, "data": {"workers": 4, "lr": 1}})
+    assert {path: problem.fix for path, problem in found.items()} == {
         "modell": "did you mean model?",
         "train.early_stop.pacience": "did you mean train.early_stop.patience?",
         "data.workers": "did you mean scale.workers?",
@@ -157,7 +157,7 @@ def test_unknown_keys_at_any_depth() -> None:
 
 
 def test_a_dotted_key_in_a_file_is_explained() -> None:
-    fix = mistakes({"data.source.name": "folder"})["data.source.name"].fix
+    fix = problems({"data.source.name": "folder"})["data.source.name"].fix
     assert fix == "keys are nested in a file: data: {source: {name: ...}}"
 
 
@@ -167,8 +167,8 @@ def test_keys_of_args_are_free() -> None:
 
 def test_a_section_without_values_is_empty_and_one_that_is_a_value_is_wrong() -> None:
     assert from_dict({"optim": None, "model": {"args": None}}) == from_dict({})
-    assert mistakes({"optim": "adam"})["optim"].what == "this is a section, not a value"
-    assert mistakes({"data": {"source": ["x"]}})["data.source"].valid == "a section with name, path, args"
+    assert problems({"optim": "adam"})["optim"].what == "this is a section, not a value"
+    assert problems({"data": {"source": ["x"]}})["data.source"].valid == "a section with name, path, args"
 
 
 def test_the_loaded_config_shares_nothing_with_its_source() -> None:

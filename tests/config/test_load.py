@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raycls.config.load import ConfigMistakesError, Mistake, load, load_text, show
+from raycls.config.load import ConfigProblemsError, Problem, load, load_text, show
 from raycls.config.sections.run import Run
 from raycls.errors import ConfigError
 
@@ -19,10 +19,10 @@ def write(folder: Path, text: str, name: str = "digits.yaml") -> Path:
     return file
 
 
-def mistakes(file: Path | str, *overrides: str) -> tuple[Mistake, ...]:
-    with pytest.raises(ConfigMistakesError) as caught:
+def problems(file: Path | str, *overrides: str) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigProblemsError) as caught:
         load(file, overrides)
-    return caught.value.mistakes
+    return caught.value.problems
 
 
 TWENTY = """\
@@ -72,14 +72,14 @@ TWENTY_FOUND = [
 ]
 
 
-def test_all_mistakes_of_a_file_come_at_once_each_with_its_place(tmp_path: Path) -> None:
+def test_all_problems_of_a_file_come_at_once_each_with_its_place(tmp_path: Path) -> None:
     file = write(tmp_path, TWENTY)
-    found = mistakes(file, "optim.lrr=3", "train.amp=fp32", "nonsense")
+    found = problems(file, "optim.lrr=3", "train.amp=fp32", "nonsense")
     in_file = [m for m in found if m.place.line is not None]
     assert [(m.place.line, m.path) for m in in_file] == [(line, path) for line, path, _ in TWENTY_FOUND]
-    for mistake, (_, _, words) in zip(in_file, TWENTY_FOUND, strict=True):
-        assert words in mistake.what
-        assert mistake.where == f"{file}:{mistake.place.line}"
+    for problem, (_, _, words) in zip(in_file, TWENTY_FOUND, strict=True):
+        assert words in problem.what
+        assert problem.where == f"{file}:{problem.place.line}"
     rest = {m.path for m in found if m.where == "command line"}
     assert rest == {"optim.lrr", "train.amp", ""}
     assert len(found) == len(TWENTY_FOUND) + 3
@@ -91,8 +91,8 @@ def test_the_error_is_a_config_error_and_survives_pickling(tmp_path: Path) -> No
         load(file)
     assert caught.value.exit_code == 2
     back = pickle.loads(pickle.dumps(caught.value))
-    assert isinstance(back, ConfigMistakesError)
-    assert len(back.mistakes) == len(TWENTY_FOUND)
+    assert isinstance(back, ConfigProblemsError)
+    assert len(back.problems) == len(TWENTY_FOUND)
     assert str(back) == str(caught.value)
     for line, path, _ in TWENTY_FOUND:
         assert f"{file}:{line}  {path}" in str(back)
@@ -145,23 +145,23 @@ def test_extends_goes_one_level(tmp_path: Path) -> None:
     write(tmp_path, "run: {seed: 1}\n", "first.yaml")
     write(tmp_path, "# shared\nextends: first.yaml\noptim: {lrr: 1}\n", "base.yaml")
     file = write(tmp_path, "extends: base.yaml\nmodel: {nam: x}\n")
-    found = mistakes(file)
+    found = problems(file)
     assert [(m.where, m.path) for m in found] == [
         (f"{file}:2", "model.nam"),
         (f"{tmp_path / 'base.yaml'}:2", "extends"),
         (f"{tmp_path / 'base.yaml'}:3", "optim.lrr"),
     ]
     itself = write(tmp_path, "extends: self.yaml\n", "self.yaml")
-    assert "cannot extend another" in mistakes(itself)[0].what
+    assert "cannot extend another" in problems(itself)[0].what
 
 
 def test_a_file_to_extend_that_is_not_there_does_not_hide_the_rest(tmp_path: Path) -> None:
     file = write(tmp_path, "extends: bsae.yaml\noptim:\n  lr: -1\nscale: {workers: 0}\ndata: {executor: ray}\n")
     write(tmp_path, "", "base.yaml")
-    found = mistakes(file)
+    found = problems(file)
     assert [(m.place.line, m.path) for m in found] == [(1, "extends"), (3, "optim.lr")]
     assert found[0].fix == f"did you mean {tmp_path / 'base.yaml'}?"
-    assert mistakes(write(tmp_path, "extends: [a]\n"))[0].path == "extends"
+    assert problems(write(tmp_path, "extends: [a]\n"))[0].path == "extends"
 
 
 def test_the_run_is_named_after_its_file(tmp_path: Path) -> None:
@@ -173,12 +173,12 @@ def test_the_run_is_named_after_its_file(tmp_path: Path) -> None:
     assert load(write(tmp_path, "")).origins["run.name"] == "default"
 
 
-def test_a_mistake_in_an_override_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+def test_a_problem_in_an_override_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     file = write(tmp_path, "data: {executor: ray}\n")
-    (mistake,) = mistakes(file, "scale.workers=0")
-    assert "data.executor: ray, scale.workers: 0" in str(mistake.found)
-    (mistake,) = mistakes(file, "optim.lr=-1")
-    assert (mistake.where, mistake.path) == ("command line", "optim.lr")
+    (problem,) = problems(file, "scale.workers=0")
+    assert "data.executor: ray, scale.workers: 0" in str(problem.found)
+    (problem,) = problems(file, "optim.lr=-1")
+    assert (problem.where, problem.path) == ("command line", "optim.lr")
 
 
 def test_an_override_mends_a_value_of_the_file(tmp_path: Path) -> None:
@@ -196,16 +196,16 @@ def test_an_override_mends_a_value_of_the_file(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path, data: bytes, line: int | None, words: str) -> None:
     file = tmp_path / "a.yaml"
     file.write_bytes(data)
-    (mistake,) = mistakes(file)
-    assert mistake.place.line == line
-    assert words in mistake.what
+    (problem,) = problems(file)
+    assert problem.place.line == line
+    assert words in problem.what
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     write(tmp_path, "")
-    assert mistakes(tmp_path / "digit.yaml")[0].fix == f"did you mean {tmp_path / 'digits.yaml'}?"
-    assert "Is a directory" in mistakes(tmp_path)[0].what
-    assert "cannot be read" in mistakes("a\0b")[0].what
+    assert problems(tmp_path / "digit.yaml")[0].fix == f"did you mean {tmp_path / 'digits.yaml'}?"
+    assert "Is a directory" in problems(tmp_path)[0].what
+    assert "cannot be read" in problems("a\0b")[0].what
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert load(file).run.run.seed == 3
 
 
-def test_bad_syntax_does_not_hide_mistakes_of_the_command_line(tmp_path: Path) -> None:
-    found = mistakes(write(tmp_path, "optim: [\n"), "optim.lr=-1")
+def test_bad_syntax_does_not_hide_problems_of_the_command_line(tmp_path: Path) -> None:
+    found = problems(write(tmp_path, "optim: [\n"), "optim.lr=-1")
     assert [m.path for m in found] == ["", "optim.lr"]
 
 

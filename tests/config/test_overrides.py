@@ -9,7 +9,7 @@ def test_a_path_becomes_nested_values() -> None:
     document = read_override("model.args.width=64")
     assert document.values == {"model": {"args": {"width": 64}}}
     assert str(document.places[("model", "args", "width")]) == "command line"
-    assert document.mistakes == []
+    assert document.problems == []
 
 
 def test_only_the_first_equals_sign_separates() -> None:
@@ -20,8 +20,8 @@ def test_only_the_first_equals_sign_separates() -> None:
 def test_what_is_no_override(text: str) -> None:
     document = read_override(text)
     assert document.values == {}
-    assert [m.what for m in document.mistakes] == ["an override is path=value"]
-    assert text in str(document.mistakes[0].found)
+    assert [m.what for m in document.problems] == ["an override is path=value"]
+    assert text in str(document.problems[0].found)
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,10 @@ def test_what_is_no_override(text: str) -> None:
     ],
 )
 def test_overrides_that_cannot_be_meant(text: str, words: str) -> None:
-    (mistake,) = read_override(text).mistakes
-    assert words in mistake.what
-    assert mistake.where == "command line"
-    assert mistake.path == text.partition("=")[0]
+    (problem,) = read_override(text).problems
+    assert words in problem.what
+    assert problem.where == "command line"
+    assert problem.path == text.partition("=")[0]
 
 
 def test_each_override_is_a_layer() -> None:

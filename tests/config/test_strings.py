@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raycls.config.load import ConfigMistakesError, from_dict, load, load_text, to_dict, to_yaml
+from raycls.config.load import ConfigProblemsError, from_dict, load, load_text, to_dict, to_yaml
 from raycls.config.space.check import space_of
 
 NUMBERS = ["001", "48213377", "1e5", "0x10", "0o17", "1_000", "2024-01-01", "1.0", "true", "FALSE"]
@@ -64,20 +64,20 @@ def test_null_is_nothing_everywhere(nothing: str) -> None:
     file = "data: {source: {path: photos}}"
     assert load_text(file, overrides=[f"data.source.path={nothing}"]).run.data.source.path is None
     for text, overrides in ((f"run: {{name: {nothing}}}", []), ("", [f"run.name={nothing}"])):
-        with pytest.raises(ConfigMistakesError) as caught:
+        with pytest.raises(ConfigProblemsError) as caught:
             load_text(text, overrides=overrides)
-        assert [mistake.path for mistake in caught.value.mistakes] == ["run.name"]
+        assert [problem.path for problem in caught.value.problems] == ["run.name"]
 
 
 @pytest.mark.parametrize("text", ["false", "true"])
 def test_a_boolean_is_no_name_where_it_may_be_meant_as_off(text: str) -> None:
-    with pytest.raises(ConfigMistakesError):
+    with pytest.raises(ConfigProblemsError):
         load_text(f"train: {{amp: {text}}}")
 
 
 @pytest.mark.parametrize("text", ['"7"', "0x", "seven"])
 def test_options_that_are_numbers_stay_strict(text: str) -> None:
-    with pytest.raises(ConfigMistakesError):
+    with pytest.raises(ConfigProblemsError):
         load_text(f"run: {{seed: {text}}}")
 
 
@@ -108,11 +108,11 @@ search:
 
 
 def test_items_of_a_list_of_text_are_text() -> None:
-    with pytest.raises(ConfigMistakesError) as caught:
+    with pytest.raises(ConfigProblemsError) as caught:
         load_text("data: {formats: [1e5, png]}")
-    (mistake,) = caught.value.mistakes
-    assert mistake.path == "data.formats[0]"
-    assert "1e5" in str(mistake.found)
+    (problem,) = caught.value.problems
+    assert problem.path == "data.formats[0]"
+    assert "1e5" in str(problem.found)
 
 
 def test_the_file_that_is_extended_may_have_a_number_for_a_name(tmp_path: Path) -> None:

@@ -6,26 +6,26 @@ from pathlib import Path
 import pytest
 
 from raycls.config.describe import allowed, options
-from raycls.config.load import ConfigMistakesError, Mistake, load, load_text, show, to_yaml
+from raycls.config.load import ConfigProblemsError, Problem, load, load_text, show, to_yaml
 from raycls.config.sections import run, search
 from raycls.config.sections.run import Run
 from raycls.config.unused import _EFFECTIVE  # pyright: ignore[reportPrivateUsage]
 from raycls.config.write import leaves, to_dict
 
 
-def mistakes(folder: Path, text: str, *overrides: str, base: str = "") -> list[Mistake]:
+def problems(folder: Path, text: str, *overrides: str, base: str = "") -> list[Problem]:
     (folder / "base.yaml").write_text(base)
     file = folder / "mine.yaml"
     file.write_text(("extends: base.yaml\n" if base else "") + text)
     try:
         load(file, overrides)
-    except ConfigMistakesError as error:
-        return list(error.mistakes)
+    except ConfigProblemsError as error:
+        return list(error.problems)
     return []
 
 
-def paths(found: list[Mistake]) -> list[str]:
-    return [mistake.path for mistake in found]
+def paths(found: list[Problem]) -> list[str]:
+    return [problem.path for problem in found]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def paths(found: list[Mistake]) -> list[str]:
         ("search: {scheduler: {name: pbt, grace: 2ep}}", "search.scheduler.grace"),
     ],
 )
-def test_a_value_written_for_nothing_is_a_mistake(tmp_path: Path, text: str, option: str) -> None:
-    found = mistakes(tmp_path, f"\n{text}\n")
+def test_a_value_written_for_nothing_is_a_problem(tmp_path: Path, text: str, option: str) -> None:
+    found = problems(tmp_path, f"\n{text}\n")
     assert paths(found) == [option]
     assert found[0].place.line == 2
     assert "no effect beside" in found[0].what
@@ -64,11 +64,11 @@ def test_a_value_written_for_nothing_is_a_mistake(tmp_path: Path, text: str, opt
     ],
 )
 def test_a_value_with_effect_is_none(tmp_path: Path, text: str) -> None:
-    assert mistakes(tmp_path, text) == []
+    assert problems(tmp_path, text) == []
 
 
 def test_the_message_names_the_other_choice_and_what_would_help(tmp_path: Path) -> None:
-    (found,) = mistakes(tmp_path, "optim:\n  name: adamw\n  momentum: 0.9\n")
+    (found,) = problems(tmp_path, "optim:\n  name: adamw\n  momentum: 0.9\n")
     assert str(found) == (
         f"{tmp_path / 'mine.yaml'}:3  optim.momentum: it has no effect beside optim.name: adamw\n"
         "  found: 0.9 (a number)\n"
@@ -77,13 +77,13 @@ def test_the_message_names_the_other_choice_and_what_would_help(tmp_path: Path) 
     )
 
 
-def test_all_of_them_are_told_beside_other_mistakes(tmp_path: Path) -> None:
-    found = mistakes(tmp_path, "optim: {name: adam, momentum: 0.9, alpha: 0.5, lr: -1}\nschedule: {gamma: 0.5}\n")
+def test_all_of_them_are_told_beside_other_problems(tmp_path: Path) -> None:
+    found = problems(tmp_path, "optim: {name: adam, momentum: 0.9, alpha: 0.5, lr: -1}\nschedule: {gamma: 0.5}\n")
     assert sorted(paths(found)) == ["optim.alpha", "optim.lr", "optim.momentum", "schedule.gamma"]
 
 
 def test_nothing_is_said_that_hangs_on_a_value_which_is_wrong_itself(tmp_path: Path) -> None:
-    assert paths(mistakes(tmp_path, "optim: {name: adm, momentum: 0.9}\nschedule: {gamma: 7}\n")) == [
+    assert paths(problems(tmp_path, "optim: {name: adm, momentum: 0.9}\nschedule: {gamma: 7}\n")) == [
         "optim.name",
         "schedule.gamma",
     ]
@@ -91,32 +91,32 @@ def test_nothing_is_said_that_hangs_on_a_value_which_is_wrong_itself(tmp_path: P
 
 def test_a_later_layer_may_choose_otherwise(tmp_path: Path) -> None:
     base = "optim: {name: sgd, momentum: 0.8}\nscale: {max_failures: 9}\n"
-    assert mistakes(tmp_path, "optim: {name: adamw}\n", "scale.workers=0", base=base) == []
-    assert mistakes(tmp_path, "schedule: {name: step, every: 2ep}\n", "schedule.name=cosine") == []
+    assert problems(tmp_path, "optim: {name: adamw}\n", "scale.workers=0", base=base) == []
+    assert problems(tmp_path, "schedule: {name: step, every: 2ep}\n", "schedule.name=cosine") == []
 
 
 def test_what_the_later_layer_adds_must_have_an_effect(tmp_path: Path) -> None:
-    found = mistakes(tmp_path, "optim: {name: adamw}\n", "optim.momentum=0.5")
+    found = problems(tmp_path, "optim: {name: adamw}\n", "optim.momentum=0.5")
     assert [(item.where, item.path) for item in found] == [("command line", "optim.momentum")]
-    found = mistakes(tmp_path, "", "optim.name=adamw", "optim.momentum=0.5")
+    found = problems(tmp_path, "", "optim.name=adamw", "optim.momentum=0.5")
     assert paths(found) == ["optim.momentum"]
-    found = mistakes(tmp_path, "optim: {momentum: 0.8}\n", base="optim: {name: adamw}\n")
+    found = problems(tmp_path, "optim: {momentum: 0.8}\n", base="optim: {name: adamw}\n")
     assert [(item.place.line, item.path) for item in found] == [(2, "optim.momentum")]
 
 
 def test_a_searched_choice_makes_what_hangs_on_it_allowed(tmp_path: Path) -> None:
     space = "search: {space: {optim.name: [sgd, adamw]}}\n"
-    assert mistakes(tmp_path, f"{space}optim: {{name: adamw, momentum: 0.8, betas: [0.9, 0.99]}}\n") == []
+    assert problems(tmp_path, f"{space}optim: {{name: adamw, momentum: 0.8, betas: [0.9, 0.99]}}\n") == []
     decay = "search: {space: {optim.weight_decay: 'loguniform(1e-5, 1e-2)'}}\n"
-    assert mistakes(tmp_path, f"{decay}optim: {{weight_decay_on: weights}}\n") == []
-    assert paths(mistakes(tmp_path, f"{space}optim: {{alpha: 0.5}}\n")) == ["optim.alpha"]
+    assert problems(tmp_path, f"{decay}optim: {{weight_decay_on: weights}}\n") == []
+    assert paths(problems(tmp_path, f"{space}optim: {{alpha: 0.5}}\n")) == ["optim.alpha"]
 
 
-def test_a_searched_option_without_effect_is_a_mistake_in_the_space(tmp_path: Path) -> None:
+def test_a_searched_option_without_effect_is_a_problem_in_the_space(tmp_path: Path) -> None:
     text = "optim: {name: adamw}\nsearch:\n  space:\n    optim:\n      momentum: [0.8, 0.9]\n"
-    found = mistakes(tmp_path, text)
+    found = problems(tmp_path, text)
     assert [(item.place.line, item.path) for item in found] == [(5, "search.space.optim.momentum")]
-    assert mistakes(tmp_path, text.replace("adamw", "rmsprop")) == []
+    assert problems(tmp_path, text.replace("adamw", "rmsprop")) == []
 
 
 def searching(space: str, rest: str = "") -> str:
@@ -143,10 +143,10 @@ def searching(space: str, rest: str = "") -> str:
         ),
     ],
 )
-def test_a_searched_option_that_some_trials_have_for_nothing_is_a_mistake(
+def test_a_searched_option_that_some_trials_have_for_nothing_is_a_problem(
     tmp_path: Path, space: str, beside: str
 ) -> None:
-    (found,) = mistakes(tmp_path, searching(space, "optim: {name: adamw}\n"))
+    (found,) = problems(tmp_path, searching(space, "optim: {name: adamw}\n"))
     line = 5 + next(index for index, text in enumerate(space.splitlines()) if "optim.momentum" in text)
     assert (found.place.line, found.path) == (line, "search.space.optim.momentum")
     assert f"no effect beside {beside}, which is searched too" in found.what
@@ -165,12 +165,12 @@ def test_a_searched_option_that_some_trials_have_for_nothing_is_a_mistake(
     ],
 )
 def test_a_searched_option_with_effect_in_every_trial_is_none(tmp_path: Path, space: str) -> None:
-    assert mistakes(tmp_path, searching(space, "optim: {name: adamw}\n")) == []
+    assert problems(tmp_path, searching(space, "optim: {name: adamw}\n")) == []
 
 
 def test_what_is_searched_for_nothing_is_told_once_the_space_is_right(tmp_path: Path) -> None:
     space = "    optim.name: [sgd, adamv]\n    optim.momentum: [0.8, 0.9]\n"
-    assert ["optim.name" in path for path in paths(mistakes(tmp_path, searching(space)))] == [True]
+    assert ["optim.name" in path for path in paths(problems(tmp_path, searching(space)))] == [True]
 
 
 def test_a_search_folder_of_an_earlier_version_is_read() -> None:
@@ -186,7 +186,7 @@ def test_what_raycls_printed_is_a_config_again(tmp_path: Path) -> None:
         file.write_text(text)
         assert load(file, ("run.name=again",)).run.optim == loaded.run.optim
         assert load_text(text).run == loaded.run
-        assert paths(mistakes(tmp_path, text, "optim.alpha=0.5")) == ["optim.alpha"]
+        assert paths(problems(tmp_path, text, "optim.alpha=0.5")) == ["optim.alpha"]
 
 
 def test_a_run_folder_of_an_earlier_version_is_read() -> None:

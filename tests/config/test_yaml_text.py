@@ -56,7 +56,7 @@ def test_nan() -> None:
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n", "~\n"])
 def test_an_empty_text_is_an_empty_config(text: str) -> None:
     document = parse(text, "a.yaml")
-    assert (document.values, document.mistakes, document.complete) == ({}, [], True)
+    assert (document.values, document.problems, document.complete) == ({}, [], True)
 
 
 def test_every_key_and_item_has_its_line() -> None:
@@ -73,9 +73,9 @@ def test_every_key_and_item_has_its_line() -> None:
 
 def test_duplicate_keys_are_told_with_both_lines_at_any_depth() -> None:
     document = parse("a:\n  lr: 1\n  x: 0\n  lr: 2\nb: 1\nb: 2\n", "a.yaml")
-    assert [(m.where, m.path) for m in document.mistakes] == [("a.yaml:4", "a.lr"), ("a.yaml:6", "b")]
-    assert "lines 2 and 4" in document.mistakes[0].what
-    assert "lines 5 and 6" in document.mistakes[1].what
+    assert [(m.where, m.path) for m in document.problems] == [("a.yaml:4", "a.lr"), ("a.yaml:6", "b")]
+    assert "lines 2 and 4" in document.problems[0].what
+    assert "lines 5 and 6" in document.problems[1].what
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_duplicate_keys_are_told_with_both_lines_at_any_depth() -> None:
 def test_a_text_that_is_no_config_is_located(text: str, line: int, words: str) -> None:
     document = parse(text, "a.yaml")
     assert not document.complete
-    assert [m.where for m in document.mistakes] == [f"a.yaml:{line}"]
-    assert words in document.mistakes[0].what
+    assert [m.where for m in document.problems] == [f"a.yaml:{line}"]
+    assert words in document.problems[0].what
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_a_text_that_is_no_config_is_located(text: str, line: int, words: str) -
 )
 def test_what_yaml_allows_and_a_config_does_not(text: str, words: str) -> None:
     document = parse(text, "a.yaml")
-    assert len(document.mistakes) == 1
-    assert words in document.mistakes[0].what
+    assert len(document.problems) == 1
+    assert words in document.problems[0].what
 
 
 def test_anchors_and_aliases_stand_for_their_value() -> None:
@@ -133,11 +133,11 @@ def test_alias_bombs_are_refused() -> None:
     lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
     document = parse("\n".join(lines), "a.yaml")
     assert not document.complete
-    assert "10000 values" in document.mistakes[0].what
+    assert "10000 values" in document.problems[0].what
     many = parse("a: &a 1\nb: [" + ", ".join(["*a"] * 101) + "]\n", "a.yaml")
-    assert "more than 100 aliases" in many.mistakes[0].what
+    assert "more than 100 aliases" in many.problems[0].what
     endless = parse("a: &a [*a]\n", "a.yaml")
-    assert "no end" in endless.mistakes[0].what
+    assert "no end" in endless.problems[0].what
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_values_that_would_lose_something_are_refused(text: str) -> None:
 def test_a_function_in_braces_keeps_its_arguments(text: str, values: dict[str, Any] | None) -> None:
     """YAML would end it at its first comma."""
     document = parse(text, "x.yaml")
-    assert not document.mistakes
+    assert not document.problems
     if values is None:
         values = {"a": {"when": {"c": "d"}, "values": "choice(8, 16, x)"}, "b": ["f(1", "2)"]}
     assert document.values == values

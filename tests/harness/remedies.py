@@ -87,7 +87,7 @@ def _fixes(node: ast.AST, function: str, makers: set[str]) -> Iterator[ast.expr]
     if isinstance(node, ast.Call):
         yield from (keyword.value for keyword in node.keywords if keyword.arg == "fix")
         name = node.func.id if isinstance(node.func, ast.Name) else ""
-        if name in ("Mistake", "_WrongError", "Row") and len(node.args) > (3 if name == "Row" else 5):
+        if name in ("Problem", "_WrongError", "Row") and len(node.args) > (3 if name == "Row" else 5):
             yield node.args[3 if name == "Row" else 5]
         if isinstance(node.func, ast.Attribute) and node.func.attr == "append" and _named(node.func.value):
             yield from node.args

@@ -280,17 +280,17 @@ CASES: tuple[Case, ...] = (
             folder, command, fix.replace("...", "0.01")
         ),
     ),
-    Case("config/check.py:_value_mistake", f"""{CONFIG} optim.lr='"0.1"'"""),
-    Case("config/check.py:_value_mistake", f"{CONFIG} data.batch_size=4.0"),
-    Case("config/check.py:_value_mistake", f"{CONFIG} data.formats=png"),
+    Case("config/check.py:_value_problem", f"""{CONFIG} optim.lr='"0.1"'"""),
+    Case("config/check.py:_value_problem", f"{CONFIG} data.batch_size=4.0"),
+    Case("config/check.py:_value_problem", f"{CONFIG} data.formats=png"),
     Case(
-        "config/check.py:_value_mistake",
+        "config/check.py:_value_problem",
         f"{CONFIG} 'augment.train=[resize, 5]'",
         use=lambda folder, command, fix: f"{CONFIG} model.args={{}}",
     ),
-    Case("config/check.py:_value_mistake", f"{CONFIG} train.duration=1", use=add(0)),
-    Case("config/check.py:_value_mistake", f"{CONFIG} train.duration=1", use=add(1)),
-    Case("config/check.py:_value_mistake", f"{CONFIG} optim.clip_norm=false"),
+    Case("config/check.py:_value_problem", f"{CONFIG} train.duration=1", use=add(0)),
+    Case("config/check.py:_value_problem", f"{CONFIG} train.duration=1", use=add(1)),
+    Case("config/check.py:_value_problem", f"{CONFIG} optim.clip_norm=false"),
     Case("config/check.py:_written", CONFIG, edit("lr: 0.01", 'lr: "0.01"'), "write", in_file('"0.01"')),
     Case(
         "config/check.py:_written",
@@ -317,13 +317,13 @@ CASES: tuple[Case, ...] = (
         text="for a text",
     ),
     Case(
-        "config/space/check.py:_path_mistake",
+        "config/space/check.py:_path_problem",
         f"{CONFIG} 'search.space.optim.lrr=[0.1, 0.2]'",
         text="did you",
         use=instead("optim.lrr"),
     ),
     Case(
-        "config/space/check.py:_value_mistakes",
+        "config/space/check.py:_value_problems",
         f"{CONFIG} 'search.space.data.batch_size=uniform(2, 8)'",
         text="write",
         use=instead("uniform(2, 8)"),
@@ -793,17 +793,15 @@ CASES: tuple[Case, ...] = (
 _CLUSTER = "it needs a cluster, its nodes or a dashboard"
 _INSTALLS = "it installs software"
 UNTYPED: dict[str, str] = {
-    "launch/cluster_": _CLUSTER,
-    "jobs/dashboard.py": _CLUSTER,
-    "launch/doctor": _CLUSTER,
-    "launch/job": _CLUSTER,
+    "cli/clusters.py": _CLUSTER,
+    "cli/jobs.py": _CLUSTER,
+    "cluster/files/": _CLUSTER,
+    "doctor/": _CLUSTER,
+    "jobs/": _CLUSTER,
     "launch/group.py": _CLUSTER,
-    "jobs/package.py": _CLUSTER,
     "launch/fit.py": _CLUSTER,
-    "doctor/run_rows.py": _CLUSTER,
+    "run/folder.py:refuse_lost": _CLUSTER,
     "launch/node_checks.py": _CLUSTER,
-    "jobs/note.py": _CLUSTER,
-    "doctor/cluster_rows.py": _CLUSTER,
     "tune/slots.py": _CLUSTER,
     "tune/play.py": "it needs a search on Ray",
     "data/sources/digits.py:_load": _INSTALLS,
@@ -818,6 +816,6 @@ UNTYPED: dict[str, str] = {
 }
 """The beginnings of the sites of remedies that cannot be typed in a test, and why."""
 ELSEWHERE: dict[str, str] = {
-    "data/images/decode.py:_not_supported": "data/test_unsupported.py",
+    "data/images/decode.py:_not_supported": "data/images/test_unsupported.py",
 }
 """The beginnings of the sites of remedies that another test types, and its file."""

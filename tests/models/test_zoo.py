@@ -131,7 +131,7 @@ def test_a_plug_in_that_is_no_network_is_refused(plugin: str, attribute: str, wo
         ({"name": "os:system"}, "os"),
     ],
 )
-def test_mistakes_are_found_before_anything_is_built(fields: dict[str, Any], words: str) -> None:
+def test_problems_are_found_before_anything_is_built(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         check(ModelConfig.model_validate(fields))
 

@@ -349,7 +349,7 @@ def test_a_closed_pipe_silences_the_display_and_nothing_else() -> None:
     assert stream.tries == 1
 
 
-def test_a_mistake_in_a_record_is_not_silenced() -> None:
+def test_a_problem_in_a_record_is_not_silenced() -> None:
     with pytest.raises(ValueError, match="could not convert"):
         PlainDisplay(io.StringIO()).record({"kind": "evaluate", "step": 1, "epoch": "first"})
 

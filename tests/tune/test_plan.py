@@ -121,7 +121,7 @@ def space(*lines: str) -> str:
         ("", ["nothing to search", "search.space"]),
     ],
 )
-def test_mistakes_are_located_before_anything_starts(raycls: Command, text: str, words: list[str]) -> None:
+def test_problems_are_located_before_anything_starts(raycls: Command, text: str, words: list[str]) -> None:
     write(text)
     before = sorted(Path.cwd().iterdir())
     code, out, said = raycls("search", "search.yaml")

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from raycls.cluster.files.read import MARKET, ClusterFile, Finding, located
-from raycls.config.errors import ConfigMistakesError, Mistake
+from raycls.config.errors import ConfigProblemsError, Problem
 from raycls.config.errors import Path as Keys
 
 __all__ = ["GROWTH", "TOKEN", "check", "dashboard_host", "tells_growth"]
@@ -32,11 +32,11 @@ _STARTS = ("head_start_ray_commands", "worker_start_ray_commands")
 
 
 def check(file: ClusterFile) -> None:
-    """Raise ConfigMistakesError with everything that `file` leaves open or to chance."""
+    """Raise ConfigProblemsError with everything that `file` leaves open or to chance."""
     findings = [*_token(file), *_starts(file), *_world(file), *_installs(file), *_images(file), *_market(file)]
-    mistakes: list[Mistake] = located(file.document, str(file.path), findings)
-    if mistakes:
-        raise ConfigMistakesError(str(file.path), mistakes)
+    problems: list[Problem] = located(file.document, str(file.path), findings)
+    if problems:
+        raise ConfigProblemsError(str(file.path), problems)
 
 
 def dashboard_host(file: ClusterFile) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from raycls.cluster.environment import prepare_environment
-from raycls.config.errors import ConfigMistakesError, Mistake, Place, dotted
+from raycls.config.errors import ConfigProblemsError, Place, Problem, dotted
 from raycls.config.errors import Path as Keys
 from raycls.config.names.suggest import suggest
 from raycls.config.paths import expand
@@ -65,7 +65,7 @@ class NodeType:
 
 @dataclass(frozen=True)
 class Finding:
-    """A mistake before it has a place: `keys` lead to the value, or to where it is missing."""
+    """An error before it has a place: `keys` lead to the value, or to where it is missing."""
 
     keys: Keys
     what: str
@@ -99,7 +99,7 @@ class ClusterFile:
 
 
 def read(path: str | Path) -> ClusterFile:
-    """Read and check a cluster file. ConfigMistakesError tells every mistake with its line."""
+    """Read and check a cluster file. ConfigProblemsError tells every error with its line."""
     path = expand(path, where="FILE")
     text = _text(Path(path))
     document = parse(text, str(path))
@@ -114,7 +114,7 @@ def read(path: str | Path) -> ClusterFile:
     return ClusterFile(Path(path), document, resolved, _node_types(document.values, resolved))
 
 
-def located(document: Document, file: str, findings: list[Finding]) -> list[Mistake]:
+def located(document: Document, file: str, findings: list[Finding]) -> list[Problem]:
     """Findings with their lines, in the order of the text. What is missing stands where its nearest parent does."""
 
     def place(keys: Keys) -> Place:
@@ -123,16 +123,16 @@ def located(document: Document, file: str, findings: list[Finding]) -> list[Mist
                 return document.places[keys[:length]]
         return Place(file)
 
-    mistakes = [
-        Mistake(place(each.keys), dotted(each.keys), each.what, each.found, each.valid, each.fix) for each in findings
+    problems = [
+        Problem(place(each.keys), dotted(each.keys), each.what, each.found, each.valid, each.fix) for each in findings
     ]
-    return sorted(mistakes, key=lambda mistake: mistake.place.line or 0)
+    return sorted(problems, key=lambda problem: problem.place.line or 0)
 
 
 def _refuse(path: str | Path, document: Document, findings: list[Finding]) -> None:
-    mistakes = [*document.mistakes, *located(document, str(path), findings)]
-    if mistakes:
-        raise ConfigMistakesError(str(path), mistakes)
+    problems = [*document.problems, *located(document, str(path), findings)]
+    if problems:
+        raise ConfigProblemsError(str(path), problems)
 
 
 def _text(path: Path) -> str:
@@ -211,7 +211,7 @@ _MISSING = {
 
 
 def _not_misspelt(missing: Iterable[str], written: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Those of `missing` that no unknown key of `written` stands for: one mistake is told once."""
+    """Those of `missing` that no unknown key of `written` stands for: one error is told once."""
     known = list(known)
     meant = {suggest(key, known) for key in written if key not in known}
     return [key for key in missing if key not in meant]
@@ -326,8 +326,8 @@ def _resolved(path: str | Path, document: Document) -> dict[str, Any]:
         words = str(error).strip() or said.getvalue().strip() or type(error).__name__
         named = [key for key in document.values if f"`{key}`" in words]
         keys = (named[0],) if named else ()
-        mistakes = located(document, str(path), [Finding(keys, f"Ray refuses the file: {words}")])
-        raise ConfigMistakesError(str(path), mistakes) from error
+        problems = located(document, str(path), [Finding(keys, f"Ray refuses the file: {words}")])
+        raise ConfigProblemsError(str(path), problems) from error
     finally:
         chatter.setLevel(level)
     return resolved

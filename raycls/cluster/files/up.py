@@ -19,7 +19,7 @@ from typing import Any
 
 from raycls.cluster.files.check import GROWTH, TOKEN, check, dashboard_host, tells_growth
 from raycls.cluster.files.read import MARKET, ClusterFile, Finding, NodeType, located, read
-from raycls.config.errors import ConfigMistakesError
+from raycls.config.errors import ConfigProblemsError
 from raycls.config.errors import Path as Keys
 from raycls.config.paths import expand
 from raycls.config.write import word
@@ -49,7 +49,7 @@ _SECONDS_TO_END = 30.0
 
 
 def read_checked(path: str | Path) -> ClusterFile:
-    """The cluster file with all that can be said of it from here. ConfigError with every mistake and its line."""
+    """The cluster file with all that can be said of it from here. ConfigError with every error and its line."""
     file = read(path)
     check(file)
     return file
@@ -111,9 +111,9 @@ def _stop_workers(file: ClusterFile) -> None:
 def ready(file: ClusterFile) -> None:
     """Raise ConfigError where something is missing here that `up` needs: addresses, files, the token, a package."""
     findings = [*_blanks(file.values, ()), *_absent(file)]
-    mistakes = located(file.document, str(file.path), findings)
-    if mistakes:
-        raise ConfigMistakesError(str(file.path), mistakes)
+    problems = located(file.document, str(file.path), findings)
+    if problems:
+        raise ConfigProblemsError(str(file.path), problems)
     _check_token(Path(TOKEN).expanduser())
     missing = [module for module in _SDK.get(file.provider, {}) if not _installed(module)]
     if missing:

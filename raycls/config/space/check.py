@@ -1,4 +1,4 @@
-"""The space of a config against the schema: every mistake at its place, before anything starts."""
+"""The space of a config against the schema: every error at its place, before anything starts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from raycls.config import describe
 from raycls.config.check import known, validate
 from raycls.config.difference import HARMLESS
-from raycls.config.errors import ConfigMistakesError, Mistake, Path, Place, dotted
+from raycls.config.errors import ConfigProblemsError, Path, Place, Problem, dotted
 from raycls.config.names.belongings import without_others
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
-from raycls.config.space.conditions import condition_mistakes, in_order
+from raycls.config.space.conditions import condition_problems, in_order
 from raycls.config.space.space import Parameter, Space
 from raycls.config.space.text import SPACE, Places, kind_of, read, spread, written
 from raycls.config.write import flow, to_dict
@@ -57,7 +57,7 @@ _MUTABLE = (
 """What can change within a run, as population based training does."""
 
 
-def check_space(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place, run: Run | None) -> list[Mistake]:
+def check_space(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place, run: Run | None) -> list[Problem]:
     """Everything that is wrong with the space of a config, whose paths are dotted (`spread`).
 
     `run` is the config of `values` where the rest of it is right: only then are rules over several options
@@ -69,39 +69,39 @@ def check_space(values: Mapping[str, Any], places: Mapping[Path, Place], home: P
         return []
     at = Places(places, home)
     if len(space) > _MOST:
-        return [Mistake(at(), dotted(SPACE), f"a space of more than {_MOST} paths", found=f"{len(space)} paths")]
-    parameters, mistakes = read(space, at)
-    wrong = {path: mistake for path in space if (mistake := _path_mistake(path, at)) is not None}
-    mistakes += wrong.values()
+        return [Problem(at(), dotted(SPACE), f"a space of more than {_MOST} paths", found=f"{len(space)} paths")]
+    parameters, problems = read(space, at)
+    wrong = {path: problem for path in space if (problem := _path_problem(path, at)) is not None}
+    problems += wrong.values()
     for parameter in parameters:
         if parameter.path not in wrong:
-            mistakes += _value_mistakes(parameter, at) or _method_mistakes(parameter, search, at)
-    mistakes += _overlaps([path for path in space if path not in wrong], at)
-    mistakes += condition_mistakes(parameters, tuple(space), at)
-    if not mistakes and run is not None:
-        mistakes += _corner_mistakes(Space(tuple(in_order(parameters))), run, at)
-    return mistakes
+            problems += _value_problems(parameter, at) or _method_problems(parameter, search, at)
+    problems += _overlaps([path for path in space if path not in wrong], at)
+    problems += condition_problems(parameters, tuple(space), at)
+    if not problems and run is not None:
+        problems += _corner_problems(Space(tuple(in_order(parameters))), run, at)
+    return problems
 
 
 def space_of(run: Run) -> Space:
-    """The space of a config. Raises `ConfigMistakesError` where it is wrong in itself."""
+    """The space of a config. Raises `ConfigProblemsError` where it is wrong in itself."""
     home = Place("config")
-    values, places, mistakes = spread(to_dict(run), {}, home)
-    mistakes += check_space(values, places, home, None)
-    if mistakes:
-        raise ConfigMistakesError("config", mistakes)
+    values, places, problems = spread(to_dict(run), {}, home)
+    problems += check_space(values, places, home, None)
+    if problems:
+        raise ConfigProblemsError("config", problems)
     parameters, _ = read(values["search"]["space"], Places(places, home))
     return Space(tuple(in_order(parameters)))
 
 
 def apply(run: Run, chosen: Mapping[str, Any]) -> Run:
     """`run` with the values of a trial, without its search section, and without the arguments of the names that it
-    replaces. Raises `ConfigMistakesError`."""
+    replaces. Raises `ConfigProblemsError`."""
     home = Place("trial")
-    values, mistakes = known(_with(_base(run), chosen), {}, home)
-    result, wrong = validate(values, {}, home, mistakes)
-    if result is None or mistakes:
-        raise ConfigMistakesError("the values of a trial", mistakes + wrong)
+    values, problems = known(_with(_base(run), chosen), {}, home)
+    result, wrong = validate(values, {}, home, problems)
+    if result is None or problems:
+        raise ConfigProblemsError("the values of a trial", problems + wrong)
     return result
 
 
@@ -128,25 +128,25 @@ def _placed(values: Any, keys: Sequence[str], value: Any) -> Any:
     return {**inner, keys[0]: _placed(inner.get(keys[0]), keys[1:], value)}
 
 
-def _path_mistake(path: str, at: Places) -> Mistake | None:
+def _path_problem(path: str, at: Places) -> Problem | None:
     place, where = at(path), dotted((*SPACE, path))
     fixed = _fixed(path)
     if fixed is not None:
-        return Mistake(place, where, f"{fixed} cannot be searched: {_FIXED[fixed]}")
+        return Problem(place, where, f"{fixed} cannot be searched: {_FIXED[fixed]}")
     kind, options = kind_of(path), describe.options()
     if kind == "section":
         valid = ", ".join(option for option in options if option.startswith(f"{path}."))
-        return Mistake(place, where, "this is a section: search its options", valid=valid)
+        return Problem(place, where, "this is a section: search its options", valid=valid)
     if kind == "inside":
         option = next(option for option in options if path.startswith(f"{option}.") and kind_of(option) == "option")
         what = f"{option} is one value and has nothing inside"
-        return Mistake(place, where, what, valid=describe.allowed(tuple(option.split(".")))[0], fix=f"search {option}")
+        return Problem(place, where, what, valid=describe.allowed(tuple(option.split(".")))[0], fix=f"search {option}")
     if kind == "unknown":
         section = path.rpartition(".")[0]
         valid = ", ".join(option for option in options if section and option.rpartition(".")[0] == section)
         meant = [other for other in _meant(path) if kind_of(other) != "section" and _fixed(other) is None]
         fix = f"did you mean {' or '.join(meant)}?" if meant else None
-        return Mistake(place, where, "there is no such option", valid=valid or None, fix=fix)
+        return Problem(place, where, "there is no such option", valid=valid or None, fix=fix)
     return None
 
 
@@ -169,10 +169,10 @@ def _meant(path: str) -> tuple[str, ...]:
     return ()
 
 
-def _value_mistakes(parameter: Parameter, at: Places) -> list[Mistake]:
+def _value_problems(parameter: Parameter, at: Places) -> list[Problem]:
     """Values that the option cannot have; for a range, which of its ends."""
     if parameter.kind == "choice":
-        return [*_choice_mistakes(parameter, at), *_duplicates(parameter, at)]
+        return [*_choice_problems(parameter, at), *_duplicates(parameter, at)]
     if kind_of(parameter.path) == "argument":
         return []
     place, where = at(parameter.path), dotted((*SPACE, parameter.path))
@@ -182,18 +182,18 @@ def _value_mistakes(parameter: Parameter, at: Places) -> list[Mistake]:
         name = {"uniform": "randint", "loguniform": "lograndint"}.get(parameter.kind, parameter.kind)
         numbers = [max(1, round(number)) for number in (parameter.low, parameter.high, parameter.step)]
         fix = f"write {name}({', '.join(map(str, numbers[: 3 if parameter.kind == 'quniform' else 2]))})"
-        return [Mistake(place, where, "this range gives numbers that are not whole", text, whole, fix)]
-    mistakes: list[Mistake] = []
+        return [Problem(place, where, "this range gives numbers that are not whole", text, whole, fix)]
+    problems: list[Problem] = []
     for name, end in zip(("lower", "upper"), parameter.ends, strict=False):
         found = _rejected(parameter.path, end)
         if found is None:
             continue
         if found.what != _RANGE:
             what = "a range of numbers does not fit this option"
-            return [Mistake(place, where, what, text, found.valid, "write a list of values")]
+            return [Problem(place, where, what, text, found.valid, "write a list of values")]
         what = f"the {name} end {flow(end)} is outside of what is allowed"
-        mistakes.append(Mistake(place, where, what, text, found.valid))
-    return mistakes
+        problems.append(Problem(place, where, what, text, found.valid))
+    return problems
 
 
 def _has_fractions(parameter: Parameter) -> bool:
@@ -208,13 +208,13 @@ def _whole_only(path: str) -> str | None:
     return half.valid if half is not None and half.what != _RANGE and (one is None or one.what == _RANGE) else None
 
 
-def _rejected(path: str, value: Any) -> Mistake | None:
+def _rejected(path: str, value: Any) -> Problem | None:
     """What is wrong with one value of an option, whatever the other options are."""
-    _, mistakes = validate(_placed({}, path.split("."), value), {}, Place(""), rules=False)
-    return mistakes[0] if mistakes else None
+    _, problems = validate(_placed({}, path.split("."), value), {}, Place(""), rules=False)
+    return problems[0] if problems else None
 
 
-def _choice_mistakes(parameter: Parameter, at: Places) -> Iterator[Mistake]:
+def _choice_problems(parameter: Parameter, at: Places) -> Iterator[Problem]:
     if kind_of(parameter.path) == "argument":
         return
     for index, value in enumerate(parameter.values):
@@ -229,7 +229,7 @@ def _item(parameter: Parameter, index: int, at: Places) -> Place:
     return at(parameter.path, "values", index) if parameter.when else at(parameter.path, index)
 
 
-def _duplicates(parameter: Parameter, at: Places) -> Iterator[Mistake]:
+def _duplicates(parameter: Parameter, at: Places) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for index, value in enumerate(parameter.values):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -237,33 +237,33 @@ def _duplicates(parameter: Parameter, at: Places) -> Iterator[Mistake]:
         if text in first:
             what = f"this value is in the choice twice, as number {first[text] + 1} and {index + 1}"
             where = dotted((*SPACE, parameter.path, index))
-            yield Mistake(_item(parameter, index, at), where, what, describe.shown(value), fix="keep one of the two")
+            yield Problem(_item(parameter, index, at), where, what, describe.shown(value), fix="keep one of the two")
         first.setdefault(text, index)
 
 
-def _overlaps(paths: Sequence[str], at: Places) -> Iterator[Mistake]:
+def _overlaps(paths: Sequence[str], at: Places) -> Iterator[Problem]:
     for path in paths:
         keys = path.split(".")
         outer = next((start for depth in range(1, len(keys)) if (start := ".".join(keys[:depth])) in paths), None)
         if outer is not None:
             what = f"it lies inside {outer}, which is searched too"
-            yield Mistake(at(path), dotted((*SPACE, path)), what, fix="search one of the two")
+            yield Problem(at(path), dotted((*SPACE, path)), what, fix="search one of the two")
 
 
-def _method_mistakes(parameter: Parameter, search: Mapping[str, Any], at: Places) -> Iterator[Mistake]:
+def _method_problems(parameter: Parameter, search: Mapping[str, Any], at: Places) -> Iterator[Problem]:
     """What the algorithm and the scheduler cannot do with a path."""
     place, where = at(parameter.path), dotted((*SPACE, parameter.path))
     if search.get("algorithm") == "grid" and parameter.count is None:
         what = "search.algorithm: grid needs a finite number of values, and this range is continuous"
         ends = f"{flow(parameter.low)}, {flow(parameter.high)}"
         fix = f"write a list, quniform({ends}, STEP), or search.algorithm: random"
-        yield Mistake(place, where, what, written(parameter), fix=fix)
+        yield Problem(place, where, what, written(parameter), fix=fix)
     if _mapping(search.get("scheduler")).get("name") == "pbt" and parameter.path not in _MUTABLE:
         what = "search.scheduler.name: pbt changes values within a run, where this one cannot change"
-        yield Mistake(place, where, what, valid=", ".join(_MUTABLE), fix="take it out, or search.scheduler.name: asha")
+        yield Problem(place, where, what, valid=", ".join(_MUTABLE), fix="take it out, or search.scheduler.name: asha")
 
 
-def _corner_mistakes(space: Space, run: Run, at: Places) -> Iterator[Mistake]:
+def _corner_problems(space: Space, run: Run, at: Places) -> Iterator[Problem]:
     """Rules over several options that some combination breaks, each once."""
     base, known_rules, broken = _base(run), set[str](), 0
     for chosen in space.corners(_CORNERS):
@@ -274,22 +274,22 @@ def _corner_mistakes(space: Space, run: Run, at: Places) -> Iterator[Mistake]:
             broken += 1
         else:
             continue
-        for mistake in validate(values, {}, Place(""))[1]:
+        for problem in validate(values, {}, Place(""))[1]:
             # the numbers of a rule differ from combination to combination
-            rule = f"{mistake.path} {re.sub(r'[0-9.]+', '', mistake.what)}"
+            rule = f"{problem.path} {re.sub(r'[0-9.]+', '', problem.what)}"
             if rule not in known_rules:
                 known_rules.add(rule)
-                yield _combination_mistake(mistake, chosen, at)
+                yield _combination_problem(problem, chosen, at)
         if broken == _BROKEN:
             return
 
 
-def _combination_mistake(mistake: Mistake, chosen: Mapping[str, Any], at: Places) -> Mistake:
+def _combination_problem(problem: Problem, chosen: Mapping[str, Any], at: Places) -> Problem:
     """A rule that was broken with `chosen`, told with the searched values that it looks at."""
-    looked_at = f", {mistake.found}"
+    looked_at = f", {problem.found}"
     named = [path for path in chosen if f", {path}: " in looked_at] or list(chosen)
-    others = [part for part in (mistake.found or "").split(", ") if part.partition(":")[0] not in named]
+    others = [part for part in (problem.found or "").split(", ") if part.partition(":")[0] not in named]
     found = ", ".join([*(f"{path}: {flow(chosen[path])}" for path in named), *others])
-    what = f"a combination breaks a rule: {mistake.what}"
+    what = f"a combination breaks a rule: {problem.what}"
     fix = "take one of the values out, or write a condition: {when: {path: value}, values: ...}"
-    return Mistake(at(named[0]), dotted((*SPACE, named[0])), what, found, fix=fix)
+    return Problem(at(named[0]), dotted((*SPACE, named[0])), what, found, fix=fix)

@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raycls.config.describe import shown
-from raycls.config.errors import Mistake, dotted
+from raycls.config.errors import Problem, dotted
 from raycls.config.names.suggest import suggest
 from raycls.config.space.space import Condition, Parameter
 from raycls.config.space.text import SPACE, Places, written
 from raycls.config.write import flow
 
-__all__ = ["condition_mistakes", "in_order"]
+__all__ = ["condition_problems", "in_order"]
 
 
-def condition_mistakes(parameters: Sequence[Parameter], paths: Sequence[str], at: Places) -> list[Mistake]:
+def condition_problems(parameters: Sequence[Parameter], paths: Sequence[str], at: Places) -> list[Problem]:
     """What is wrong with the conditions of `parameters`, the readable ones of all `paths` of the space."""
     readable = {parameter.path: parameter for parameter in parameters}
-    mistakes: list[Mistake] = []
+    problems: list[Problem] = []
     for parameter in parameters:
         for condition in parameter.when:
             if condition.path not in paths:
                 near = suggest(condition.path, paths)
                 fix = f"did you mean {near}?" if near else "add the path, or leave the condition out"
                 what = "this path is not in the space"
-                mistakes.append(_mistake(parameter, condition, at, what, valid=", ".join(paths), fix=fix))
+                problems.append(_problem(parameter, condition, at, what, valid=", ".join(paths), fix=fix))
             elif condition.path in readable:
-                mistakes += _value_mistakes(parameter, condition, readable[condition.path], at)
+                problems += _value_problems(parameter, condition, readable[condition.path], at)
     circle = _circle(readable)
     if circle:
         what = f"the conditions go round in a circle: {' -> '.join(circle)}"
         place = at(circle[0], "when", circle[1])
-        mistakes.append(Mistake(place, dotted((*SPACE, circle[0], "when")), what, fix="leave one of them out"))
-    return mistakes
+        problems.append(Problem(place, dotted((*SPACE, circle[0], "when")), what, fix="leave one of them out"))
+    return problems
 
 
 def in_order(parameters: Sequence[Parameter]) -> list[Parameter]:
@@ -52,14 +52,14 @@ def in_order(parameters: Sequence[Parameter]) -> list[Parameter]:
     return list(result.values())
 
 
-def _value_mistakes(parameter: Parameter, condition: Condition, other: Parameter, at: Places) -> list[Mistake]:
+def _value_problems(parameter: Parameter, condition: Condition, other: Parameter, at: Places) -> list[Problem]:
     if other.count is None:
         what = f"a condition needs single values, and {other.path} has a continuous range"
-        return [_mistake(parameter, condition, at, what, written(other), fix="use randint, quniform or a list there")]
+        return [_problem(parameter, condition, at, what, written(other), fix="use randint, quniform or a list there")]
     valid = ", ".join(map(flow, other.values)) if other.values else written(other)
     what = f"{other.path} never has this value"
     never = [value for value in condition.values if not other.has(value)]
-    return [_mistake(parameter, condition, at, what, shown(value), valid) for value in never]
+    return [_problem(parameter, condition, at, what, shown(value), valid) for value in never]
 
 
 def _circle(parameters: dict[str, Parameter]) -> list[str]:
@@ -82,7 +82,7 @@ def _circle(parameters: dict[str, Parameter]) -> list[str]:
     return next((circle for circle in circles if circle), list[str]())
 
 
-def _mistake(
+def _problem(
     parameter: Parameter,
     condition: Condition,
     at: Places,
@@ -90,6 +90,6 @@ def _mistake(
     found: str | None = None,
     valid: str | None = None,
     fix: str | None = None,
-) -> Mistake:
+) -> Problem:
     where = (parameter.path, "when", condition.path)
-    return Mistake(at(*where), dotted((*SPACE, *where)), what, found, valid, fix)
+    return Problem(at(*where), dotted((*SPACE, *where)), what, found, valid, fix)

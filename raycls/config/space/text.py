@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast
 
 from raycls.config.describe import child, is_free, shown
-from raycls.config.errors import Mistake, Path, Place, dotted
+from raycls.config.errors import Path, Place, Problem, dotted
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section
@@ -72,21 +72,21 @@ def kind_of(path: str) -> Literal["section", "option", "mapping", "argument", "i
 
 def spread(
     values: dict[str, Any], places: Mapping[Path, Place], home: Place
-) -> tuple[dict[str, Any], dict[Path, Place], list[Mistake]]:
+) -> tuple[dict[str, Any], dict[Path, Place], list[Problem]]:
     """A config and its places with the sections in its space written as dotted paths: `{optim: {lr: ...}}` is
-    `{optim.lr: ...}`. A path that is there in both ways is a mistake."""
+    `{optim.lr: ...}`. A path that is there in both ways is an error."""
     search = values.get("search")
     space = cast("Mapping[str, Any]", search).get("space") if isinstance(search, Mapping) else None
     if not isinstance(space, Mapping):
         return values, dict(places), []
     flat: dict[str, Any] = {}
     names: dict[Path, str] = {}
-    mistakes: list[Mistake] = []
+    problems: list[Problem] = []
     for path, where, value in _flat(cast("Mapping[str, Any]", space), SPACE, ""):
         if path in flat:
             place = places.get(where, home)
             what = "the path is written twice, nested and with dots"
-            mistakes.append(Mistake(place, _full(path), what, fix="keep one of the two"))
+            problems.append(Problem(place, _full(path), what, fix="keep one of the two"))
             continue
         flat[path], names[where] = value, path
     moved: dict[Path, Place] = {}
@@ -96,7 +96,7 @@ def spread(
             moved[(*SPACE, names[where[:depth]], *where[depth:])] = place
         elif where[: len(SPACE)] != SPACE or where == SPACE:
             moved[where] = place
-    return {**values, "search": {**cast("Mapping[str, Any]", search), "space": flat}}, moved, mistakes
+    return {**values, "search": {**cast("Mapping[str, Any]", search), "space": flat}}, moved, problems
 
 
 def _flat(space: Mapping[str, Any], where: Path, name: str) -> Iterator[tuple[str, Path, Any]]:
@@ -110,19 +110,19 @@ def _flat(space: Mapping[str, Any], where: Path, name: str) -> Iterator[tuple[st
             yield path, (*where, key), value
 
 
-def read(space: Mapping[str, Any], places: Places) -> tuple[list[Parameter], list[Mistake]]:
+def read(space: Mapping[str, Any], places: Places) -> tuple[list[Parameter], list[Problem]]:
     """The parameters of a space with dotted paths, in the order written, and what cannot be read.
 
     Whether the paths exist and may hold the values is not looked at.
     """
     parameters: list[Parameter] = []
-    mistakes: list[Mistake] = []
+    problems: list[Problem] = []
     for path, value in space.items():
         try:
             parameters.append(_parameter(path, value, places))
         except _WrongError as wrong:
-            mistakes.append(wrong.mistake)
-    return parameters, mistakes
+            problems.append(wrong.problem)
+    return parameters, problems
 
 
 def written(parameter: Parameter) -> str:
@@ -136,7 +136,7 @@ class _WrongError(Exception):
         self, place: Place, path: Path, what: str, found: str | None = None, valid: str | None = None, fix: str = ""
     ) -> None:
         super().__init__(what)
-        self.mistake = Mistake(place, dotted((*SPACE, *path)), what, found, valid, fix or None)
+        self.problem = Problem(place, dotted((*SPACE, *path)), what, found, valid, fix or None)
 
 
 def _parameter(path: str, value: Any, places: Places) -> Parameter:

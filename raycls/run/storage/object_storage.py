@@ -57,7 +57,7 @@ def open_storage(uri: str) -> RemoteFiles:
 
 
 def check(files: RemoteFiles, uri: str) -> None:
-    """One question to the storage, so that a mistake in the address is told in seconds and before anything starts.
+    """One question to the storage, so that an error in the address is told in seconds and before anything starts.
 
     Raises ConfigError for what the address or the credentials must be corrected for, CheckpointError for a storage
     that does not answer.

@@ -87,7 +87,7 @@ class Store:
             self._files.endurance.say = say
 
     def check(self) -> None:
-        """Ask a remote storage whether it can be used: ConfigError for a mistake in its address, told in seconds."""
+        """Ask a remote storage whether it can be used: ConfigError for an error in its address, told in seconds."""
         if not isinstance(self._files, LocalFiles):
             from raycls.run.storage.object_storage import check
 

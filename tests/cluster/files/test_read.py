@@ -9,7 +9,7 @@ import pytest
 from raycls.cluster.files.check import dashboard_host
 from raycls.cluster.files.read import read
 from raycls.cluster.files.up import plan_lines, read_checked
-from raycls.config.errors import ConfigMistakesError, Mistake
+from raycls.config.errors import ConfigProblemsError, Problem
 from raycls.errors import ConfigError
 
 TEXT = """\
@@ -61,14 +61,14 @@ worker_start_ray_commands:
 """
 
 
-def mistakes(folder: Path, text: str) -> tuple[Mistake, ...]:
+def problems(folder: Path, text: str) -> tuple[Problem, ...]:
     path = folder / "pets.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigMistakesError) as caught:
+    with pytest.raises(ConfigProblemsError) as caught:
         read_checked(path)
     assert caught.value.exit_code == 2
-    assert all(mistake.place.file == str(path) for mistake in caught.value.mistakes)
-    return caught.value.mistakes
+    assert all(problem.place.file == str(path) for problem in caught.value.problems)
+    return caught.value.problems
 
 
 def test_a_right_file_and_its_plan(tmp_path: Path) -> None:
@@ -265,22 +265,22 @@ NEWEST = "this installs whatever version is the newest on that day"
         ),
     ],
 )
-def test_a_mistake_has_its_line_its_path_and_its_remedy(
+def test_a_problem_has_its_line_its_path_and_its_remedy(
     tmp_path: Path, before: str, after: str, line: int | None, path: str, what: str, hint: str
 ) -> None:
     assert TEXT.count(before) >= 1
     text = TEXT.replace(before, after, 1)
-    (mistake,) = mistakes(tmp_path, text)
-    assert (mistake.place.line, mistake.path[: len(path)]) == (line, path), str(mistake)
-    assert mistake.what.startswith(what), str(mistake)
-    assert hint in str(mistake)
+    (problem,) = problems(tmp_path, text)
+    assert (problem.place.line, problem.path[: len(path)]) == (line, path), str(problem)
+    assert problem.what.startswith(what), str(problem)
+    assert hint in str(problem)
 
 
 def test_an_open_dashboard(tmp_path: Path) -> None:
     text = TEXT.replace(
         "RAY_AUTH_MODE=token ray start --head --dashboard-host=127.0.0.1", "ray start --head --dashboard-host=0.0.0.0"
     )
-    found = mistakes(tmp_path, text)
+    found = problems(tmp_path, text)
     assert [(each.place.line, each.what) for each in found] == [(28, NO_TOKEN), (28, DASHBOARD)]
     assert "--dashboard-host=127.0.0.1" in str(found[1])
 
@@ -288,7 +288,7 @@ def test_an_open_dashboard(tmp_path: Path) -> None:
 def test_ray_s_own_commands_are_refused_where_the_file_has_none(tmp_path: Path) -> None:
     """They install a development wheel, and start a dashboard for everybody without a token."""
     text = TEXT[: TEXT.index("setup_commands:")]
-    found = {each.path: each for each in mistakes(tmp_path, text)}
+    found = {each.path: each for each in problems(tmp_path, text)}
     assert found.keys() == {
         "setup_commands",
         "head_setup_commands",
@@ -307,7 +307,7 @@ def test_ports_that_a_security_group_opens(tmp_path: Path) -> None:
       - {FromPort: 0, ToPort: 65535, IpProtocol: tcp, Ipv6Ranges: [{CidrIpv6: "::/0"}]}
       - {FromPort: 8265, ToPort: 8265, IpProtocol: tcp, IpRanges: [{CidrIp: 10.0.0.0/8}]}
 """
-    found = mistakes(tmp_path, TEXT.replace("  region: us-west-2\n", f"  region: us-west-2\n{rules}"))
+    found = problems(tmp_path, TEXT.replace("  region: us-west-2\n", f"  region: us-west-2\n{rules}"))
     assert [(each.place.line, each.path) for each in found] == [
         (8, "provider.security_group.IpPermissions[1]"),
         (9, "provider.security_group.IpPermissions[2]"),
@@ -328,8 +328,8 @@ def test_ports_that_a_security_group_opens(tmp_path: Path) -> None:
 def test_images_have_a_version(tmp_path: Path, image: str, refused: bool) -> None:
     text = TEXT + f"docker: {{image: '{image}', container_name: ray}}\n"
     if refused:
-        (mistake,) = mistakes(tmp_path, text)
-        assert (mistake.place.line, mistake.path, mistake.found) == (31, "docker.image", image)
+        (problem,) = problems(tmp_path, text)
+        assert (problem.place.line, problem.path, problem.found) == (31, "docker.image", image)
     else:
         (tmp_path / "pets.yaml").write_text(text)
         read_checked(tmp_path / "pets.yaml")
@@ -353,22 +353,22 @@ def test_images_have_a_version(tmp_path: Path, image: str, refused: bool) -> Non
         ("auth:", "head_node_type: head\nauth:", 6, "head_node_type", "machines of one's own have no node types"),
     ],
 )
-def test_mistakes_in_machines_of_one_s_own(
+def test_problems_in_machines_of_one_s_own(
     tmp_path: Path, before: str, after: str, line: int | None, path: str, what: str
 ) -> None:
     assert before in LOCAL
-    found = mistakes(tmp_path, LOCAL.replace(before, after))
+    found = problems(tmp_path, LOCAL.replace(before, after))
     assert (found[0].place.line, found[0].path, found[0].what) == (line, path, what)
 
 
-def test_all_mistakes_come_at_once_in_the_order_of_the_text(tmp_path: Path) -> None:
+def test_all_problems_come_at_once_in_the_order_of_the_text(tmp_path: Path) -> None:
     text = TEXT.replace("max_workers: 8", "max_worker: 8").replace("GPU: 2", "GPU: 0.5").replace("region:", "Region:")
-    found = mistakes(tmp_path, text)
+    found = problems(tmp_path, text)
     assert [(each.place.line, each.path) for each in found] == [(5, "max_worker"), (14, f"{GPU}.resources.GPU")]
     only_ours = TEXT.replace("  ~/.ray/auth_token: ~/.ray/auth_token", "  ~/a: a").replace(
         "-r requirements.lock", "ray"
     )
-    assert [each.place.line for each in mistakes(tmp_path, only_ours)] == [21, 24]
+    assert [each.place.line for each in problems(tmp_path, only_ours)] == [21, 24]
 
 
 def test_a_file_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from raycls.cli import app
 from raycls.cluster.files import up
 from raycls.cluster.files.read import ClusterFile
 from raycls.cluster.files.up import read_checked
-from raycls.config.errors import ConfigMistakesError
+from raycls.config.errors import ConfigProblemsError
 from raycls.errors import ConfigError
 
 CLUSTERS = Path(__file__).parents[3] / "cluster"
@@ -80,9 +80,9 @@ def test_files_that_are_not_here_and_blanks_are_told_with_their_lines(home: Path
     shutil.rmtree("code")
     os.unlink("key")
     (home / "pets.yaml").write_text(LOCAL.replace("10.0.0.3", "192.0.2.12"))
-    with pytest.raises(ConfigMistakesError) as caught:
+    with pytest.raises(ConfigProblemsError) as caught:
         up.ready(read_checked("pets.yaml"))
-    assert [(each.where, each.path, each.found) for each in caught.value.mistakes] == [
+    assert [(each.where, each.path, each.found) for each in caught.value.problems] == [
         ("pets.yaml:2", "provider.worker_ips[1]", "192.0.2.12"),
         ("pets.yaml:3", "auth.ssh_private_key", "key"),
         ("pets.yaml:4", "file_mounts.~/code", "code"),
@@ -95,9 +95,9 @@ def test_files_of_the_repository_must_be_filled_in_first(
 ) -> None:
     file = read_checked(CLUSTERS / f"{name}.yaml")
     monkeypatch.chdir(CLUSTERS.parent)
-    with pytest.raises(ConfigMistakesError) as caught:
+    with pytest.raises(ConfigProblemsError) as caught:
         up.ready(file)
-    whats = [mistake.what for mistake in caught.value.mistakes]
+    whats = [problem.what for problem in caught.value.problems]
     assert whats.count("this is still to be filled in") == blanks
     assert set(whats) <= {"this is still to be filled in", "there is no such file here"}  # the SSH key of this home
 
@@ -208,7 +208,7 @@ def test_the_question_is_asked_on_a_terminal(
     assert (code, bool(ray.calls)) == ((0, True) if starts else (1, False))
 
 
-def test_a_failure_of_ray_is_exit_1_and_a_mistake_exit_2(
+def test_a_failure_of_ray_is_exit_1_and_a_problem_exit_2(
     home: Path, ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ray.code = 127

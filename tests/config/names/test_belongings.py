@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raycls.config.load import ConfigMistakesError, Loaded, from_dict, load, load_text, show, to_dict, to_yaml
+from raycls.config.load import ConfigProblemsError, Loaded, from_dict, load, load_text, show, to_dict, to_yaml
 from raycls.config.names.belongings import named, searched_notes
 from raycls.config.space.check import apply, space_of
 
@@ -105,9 +105,9 @@ def test_a_value_that_is_the_default_is_not_told(tmp_path: Path) -> None:
 
 
 def test_an_option_beside_the_new_name_must_have_an_effect(tmp_path: Path) -> None:
-    with pytest.raises(ConfigMistakesError) as caught:
+    with pytest.raises(ConfigProblemsError) as caught:
         loaded(tmp_path, "optim.name=adamw", "optim.momentum=0.5")
-    assert [(mistake.path, mistake.where) for mistake in caught.value.mistakes] == [("optim.momentum", "command line")]
+    assert [(problem.path, problem.where) for problem in caught.value.problems] == [("optim.momentum", "command line")]
 
 
 def test_arguments_of_a_run_folder_do_not_go_to_another_source() -> None:

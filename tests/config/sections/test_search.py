@@ -6,15 +6,15 @@ import pytest
 
 from raycls.config.describe import options
 from raycls.config.difference import difference
-from raycls.config.load import ConfigMistakesError, from_dict
+from raycls.config.load import ConfigProblemsError, from_dict
 from raycls.config.sections.run import Run
 from raycls.config.sections.search import SearchConfig, objective
 
 
-def mistake(values: dict[str, Any]) -> tuple[str, str]:
-    with pytest.raises(ConfigMistakesError) as caught:
+def problem(values: dict[str, Any]) -> tuple[str, str]:
+    with pytest.raises(ConfigProblemsError) as caught:
         from_dict(values)
-    (only,) = caught.value.mistakes
+    (only,) = caught.value.problems
     return only.path, only.what
 
 
@@ -46,7 +46,7 @@ def test_the_names_of_the_options() -> None:
     ],
 )
 def test_values_that_are_not_allowed(search: dict[str, Any], path: str) -> None:
-    assert mistake({"search": search})[0] == path
+    assert problem({"search": search})[0] == path
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_values_that_are_not_allowed(search: dict[str, Any], path: str) -> None:
     ],
 )
 def test_rules_over_several_options(values: dict[str, Any], path: str, words: str) -> None:
-    found = mistake(values)
+    found = problem(values)
     assert found[0] == path
     assert words in found[1]
 

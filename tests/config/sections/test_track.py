@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from raycls.config.load import ConfigMistakesError, difference, load, load_text
+from raycls.config.load import ConfigProblemsError, difference, load, load_text
 from raycls.config.sections.run import Run
 
 
-def _mistake(tmp_path: Path, text: str) -> str:
+def _problem(tmp_path: Path, text: str) -> str:
     file = tmp_path / "one.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigMistakesError) as caught:
+    with pytest.raises(ConfigProblemsError) as caught:
         load(file)
-    assert len(caught.value.mistakes) == 1
+    assert len(caught.value.problems) == 1
     return str(caught.value)
 
 
@@ -33,8 +33,8 @@ def test_what_is_written_is_read() -> None:
     "uri",
     ["http://anna:swordfish@host:5000", "https://swordfish@host", "http://host:5000/?token=swordfish"],
 )
-def test_an_address_with_credentials_is_a_mistake_at_its_line(uri: str, tmp_path: Path) -> None:
-    said = _mistake(tmp_path, f"track:\n  mlflow:\n    uri: {uri}\n")
+def test_an_address_with_credentials_is_a_problem_at_its_line(uri: str, tmp_path: Path) -> None:
+    said = _problem(tmp_path, f"track:\n  mlflow:\n    uri: {uri}\n")
     assert "one.yaml:3" in said
     assert "track.mlflow.uri" in said
     assert "MLFLOW_TRACKING_TOKEN" in said
@@ -43,16 +43,16 @@ def test_an_address_with_credentials_is_a_mistake_at_its_line(uri: str, tmp_path
 
 @pytest.mark.parametrize("uri", ["localhost:5000", "sqlite:///mlflow.db", "mlruns", "http://", "databricks", "'no'"])
 def test_only_a_server_can_be_named(uri: str, tmp_path: Path) -> None:
-    said = _mistake(tmp_path, f"track:\n  mlflow: {{uri: {uri}}}\n")
+    said = _problem(tmp_path, f"track:\n  mlflow: {{uri: {uri}}}\n")
     assert "one.yaml:2" in said
     assert "begins with http:// or https://" in said
 
 
 def test_an_option_of_a_tracker_that_is_off_is_written_for_nothing(tmp_path: Path) -> None:
-    assert "beside track.mlflow.uri: 'off'" in _mistake(tmp_path, "track: {mlflow: {experiment: pets}}")
-    assert "beside track.wandb.mode: 'off'" in _mistake(tmp_path, "track: {wandb: {project: pets}}")
-    assert "did you mean online?" in _mistake(tmp_path, "track: {wandb: {mode: onlin}}")
-    assert "did you mean track.wandb.entity?" in _mistake(tmp_path, "track: {wandb: {mode: online, entitty: us}}")
+    assert "beside track.mlflow.uri: 'off'" in _problem(tmp_path, "track: {mlflow: {experiment: pets}}")
+    assert "beside track.wandb.mode: 'off'" in _problem(tmp_path, "track: {wandb: {project: pets}}")
+    assert "did you mean online?" in _problem(tmp_path, "track: {wandb: {mode: onlin}}")
+    assert "did you mean track.wandb.entity?" in _problem(tmp_path, "track: {wandb: {mode: online, entitty: us}}")
 
 
 def test_a_resumed_run_may_be_told_elsewhere() -> None:

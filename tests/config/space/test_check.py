@@ -1,4 +1,4 @@
-"""What is wrong with a space is told before anything starts, each mistake at its place."""
+"""What is wrong with a space is told before anything starts, each error at its place."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 
-from raycls.config.load import ConfigMistakesError, Mistake, from_dict, load_text, to_dict
+from raycls.config.load import ConfigProblemsError, Problem, from_dict, load_text, to_dict
 from raycls.config.sections.run import Run
 from raycls.config.sections.search import SearchConfig
 from raycls.config.space.check import apply, space_of
 
 
-def mistakes(space: str, rest: str = "") -> list[Mistake]:
+def problems(space: str, rest: str = "") -> list[Problem]:
     """What is wrong with the lines of a space, whose first is line 3 of the file, before `rest`."""
     text = "search:\n  space:\n" + "".join(f"    {line}\n" for line in space.strip().splitlines()) + rest
-    with pytest.raises(ConfigMistakesError) as caught:
+    with pytest.raises(ConfigProblemsError) as caught:
         load_text(text, "one.yaml")
-    return list(caught.value.mistakes)
+    return list(caught.value.problems)
 
 
-def only(space: str, rest: str = "") -> Mistake:
-    (mistake,) = mistakes(space, rest)
-    return mistake
+def only(space: str, rest: str = "") -> Problem:
+    (problem,) = problems(space, rest)
+    return problem
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def only(space: str, rest: str = "") -> Mistake:
     ],
 )
 def test_a_misspelt_path(path: str, fix: str | None) -> None:
-    mistake = only(f"loss.label_smoothing: [0, 0.1]\n{path}: [0.1]")
-    assert (mistake.where, mistake.path) == ("one.yaml:4", f"search.space.{path}")
-    assert (mistake.what, mistake.fix) == ("there is no such option", fix)
+    problem = only(f"loss.label_smoothing: [0, 0.1]\n{path}: [0.1]")
+    assert (problem.where, problem.path) == ("one.yaml:4", f"search.space.{path}")
+    assert (problem.what, problem.fix) == ("there is no such option", fix)
 
 
 def test_a_misspelt_path_is_told_with_its_neighbours() -> None:
@@ -71,13 +71,13 @@ def test_a_misspelt_path_is_told_with_its_neighbours() -> None:
     ],
 )
 def test_a_path_that_may_not_be_searched(path: str) -> None:
-    mistake = only(f"{path}: [1, 2]")
-    assert (mistake.where, mistake.path) == ("one.yaml:3", f"search.space.{path}")
-    assert " cannot be searched: " in mistake.what
+    problem = only(f"{path}: [1, 2]")
+    assert (problem.where, problem.path) == ("one.yaml:3", f"search.space.{path}")
+    assert " cannot be searched: " in problem.what
 
 
 def test_a_section_and_what_lies_inside_a_value() -> None:
-    section, inside = mistakes("optim: [sgd]\nmodel.name.x: [1]")
+    section, inside = problems("optim: [sgd]\nmodel.name.x: [1]")
     assert section.what == "this is a section: search its options"
     assert "optim.lr" in str(section.valid)
     assert (inside.what, inside.fix) == ("model.name is one value and has nothing inside", "search model.name")
@@ -101,7 +101,7 @@ optim.momentum:
 
 
 def test_every_wrong_value_of_a_choice_is_told_at_its_own_line() -> None:
-    found = [(mistake.where, mistake.path, mistake.what, mistake.fix) for mistake in mistakes(CHOICES)]
+    found = [(problem.where, problem.path, problem.what, problem.fix) for problem in problems(CHOICES)]
     assert found == [
         ("one.yaml:5", "search.space.optim.lr[1]", "the wrong kind of value", "write 0.2"),
         ("one.yaml:6", "search.space.optim.lr[2]", "out of range", None),
@@ -114,8 +114,8 @@ def test_every_wrong_value_of_a_choice_is_told_at_its_own_line() -> None:
 
 
 def test_a_wrong_value_is_told_with_what_was_found_and_what_is_allowed() -> None:
-    mistake = only("optim.lr: [0.1, -1]")
-    assert (mistake.found, mistake.valid) == ("-1 (a whole number)", "a number, greater than 0")
+    problem = only("optim.lr: [0.1, -1]")
+    assert (problem.found, problem.valid) == ("-1 (a whole number)", "a number, greater than 0")
 
 
 @pytest.mark.parametrize(
@@ -145,15 +145,15 @@ def test_a_wrong_value_is_told_with_what_was_found_and_what_is_allowed() -> None
     ],
 )
 def test_a_range_that_is_partly_or_wholly_outside(line: str, what: str, valid: str | None) -> None:
-    mistake = only(line)
+    problem = only(line)
     path, _, text = line.partition(": ")
-    assert (mistake.where, mistake.path, mistake.what) == ("one.yaml:3", f"search.space.{path}", what)
-    assert mistake.found == text
-    assert mistake.valid == valid if valid else mistake.valid
+    assert (problem.where, problem.path, problem.what) == ("one.yaml:3", f"search.space.{path}", what)
+    assert problem.found == text
+    assert problem.valid == valid if valid else problem.valid
 
 
 def test_both_ends_can_be_outside() -> None:
-    assert len(mistakes("optim.momentum: uniform(-1, 1)")) == 2
+    assert len(problems("optim.momentum: uniform(-1, 1)")) == 2
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_both_ends_can_be_outside() -> None:
     ],
 )
 def test_fractions_where_whole_numbers_belong(line: str, fix: str) -> None:
-    mistake = only(line)
-    assert (mistake.what, mistake.fix) == ("this range gives numbers that are not whole", fix)
-    assert str(mistake.valid).startswith("a whole number, at least 1")
+    problem = only(line)
+    assert (problem.what, problem.fix) == ("this range gives numbers that are not whole", fix)
+    assert str(problem.valid).startswith("a whole number, at least 1")
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def test_fractions_where_whole_numbers_belong(line: str, fix: str) -> None:
     ],
 )
 def test_a_value_that_is_there_twice(line: str, index: int) -> None:
-    mistake = only(line)
-    assert mistake.path == f"search.space.{line.partition(':')[0]}[{index}]"
-    assert "twice" in mistake.what
+    problem = only(line)
+    assert problem.path == f"search.space.{line.partition(':')[0]}[{index}]"
+    assert "twice" in problem.what
 
 
 def test_true_and_one_are_two_values() -> None:
@@ -191,12 +191,12 @@ def test_true_and_one_are_two_values() -> None:
 
 
 def test_a_path_inside_another_one() -> None:
-    mistake = only("model.args.width: [8]\nmodel.args: [{depth: 1}]")
-    assert (mistake.where, mistake.what) == ("one.yaml:3", "it lies inside model.args, which is searched too")
+    problem = only("model.args.width: [8]\nmodel.args: [{depth: 1}]")
+    assert (problem.where, problem.what) == ("one.yaml:3", "it lies inside model.args, which is searched too")
 
 
-def test_mistakes_of_conditions_have_the_line_of_the_condition() -> None:
-    found = mistakes("""
+def test_problems_of_conditions_have_the_line_of_the_condition() -> None:
+    found = problems("""
 optim.name: [sgd, adamw]
 optim.momentum:
   when:
@@ -206,7 +206,7 @@ optim.eps:
   when: {optim.name: [adamw, adam]}
   values: [1e-8, 1e-6]
 """)
-    assert [(mistake.where, mistake.path, mistake.fix) for mistake in found] == [
+    assert [(problem.where, problem.path, problem.fix) for problem in found] == [
         ("one.yaml:6", "search.space.optim.momentum.when.optim.nane", "did you mean optim.name?"),
         ("one.yaml:9", "search.space.optim.eps.when.optim.name", None),
     ]
@@ -214,38 +214,38 @@ optim.eps:
 
 
 def test_a_circle_of_conditions() -> None:
-    mistake = only("""
+    problem = only("""
 optim.momentum: {when: {optim.alpha: 0.9}, values: [0.5, 0.9]}
 optim.alpha: {when: {optim.momentum: 0.9}, values: [0.5, 0.9]}
 """)
-    assert mistake.where == "one.yaml:3"
-    assert "optim.momentum -> optim.alpha -> optim.momentum" in mistake.what
+    assert problem.where == "one.yaml:3"
+    assert "optim.momentum -> optim.alpha -> optim.momentum" in problem.what
 
 
 def test_a_grid_needs_finite_values() -> None:
-    mistake = only("optim.lr: loguniform(1e-4, 1)\noptim.momentum: quniform(0, 0.9, 0.1)", "  algorithm: grid\n")
-    assert (mistake.path, mistake.found) == ("search.space.optim.lr", "loguniform(0.0001, 1)")
-    assert "search.algorithm: random" in str(mistake.fix)
+    problem = only("optim.lr: loguniform(1e-4, 1)\noptim.momentum: quniform(0, 0.9, 0.1)", "  algorithm: grid\n")
+    assert (problem.path, problem.found) == ("search.space.optim.lr", "loguniform(0.0001, 1)")
+    assert "search.algorithm: random" in str(problem.fix)
 
 
 def test_population_based_training_varies_what_can_change_within_a_run() -> None:
     right = "optim.lr: loguniform(1e-4, 1)\naugment.train: [[resize], [center_crop]]\n"
-    found = mistakes(right + "model.args.width: [8, 16]\noptim.ema: [0.9]", "  scheduler: {name: pbt}\n")
-    assert [mistake.path for mistake in found] == ["search.space.model.args.width", "search.space.optim.ema"]
+    found = problems(right + "model.args.width: [8, 16]\noptim.ema: [0.9]", "  scheduler: {name: pbt}\n")
+    assert [problem.path for problem in found] == ["search.space.model.args.width", "search.space.optim.ema"]
     assert "optim.lr" in str(found[0].valid)
 
 
 def test_a_combination_that_breaks_a_rule_is_named() -> None:
-    mistake = only("optim.nesterov: [true, false]\noptim.momentum: uniform(0, 0.9)")
-    assert (mistake.where, mistake.path) == ("one.yaml:3", "search.space.optim.nesterov")
-    assert mistake.what.startswith("a combination breaks a rule: nesterov: true needs momentum greater than 0")
-    assert mistake.found == "optim.nesterov: true, optim.momentum: 0"
+    problem = only("optim.nesterov: [true, false]\noptim.momentum: uniform(0, 0.9)")
+    assert (problem.where, problem.path) == ("one.yaml:3", "search.space.optim.nesterov")
+    assert problem.what.startswith("a combination breaks a rule: nesterov: true needs momentum greater than 0")
+    assert problem.found == "optim.nesterov: true, optim.momentum: 0"
 
 
 def test_a_rule_between_the_space_and_the_rest_of_the_config_is_told_once() -> None:
-    mistake = only("data.batch_size: [2, 3, 8]", "train: {micro_batches: 4}\n")
-    assert "train.micro_batches (4) must not exceed" in mistake.what
-    assert mistake.found == "data.batch_size: 2, train.micro_batches: 4"
+    problem = only("data.batch_size: [2, 3, 8]", "train: {micro_batches: 4}\n")
+    assert "train.micro_batches (4) must not exceed" in problem.what
+    assert problem.found == "data.batch_size: 2, train.micro_batches: 4"
 
 
 def test_a_value_that_no_combination_can_have() -> None:
@@ -258,9 +258,9 @@ def test_a_condition_mends_a_combination() -> None:
     assert space_of(run).paths == ("optim.nesterov", "optim.momentum")
 
 
-def test_mistakes_of_the_space_come_with_all_others() -> None:
-    found = mistakes("optim.lrr: [1]\nmodel.args.x: []", "optim: {lr: x, lrr: 3}\n")
-    assert [mistake.path for mistake in found] == [
+def test_problems_of_the_space_come_with_all_others() -> None:
+    found = problems("optim.lrr: [1]\nmodel.args.x: []", "optim: {lr: x, lrr: 3}\n")
+    assert [problem.path for problem in found] == [
         "search.space.optim.lrr",
         "search.space.model.args.x",
         "optim.lrr",
@@ -292,13 +292,13 @@ def test_a_large_space_is_right_and_quick() -> None:
     assert space.size() is None
 
 
-def test_no_space_is_no_mistake() -> None:
+def test_no_space_is_no_problem() -> None:
     assert space_of(Run()).parameters == ()
     assert space_of(load_text("search: {space: }").run).size() == 1
 
 
 def test_a_space_that_was_not_loaded_is_checked_when_it_is_used() -> None:
-    with pytest.raises(ConfigMistakesError, match=r"search\.space\.optim\.lrr"):
+    with pytest.raises(ConfigProblemsError, match=r"search\.space\.optim\.lrr"):
         space_of(from_dict({"search": {"space": {"optim": {"lrr": [1]}}}}))
 
 
@@ -330,6 +330,6 @@ def test_apply_takes_a_whole_mapping_and_a_path_that_is_not_there_yet() -> None:
     [({"optim.lrr": 1}, "optim.lrr"), ({"optim.lr": -1}, "optim.lr"), ({"train.duration": "2h"}, "train.duration")],
 )
 def test_apply_refuses_what_cannot_run(chosen: dict[str, Any], path: str) -> None:
-    with pytest.raises(ConfigMistakesError) as caught:
+    with pytest.raises(ConfigProblemsError) as caught:
         apply(Run(), chosen)
-    assert [mistake.path for mistake in caught.value.mistakes] == [path]
+    assert [problem.path for problem in caught.value.problems] == [path]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from raycls.config.errors import Place
-from raycls.config.space.conditions import condition_mistakes, in_order
+from raycls.config.space.conditions import condition_problems, in_order
 from raycls.config.space.space import Condition, Parameter
 from raycls.config.space.text import Places
 
@@ -10,15 +10,15 @@ def parameter(path: str, *when: str, values: tuple[int, ...] = (1, 2)) -> Parame
     return Parameter(path, "choice", values, when=tuple(Condition(other, (1,)) for other in when))
 
 
-def mistakes(*parameters: Parameter) -> list[tuple[str, str]]:
+def problems(*parameters: Parameter) -> list[tuple[str, str]]:
     paths = [each.path for each in parameters]
-    return [(each.path, each.what) for each in condition_mistakes(parameters, paths, Places({}, Place("x")))]
+    return [(each.path, each.what) for each in condition_problems(parameters, paths, Places({}, Place("x")))]
 
 
 def test_each_comes_after_what_its_conditions_name() -> None:
     written = [parameter("d", "b", "c"), parameter("c", "a"), parameter("b"), parameter("a")]
     assert [each.path for each in in_order(written)] == ["b", "a", "c", "d"]
-    assert not mistakes(*written)
+    assert not problems(*written)
 
 
 def test_without_conditions_the_written_order_stays() -> None:
@@ -26,23 +26,23 @@ def test_without_conditions_the_written_order_stays() -> None:
 
 
 def test_a_circle_is_told_once_with_its_members() -> None:
-    found = mistakes(parameter("x", "a"), parameter("a", "b"), parameter("b", "c"), parameter("c", "a"))
+    found = problems(parameter("x", "a"), parameter("a", "b"), parameter("b", "c"), parameter("c", "a"))
     assert found == [("search.space.a.when", "the conditions go round in a circle: a -> b -> c -> a")]
 
 
 def test_a_path_that_depends_on_itself() -> None:
-    assert mistakes(parameter("a", "a"))[-1][1] == "the conditions go round in a circle: a -> a"
+    assert problems(parameter("a", "a"))[-1][1] == "the conditions go round in a circle: a -> a"
 
 
 def test_a_condition_on_a_continuous_range() -> None:
-    found = mistakes(Parameter("lr", "uniform", low=0, high=1), parameter("a", "lr"))
+    found = problems(Parameter("lr", "uniform", low=0, high=1), parameter("a", "lr"))
     assert found == [
         ("search.space.a.when.lr", "a condition needs single values, and lr has a continuous range"),
     ]
 
 
 def test_a_value_that_is_never_taken_and_a_path_that_is_not_there() -> None:
-    found = mistakes(parameter("a", values=(2, 3)), parameter("b", "a", "other"))
+    found = problems(parameter("a", values=(2, 3)), parameter("b", "a", "other"))
     assert found == [
         ("search.space.b.when.a", "a never has this value"),
         ("search.space.b.when.other", "this path is not in the space"),
@@ -50,4 +50,4 @@ def test_a_value_that_is_never_taken_and_a_path_that_is_not_there() -> None:
 
 
 def test_a_path_that_could_not_be_read_is_not_missing() -> None:
-    assert not condition_mistakes([parameter("b", "a")], ["a", "b"], Places({}, Place("x")))
+    assert not condition_problems([parameter("b", "a")], ["a", "b"], Places({}, Place("x")))

@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 
-from raycls.config.errors import Mistake, Place
-from raycls.config.load import ConfigMistakesError, load, load_text, show
+from raycls.config.errors import Place, Problem
+from raycls.config.load import ConfigProblemsError, load, load_text, show
 from raycls.config.space.space import Condition, Parameter
 from raycls.config.space.text import Places, kind_of, read
 
 
 def one(value: Any, path: str = "optim.lr") -> Parameter:
-    parameters, mistakes = read({path: value}, Places({}, Place("x")))
-    assert not mistakes
+    parameters, problems = read({path: value}, Places({}, Place("x")))
+    assert not problems
     return parameters[0]
 
 
-def wrong(value: Any) -> Mistake:
-    parameters, mistakes = read({"optim.lr": value}, Places({}, Place("x")))
+def wrong(value: Any) -> Problem:
+    parameters, problems = read({"optim.lr": value}, Places({}, Place("x")))
     assert not parameters
-    assert len(mistakes) == 1
-    return mistakes[0]
+    assert len(problems) == 1
+    return problems[0]
 
 
 @pytest.mark.parametrize(
@@ -87,15 +87,15 @@ def test_conditions_name_a_value_or_several_by_dotted_or_nested_path() -> None:
     ],
 )
 def test_what_cannot_be_read(value: Any, what: str, fix: str | None) -> None:
-    mistake = wrong(value)
-    assert (mistake.path, mistake.what, mistake.fix) == ("search.space.optim.lr", what, fix)
-    assert mistake.valid or "empty" in what
+    problem = wrong(value)
+    assert (problem.path, problem.what, problem.fix) == ("search.space.optim.lr", what, fix)
+    assert problem.valid or "empty" in what
 
 
 def test_brackets_inside_brackets_that_are_no_yaml() -> None:
-    mistake = wrong("choice([1, 2)")
-    assert "not valid YAML" in mistake.what
-    assert mistake.found == "choice([1, 2)"
+    problem = wrong("choice([1, 2)")
+    assert "not valid YAML" in problem.what
+    assert problem.found == "choice([1, 2)"
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_brackets_inside_brackets_that_are_no_yaml() -> None:
     ],
 )
 def test_conditions_that_cannot_be_read(value: Any, path: str, what: str) -> None:
-    mistake = wrong(value)
-    assert (mistake.path, mistake.what) == (f"search.space.optim.lr{path}", what)
+    problem = wrong(value)
+    assert (problem.path, problem.what) == (f"search.space.optim.lr{path}", what)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_an_extended_file_and_an_emptied_space(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_written_in_both_ways() -> None:
-    with pytest.raises(ConfigMistakesError) as caught:
+    with pytest.raises(ConfigProblemsError) as caught:
         load_text("search:\n  space:\n    optim.lr: [0.1]\n    optim:\n      lr: [0.2]\n", "one.yaml")
-    (mistake,) = caught.value.mistakes
-    assert (mistake.where, mistake.path) == ("one.yaml:5", "search.space.optim.lr")
-    assert mistake.what == "the path is written twice, nested and with dots"
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.path) == ("one.yaml:5", "search.space.optim.lr")
+    assert problem.what == "the path is written twice, nested and with dots"

@@ -249,7 +249,7 @@ def test_an_augmentation_pickles_as_its_config(plugin: str) -> None:
         ({"PLUGIN:draws": {"lo": 1}}, "low"),
     ],
 )
-def test_mistakes_are_found_before_anything_runs(plugin: str, operation: object, message: str) -> None:
+def test_problems_are_found_before_anything_runs(plugin: str, operation: object, message: str) -> None:
     if isinstance(operation, dict):
         operation = {name.replace("PLUGIN", plugin): args for name, args in operation.items()}
     else:

@@ -1,4 +1,4 @@
-"""Stores on S3 over HTTP: what is asked for, mistakes in an address, outages."""
+"""Stores on S3 over HTTP: what is asked for, errors in an address, outages."""
 
 from __future__ import annotations
 

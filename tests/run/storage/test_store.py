@@ -161,7 +161,7 @@ def test_uri_opens_the_same_store_from_another_working_directory(
     assert store.local_path("f") == tmp_path / "runs/x/f"
 
 
-def test_an_unknown_scheme_is_a_mistake_in_the_config() -> None:
+def test_an_unknown_scheme_is_a_problem_in_the_config() -> None:
     with pytest.raises(ConfigError) as caught:
         Store("nosuch://bucket/run")
     assert caught.value.where == "run.storage" and "s3://" in str(caught.value.valid)

@@ -1,4 +1,4 @@
-"""Lists of images in CSV, JSON Lines and JSON give the same samples, and a mistake has a line."""
+"""Lists of images in CSV, JSON Lines and JSON give the same samples, and an error has a line."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ LINE = '{"path": "x/1.png", "label": "dog"}\n'
         ("m.txt", "x/1.png dog", None, "unknown kind"),
     ],
 )
-def test_a_mistake_has_a_place(images: Path, name: str, text: str, place: str | None, message: str) -> None:
+def test_a_problem_has_a_place(images: Path, name: str, text: str, place: str | None, message: str) -> None:
     (images / name).write_text(text)
     with pytest.raises(DataError, match=message) as caught:
         manifest(images / name)
