@@ -280,29 +280,26 @@ def doctor(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="host:port of a Ray, or the http URL of a dashboard. Default: RAY_ADDRESS, RAY_API_SERVER_ADDRESS, "
-            "or a Ray of its own here.",
+            help="host:port of a Ray. Default: RAY_ADDRESS, or a Ray of its own here.",
         ),
     ] = None,
-    insecure_cluster: jobs.Insecure = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds that a node has for each answer.")] = 60.0,
 ) -> None:
     """Look at a cluster, and at a run on it, before anything is taken: a row and a remedy for each question."""
-    from raycls.doctor.arguments import read
+    from raycls.doctor.arguments import read, refuse_dashboard
 
-    given = read(words or ())
+    refuse_dashboard(address, words or (), _say)
+    asked = read(words or (), timeout)
     _prepare()
     from raycls.screen.working import Working
 
     with Working("starting"):
         from raycls.doctor import doctor as examination
 
-    raise typer.Exit(
-        examination.doctor(
-            given, address=address, seconds=timeout, as_json=as_json, insecure=insecure_cluster, say=_say
-        )
-    )
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    raise typer.Exit(examination.doctor(asked, as_json=as_json))
 
 
 jobs.register(app)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_COMMANDS = ("train", "search", "eval")
+_COMMANDS = ("train", "search", "eval", "doctor")
 Address = Annotated[
     str | None,
     typer.Option(
@@ -43,7 +43,9 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="-- train|search|eval ...", help="The command to run there.")],
+    words: Annotated[
+        list[str], typer.Argument(metavar="-- train|search|eval|doctor ...", help="The command to run there.")
+    ],
     address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Leave once the job is there; raycls logs follows it.")] = (
@@ -208,6 +210,16 @@ def _checked_words(context: typer.Context, words: list[str]) -> str:
     if words[0] == "eval":
         refuse_relative(given["run"], "RUN")
         return "eval"
+    if words[0] == "doctor":
+        from raycls.doctor.arguments import config_of, read
+
+        typed = given["words"] or []
+        asked, config = read(typed), config_of(typed)
+        if config is not None:
+            refuse_outside(config)
+        if asked.storage is not None:
+            refuse_relative(asked.storage, "run.storage")
+        return "doctor"
     from raycls.config.load import load
     from raycls.names import name_problems
 

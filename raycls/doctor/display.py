@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
@@ -14,7 +13,7 @@ from raycls.run import strict_json
 from raycls.screen.terminal import is_live
 from raycls.screen.working import Working
 
-__all__ = ["exit_code", "from_json", "plain_lines", "show", "to_json"]
+__all__ = ["exit_code", "plain_lines", "show", "to_json"]
 
 _WIDTH = max(map(len, ("warning", "skipped", "unknown")))
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "unknown": "magenta", "skipped": "dim"}
@@ -64,22 +63,8 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row]) -> str:
-    """One line with the key `raycls_doctor`, so that it can be found among other lines."""
+    """One line with the key `raycls_doctor`, so that it can be found among the other lines of a log."""
     return strict_json.dumps({"raycls_doctor": {"exit_code": exit_code(rows), "rows": [row.to_dict() for row in rows]}})
-
-
-def from_json(text: str) -> list[Row] | None:
-    """The rows of the last line of `text` that `to_json` wrote, or None where there is none."""
-    for line in reversed(text.splitlines()):
-        start = line.find('{"raycls_doctor"')
-        if start < 0:
-            continue
-        try:
-            data: dict[str, Any] = json.loads(line[start:])
-            return [Row(**row) for row in data["raycls_doctor"]["rows"]]
-        except (ValueError, KeyError, TypeError):
-            continue
-    return None
 
 
 def _table(rows: Sequence[Row]) -> Any:

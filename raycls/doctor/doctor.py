@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,13 +18,11 @@ from typing import Any
 from raycls.cluster.connection import Cluster, running_cluster
 from raycls.config import load as config
 from raycls.config.paths import expand
-from raycls.config.sections.run import Run
 from raycls.data.sources.digits import DEFAULT_PATH
 from raycls.doctor import cluster_rows, node_probes, open_ports, run_rows
-from raycls.doctor.arguments import Given
+from raycls.doctor.arguments import Asked
 from raycls.doctor.cluster_rows import Row, Unanswered, skipped, unknown
 from raycls.doctor.display import exit_code, show, to_json
-from raycls.doctor.job import dashboard_of, examine_there
 from raycls.doctor.node_actors import Examiners, Node, all_nodes
 from raycls.errors import LaunchError, RayclsError, from_json
 from raycls.jobs import note
@@ -38,7 +36,7 @@ from raycls.screen.working import Working
 from raycls.session.deadline import must_end, within
 from raycls.tune.room import Slots
 
-__all__ = ["Asked", "doctor", "examine"]
+__all__ = ["doctor", "examine"]
 
 _FLOATS = 4 << 20
 """Of the all-reduce between nodes: 16 MiB, the gradient of a small network."""
@@ -52,42 +50,11 @@ _STARTING = 120.0
 """Seconds for a Ray to start, or to be joined, whatever the deadline of a question is."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is to be looked at: the cluster, and where a config or its storage is given, a run."""
+def doctor(asked: Asked, *, as_json: bool = False) -> int:
+    """Examine the Ray of RAY_ADDRESS, or a private one, print the rows, and return the exit code.
 
-    run: Run | None = None
-    storage: str | None = None
-    seconds: float = 60.0
-    """Deadline of each question to a node."""
-
-
-def doctor(
-    given: Given,
-    *,
-    address: str | None = None,
-    seconds: float = 60.0,
-    as_json: bool = False,
-    insecure: bool = False,
-    say: Callable[[str], None],
-) -> int:
-    """Examine the Ray at `address` (of RAY_ADDRESS, or a private one), print the rows, and return the exit code.
-
-    `address` may be the URL of a dashboard: a job looks then, through `doctor_job`, to which `insecure` and `say` go.
-    `seconds` is the deadline of a node's answer. Ends the process where Ray itself never answers.
+    Ends the process where Ray itself never answers.
     """
-    url = dashboard_of(address)
-    if url is not None:
-        with _ended_by_sigterm(), Working("looking at the cluster, in a job of its own"):
-            rows = examine_there(url, given, seconds=seconds, insecure=insecure, say=say)
-        print(to_json(rows)) if as_json else show(rows)
-        return exit_code(rows)
-    if address:
-        os.environ["RAY_ADDRESS"] = address
-    return _examined(Asked(given.run, given.storage, seconds), as_json)
-
-
-def _examined(asked: Asked, as_json: bool) -> int:
     rows: list[Row] = []
 
     def give_up() -> None:

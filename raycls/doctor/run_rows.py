@@ -85,8 +85,8 @@ def working_directory(
         return Row("working directory", "ok", text, facts=facts)
     text += "; biggest: " + ", ".join(f"{name} ({size(count)})" for name, count in biggest)
     fix = (
-        "name data, runs and environments in .gitignore or .rayignore (`raycls submit` uploads this folder, and so "
-        "does `raycls doctor CONFIG` through a dashboard; joining a cluster does not)"
+        "name data, runs and environments in .gitignore or .rayignore (`raycls submit` uploads this folder; joining a "
+        "cluster does not)"
     )
     return Row("working directory", "warning", text, fix, facts)
 

@@ -53,8 +53,7 @@ class Submission:
     name: str
     """The job's id, unique."""
     entrypoint: str
-    package: Package | None
-    """None where no working directory goes along."""
+    package: Package
     environment: dict[str, str]
     """Variables of the job and of its workers, readable by all who reach the cluster: no secrets."""
     driver: dict[str, str]
@@ -64,14 +63,14 @@ class Submission:
 def make_submission(
     run: str,
     words: Sequence[str],
-    folder: Path | None,
+    folder: Path,
     *,
     variables: Sequence[str] = (),
     named: Sequence[str] = (),
     driver: Sequence[str] = (),
     same: bool = False,
 ) -> Submission:
-    """The submission of `raycls WORDS` in `folder`, or without any files, checked.
+    """The submission of `raycls WORDS` in `folder`, checked.
 
     `variables` are `NAME=VALUE` texts, `named` the names of secrets that the nodes must have, `driver` `LABEL=VALUE`
     texts. Raises ConfigError for a package that is too large, and for secrets in anything that would be sent.
@@ -89,9 +88,8 @@ def make_submission(
     entrypoint = shlex.join(["raycls", *words])
     places = {"--secret" if name == note.VARIABLE else f"--env {name}": environment[name] for name in environment}
     _refuse_secret_values({"the command": entrypoint, **places})
-    packed = None if folder is None else package.survey(folder)
-    if packed is not None:
-        package.check(packed)
+    packed = package.survey(folder)
+    package.check(packed)
     label = {}
     for text in driver:
         name, equals, value = text.partition("=")
@@ -103,13 +101,13 @@ def make_submission(
 
 def describe(submission: Submission, address: str) -> list[str]:
     """What would be sent, for a reader: address, command, variables, every file with its size."""
-    packed = submission.package or Package(Path(), ())
+    packed = submission.package
     lines = [
         f"to         {address}",
         f"command    {submission.entrypoint}",
         f"driver     on {'the head node' if not submission.driver else 'a node with ' + _labels(submission.driver)}",
         *(f"variable   {name}={value}" for name, value in submission.environment.items()),
-        f"folder     {packed.folder}: {_files(packed)}" if submission.package else "folder     none",
+        f"folder     {packed.folder}: {_files(packed)}",
     ]
     width = max((len(str(size)) for _, size in packed.files), default=0)
     return [*lines, *(f"  {size:>{width}} bytes  {name}" for name, size in packed.files)]
@@ -117,7 +115,7 @@ def describe(submission: Submission, address: str) -> list[str]:
 
 def sending(submission: Submission) -> str:
     """How much is about to be sent, for a reader."""
-    return f"sending {_files(submission.package) if submission.package else 'no files'}"
+    return f"sending {_files(submission.package)}"
 
 
 def refuse_other_ray(dashboard: Dashboard, *, same: bool, say: Callable[[str], None]) -> None:
@@ -136,12 +134,11 @@ def refuse_other_ray(dashboard: Dashboard, *, same: bool, say: Callable[[str], N
 
 def send(dashboard: Dashboard, submission: Submission) -> None:
     """Upload the package, unless the cluster has it already, and start the job. Raises LaunchError."""
-    files = {"working_dir": str(submission.package.folder)} if submission.package else {}
     with dashboard.talking():
         dashboard.client.submit_job(
             entrypoint=submission.entrypoint,
             submission_id=submission.name,
-            runtime_env={**files, "env_vars": submission.environment},
+            runtime_env={"working_dir": str(submission.package.folder), "env_vars": submission.environment},
             entrypoint_label_selector=submission.driver or None,
         )
 

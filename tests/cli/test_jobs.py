@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +78,12 @@ def test_a_dry_run_shows_everything_and_asks_nobody(
         (("train", "../other.yaml", "run.storage=/mnt"), "not part of what is sent"),
         (("train", "pets.yaml", "run.storage=/mnt", "--nwe"), "--nwe"),
         (("train",), "CONFIG"),
-        (("demo",), "train, search, eval"),
-        (("rm", "-rf", "/"), "train, search, eval"),
+        (("doctor", "pets.yaml"), "run.storage=/a/shared/folder/runs"),
+        (("doctor", "run.storage=here"), "run.storage=/a/shared/folder/here"),
+        (("doctor", "../other.yaml", "run.storage=/mnt"), "not part of what is sent"),
+        (("doctor", "run.storag=/mnt"), "run.storage"),
+        (("demo",), "train, search, eval, doctor"),
+        (("rm", "-rf", "/"), "train, search, eval, doctor"),
     ],
 )
 def test_problems_are_told_before_anything_is_sent(
@@ -105,6 +112,20 @@ def test_a_job_is_shown_and_followed(raycls_command: Callable[..., Result]) -> N
         assert (found.code, found.out, found.err) == (0, "one\ntwo\n", "job job succeeded\n")
     with FakeDashboard(log="one\n", state="STOPPED") as server:
         assert raycls_command("logs", "job", "--address", server.address).code == 143
+
+
+def test_the_doctor_goes_as_a_job_by_the_words_of_its_remedy(raycls_command: Callable[..., Result]) -> None:
+    rows = "wrong    disk: full\n"
+    with FakeDashboard(log=rows, state="FAILED", code=1) as server:
+        refused = raycls_command("doctor", "pets.yaml", "run.storage=/mnt", "--address", server.address)
+        assert (refused.code, server.seen) == (2, [])
+        (fix,) = [line for line in refused.err.splitlines() if "fix:" in line]
+        done = raycls_command(*shlex.split(fix.partition("raycls ")[2]))
+    assert (done.code, done.out) == (1, rows)
+    (sent,) = server.submitted
+    assert sent["entrypoint"] == "raycls doctor pets.yaml run.storage=/mnt"
+    (packed,) = server.packages
+    assert zipfile.ZipFile(io.BytesIO(packed)).namelist() == ["pets.yaml"]
 
 
 def test_another_ray_is_refused_where_versions_must_be_the_same(raycls_command: Callable[..., Result]) -> None:

@@ -14,10 +14,12 @@ import pytest
 
 from raycls.config.load import load
 from raycls.doctor import display, doctor, open_ports
-from raycls.doctor.arguments import Given, read
+from raycls.doctor.arguments import Asked, read, refuse_dashboard
 from raycls.doctor.cluster_rows import Row
+from raycls.doctor.node_actors import Examiners
 from raycls.doctor.rehearsal import rehearse, rehearsed
 from raycls.errors import ConfigError
+from raycls.jobs import note
 from raycls.jobs.dashboard import is_loopback
 from raycls.run.storage.store import Store
 
@@ -25,8 +27,8 @@ ROWS = [Row("nodes", "ok", "1 node", facts={"n": 1}), Row("clocks", "wrong", "a 
 
 
 def test_words() -> None:
-    assert read(()) == Given()
-    assert read(("run.storage=/mnt",)) == Given(("run.storage=/mnt",), None, "/mnt")
+    assert read(()) == Asked()
+    assert read(("run.storage=/mnt",), 5.0) == Asked(None, "/mnt", 5.0)
     assert read(("scale.workers=2",)).storage is None
     with pytest.raises(ConfigError, match=r"no file absent\.yaml"):
         read(("absent.yaml",))
@@ -37,9 +39,48 @@ def test_words() -> None:
 def test_words_with_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("pets.yaml").write_text("run: {storage: /mnt}")
-    given = read(("pets.yaml", "scale.workers=3"))
-    assert given.run is not None
-    assert (given.run.scale.workers, given.storage, given.directory) == (3, "/mnt", str(tmp_path))
+    asked = read(("pets.yaml", "scale.workers=3"))
+    assert asked.run is not None
+    assert (asked.run.scale.workers, asked.storage) == (3, "/mnt")
+
+
+def test_a_dashboard_takes_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    for address in (None, "head:6379"):
+        refuse_dashboard(address, ("pets.yaml",), said.append)
+    with pytest.raises(ConfigError) as caught:
+        refuse_dashboard("https://head", ("pets.yaml", "run.name=a b"), said.append)
+    assert (caught.value.where, caught.value.found) == ("--address", "https://head")
+    assert caught.value.fix == "raycls submit --address https://head -- doctor pets.yaml 'run.name=a b'"
+    monkeypatch.setenv("RAY_ADDRESS", "http://one:8265")
+    with pytest.raises(ConfigError) as caught:
+        refuse_dashboard(None, (), said.append)
+    assert (caught.value.where, caught.value.fix) == ("RAY_ADDRESS", "raycls submit -- doctor")
+    refuse_dashboard("head:6379", (), said.append)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://two:8265")
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")  # as in a job
+    refuse_dashboard(None, (), said.append)
+    assert said == []
+    monkeypatch.delenv("RAY_ADDRESS")
+    refuse_dashboard(None, ("pets.yaml",), said.append)
+    (note,) = said
+    assert "RAY_API_SERVER_ADDRESS: raycls submit -- doctor pets.yaml" in note
+
+
+def test_a_job_refuses_a_relative_storage_as_submit_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(note.VARIABLE, note.note([], same=False))
+    row = doctor._storage(Asked(storage="runs"), Examiners([], 5.0))
+    assert row.verdict == "wrong"
+    assert row.fix == "give run.storage=/a/shared/folder/runs"
+    monkeypatch.delenv(note.VARIABLE)  # of `ray job submit`
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "package"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    row = doctor._storage(Asked(storage="runs"), Examiners([], 5.0))
+    assert (row.verdict, "the run would be lost" in row.found) == ("wrong", True)
+    assert list(copy.iterdir()) == []
 
 
 def test_plain_lines() -> None:
@@ -66,11 +107,10 @@ def test_a_table_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         assert words in out.getvalue()
 
 
-def test_json_comes_back_from_among_other_lines() -> None:
-    text = display.to_json(ROWS)
-    assert json.loads(text)["raycls_doctor"]["exit_code"] == 1
-    assert display.from_json(f"a warning\n(pid 12) {text}\nanother\n") == ROWS
-    assert display.from_json('no rows\n{"raycls_doctor": 3}\n') is None
+def test_json_holds_the_exit_code_and_every_row() -> None:
+    told = json.loads(display.to_json(ROWS))["raycls_doctor"]
+    assert told["exit_code"] == 1
+    assert told["rows"] == [row.to_dict() for row in ROWS]
 
 
 def test_what_would_be_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,11 +120,11 @@ def test_what_would_be_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / ".gitignore").write_text("runs\n")  # 5 bytes
     (tmp_path / ".rayignore").write_text("*.log\n")  # 6 bytes
     monkeypatch.chdir(tmp_path)
-    facts = doctor._working_directory(doctor.Asked()).facts
+    facts = doctor._working_directory(Asked()).facts
     assert facts["biggest"] == [["data/x.bin", 500], ["a.py", 10], [".rayignore", 6]]
     assert 10 + 500 + 5 + 6 <= facts["bytes"] < 2000  # with what a ZIP file adds to them
     (tmp_path / "key.pem").write_text("secret")
-    assert doctor._working_directory(doctor.Asked()).facts["credentials"] == ["key.pem"]
+    assert doctor._working_directory(Asked()).facts["credentials"] == ["key.pem"]
 
 
 def test_folders_that_storing_makes_are_removed_again(tmp_path: Path) -> None:

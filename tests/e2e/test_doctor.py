@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -115,26 +114,19 @@ def test_as_a_job_through_the_dashboard(folder: Path, monkeypatch: pytest.Monkey
     # a job's command is looked for where the head was started
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     with standing(2, dashboard=True) as cluster:
-        (url, *_) = re.findall(r"http://[0-9.]+:[0-9]+", cluster.head.stdout)
         secrets = {name: value for name, value in cluster.environment.items() if name.startswith("RAY_AUTH")}
-        env = {**secrets, "RAY_ADDRESS": ""}
-        storage = f"run.storage={folder / 'runs'}"
-        code, rows, command = examine(folder, "digits.yaml", storage, "--address", url, env=env, name="job")
-        assert code == 0, command.said()
+        env = {**secrets, "RAY_ADDRESS": "", "RAY_API_SERVER_ADDRESS": cluster.dashboard}
+        words = ["digits.yaml", f"run.storage={folder / 'runs'}"]
+        (folder / ".rayignore").write_text("*.out\n*.err\n")
+        with raycls(folder, "submit", "--", "doctor", *words, "--json", name="job", env=env) as command:
+            assert command.wait(400) == 0, command.said()
+        (line,) = [line for line in command.stdout.splitlines() if "raycls_doctor" in line]
+        rows = {row["name"]: row for row in json.loads(line)["raycls_doctor"]["rows"]}
         assert rows["storage"]["verdict"] == "ok", rows["storage"]
         assert rows["time"]["verdict"] == "ok", rows["time"]
-        assert rows["authentication"]["facts"]["dashboard"] == "refused"
-        # as submit: a relative storage would lie in the job's copy of the folder; the address comes from Ray's variable
-        env["RAY_API_SERVER_ADDRESS"] = url
-        code, rows, command = examine(folder, "run.storage=runs", env=env, name="relative")
-        assert code == 1, command.said()
-        assert rows["storage"]["fix"] == "give run.storage=/a/shared/folder/runs"
-        with raycls(
-            folder, "doctor", "--address", url, name="bare", env={"HOME": str(folder), "RAY_ADDRESS": ""}
-        ) as bare:
-            assert bare.wait(200) == 2
-        assert "the cluster wants a token and there is none" in bare.stderr
-        assert "RAY_AUTH_TOKEN" in bare.stderr
+        with raycls(folder, "submit", "--", "doctor", *words, "scale.workers=50", name="wrong", env=env) as command:
+            assert command.wait(400) == 1, command.said()
+        assert "wrong    fit: " in command.stdout
         cluster.assert_idle()
 
 

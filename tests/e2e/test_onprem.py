@@ -1,5 +1,5 @@
-"""cluster/onprem.yaml on three hosts, as a user does it: `raycls cluster up`, closed to strangers, `raycls doctor`,
-`raycls submit`, the bits of one process, `raycls cluster down`."""
+"""cluster/onprem.yaml on three hosts, as a user does it: `raycls cluster up`, closed to strangers, the doctor and a run
+by `raycls submit`, the bits of one process, `raycls cluster down`."""
 
 from __future__ import annotations
 
@@ -155,9 +155,10 @@ def in_project(laptop: Host, *words: str, **variables: str) -> subprocess.Comple
 
 def examine(hosts: Hosts, laptop: Host) -> None:
     """`raycls doctor` sees three nodes that are well, before anything runs there."""
-    done = in_project(laptop, "raycls", "doctor", *DASHBOARD, "--json", *OPTIONS)
+    done = in_project(laptop, "raycls", "submit", *DASHBOARD, "--", "doctor", "--json", *OPTIONS)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = {row["name"]: row for row in json.loads(done.stdout)["raycls_doctor"]["rows"]}
+    (line,) = [line for line in done.stdout.splitlines() if "raycls_doctor" in line]
+    rows = {row["name"]: row for row in json.loads(line)["raycls_doctor"]["rows"]}
     assert sorted(rows["nodes"]["facts"]["nodes"]) == [hosts[number].address for number in (1, 2, 3)]
     verdicts = {name: row["verdict"] for name, row in rows.items()}
     print(verdicts)
