@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
 import raycls.cli
-from raycls.cli import app
-from raycls.config.load import load, load_text, to_dict
+from raycls.config.load import load, to_dict
 from raycls.config.space.check import apply, space_of
 from raycls.data.images.operations import build
 from raycls.data.source import check_source
@@ -102,54 +97,3 @@ def test_imagenet_rate_falls_at_epochs_30_60_and_80() -> None:
 def test_readme_of_the_configs_lists_each() -> None:
     text = (CONFIGS / "README.md").read_text()
     assert all(f"`{file.name}`" in text for file in FILES)
-
-
-def test_configs_in_the_readme_are_valid() -> None:
-    text = (CONFIGS.parent / "README.md").read_text()
-    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 3
-    complete, _, searched = (load_text(block).run for block in blocks)
-    assert isinstance(complete.train.micro_batches, int)
-    assert space_of(searched).paths
-
-
-def test_options_that_the_readme_names_in_its_text_are_valid() -> None:
-    text = (CONFIGS.parent / "README.md").read_text()
-    options = re.findall(r"`((?:data\.source|optim\.ema|train\.early_stop\.patience)=[^`]+)`", text)
-    assert len(options) == 4
-    for option in options:
-        check_source(load_text("", "README.md", [option, *["data.source.path=x"] * ("source" not in option)]).run.data)
-
-
-def test_the_two_first_commands_are_in_the_first_25_lines_of_the_readme() -> None:
-    first = (CONFIGS.parent / "README.md").read_text().splitlines()[:25]
-    assert any("pip install uv && uv run raycls demo" in line for line in first)
-    assert any("pip install uv && uv run pytest" in line for line in first)
-
-
-@pytest.mark.parametrize("file", ["README.md", "cluster/README.md"])
-def test_commands_in_a_readme_have_words_that_the_command_line_takes(file: str) -> None:
-    """Their commands, options and config paths exist; nothing is run here."""
-    blocks = re.findall(r"```console\n(.*?)```", (CONFIGS.parent / file).read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    typed = [
-        shlex.split(found[1], comments=True) for line in lines if (found := re.search(r"^\$.*?\braycls (.*)", line))
-    ]
-    assert len(typed) > 2
-    for words in typed:
-        given = _given(words)
-        if words[0] == "submit":
-            given = _given(given["words"])
-        for word in (*(given.get("overrides") or ()), *(given.get("words") or ())):
-            if "=" in word:
-                load_text("", file, [word])
-
-
-def _given(words: list[str]) -> dict[str, Any]:
-    """What the command line makes of the words after `raycls`. Raises a usage error."""
-    command: Any = typer.main.get_command(app.app)
-    context = None
-    while hasattr(command, "commands"):
-        context = command.make_context(command.name, [], parent=context, resilient_parsing=True)
-        command, words = command.commands[words[0]], words[1:]
-    return command.make_context(command.name, list(words), parent=context).params

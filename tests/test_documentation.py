@@ -1,0 +1,202 @@
+"""README.md and docs/: commands run and print what is shown, configs load, options and files that are named exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from harness.pages import Step, blocks, differs, make_data, steps, type_in, working_directory
+from pydantic import BaseModel
+
+from raycls.cli import app
+from raycls.config.load import load, load_text
+from raycls.config.sections.run import Run
+from raycls.config.space.check import space_of
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
+ALL = [*PAGES, "cluster/README.md", "configs/README.md", "CONTRIBUTING.md", "findings/README.md"]
+
+_NOT_RUN = {
+    "README.md": {"uv": "tests/e2e/test_demo.py", "pip": ".ci/run"},
+    "docs/clusters.md": {"": "tests/e2e/test_onprem.py"},
+    "docs/object-stores.md": {"": "tests/e2e/test_object_storage.py"},
+    "docs/trackers.md": {"": "tests/e2e/test_trackers.py"},
+    "docs/search.md": {"": "tests/e2e/test_search.py"},
+}
+"""Pages and the first words of commands that are not run here, as they need a Ray, a cluster, a server or a network;
+and the file that runs their like. An empty word stands for all."""
+
+_QUICK = ("scale.workers=0", "train.duration=2ep", "schedule.warmup=1st")
+_ADDED = dict.fromkeys(("README.md", "docs/evaluation.md", "docs/run-folder.md"), _QUICK)
+"""What is added to `raycls train` of these pages: the config of `raycls init` is for 60 epochs on a Ray of its own."""
+
+_SECTIONS = "|".join(Run.model_fields)
+
+
+def _not_run(page: str, step: Step) -> bool:
+    return any(step.words[0].startswith(word) for word in _NOT_RUN.get(page, {}))
+
+
+def _steps(page: str) -> list[Step]:
+    return [step for block in blocks(ROOT / page) if block.language == "console" for step in steps(block)]
+
+
+_RUN = [page for page in PAGES if _steps(page) and "" not in _NOT_RUN.get(page, {})]
+
+
+@pytest.mark.parametrize("page", _RUN)
+def test_commands_of_a_page_do_what_it_shows(page: str, tmp_path: Path) -> None:
+    make_data(tmp_path)
+    ran = 0
+    with working_directory(tmp_path):
+        for block in blocks(ROOT / page):
+            if block.name is not None:
+                (tmp_path / block.name).write_text(block.text)
+        for step in _steps(page):
+            if _not_run(page, step):
+                continue
+            added = _ADDED.get(page, ()) if step.words[:2] == ("raycls", "train") else ()
+            code, seen = type_in((*step.words, *added))
+            refused = any(line.startswith("raycls: ") for line in step.shown)
+            typed = " ".join(step.words)
+            assert (typed, code) == (typed, 2 if refused else 0), seen
+            assert (typed, differs(step.shown, seen)) == (typed, "")
+            ran += 1
+    assert ran > 0
+
+
+def test_what_is_not_run_is_run_elsewhere() -> None:
+    for page, words in _NOT_RUN.items():
+        for word, file in words.items():
+            assert (ROOT / file).is_file()
+            assert any(step.words[0].startswith(word) for step in _steps(page)), f"{page}: {word}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_configs_of_a_page_are_valid(page: str, tmp_path: Path) -> None:
+    files = [block for block in blocks(ROOT / page) if block.language == "yaml"]
+    for block in files:
+        (tmp_path / (block.name or "unnamed.yaml")).write_text(block.text)
+        run = load(tmp_path / block.name).run if block.name else load_text(block.text).run
+        if run.search.space:
+            assert space_of(run).paths
+    assert page != "README.md" or len(files) == 1
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_commands_have_words_that_the_command_line_takes(page: str) -> None:
+    for step in _steps(page):
+        if "raycls" in step.words:
+            words = list(step.words[step.words.index("raycls") + 1 :])
+            given = _given(words)
+            if words[0] == "submit":
+                given = _given(given["words"])
+            if step.shown[:1] and step.shown[0].startswith("raycls: "):
+                continue  # shown for its error
+            for word in (*(given.get("overrides") or ()), *(given.get("words") or ())):
+                if "=" in word:
+                    load_text("", page, [word])
+
+
+def _given(words: list[str]) -> dict[str, Any]:
+    """What the command line makes of the words after `raycls`. Raises a usage error."""
+    command: Any = typer.main.get_command(app.app)
+    context = None
+    while hasattr(command, "commands"):
+        context = command.make_context(command.name, [], parent=context, resilient_parsing=True)
+        command, words = command.commands[words[0]], words[1:]
+    return command.make_context(command.name, list(words), parent=context).params
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_options_that_a_text_names_are_there(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    for path, value in re.findall(rf"`'?((?:{_SECTIONS})\.[a-z_.]+)(?:(?:=|: )([^`]+?))?'?`", text):
+        if value:
+            load_text("", page, [f"{path}={value}", *["data.source.path=x"] * (path != "data.source")])
+        else:
+            assert _is_option(path), f"{page}: {path}"
+
+
+def _is_option(path: str) -> bool:
+    kind: Any = Run
+    for word in path.split("."):
+        if word in ("args", "py", "json", "safetensors"):  # arguments belong to a name; the others are files
+            return True
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or word not in kind.model_fields:
+            return False
+        kind = kind.model_fields[word].annotation
+    return True
+
+
+@pytest.mark.parametrize("page", [*ALL, "SECURITY.md", "CHANGELOG.md"])
+def test_links_lead_to_files(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_readme_is_short_begins_with_two_commands_and_maps_every_page() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert any("pip install uv && uv run raycls demo" in line for line in lines[:25])
+    assert any("pip install uv && uv run pytest" in line for line in lines[:25])
+    assert all(f"({page})" in "\n".join(lines) for page in PAGES[1:])
+
+
+def test_the_readme_lists_every_command() -> None:
+    text = (ROOT / "README.md").read_text()
+    commands = set(typer.main.get_command(app.app).commands)  # type: ignore[attr-defined]
+    assert commands == {name for name in commands if re.search(rf"`(?:raycls )?{name}\b", text)}
+
+
+@pytest.mark.parametrize("page", PAGES[1:])
+def test_a_page_is_about_one_screen(page: str) -> None:
+    assert len((ROOT / page).read_text().splitlines()) <= 100
+
+
+_ROWS = [
+    (file, name)
+    for file, names in re.findall(
+        r"^\| .+\? \| `(\S+\.py)` \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE
+    )
+    for name in re.findall(r"`(\S+)`", names)
+]
+
+
+def test_contributing_has_an_answer_to_twelve_questions_and_more() -> None:
+    assert len({file for file, _ in _ROWS}) >= 12
+
+
+@pytest.mark.parametrize(("file", "name"), _ROWS)
+def test_the_file_that_answers_a_question_defines_what_the_answer_names(file: str, name: str) -> None:
+    names = _defined(ast.parse((ROOT / file).read_text()), name.split("."))
+    assert names, f"{file} does not define {name}"
+
+
+def _defined(tree: ast.AST, path: list[str]) -> bool:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == path[0]:
+            return len(path) == 1 or _defined(node, path[1:])
+    return False
+
+
+def test_the_three_commands_of_contributing_are_what_ci_runs() -> None:
+    run = (ROOT / ".ci" / "run").read_text()
+    commands = [" ".join(step.words) for step in _steps("CONTRIBUTING.md")]
+    assert len(commands) == 4  # format and lint are two of one line
+    assert all(command in run for command in commands)
+
+
+def test_findings_lists_each_script_with_its_library() -> None:
+    listed = dict(
+        re.findall(r"^\| `(\S+\.sh)` \| (.+?) \|", (ROOT / "findings" / "README.md").read_text(), re.MULTILINE)
+    )
+    scripts = {file.name: file.read_text() for file in (ROOT / "findings").glob("*.sh")}
+    assert listed.keys() == scripts.keys()
+    for name, library in listed.items():
+        assert scripts[name].splitlines()[1].startswith(f"# {library}")
