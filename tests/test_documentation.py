@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from harness.mlflow_stand_in import standing_in
+from harness.object_store import S3
 from harness.pages import Step, blocks, differs, make_data, steps, type_in, working_directory
 from pydantic import BaseModel
 
@@ -24,16 +29,18 @@ ALL = [*PAGES, "cluster/README.md", "configs/README.md", "CONTRIBUTING.md", "fin
 _NOT_RUN = {
     "README.md": {"uv": "tests/e2e/test_demo.py", "pip": ".ci/run"},
     "docs/clusters.md": {"": "tests/e2e/test_onprem.py"},
-    "docs/object-stores.md": {"": "tests/e2e/test_object_storage.py"},
-    "docs/trackers.md": {"": "tests/e2e/test_trackers.py"},
-    "docs/search.md": {"": "tests/e2e/test_search.py"},
+    "docs/trackers.md": {"pip": "pyproject.toml"},
 }
-"""Pages and the first words of commands that are not run here, as they need a Ray, a cluster, a server or a network;
-and the file that runs their like. An empty word stands for all."""
+"""Pages and the first words of commands that are not run here, as they need a Ray, a cluster or a network; and the file
+that runs their like. An empty word stands for all."""
 
 _QUICK = ("scale.workers=0", "train.duration=2ep", "schedule.warmup=1st")
-_ADDED = dict.fromkeys(("README.md", "docs/evaluation.md", "docs/run-folder.md"), _QUICK)
-"""What is added to `raycls train` of these pages: the config of `raycls init` is for 60 epochs on a Ray of its own."""
+_WITH_CONFIG_OF_INIT = ("README.md", "docs/evaluation.md", "docs/object-stores.md", "docs/run-folder.md")
+_ADDED = {
+    **{(page, "train"): _QUICK for page in (*_WITH_CONFIG_OF_INIT, "docs/trackers.md")},
+    ("docs/search.md", "search"): ("search.trials=3", "train.duration=2ep", "schedule.warmup=1st"),
+}
+"""What is added to commands of these pages: the config of `raycls init` is for 60 epochs on a Ray of its own."""
 
 _SECTIONS = "|".join(Run.model_fields)
 
@@ -46,28 +53,57 @@ def _steps(page: str) -> list[Step]:
     return [step for block in blocks(ROOT / page) if block.language == "console" for step in steps(block)]
 
 
-_RUN = [page for page in PAGES if _steps(page) and "" not in _NOT_RUN.get(page, {})]
+_RAY = {"docs/search.md"}
+"""Pages whose commands start a Ray."""
+
+_RUN = [
+    pytest.param(page, marks=[pytest.mark.ray, pytest.mark.slow] if page in _RAY else [])
+    for page in PAGES
+    if _steps(page) and "" not in _NOT_RUN.get(page, {})
+]
 
 
 @pytest.mark.parametrize("page", _RUN)
-def test_commands_of_a_page_do_what_it_shows(page: str, tmp_path: Path) -> None:
+def test_commands_of_a_page_do_what_it_shows(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     make_data(tmp_path)
     ran = 0
-    with working_directory(tmp_path):
+    with working_directory(tmp_path), _servers(page, request) as places:
         for block in blocks(ROOT / page):
             if block.name is not None:
                 (tmp_path / block.name).write_text(block.text)
         for step in _steps(page):
             if _not_run(page, step):
                 continue
-            added = _ADDED.get(page, ()) if step.words[:2] == ("raycls", "train") else ()
-            code, seen = type_in((*step.words, *added))
+            words = (*(_replaced(word, places) for word in step.words), *_ADDED.get((page, step.words[1]), ()))
+            code, seen = type_in(words, apart=page in _RAY)
             refused = any(line.startswith("raycls: ") for line in step.shown)
             typed = " ".join(step.words)
             assert (typed, code) == (typed, 2 if refused else 0), seen
             assert (typed, differs(step.shown, seen)) == (typed, "")
             ran += 1
     assert ran > 0
+
+
+@contextmanager
+def _servers(page: str, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """What a page takes for granted on a network, on this machine; its addresses by those of the page."""
+    if page == "docs/object-stores.md":
+        s3: S3 = request.getfixturevalue("s3")
+        address = f"127.0.0.1:{s3.proxy.port}"
+        os.environ["AWS_ENDPOINT_URL_S3"] = f"http://{address}"  # the address without an endpoint is AWS otherwise
+        yield {"host:9000": address}
+    elif page == "docs/trackers.md":
+        with standing_in() as server:
+            yield {"http://host:5000": server.uri}
+            assert server.only_run()["status"] == "FINISHED"
+    else:
+        yield {}
+
+
+def _replaced(word: str, places: dict[str, str]) -> str:
+    for shown, used in places.items():
+        word = word.replace(shown, used)
+    return word
 
 
 def test_what_is_not_run_is_run_elsewhere() -> None:
@@ -80,6 +116,7 @@ def test_what_is_not_run_is_run_elsewhere() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_configs_of_a_page_are_valid(page: str, tmp_path: Path) -> None:
     files = [block for block in blocks(ROOT / page) if block.language == "yaml"]
+    (tmp_path / "pets.yaml").write_text("data: {source: {name: folder, path: photos}}\n")  # where the page has none
     for block in files:
         (tmp_path / (block.name or "unnamed.yaml")).write_text(block.text)
         run = load(tmp_path / block.name).run if block.name else load_text(block.text).run
@@ -183,6 +220,11 @@ def _defined(tree: ast.AST, path: list[str]) -> bool:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == path[0]:
             return len(path) == 1 or _defined(node, path[1:])
     return False
+
+
+def test_contributing_lists_every_room() -> None:
+    listed = re.findall(r"^\| `(\w+)/` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(file.parent.name for file in (ROOT / "raycls").glob("*/__init__.py"))
 
 
 def test_the_three_commands_of_contributing_are_what_ci_runs() -> None:

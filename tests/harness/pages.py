@@ -93,25 +93,22 @@ def make_data(folder: Path) -> None:
 
 @contextmanager
 def working_directory(folder: Path) -> Iterator[None]:
-    """Commands are typed in `folder`; what they change of this process is undone at the end."""
-    environment, modules = dict(os.environ), set(sys.modules)
+    """Commands are typed in `folder`; the environment of this process is as before at the end."""
+    environment = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "path", list(sys.path))
         try:
             yield
         finally:
             os.environ.clear()
             os.environ.update(environment)
-            for name in set(sys.modules) - modules:
-                if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
-                    del sys.modules[name]
 
 
-def type_in(words: tuple[str, ...]) -> tuple[int, str]:
-    """Exit code and output, of both streams in their order. raycls runs in this process, everything else in its own."""
-    if words[0] != "raycls":
-        command = [sys.executable if words[0] == "python" else words[0], *words[1:]]
+def type_in(words: tuple[str, ...], *, apart: bool = False) -> tuple[int, str]:
+    """Exit code and output, of both streams in their order. raycls runs in this process unless it is to run `apart`."""
+    if words[0] != "raycls" or apart:
+        programs = {"python": [sys.executable], "raycls": [sys.executable, "-m", "raycls"]}
+        command = [*programs.get(words[0], words[:1]), *words[1:]]
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         return ended.returncode, ended.stdout
     screen = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
