@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import raycls.cli
-from raycls.config.load import load, to_dict
+from raycls.config.load import load
 from raycls.config.space.check import apply, space_of
 from raycls.data.images.operations import build
 from raycls.data.source import check_source
@@ -17,7 +16,6 @@ from raycls.train.optim import lr_factor
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
 SEARCHES = [file for file in FILES if file.stem.startswith("search_")]
-DEMO = Path(raycls.cli.__file__).with_name("demo.yaml")
 
 
 def test_the_promised_files_are_there_and_no_more_than_fifteen() -> None:
@@ -27,14 +25,14 @@ def test_the_promised_files_are_there_and_no_more_than_fifteen() -> None:
     assert len(names) <= 15
 
 
-@pytest.mark.parametrize("file", [*FILES, DEMO], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_header_says_what_command_and_expected(file: Path) -> None:
     lines = file.read_text().splitlines()
     header = lines[: next(index for index, line in enumerate(lines) if not line.startswith("#"))]
     words = [line[2:].split(":")[0] for line in header if line[2:3] != " "]
     assert words == ["What", "Command", "Expected"]
     command = next(line for line in header if line.startswith("# Command:"))
-    assert f"configs/{file.name}" in command or (file == DEMO and "raycls demo" in command)
+    assert f"configs/{file.name}" in command
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -72,12 +70,6 @@ def test_a_search_extends_the_config_it_varies(file: Path) -> None:
     files = {origin.partition(":")[0] for origin in load(file).origins.values()} - {"default", file.name}
     assert len(files) == 1
     assert files < {other.name for other in FILES}
-
-
-def test_the_demo_is_the_digits_config_under_another_name() -> None:
-    demo, digits = (to_dict(load(file).run) for file in (DEMO, CONFIGS / "digits.yaml"))
-    assert demo.pop("run") == {**digits.pop("run"), "name": "demo"}
-    assert demo == digits
 
 
 def test_imagenet_rate_falls_at_epochs_30_60_and_80() -> None:

@@ -1,6 +1,6 @@
 """`raycls demo`: the shortest proof that an installation trains, on data that ships with scikit-learn.
 
-Its settings are `demo.yaml` beside this file, the same as `configs/digits.yaml`, which a wheel does not have.
+Its settings are those of `configs/digits.yaml`, which a wheel has inside the package.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import raycls
 from raycls.config.load import load
 from raycls.config.sections.run import Run
 from raycls.errors import EXIT_DONE, EXIT_FAILED
-from raycls.launch import trainer
 from raycls.run.folder import RunFolder
-from raycls.screen.run import Display
+
+if TYPE_CHECKING:
+    from raycls.screen.run import Display
 
 __all__ = ["THRESHOLD", "Result", "lines", "run", "settings"]
 
@@ -43,8 +46,11 @@ class Result:
 
 
 def settings() -> Run:
-    """The packaged config."""
-    return load(Path(__file__).with_name("demo.yaml")).run
+    """`configs/digits.yaml` of the wheel, or of the checkout, as a run of its own name."""
+    package = Path(raycls.__file__).parent
+    packaged = package / "configs" / "digits.yaml"
+    file = packaged if packaged.is_file() else package.parent / "configs" / "digits.yaml"
+    return load(file, ("run.name=demo",)).run
 
 
 def run(config: Run, *, command: Sequence[str], display: Display) -> Result:
@@ -53,6 +59,8 @@ def run(config: Run, *, command: Sequence[str], display: Display) -> Result:
     An interrupted demo goes on; a finished one is kept under another name and a new one starts, because who
     types the command again wants to see it train.
     """
+    from raycls.launch import trainer  # what it imports takes seconds, in which `display` moves
+
     outcome = trainer.train(config, new=_finished(config), command=command, display=display)
     if outcome.exit_code != EXIT_DONE:
         return Result(None, 0, outcome.folder, outcome.seconds, stopped=outcome.exit_code)

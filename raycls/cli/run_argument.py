@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from raycls.config.names.suggest import suggest
 from raycls.config.paths import expand
 from raycls.errors import ConfigError
 
-__all__ = ["run_folder"]
+__all__ = ["RunArgument", "run_folder"]
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one under runs/.")]
 
 
 def run_folder(run: str) -> str:

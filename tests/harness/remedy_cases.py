@@ -259,7 +259,7 @@ class net(nn.Module):
 
 CASES: tuple[Case, ...] = (
     # the command line and the config
-    Case("cli/app.py:init", "raycls init p --out c.yaml", use=add(1)),
+    Case("cli/commands/starts.py:init", "raycls init p --out c.yaml", use=add(1)),
     Case(
         "config/names/arguments.py:bind_signature",
         f"{CONFIG} model.args.widht=8",
@@ -793,8 +793,8 @@ CASES: tuple[Case, ...] = (
 _CLUSTER = "it needs a cluster, its nodes or a dashboard"
 _INSTALLS = "it installs software"
 UNTYPED: dict[str, str] = {
-    "cli/clusters.py": _CLUSTER,
-    "cli/jobs.py": _CLUSTER,
+    "cli/commands/clusters.py": _CLUSTER,
+    "cli/commands/jobs.py": _CLUSTER,
     "cluster/files/": _CLUSTER,
     "doctor/": _CLUSTER,
     "jobs/": _CLUSTER,

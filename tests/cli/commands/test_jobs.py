@@ -5,31 +5,20 @@ from __future__ import annotations
 import io
 import json
 import shlex
-import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from harness.command_line import Result
 from harness.dashboards import FakeDashboard
-
-from raycls.cli import app
 
 CONFIG = "data: {source: {name: digits}}\nmodel: {name: tiny_cnn}\n"
 
 
-@dataclass
-class Result:
-    code: object
-    out: str
-    err: str
-
-
-@pytest.fixture
-def raycls_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Result]:
+@pytest.fixture(autouse=True)
+def project(raycls_command: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder that could be sent, below the empty one of `raycls_command`."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "pets.yaml").write_text(CONFIG)
@@ -37,15 +26,6 @@ def raycls_command(
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-
-    def call(*words: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["raycls", *words])
-        with pytest.raises(SystemExit) as leaving:
-            app.main()
-        captured = capsys.readouterr()
-        return Result(leaving.value.code, captured.out, captured.err)
-
-    return call
 
 
 def test_a_dry_run_shows_everything_and_asks_nobody(

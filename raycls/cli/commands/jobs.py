@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raycls.cli.command import load_config, say
 from raycls.config.write import word
 from raycls.errors import ConfigError
 
@@ -94,8 +95,8 @@ def submit(
         typer.echo("\n".join([*jobs.describe(submission, url), "nothing was sent"]))
         return
     with Working(f"asking {url}"):
-        dashboard = dashboards.connect(url, insecure=insecure_cluster, say=_say)
-        jobs.refuse_other_ray(dashboard, same=versions == "same", say=_say)
+        dashboard = dashboards.connect(url, insecure=insecure_cluster, say=say)
+        jobs.refuse_other_ray(dashboard, same=versions == "same", say=say)
     _send(dashboard, submission)
     if not no_wait:
         raise typer.Exit(_follow(dashboard, submission.name))
@@ -151,19 +152,19 @@ def _connect(address: str | None, insecure: bool) -> Dashboard:
         from raycls.jobs import dashboard as dashboards
 
         url = dashboards.address_of(address)
-        return dashboards.connect(url, insecure=insecure, say=_say)
+        return dashboards.connect(url, insecure=insecure, say=say)
 
 
 def _send(dashboard: Dashboard, submission: Submission) -> None:
     from raycls.jobs import submission as jobs
     from raycls.screen.working import Working
 
-    _say(jobs.sending(submission))
+    say(jobs.sending(submission))
     with Working(jobs.sending(submission)):
         jobs.send(dashboard, submission)
-    _say(f"job {submission.name} on {dashboard.address}")
-    _say(_later("follow it", "logs", dashboard, submission.name))
-    _say(_later("end it", "stop", dashboard, submission.name))
+    say(f"job {submission.name} on {dashboard.address}")
+    say(_later("follow it", "logs", dashboard, submission.name))
+    say(_later("end it", "stop", dashboard, submission.name))
 
 
 def _follow(dashboard: Dashboard, job: str) -> int:
@@ -179,13 +180,13 @@ def _follow(dashboard: Dashboard, job: str) -> int:
                 working.close()
                 _write(text)
 
-            found = Follower(dashboard, job, write, _say).run()
+            found = Follower(dashboard, job, write, say).run()
     except KeyboardInterrupt:
-        _say(f"\njob {job} goes on without you")
-        _say(_later("follow it", "logs", dashboard, job))
-        _say(_later("end it", "stop", dashboard, job))
+        say(f"\njob {job} goes on without you")
+        say(_later("follow it", "logs", dashboard, job))
+        say(_later("end it", "stop", dashboard, job))
         return 130
-    _say("\n".join(jobs.end_lines(found)))
+    say("\n".join(jobs.end_lines(found)))
     return jobs.exit_code(found)
 
 
@@ -213,17 +214,14 @@ def _checked_words(context: typer.Context, words: list[str]) -> str:
     if words[0] == "doctor":
         from raycls.doctor.arguments import config_of, read
 
-        typed = given["words"] or []
-        asked, config = read(typed), config_of(typed)
+        asked_words = given["words"] or []
+        asked, config = read(asked_words), config_of(asked_words)
         if config is not None:
             refuse_outside(config)
         if asked.storage is not None:
             refuse_relative(asked.storage, "run.storage")
         return "doctor"
-    from raycls.config.load import load
-    from raycls.names import name_problems
-
-    loaded = load(given["config"], given["overrides"] or (), names=name_problems)
+    loaded = load_config(given["config"], given["overrides"])
     refuse_outside(given["config"])
     refuse_relative(loaded.run.run.storage, f"{loaded.origins['run.storage']}  run.storage")
     _tell_of_data(loaded)
@@ -233,7 +231,7 @@ def _checked_words(context: typer.Context, words: list[str]) -> str:
 def _tell_of_data(loaded: Loaded) -> None:
     path = loaded.run.data.source.path
     if path and "://" not in path and not path.startswith(("/", "~")):
-        _say(
+        say(
             f"note: data.source.path ({path}) is relative: only what of it is sent with this folder "
             "is found on the cluster"
         )
@@ -242,7 +240,3 @@ def _tell_of_data(loaded: Loaded) -> None:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,69 @@
+"""What every command needs: its config, its screen, the words that were typed, and what must be set before Ray.
+
+Nothing heavy is imported before a command needs it, so `--help` and `config` answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from raycls.config.load import Loaded
+    from raycls.config.sections.track import TrackConfig
+    from raycls.screen.run import Display
+
+__all__ = ["AsJson", "Overrides", "display", "load_config", "prepare", "say", "screen", "typed"]
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PATH=VALUE]...", help="Options that replace those of the file, such as optim.lr=3e-4."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def load_config(file: str, overrides: list[str] | None) -> Loaded:
+    """The config with every error reported at once: of the schema, and in the names that it holds."""
+    from raycls.config.load import load
+    from raycls.names import name_problems
+
+    return load(file, overrides or (), names=name_problems)
+
+
+def prepare() -> None:
+    """Set what must be set before torch and Ray are imported; a job first compares itself with its submission."""
+    from raycls.cluster.environment import prepare_environment
+    from raycls.jobs import note as submitted
+
+    submitted.check(say)
+    prepare_environment()
+
+
+def display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
+    """The display of a run on `stream`, or where `screen` says."""
+    from raycls.screen.run import make
+
+    return make(track, screen() if stream is None else stream)
+
+
+def screen() -> IO[str]:
+    """A live display belongs on the terminal (stderr); plain lines are what the command prints (stdout)."""
+    return sys.stderr if sys.stdout.isatty() and sys.stderr.isatty() else sys.stdout
+
+
+def typed() -> list[str]:
+    """The words that were typed, for the run folder and for the line that says how to resume."""
+    program = Path(sys.argv[0]).name
+    start = ["python", "-m", "raycls"] if program == "__main__.py" else [program]
+    return [*start, *sys.argv[1:]]
+
+
+def say(text: str) -> None:
+    """A line on stderr. Where nobody reads any more, the exit code still tells."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        return

@@ -1,0 +1,35 @@
+"""`raycls search`: one command about many runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from raycls.cli.command import Overrides, load_config, prepare, screen, typed
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(search)
+
+
+def search(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file with a section search, see configs/.")],
+    overrides: Overrides = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start again: a search folder that is there is renamed, never deleted.")
+    ] = False,
+) -> None:
+    """Search over options of CONFIG with Ray Tune. The same command again goes on with the search."""
+    loaded = load_config(config, overrides)
+    prepare()
+    from raycls.screen.search import make_search_display
+
+    with make_search_display(loaded.run.track, screen()) as shown:
+        from raycls.tune import play as searching
+
+        outcome = searching.search(loaded, new=new, command=typed(), display=shown)
+    raise typer.Exit(outcome.exit_code)
