@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from harness.pages import ANY, blocks, differs, steps
 from harness.processes import raycls
 
 pytestmark = pytest.mark.ray
@@ -41,3 +42,8 @@ def test_demo_from_nothing(tmp_path: Path) -> None:
     assert len(list((folder / "checkpoints").glob("step-*/manifest.json"))) >= 1
     assert not command.stderr
     assert len(command.stdout.splitlines()) < 40
+    readme = Path(__file__).parents[2] / "README.md"
+    typed = [step for block in blocks(readme) if block.language == "console" for step in steps(block)]
+    (demo,) = [step for step in typed if step.words[-2:] == ("raycls", "demo")]
+    shown = tuple(re.sub(r"/\S+|\d+\.\d+|\d+(?= s$)", ANY, line) for line in demo.shown)  # places and measurements
+    assert differs(shown, command.stdout) == ""
