@@ -57,7 +57,7 @@ _RAY = {"docs/search.md"}
 """Pages whose commands start a Ray."""
 
 _RUN = [
-    pytest.param(page, marks=[pytest.mark.ray, pytest.mark.slow] if page in _RAY else [])
+    pytest.param(page, marks=[pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)] if page in _RAY else [])
     for page in PAGES
     if _steps(page) and "" not in _NOT_RUN.get(page, {})
 ]

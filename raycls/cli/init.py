@@ -161,7 +161,8 @@ def describe(found: Survey) -> list[str]:
     lines.append(f"imbalance: {_imbalance(found.imbalance)}")
     lines += [f"not readable, training will stop at it: {reason}" for reason in found.unreadable]
     if found.unreadable:
-        checked = shlex.quote(found.path) if found.source == "folder" else "CONFIG"
+        plain = found.source == "folder" and not found.args  # else the config knows what the path alone does not say
+        checked = shlex.quote(found.path) if plain else "CONFIG"
         lines.append(f"raycls init {checked} --check looks at every image, and says how to leave out such")
     return lines
 

@@ -195,6 +195,17 @@ def test_an_image_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
     told = [line for line in lines if line.startswith("not readable")]
     assert len(told) == 7  # the 7 cats of the training split, all of which were looked at
     assert "cat/" in told[0]
+    assert f"raycls init {folder} --check" in lines[-1]
+
+
+def test_images_that_were_left_out_are_checked_by_the_config(tmp_path: Path) -> None:
+    """`raycls init FOLDER --check` would stop at what `--ignore` left out."""
+    folder = make(tmp_path / "pets", {"cat": 10, "dog": 10})
+    (folder / "cat" / "notes.txt").write_text("nine lives")
+    for index in range(10):
+        (folder / "cat" / f"{index}.png").write_bytes(b"<html>")
+    lines = describe(survey(str(folder), ignore=("cat/notes.txt",)))
+    assert "raycls init CONFIG --check" in lines[-1]
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
