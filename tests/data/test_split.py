@@ -100,11 +100,11 @@ def test_the_datas_own_splits_stay() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"test": [0, 1]}, "nothing to train on"),
-        ({"train": [], "test": [0]}, "nothing to train on"),
+        ({"test": [0, 1]}, "train split is empty"),
+        ({"train": [], "test": [0]}, "train split is empty"),
         ({"train": [0, 1], "test": [1]}, "share a sample"),
-        ({"train": [0, 0]}, "no set of positions"),
-        ({"train": [0, 9]}, "no set of positions"),
+        ({"train": [0, 0]}, "positions"),
+        ({"train": [0, 9]}, "positions"),
         ({"training": [0]}, "unknown name"),
     ],
 )
@@ -114,5 +114,5 @@ def test_what_is_refused(given: dict[str, list[int]], message: str) -> None:
 
 
 def test_no_sample_at_all() -> None:
-    with pytest.raises(DataError, match="nothing to train on"):
+    with pytest.raises(DataError, match="train split is empty"):
         divide(np.zeros(0, dtype=np.int64), None, SplitConfig())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.models
+from harness.errors import raised
 from harness.plugins import user_module
 from torch import nn
 
@@ -108,8 +110,8 @@ def test_a_plug_in_is_called_with_the_classes_and_its_arguments(plugin: str) -> 
 @pytest.mark.parametrize(
     ("attribute", "words"),
     [
-        ("no_net", "did not return a network"),
-        ("lazy", "shape is not known"),
+        ("no_net", "network"),
+        ("lazy", "lazy"),
         ("broken", r"nothing here.*models_of_test_zoo\.py:12"),
     ],
 )
@@ -143,9 +145,8 @@ def test_what_is_right_passes(name: str) -> None:
 
 
 def test_a_value_that_the_network_refuses_is_a_model_error() -> None:
-    with pytest.raises(ModelError, match="cannot be built") as caught:
+    with raised(ModelError, found=re.compile(r"width .*\b2\b.* 1"), fix=re.compile(r"model\.args")):
         build(model_config(args={"width": 1}), 10, seed=0)
-    assert "width must be 2 or more" in str(caught.value)
     with pytest.raises(ModelError, match="cannot be built"):
         build(model_config("resnet18", args={"zero_init_residual": True, "groups": 2}), 10, seed=0)
 
@@ -175,7 +176,7 @@ def test_the_probe_names_what_is_wrong_and_changes_nothing() -> None:
     probe(model, 4, 2, 2)
     with pytest.raises(ModelError, match="images of 3x3"):
         probe(model, 4, 3, 3)
-    with pytest.raises(ModelError, match=r"\[2, 4\] for 2 images and 9 classes"):
+    with raised(ModelError, found=re.compile(r"\[2, 4\].* 9 classes"), valid=re.compile(r"\[2, 9\]")):
         probe(model, 9, 2, 2)
     assert (model.training, model.norm.training, model.head.training) == (True, True, False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

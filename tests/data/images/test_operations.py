@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import pickle
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from harness.errors import raised
 from harness.plugins import user_module
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from raycls.data.images.operations import build, collate
 from raycls.data.order import key
+from raycls.data.samples import UnfitError
 from raycls.errors import ConfigError, DataError
 
 PLUGIN = '''
@@ -234,16 +237,16 @@ def test_an_augmentation_pickles_as_its_config(plugin: str) -> None:
         ({"horizontal_flip": {"p": 1.5}}, "horizontal_flip"),
         ({"random_resized_crop": {"scale": [1, 0.5]}}, "scale rises"),
         ({"random_resized_crop": {"scale": [0.5, 1.5]}}, "scale rises"),
-        ({"random_resized_crop": {"ratio": 2}}, "ratio is two numbers"),
+        ({"random_resized_crop": {"ratio": 2}}, "two numbers"),
         ({"random_crop": {"padding_mode": "mirror"}}, "padding_mode"),
         ({"random_crop": {"padding": [1, 2, 3]}}, "random_crop"),
         ({"random_crop": {"padding": "x"}}, "random_crop"),
-        ({"random_crop": {"fill": 256}}, "fill is from 0 to 255"),
+        ({"random_crop": {"fill": 256}}, "0 to 255"),
         ({"rotation": {"degrees": -3}}, "rotation"),
         ({"color_jitter": {"hue": 0.9}}, "color_jitter"),
         ({"color_jitter": {"brightness": "much"}}, "color_jitter"),
-        ({"resize": {}, "center_crop": {}}, "one name with its arguments"),
-        ({}, "one name with its arguments"),
+        ({"resize": {}, "center_crop": {}}, "one name"),
+        ({}, "one name"),
         ("os:system", "os:system"),
         ("PLUGIN:no_factory", "did not return an operation"),
         ({"PLUGIN:draws": {"lo": 1}}, "low"),
@@ -260,9 +263,9 @@ def test_problems_are_found_before_anything_runs(plugin: str, operation: object,
 
 
 def test_an_image_too_small_for_a_crop() -> None:
-    with pytest.raises(DataError, match=r"random_crop \(augment\.train\[0\]\) failed on an image of 40 x 60") as caught:
+    what = re.compile(r"random_crop \(augment\.train\[0\]\).* 40 x 60")
+    with raised(UnfitError, what=what, found=re.compile("ValueError"), fix=re.compile("resize")):
         _run({"random_crop": {"size": 50}})
-    assert "resize" in (caught.value.fix or "")
 
 
 def test_collate() -> None:
@@ -270,7 +273,7 @@ def test_collate() -> None:
     batch = collate(images, ["a", "b"].__getitem__)
     assert batch.shape == (2, 2, 3, 3)
     assert batch[:, 0, 0, 0].tolist() == [1, 2]
-    with pytest.raises(DataError, match=r"a\.png: 2 x 3, b\.png: 3 x 2"):
+    with raised(DataError, found="a.png: 2 x 3, b.png: 3 x 2 (height x width)", fix=re.compile(r"\[height, width\]")):
         collate([images[0], images[0], images[1].transpose(1, 0, 2)], ["a.png", "c.png", "b.png"].__getitem__)
 
 

@@ -95,7 +95,7 @@ def test_bands_and_types_of_a_tiff(dtype: str, bands: int, words: str, planes: b
     extra = [0] * (bands - 1) if bands in (2, 5, 7) else None
     found = _refused(_tiff(array, 2 if bands == 3 else 1, order=order, planes=planes, extra=extra))
     assert f"a TIFF of {words}, " in found
-    assert ("planes stored one by one" in found) == planes
+    assert ("planes" in found) == planes
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ GOOD = {"images": _images(3, 2, 2, 3), "labels": np.array([0, 1, 0])}
     ("change", "message"),
     [
         ({"images": None}, "it holds labels"),
-        ({"labels": None}, "there is no labels for images"),
+        ({"labels": None}, "no labels"),
         ({"images": _images(3, 2, 2, 3) / 255}, "float64"),
         ({"images": _images(3, 2, 2, 4)}, r"\[3, 2, 2, 4\]"),
         ({"images": _images(3, 0, 2, 3)}, r"\[3, 0, 2, 3\]"),
@@ -95,10 +95,10 @@ GOOD = {"images": _images(3, 2, 2, 3), "labels": np.array([0, 1, 0])}
         ({"labels": np.array([0.0, np.nan, 0.0])}, "float64"),
         ({"labels": np.array([b"\xe9", b"a", b"a"])}, "not UTF-8"),
         ({"labels": np.array([0, "x", 1], dtype=object)}, "never unpickled"),
-        ({"classes": np.array(["a"])}, "labels from 0 to 1"),
+        ({"classes": np.array(["a"])}, "0 to 1"),
         ({"classes": np.array([1, 2])}, "classes is int64"),
-        ({"labels": np.array(["a", "x", "a"]), "classes": np.array(["a", "b"])}, "'x' is not in classes"),
-        ({"train_images": _images(1, 2, 2)}, "with and without a split"),
+        ({"labels": np.array(["a", "x", "a"]), "classes": np.array(["a", "b"])}, "'x' .* classes"),
+        ({"train_images": _images(1, 2, 2)}, "with and without"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, change: dict[str, np.ndarray | None], message: str) -> None:
@@ -290,4 +290,4 @@ def test_declared_classes_keep_their_order(tmp_path: Path, name: str, kind: str)
 def test_a_single_image_of_an_array_cannot_be_ignored(tmp_path: Path) -> None:
     split = _open(_save(tmp_path / "a.npz", **FOUR)).splits["test"]
     assert split.ignore is None
-    assert "start a new run" in split.without(0)
+    assert "new run" in split.without(0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from harness.errors import raised
 
 from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.source import open_dataset
@@ -122,9 +124,9 @@ def test_a_pickle_that_runs_code_is_refused(
     root = _cifar10(tmp_path)
     monkeypatch.chdir(root)
     (root / "data_batch_3").write_bytes(pickle.dumps(content, protocol))
-    with pytest.raises(DataError, match="which no CIFAR file needs") as caught:
+    called = re.compile(r"\b(posix\.mkdir|(__builtin__|builtins)\.(eval|getattr)|numpy\S*\.load)\b")
+    with raised(DataError, where=str(root / "data_batch_3"), found=called):
         cifar(root)
-    assert caught.value.where == str(root / "data_batch_3")
     assert not (root / "made-by-a-pickle").exists()
 
 
@@ -144,9 +146,8 @@ def test_a_pickle_that_runs_code_is_refused(
 def test_other_contents_are_refused(tmp_path: Path, content: object) -> None:
     root = _cifar10(tmp_path)
     (root / "test_batch").write_bytes(pickle.dumps(content, 2))
-    with pytest.raises(DataError, match="no CIFAR python batch") as caught:
+    with raised(DataError, what=re.compile("CIFAR"), where=str(root / "test_batch"), fix=re.compile("archive")):
         cifar(root)
-    assert caught.value.where == str(root / "test_batch")
 
 
 def test_damage_is_an_error(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_damage_is_an_error(tmp_path: Path) -> None:
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder of CIFAR"):
+    with pytest.raises(DataError, match="folder of CIFAR"):
         cifar(tmp_path)
 
 
@@ -170,9 +171,8 @@ def test_a_batch_too_many_is_named(tmp_path: Path) -> None:
     _cifar10(tmp_path)
     for name in ("readme.html", "data_batch_6", "valid_batch", "test"):
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match="would not be used") as caught:
+    with raised(DataError, where=str(tmp_path), found="data_batch_6, test, valid_batch"):
         cifar(tmp_path)
-    assert caught.value.found == "data_batch_6, test, valid_batch"
 
 
 def test_the_order_of_the_names_is_that_of_the_classes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_known_names_are_splits_and_it_is_told(tmp_path: Path, first: str, secon
     assert data.classes == ("a", "b", "c")
     assert set(data.own_splits) == {"train", split}
     assert len(data.splits[split]) == 6
-    assert [f"{second} is read as {split}" in note for note in data.notes] == [True]
+    assert [re.search(rf"\b{second}\b.*\b{split}\b", note) is not None for note in data.notes] == [True]
 
 
 def test_plain_names_need_no_line(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_plain_names_need_no_line(tmp_path: Path) -> None:
 )
 def test_unknown_names_are_asked_for_and_both_remedies_work(tmp_path: Path, first: str, second: str) -> None:
     root = _two(tmp_path, first, second)
-    error = _refused(root, "names do not say which")
+    error = _refused(root, "do not say")
     assert error.found == f"{first}, {second}, which hold a, b, c"
     mapping, none = _remedies(error, "data.source.args.splits")
     data = _open(root, mapping)
@@ -90,27 +91,27 @@ def test_unknown_names_are_asked_for_and_both_remedies_work(tmp_path: Path, firs
 
 def test_a_class_that_one_split_lacks(tmp_path: Path) -> None:
     _make(tmp_path, A__a=7, A__b=7, A__c=7, B__a=2, B__b=2)
-    error = _refused(tmp_path, "names do not say which")
+    error = _refused(tmp_path, "do not say")
     data = _open(tmp_path, _remedies(error, "data.source.args.splits")[0])
     assert (data.classes, len(data.splits["test"])) == (("a", "b", "c"), 4)
 
 
 def test_folders_without_labels_do_not_hide_the_splits(tmp_path: Path) -> None:
     _make(_two(tmp_path, "fold1", "fold2"), unlabeled=3)
-    error = _refused(tmp_path, "names do not say which")
+    error = _refused(tmp_path, "do not say")
     mapping = _remedies(error, "data.source.args.splits")[0]
     assert _open(tmp_path, mapping, *_remedies(error, "data.source.args.ignore")).classes == ("a", "b", "c")
 
 
 def test_classes_with_equal_sub_folders(tmp_path: Path) -> None:
     _make(tmp_path, cat__indoor=4, cat__outdoor=4, dog__indoor__far=4, dog__outdoor=4)
-    error = _refused(tmp_path, "names do not say which")
+    error = _refused(tmp_path, "do not say")
     mapping, none = _remedies(error, "data.source.args.splits")
     assert _open(tmp_path, mapping).classes == ("indoor", "outdoor")
     assert _open(tmp_path, none).classes == ("cat", "dog")
     for index in range(9):
         _make(tmp_path, **{f"more{index}__indoor": 1})
-    (none,) = _remedies(_refused(tmp_path, "names do not say which"), "data.source.args.splits")
+    (none,) = _remedies(_refused(tmp_path, "do not say"), "data.source.args.splits")
     assert len(_open(tmp_path, none).classes) == 11
 
 
@@ -152,7 +153,7 @@ def test_split_folders_that_hold_themselves(tmp_path: Path, first: str, second: 
     data = _open(tmp_path, _remedies(error, "data.source.args.splits")[0])
     assert (data.classes, len(data.splits["test"]), set(data.own_splits)) == (("a", "b"), 4, {"train", "test"})
     (tmp_path / first / "readme.md").touch()
-    _refused(tmp_path, "beside the class folders", _remedies(error, "data.source.args.splits")[0])
+    _refused(tmp_path, "beside", _remedies(error, "data.source.args.splits")[0])
 
 
 def test_a_train_folder_around_the_splits(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_train_folder_around_the_splits(tmp_path: Path) -> None:
 
 def test_two_folders_of_one_split(tmp_path: Path) -> None:
     _make(_two(tmp_path, "train", "val"), valid__a=1, valid__b=1)
-    error = _refused(tmp_path, "stand for one split")
+    error = _refused(tmp_path, "one split")
     together = _open(tmp_path, _remedies(error, "data.source.args.splits")[0])
     assert _sizes(together) == {"train": 21, "val": 8}
     without = _open(tmp_path, _remedies(error, "data.source.args.ignore")[0])
@@ -222,7 +223,7 @@ def test_integers_and_unicode_in_every_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["test", "Training", "more"])
 def test_classes_beside_a_folder_that_holds_them_again(tmp_path: Path, name: str) -> None:
     _make(tmp_path, **dict.fromkeys("abc", 7), **{f"{name}__{label}": 2 for label in "ab"})
-    error = _refused(tmp_path, "named like those beside it")
+    error = _refused(tmp_path, "beside it")
     (leave_out,) = _remedies(error, "data.source.args.ignore")
     assert sum(_sizes(_open(tmp_path, leave_out)).values()) == 21
     as_class = _open(tmp_path, "data.source.args.splits=none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision.models
+from harness.errors import raised
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -83,7 +85,7 @@ def test_a_head_for_other_classes_starts_anew(tmp_path: Path) -> None:
     for name, value in loaded.state_dict().items():
         assert torch.equal(value, fresh[name] if name in head else model.state_dict()[name])
     notes = load_into(tiny_cnn(10, width=4), tmp_path / "net.pth", 10).notes
-    assert any("1000 classes, the data has 10" in note for note in notes)
+    assert any("1000" in note and "10:" in note for note in notes)
 
 
 def test_without_loading_the_network_is_the_fresh_one(tmp_path: Path) -> None:
@@ -101,12 +103,11 @@ def test_differences_are_listed(tmp_path: Path) -> None:
     del state["features.0.weight"]
     state["other.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "net.pth")
-    with pytest.raises(ModelError, match=r"missing in the file: features\.0\.weight; not in the model: other\.weight"):
+    both = re.compile(r"missing.*: features\.0\.weight; .*model: other\.weight")
+    with raised(ModelError, where=str(tmp_path / "net.pth"), found=both):
         load(tmp_path / "net.pth")
     torch.save(tiny_cnn(10, width=8).state_dict(), tmp_path / "wide.pth")
-    with pytest.raises(
-        ModelError, match=r"features\.0\.weight: \[4, 3, 3, 3\] in the file, \[2, 3, 3, 3\].*and \d+ more"
-    ):
+    with raised(ModelError, found=re.compile(r"features\.0\.weight: \[4, 3, 3, 3\].*, \[2, 3, 3, 3\].*and \d+ more")):
         load(tmp_path / "wide.pth")
     # a head with other inputs is another architecture, not other classes
     state = trained().state_dict()
@@ -117,7 +118,7 @@ def test_differences_are_listed(tmp_path: Path) -> None:
     state = trained().state_dict()
     del state["classifier.weight"]
     torch.save(state, tmp_path / "headless.pth")
-    with pytest.raises(ModelError, match=r"missing in the file: classifier\.weight"):
+    with pytest.raises(ModelError, match=r"missing.*: classifier\.weight"):
         load(tmp_path / "headless.pth")
 
 
@@ -228,7 +229,7 @@ def test_names_of_weights() -> None:
     assert find.locate("IMAGENET1K_V1", offered) is offered.IMAGENET1K_V1
     assert find.locate("DEFAULT", offered) is offered.IMAGENET1K_V2
     assert find.locate("ResNet50_Weights.IMAGENET1K_V1", offered) is offered.IMAGENET1K_V1
-    with pytest.raises(ConfigError, match="did you mean IMAGENET1K_V"):
+    with pytest.raises(ConfigError, match="IMAGENET1K_V"):
         find.locate("IMAGENET_V1", offered)
     with pytest.raises(ConfigError, match=r"valid: .*\.safetensors"):
         find.locate("IMAGENET1K_V1", None)
@@ -314,10 +315,8 @@ def test_weights_bring_their_image_size() -> None:
 def test_without_a_network_the_message_says_what_to_do(hub: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         find.fetch((tmp_path / "nowhere" / "net-01234567.pth").as_uri())
-    text = str(caught.value)
-    assert "net-01234567.pth cannot be downloaded" in text
-    assert str(hub) in text
-    assert "model.weights=FILE" in text
+    assert "net-01234567.pth" in caught.value.what
+    assert all(part in (caught.value.fix or "") for part in (str(hub), "model.weights=FILE"))
     assert list(hub.iterdir()) == []  # nothing half-written
 
 
@@ -325,7 +324,7 @@ def test_damaged_content_is_refused(hub: Path, tmp_path: Path) -> None:
     (tmp_path / "net-01234567.pth").write_bytes(b"not these weights")
     url = (tmp_path / "net-01234567.pth").as_uri()
     digest = hashlib.sha256(b"not these weights").hexdigest()[:16]
-    with pytest.raises(ModelError, match=f"cannot be downloaded\n(.*\n)*.*{digest}"):
+    with pytest.raises(ModelError, match=f"downloaded\n(.*\n)*.*{digest}"):
         find.fetch(url)
     assert list(hub.iterdir()) == []
     (hub / "net-01234567.pth").write_bytes(b"not these weights")
