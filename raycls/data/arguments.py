@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
@@ -14,10 +15,10 @@ from raycls.errors import ConfigError
 __all__ = ["check_types"]
 
 _WORDS = {
-    "Mapping[str, str | None]": "a mapping of texts",
-    "Mapping[str, str]": "a mapping of texts",
-    "Sequence[str]": "a list of texts",
-    "str": "text",
+    "Mapping[str, str | None]": "a mapping of strings",
+    "Mapping[str, str]": "a mapping of strings",
+    "Sequence[str]": "a list of strings",
+    "str": "a string",
     "None": "null",
     " | ": ", or ",
 }
@@ -31,13 +32,12 @@ def check_types(source: Callable[..., Any], args: Mapping[str, Any], *, where: s
         try:
             TypeAdapter(hints.get(name, Any)).validate_python(value, strict=True)
         except ValidationError as error:
-            valid = str(inspect.signature(source).parameters[name].annotation)
-            for words in _WORDS.items():
-                valid = valid.replace(*words)
+            annotation = str(inspect.signature(source).parameters[name].annotation)
+            valid = re.sub("|".join(map(re.escape, _WORDS)), lambda found: _WORDS[found[0]], annotation)
             raise ConfigError(
                 f"{where}.{name} is of the wrong type",
                 where=f"{where}.{name}",
                 found=flow(value),
                 valid=valid,
-                fix='a text that reads as something else, such as a number, stands in quotes: "2019"',
+                fix='put a string that reads as a number in quotes: "2019"',
             ) from error

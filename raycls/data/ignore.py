@@ -77,10 +77,10 @@ def read_patterns(file: str) -> tuple[str, ...]:
             lines = stream.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            "The list of files to leave out cannot be read.",
+            "cannot read the list of files to leave out",
             where=path,
             found=getattr(error, "strerror", None) or str(error),
-            valid="a UTF-8 text with one pattern a line",
+            valid="UTF-8 text with one pattern per line",
             fix="check data.source.args.ignore_file",
         ) from error
     return tuple(_pattern(path, number, line) for number, line in enumerate(lines, 1) if line and line[0] != "#")
@@ -93,7 +93,7 @@ def _pattern(path: str, number: int, line: str) -> str:
         return json.loads(line)
     except ValueError as error:
         raise DataError(
-            "A line of the list of files to leave out is no JSON string.",
+            "a line of the list of files to leave out is not a JSON string",
             where=f"{path}:{number}",
             found=line,
             valid='a pattern such as cat/1.jpg, or one in double quotes as JSON has it: "cat/1.jpg"',

@@ -105,7 +105,7 @@ def arrange(
     if ordered and merged:
         name, given = next(iter(merged.items()))
         raise DataError(
-            "The data declares the order of its classes, and two of them read the same.",
+            "the data declares the order of its classes, and two of them read the same",
             found=f"{name}, written {' and '.join(map(ascii, given[:4]))}",
             valid="one position for each class",
         )

@@ -140,7 +140,7 @@ class Files:
                 return file.readall()
         except OSError as error:
             raise DataError(
-                "An image file cannot be read.",
+                "cannot read an image file",
                 where=path,
                 found=error.strerror or str(error),
                 fix="restore the file",

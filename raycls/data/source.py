@@ -77,7 +77,7 @@ class Split:
             raise
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or not _is_image(data.shape):
             raise DataError(
-                "A source returned no image.",
+                "a source did not return an image",
                 where=self.locate(index),
                 found=f"{data.dtype} of shape {list(data.shape)}" if isinstance(data, np.ndarray) else repr(type(data)),
                 valid="bytes of an image file, or uint8 of shape [H, W, 3] or [H, W]",
@@ -86,14 +86,14 @@ class Split:
         return image if image.mode == "RGB" else image.convert("RGB")
 
     def without(self, index: int) -> str:
-        """How to go on without a sample, as it is typed."""
+        """How to leave a sample out, as it is typed."""
         if getattr(self.reader, "positional", False):  # without one sample the next ones have other keys
             return "or take it out of the data, and start a new run"
         if self.ignore is None:
-            return "or remove it from the data: the same command resumes the run without it"
+            return "or remove it from the data and rerun the command to resume without it"
         added = override("data.source.args.ignore", [*self.ignore, pattern_of(self.key(index))])
         finds = "raycls init CONFIG --check finds all such files"
-        return f"or leave it out, the same command with {added} goes on without it; {finds}"
+        return f"or leave it out: add {added} to the command; {finds}"
 
     def locate(self, index: int) -> str:
         """Where the sample is, in the words of an error message: the path of a file, or the key."""
@@ -173,7 +173,7 @@ def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
     samples: Any = source(path, **config.source.args)
     if not isinstance(samples, Samples):
         raise DataError(
-            "The source did not return samples.",
+            "the source did not return samples",
             where=f"data.source.name: {config.source.name}",
             found=repr(type(samples)),
             valid="raycls.data.samples.Samples",
@@ -181,7 +181,7 @@ def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
     classes, labels, notes = _arranged(samples, least_classes)
     keys = samples.keys if isinstance(samples.keys, Keys) else Keys(samples.keys)
     if len(keys) != len(labels):
-        raise DataError("The source has not one key for each label.", found=f"{len(keys)} keys, {len(labels)} labels")
+        raise DataError("the source must return one key per label", found=f"{len(keys)} keys, {len(labels)} labels")
     return Pool(
         classes,
         labels,
@@ -213,7 +213,7 @@ def _source(config: SourceConfig) -> Callable[..., Any]:
         check_types(source, config.args, where="data.source.args")
     if config.path is None and config.name in SOURCES and _needs_path(source):
         raise ConfigError(
-            f"The source {config.name} needs a path.",
+            f"the source {config.name} requires a path",
             where="data.source.path",
             found="none",
             valid="a file or folder, relative to the working directory",
@@ -240,13 +240,13 @@ def _arranged(samples: Samples, least: int) -> tuple[tuple[str, ...], np.ndarray
     """The classes in their order, the labels that follow it, `[N] int64`, and what is to be told of both."""
     names, labels = list(samples.classes), np.asarray(samples.labels)
     if len(set(names)) < len(names) or not all(isinstance(name, str) and same_form(name) for name in names):
-        raise DataError("Class names must be texts that differ.", found=", ".join(map(repr, names[:10])))
+        raise DataError("class names must be unique strings", found=", ".join(map(repr, names[:10])))
     _refuse_few(names, least)
     if labels.ndim != 1 or (len(labels) and labels.dtype.kind not in "iu"):
-        raise DataError("The source's labels are no list of integers.", found=f"{labels.dtype} {list(labels.shape)}")
+        raise DataError("the source's labels are not a list of integers", found=f"{labels.dtype} {list(labels.shape)}")
     labels = labels.astype(np.int64)
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(names)):
-        raise DataError("The source has a label outside its classes.", valid=f"0 to {len(names) - 1}")
+        raise DataError("the source has a label outside its classes", valid=f"0 to {len(names) - 1}")
     classes, labels, notes = arrange(names, labels, ordered=samples.ordered)
     _refuse_few(classes, least)
     return classes, labels, notes
@@ -255,7 +255,7 @@ def _arranged(samples: Samples, least: int) -> tuple[tuple[str, ...], np.ndarray
 def _refuse_few(classes: Sequence[str], least: int) -> None:
     if len(classes) < least:
         raise DataError(
-            "There are fewer than two classes, so there is nothing to tell apart.",
+            "there are fewer than two classes",
             found=", ".join(classes) or "none",
             fix="add images of another class; or, where the class folders are one level further down, let "
             "data.source.path name that level",
@@ -298,7 +298,7 @@ def _check_trained(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
         unknown = [classes[label] for label in np.unique(split.labels) if not trained[label]]
         if unknown:
             raise DataError(
-                f"The split {name} has classes that the train split has not.",
+                f"the split {name} has classes that the train split does not have",
                 found=", ".join(unknown[:5]) + (f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""),
                 valid="in val and test, only classes that are trained",
                 fix="check the names for a difference in spelling, or add images to the train split",

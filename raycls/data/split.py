@@ -42,7 +42,7 @@ def divide(
     splits = {name: splits[name] for name in SPLITS if len(splits.get(name, ()))}
     if "train" not in splits:
         raise DataError(
-            "There is nothing to train on: the train split is empty.",
+            "there is nothing to train on: the train split is empty",
             found=", ".join(f"{name}: {len(rows)}" for name, rows in splits.items()) or "no sample",
             valid="data with a train split, or without any split of its own",
         )
@@ -54,15 +54,15 @@ def _checked(given: Mapping[str, Sequence[int] | np.ndarray], count: int) -> dic
     owner = np.full(count, "", dtype="U5")
     for name, rows in given.items():
         if name not in SPLITS:
-            raise DataError("The source made a split of an unknown name.", found=repr(name), valid=", ".join(SPLITS))
+            raise DataError("the source returned an unknown split", found=repr(name), valid=", ".join(SPLITS))
         rows = np.unique(np.asarray(rows, dtype=np.int64))
         if len(rows) != len(given[name]) or (len(rows) and not (rows[0] >= 0 and rows[-1] < count)):
             raise DataError(
-                f"The source's split {name} is no set of positions.", valid=f"each of 0 to {count - 1} at most once"
+                f"the source's split {name} is not a set of positions", valid=f"each of 0 to {count - 1} at most once"
             )
         taken = rows[owner[rows] != ""]
         if len(taken):
-            raise DataError("Two splits share a sample.", found=f"position {taken[0]} in {owner[taken[0]]} and {name}")
+            raise DataError("two splits share a sample", found=f"position {taken[0]} in {owner[taken[0]]} and {name}")
         owner[rows] = name
         splits[name] = rows
     return splits

@@ -50,7 +50,7 @@ class Stream:
                 "the data stream is out of step: a slice that is not the next one was refused",
                 found=str(found and found.position),
                 valid=f"{wanted} (asked for: {kind}, step {step})",
-                fix="run the same command again: it goes on from the newest checkpoint; if it recurs, report it",
+                fix="rerun the command to resume from the latest checkpoint; if it recurs, report it",
             )
         return found
 

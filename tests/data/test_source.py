@@ -144,7 +144,7 @@ def test_a_source_must_return_samples(plugin: str) -> None:
         ("foldre", "x", {}, "folder"),
         ("folder", "x", {"ignroe": ["*.txt"]}, "ignore"),
         ("folder", "x", {"path": "y"}, "path"),
-        ("folder", None, {}, "needs a path"),
+        ("folder", None, {}, "requires a path"),
         ("os:system", "x", {}, "os:system"),
     ],
 )
@@ -163,12 +163,12 @@ def test_good_names_pass_the_check() -> None:
 @pytest.mark.parametrize(
     ("name", "args", "valid"),
     [
-        ("folder", {"ignore": [2019]}, "text, or a list of texts"),
-        ("folder", {"splits": ["a"]}, "a mapping of texts, or text, or null"),
-        ("manifest", {"columns": ["a"]}, "a mapping of texts, or null"),
-        ("manifest", {"strip": 3}, "text, or a list of texts, or null"),
-        ("manifest", {"root": 3}, "text, or null"),
-        ("arrays", {"ignore_file": 3}, "text, or null"),
+        ("folder", {"ignore": [2019]}, "a string, or a list of strings"),
+        ("folder", {"splits": ["a"]}, "a mapping of strings, or a string, or null"),
+        ("manifest", {"columns": ["a"]}, "a mapping of strings, or null"),
+        ("manifest", {"strip": 3}, "a string, or a list of strings, or null"),
+        ("manifest", {"root": 3}, "a string, or null"),
+        ("arrays", {"ignore_file": 3}, "a string, or null"),
     ],
 )
 def test_arguments_of_the_wrong_type(name: str, args: dict[str, object], valid: str) -> None:

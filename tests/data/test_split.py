@@ -105,7 +105,7 @@ def test_the_datas_own_splits_stay() -> None:
         ({"train": [0, 1], "test": [1]}, "share a sample"),
         ({"train": [0, 0]}, "positions"),
         ({"train": [0, 9]}, "positions"),
-        ({"training": [0]}, "unknown name"),
+        ({"training": [0]}, "unknown split"),
     ],
 )
 def test_what_is_refused(given: dict[str, list[int]], message: str) -> None:

@@ -209,7 +209,7 @@ def _describe(data: bytes) -> str:
 
 def _refuse(name: str, found: str, what: str, formats: Sequence[str]) -> DataError:
     return DataError(
-        f"A sample is {what}.",
+        f"a sample is {what}",
         where=name,
         found=found,
         valid=f"whole images in one of: {', '.join(formats)}",
@@ -221,11 +221,11 @@ def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise DataError(
-            "An image is larger than allowed; it was not decoded.",
+            "an image is larger than allowed and was not decoded",
             where=name,
             found=f"{width} x {height} = {width * height / 1e6:.1f} million pixels",
             valid=f"at most {max_pixels / 1e6:g} million pixels",
-            fix="make the image smaller, or raise data.max_pixels if you trust where it comes from",
+            fix="make the image smaller, or raise data.max_pixels if you trust its origin",
         )
 
 

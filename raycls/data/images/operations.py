@@ -110,7 +110,7 @@ def collate(images: Sequence[np.ndarray], locate: Callable[[int], str]) -> np.nd
                 f"{locate(at)}: {shape[0]} x {shape[1]}" for at, shape in ((0, images[0].shape), (row, image.shape))
             )
             raise DataError(
-                "After augmentation, the images of a batch differ in size.",
+                "the images of a batch differ in size after augmentation",
                 where=locate(row),
                 found=", ".join(sizes) + " (height x width)",
                 valid="one size for all",
@@ -147,7 +147,7 @@ def _step(entry: Operation, where: str, image_size: int) -> _Step:
         ((name, args),) = entry.items()
     else:
         raise ConfigError(
-            "An operation is a name, or one name with its arguments.",
+            "an operation must be a name, or one name with its arguments",
             where=where,
             found=", ".join(entry) or "an empty entry",
             valid="- horizontal_flip   or   - rotation: {degrees: 10}",
@@ -165,7 +165,7 @@ def _step(entry: Operation, where: str, image_size: int) -> _Step:
         function = factory(**args) if foreign else factory(image_size=image_size, **args)
     except (Exception, SystemExit) as error:
         raise ConfigError(
-            f"The operation {name} does not accept its arguments.",
+            f"the operation {name} does not accept its arguments",
             where=f"{where}.{name}",
             found=f"{args}: {error}"
             if isinstance(error, TypeError | ValueError)
@@ -198,7 +198,7 @@ def _checked(result: Any, step: _Step) -> Image.Image:
     else:
         found = repr(type(result))
     raise DataError(
-        f"The operation {step.name} ({step.place}) returned no 8-bit RGB image.",
+        f"the operation {step.name} ({step.place}) did not return an 8-bit RGB image",
         found=found,
         valid="a Pillow image of mode RGB, an array [H, W, 3] uint8, or a tensor [3, H, W] uint8",
         fix="normalisation and conversion to float happen later, on the device: leave them out",
@@ -208,7 +208,7 @@ def _checked(result: Any, step: _Step) -> Image.Image:
 def _failure(step: _Step, image: Any, error: BaseException) -> DataError:
     """An error without a place: that is the file, which whoever reads the samples knows."""
     size = f" on an image of {image.height} x {image.width} (height x width)" if isinstance(image, Image.Image) else ""
-    what, found = f"The operation {step.name} ({step.place}) failed{size}.", f"{type(error).__name__}: {error}"
+    what, found = f"the operation {step.name} ({step.place}) failed{size}", f"{type(error).__name__}: {error}"
     if step.name == "random_crop":
         return UnfitError(what, entry=step.place, found=found, fix="put a resize before it, or give it padding")
     return DataError(what, found=found)
@@ -218,7 +218,7 @@ def _too_large(step: _Step, image: Image.Image, most: int) -> UnfitError:
     pixels = largest(step.function, image.height, image.width)
     shape = "give the resize two numbers, [height, width], which do not keep the shape, or " * (step.name == "resize")
     return UnfitError(
-        f"The operation {step.name} ({step.place}) would make an image that is larger than allowed; it was not done.",
+        f"the operation {step.name} ({step.place}) would make an image larger than allowed and was not run",
         entry=step.place,
         found=f"an image of {image.height} x {image.width} (height x width) would become one of "
         f"{pixels / 1e6:,.1f} million pixels",
@@ -324,23 +324,23 @@ _FIXED = frozenset(("resize", "center_crop"))  # they draw nothing
 def _sides(size: Any) -> int | list[int]:
     sides: list[Any] = list(size) if isinstance(size, list | tuple) else [size]
     if len(sides) not in (1, 2) or not all(type(side) is int and side > 0 for side in sides):
-        raise ValueError("size is a number of pixels, or [height, width]")
+        raise ValueError("size must be a number of pixels, or [height, width]")
     return sides if isinstance(size, list | tuple) else size
 
 
 def _range(name: str, value: Any, most: float) -> tuple[float, float]:
     numbers = tuple(value) if isinstance(value, list | tuple) else ()
     if len(numbers) != 2 or not all(type(number) in (int, float) for number in numbers):
-        raise ValueError(f"{name} is two numbers, the least and the greatest")
+        raise ValueError(f"{name} must be two numbers, min and max")
     if not 0 < numbers[0] <= numbers[1] <= most:
-        raise ValueError(f"{name} rises from above 0 to at most {most:g}")
+        raise ValueError(f"{name} must rise from above 0 to at most {most:g}")
     return float(numbers[0]), float(numbers[1])
 
 
 def _colour(fill: Any) -> Any:
     levels = (fill,) if isinstance(fill, int) else fill
     if not isinstance(levels, list | tuple) or len(levels) not in (1, 3):
-        raise ValueError("fill is one level, or three for red, green and blue")
+        raise ValueError("fill must be one level, or three for red, green and blue")
     if not all(type(level) is int and 0 <= level <= 255 for level in levels):
-        raise ValueError("fill is from 0 to 255")
+        raise ValueError("fill must be from 0 to 255")
     return fill

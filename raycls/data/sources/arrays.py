@@ -100,7 +100,7 @@ def _parts(file: str, shapes: Mapping[str, _Header | None], given: Sequence[str]
         shown = ", ".join(f"{name} {_shown(shapes[name])}" for name in left[:8])
         more = f" and {len(left) - 8} more" if len(left) > 8 else ""
         raise DataError(
-            "The file holds arrays that would not be used.",
+            "the file holds arrays that would not be used",
             where=file,
             found=f"{shown}{more}, beside {', '.join(sorted(used))}",
             valid=f"{_VALID}, each once, under any usual name (x_train, images_valid ...), and classes",
@@ -175,7 +175,7 @@ def _classes(file: str, declared: str | None, labels: Sequence[np.ndarray]) -> t
         return list(number), np.concatenate(numbers)
     names = _array(file, declared)
     if names.ndim != 1 or names.dtype.kind not in "US":
-        raise _bad(file, f"{declared} is {names.dtype} of shape {list(names.shape)}", "classes as a list of texts")
+        raise _bad(file, f"{declared} is {names.dtype} of shape {list(names.shape)}", "classes as a list of strings")
     classes = [_text(file, name) for name in names.tolist()]
     position = {same_form(name): index for index, name in enumerate(classes)}
     return classes, np.concatenate([_positions(file, declared, position, each) for each in labels])
@@ -197,7 +197,7 @@ def _positions(file: str, declared: str, position: Mapping[str, int], labels: np
         raise _bad(
             file,
             f"labels from {numbers.min()} to {numbers.max()}",
-            f"0 to {len(position) - 1}, positions in {declared}; or texts, names in it",
+            f"0 to {len(position) - 1}, positions in {declared}; or strings, names in it",
         )
     return numbers
 
@@ -209,7 +209,7 @@ def _text(file: str, value: Any) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _bad(file, f"the label {value!r} is not UTF-8", "texts, or bytes that are UTF-8") from error
+        raise _bad(file, f"the label {value!r} is not UTF-8", "strings, or bytes that are UTF-8") from error
 
 
 def _check_images(file: str, name: str, header: _Header | None) -> int:
@@ -250,7 +250,7 @@ def _labels(file: str, name: str, count: int) -> np.ndarray:
         labels = labels[:, 0]
     whole = labels.dtype.kind in "iuUS" or (labels.dtype.kind == "f" and bool(np.all(labels == np.rint(labels))))
     if labels.shape != (count,) or not whole:
-        raise _bad(file, f"{name} is {labels.dtype} of shape {list(labels.shape)}", f"{count} integers or texts")
+        raise _bad(file, f"{name} is {labels.dtype} of shape {list(labels.shape)}", f"{count} integers or strings")
     return labels
 
 
@@ -318,7 +318,7 @@ def _unreadable(file: str, error: Exception) -> DataError:
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     if "allow_pickle" in text or "unpickled" in text:
         text = "it holds Python objects, which are never unpickled"
-        fix = "convert labels to integers or texts (labels.astype(str)), and save the file again"
+        fix = "convert labels to integers or strings (labels.astype(str)), and save the file again"
     elif isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         fix = "check data.source.path"
     elif isinstance(error, PermissionError):
@@ -326,7 +326,7 @@ def _unreadable(file: str, error: Exception) -> DataError:
     else:
         fix = "check data.source.path, or write the file anew with numpy.savez"
     return DataError(
-        "The arrays cannot be read.",
+        "cannot read the arrays",
         where=file,
         found=text,
         valid="an .npz file of plain arrays, as numpy.savez writes it",
@@ -335,4 +335,4 @@ def _unreadable(file: str, error: Exception) -> DataError:
 
 
 def _bad(file: str, found: str, valid: str | None, fix: str | None = None) -> DataError:
-    return DataError("The arrays are not a set of labelled images.", where=file, found=found, valid=valid, fix=fix)
+    return DataError("the arrays are not a set of labelled images", where=file, found=found, valid=valid, fix=fix)

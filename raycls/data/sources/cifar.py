@@ -38,7 +38,7 @@ def cifar(path: str | Path) -> Samples:
         layout, meta, names_field, labels_field = _CIFAR100, "meta", "fine_label_names", "fine_labels"
     else:
         raise DataError(
-            "This is no folder of CIFAR python batches.",
+            "not a folder of CIFAR python batches",
             where=root,
             valid="a folder with batches.meta (CIFAR-10) or meta (CIFAR-100)",
             fix="unpack cifar-10-python.tar.gz or cifar-100-python.tar.gz, and name the folder inside",
@@ -75,7 +75,7 @@ def _refuse_others(root: str, used: Collection[str]) -> None:
     )
     if others:
         raise DataError(
-            "There are batches that would not be used.",
+            "there are batches that would not be used",
             where=root,
             found=", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else ""),
             valid=f"{', '.join(sorted(used))}, and files that are no batches",
@@ -150,7 +150,7 @@ def _load(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             content = _Unpickler(file, encoding="bytes").load()
     except OSError as error:
-        raise DataError("A CIFAR file cannot be read.", where=path, found=error.strerror or str(error)) from error
+        raise DataError("cannot read a CIFAR file", where=path, found=error.strerror or str(error)) from error
     except Exception as error:  # a damaged pickle ends in nearly any exception; none of its names has run code
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if not isinstance(content, dict):
@@ -160,7 +160,7 @@ def _load(path: str) -> dict[str, Any]:
 
 def _damaged(path: str, found: str) -> DataError:
     return DataError(
-        "This is no CIFAR python batch, or it is damaged.",
+        "not a CIFAR python batch, or a damaged one",
         where=path,
         found=found,
         valid="the files of cifar-10-python.tar.gz or cifar-100-python.tar.gz",

@@ -32,7 +32,7 @@ def digits(path: str | Path | None = None) -> Samples:
             _write(target)
     except OSError as error:
         raise DataError(
-            "The digits cannot be written.",
+            "cannot write the digits",
             where=target,
             found=error.strerror or str(error),
             fix="set data.source.path to a folder that can be written",
@@ -71,7 +71,7 @@ def _load() -> Any:
         from sklearn.datasets import load_digits  # optional, and slow to import
     except ImportError as error:
         raise DataError(
-            "The digits come with scikit-learn, which is not installed.",
+            "the digits require scikit-learn, which is not installed",
             found=str(error),
             fix="pip install 'raycls[demo]'",
         ) from error

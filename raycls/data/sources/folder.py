@@ -52,7 +52,7 @@ def folder(
     names = [name for name, _ in top]
     if not names:
         raise DataError(
-            "The data folder holds no class folders.",
+            "the data folder holds no class folders",
             where=root,
             valid="one folder of images per class, or train/, val/ and test/ with one folder per class each",
         )
@@ -126,7 +126,7 @@ class _Scan:
                 self.loose.append(path)
         if relative and not found:
             raise DataError(
-                "A split folder holds no class folders.",
+                "a split folder holds no class folders",
                 where=os.path.join(self.root, relative),
                 valid=meant,
                 fix=f"add one folder of images per class, or {leaving_out([relative], (), self.given)}",
@@ -183,7 +183,7 @@ class _Scan:
                         yield entry, path
         except OSError as error:
             raise DataError(
-                "The data folder cannot be read.",
+                "cannot read the data folder",
                 where=directory,
                 found=error.strerror or str(error),
                 valid="an existing folder that this user may list",
@@ -206,28 +206,28 @@ class _Scan:
         """DataError where the walk met anything that is no part of a data set, whose `images` must stay."""
         if self.loose:
             raise self._error(
-                "There are files beside the class folders.",
+                "there are files beside the class folders",
                 self.loose,
                 images,
                 valid="each image inside the folder of its class",
             )
         if self.strangers:
             raise self._error(
-                "There are files among the images that are none.",
+                "there are files among the images that are not images",
                 self.strangers,
                 images,
                 valid=f"files named {' '.join(sorted(_SUFFIXES))}",
             )
         if self.broken:
             raise self._error(
-                "Some entries are named like images but are no files.",
+                "some entries are named like images but are not files",
                 self.broken,
                 images,
                 valid="files, or links to files that exist",
             )
         if self.empty:
             raise self._error(
-                "Some class folders hold no image.", self.empty, images, valid="at least one image per class folder"
+                "some class folders hold no image", self.empty, images, valid="at least one image per class folder"
             )
 
     def _error(self, what: str, paths: list[str], images: Sequence[str], *, valid: str) -> DataError:

@@ -61,7 +61,9 @@ def split_folders(
     if isinstance(splits, str):
         if splits == NO_SPLITS:
             return None
-        raise DataError("Splits are a mapping or none.", where=_OPTION, found=splits, valid="{FOLDER: train}, or none")
+        raise DataError(
+            "splits must be a mapping or none", where=_OPTION, found=splits, valid="{FOLDER: train}, or none"
+        )
     if splits is not None:
         return _given(path, names, look, splits, ignored)
     found = {name: split for name in names if (split := split_of(name)) is not None}
@@ -118,7 +120,7 @@ def _given(
     for name, word in splits.items():
         split = split_of(word) if isinstance(word, str) else None
         if split is None:
-            raise DataError("This split is unknown.", where=f"{_OPTION}.{name}", found=str(word), valid=_SPLITS)
+            raise DataError("unknown split", where=f"{_OPTION}.{name}", found=str(word), valid=_SPLITS)
         wanted[normalize("NFC", name.strip("/"))] = split
     found: dict[str, str] = {}
     left: list[str] = []
@@ -131,7 +133,7 @@ def _given(
             peek = look(relative, whole=True)
             if peek.images:
                 raise DataError(
-                    "Images lie above the class folders.",
+                    "there are images above the class folders",
                     where=os.path.join(path, relative),
                     valid="folders of classes within each folder that is a split",
                     fix="move the images into the folder of their class",
@@ -144,7 +146,7 @@ def _given(
         words += [f"without a split: {some(left)}"] if left else []
         remedy = f", or {leaving_out(left, (), ignored)}" if left else ""
         raise DataError(
-            "The splits that are given do not fit the folders.",
+            "the given splits do not fit the folders",
             where=path,
             found="; ".join(words),
             valid=f"the folders {some(names)}, each with one of {_SPLITS}",
@@ -174,7 +176,7 @@ class _Top:
         if len(_alike(self.peeks)) == len(self.peeks):
             remedy += f" or give each a split, such as {override(_OPTION, self._example(self.peeks))}"
         raise DataError(
-            "The data folder mixes split folders with others.",
+            "the data folder mixes split folders with other folders",
             where=self.path,
             found=f"{', '.join(self.found)} beside {some(others)}",
             valid="either only splits (train, val, test) or only classes",
@@ -189,7 +191,7 @@ class _Top:
             if peek.images or not same or not (name in self.found or len(same) == len(peek.folders)):
                 continue
             raise DataError(
-                "A folder holds folders that are named like those beside it.",
+                "a folder holds folders with the same names as those beside it",
                 where=self.path,
                 found=f"{some(sorted(same))} in {name}, and beside it",
                 valid="either only splits (train, val, test) or only classes",
@@ -205,7 +207,7 @@ class _Top:
             peek = self.look(inner)
         if inner and not peek.images and peek.folders:
             raise DataError(
-                "The data folder holds one folder alone, and the classes are further down.",
+                "the data folder holds a single folder, and the classes are further down",
                 where=self.path,
                 found=f"{inner}, which holds {some(peek.folders)}",
                 valid="the folder that holds the class folders, or train/, val/ and test/",
@@ -234,7 +236,7 @@ class _Top:
         found = f"{some(alike)}, which hold {some(inside)}"
         if all(split_of(name) for name in inside):
             return DataError(
-                "Each class folder holds splits of its own.",
+                "each class folder holds splits of its own",
                 where=self.path,
                 found=found,
                 valid="train/, val/ and test/ with one folder per class each",
@@ -248,7 +250,7 @@ class _Top:
             leave_out = f" {override('data.source.args.ignore', patterns)}" if others else ""
             remedy = f"say which is which, such as {override(_OPTION, self._example(peeks))}{leave_out}{_OR_CLASSES}"
         return DataError(
-            "Folders that hold the same sub-folders look like splits, and their names do not say which.",
+            "folders that hold the same subfolders look like splits, but their names do not say which",
             where=self.path,
             found=found,
             valid=_VALID,
@@ -260,7 +262,7 @@ class _Top:
         twice = [name for name, split in self.found.items() if first.setdefault(split, name) != name]
         if twice:
             raise DataError(
-                "Two folders stand for one split.",
+                "two folders stand for one split",
                 where=self.path,
                 found=", ".join(f"{name} ({split})" for name, split in self.found.items()),
                 valid="one folder for each of train, val and test",
@@ -276,7 +278,7 @@ class _Top:
         if "train" in [self.found[name] for name in self.found if name not in flat]:
             remedy = f"images without a label cannot be used: {leaving_out(flat, (), self.ignored)} or, {remedy}"
         raise DataError(
-            "A split folder holds no class folders.",
+            "a split folder holds no class folders",
             where=os.path.join(self.path, flat[0]),
             found=f"images directly in {some(flat)}",
             valid="a class folder",
@@ -296,7 +298,7 @@ class _Top:
 
     def _deeper(self, splits: Mapping[str, str]) -> DataError:
         return DataError(
-            "The split folders hold one more level of folders above the classes.",
+            "the split folders hold one more level of folders above the classes",
             where=self.path,
             found=some(list(splits)),
             valid="one folder per class directly in each split",

@@ -110,7 +110,7 @@ def test_what_is_refused(tmp_path: Path, change: dict[str, np.ndarray | None], m
 def test_files_that_are_no_npz(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"no zip")
     for name in ("a.npz", "gone.npz"):
-        with pytest.raises(DataError, match="cannot be read"):
+        with pytest.raises(DataError, match="cannot read"):
             arrays(tmp_path / name)
 
 

@@ -141,7 +141,7 @@ def test_splits_below_each_class(tmp_path: Path) -> None:
 def test_a_folder_around_everything(tmp_path: Path, outer: str) -> None:
     for name, count in (("train", 7), ("test", 2)):
         _make(tmp_path, **{f"{outer}__{name}__{label}": count for label in "ab"})
-    (path,) = _remedies(_refused(tmp_path, "one folder alone"), "data.source.path")
+    (path,) = _remedies(_refused(tmp_path, "single folder"), "data.source.path")
     assert set(_open(tmp_path, path).own_splits) == {"train", "test"}
 
 
@@ -192,7 +192,7 @@ def test_classes_that_are_named_like_splits(tmp_path: Path) -> None:
     [
         ("{fold1: train, fold3: test}", "do not fit", "no such folder: fold3; without a split: fold2"),
         ("{fold1: train}", "do not fit", "without a split: fold2"),
-        ("{fold1: train, fold2: later}", "split is unknown", "later"),
+        ("{fold1: train, fold2: later}", "unknown split", "later"),
         ("{fold1: train, fold2/a: test}", "do not fit", "without a split: fold2/b, fold2/c"),
         ("all", "a mapping or none", "all"),
     ],

@@ -34,13 +34,13 @@ def read_json(file: str, text: str) -> tuple[list[Record], list[Category]]:
         content = parse_json(text)
     except ValueError as error:
         place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise bad(file, place, "This is no JSON.", found=str(error), fix=escape_fix(error)) from error
+        raise bad(file, place, "not valid JSON", found=str(error), fix=escape_fix(error)) from error
     if isinstance(content, list):
         records = _objects(file, content, "")
         return [record_of(file, f"[{index}]", record) for index, record in enumerate(records)], []
     if not isinstance(content, dict) or "images" not in content:
         raise DataError(
-            "The manifest has no list of objects named images.", where=file, found=_shown(content), valid=_FORMS
+            "the manifest has no list of objects named images", where=file, found=_shown(content), valid=_FORMS
         )
     images = _objects(file, content["images"], "images")
     beside = _objects(file, content.get(_ANNOTATIONS) or [], _ANNOTATIONS)
@@ -71,7 +71,7 @@ def _objects(file: str, entries: Any, name: str) -> list[dict[str, Any]]:
     elif others := [index for index, entry in enumerate(entries) if not isinstance(entry, dict)]:
         wrong = f"{name}[{others[0]}]", entries[others[0]]
     if wrong is not None:
-        what = f"The manifest has no list of objects named {name}." if name else "The manifest is no list of objects."
+        what = f"the manifest has no list of objects named {name}" if name else "the manifest is not a list of objects"
         raise bad(file, wrong[0], what, found=_shown(wrong[1]), valid=_FORMS)
     return entries
 
@@ -88,7 +88,7 @@ def _joined(file: str, images: Sequence[dict[str, Any]], beside: Sequence[dict[s
             raise bad(
                 file,
                 f"images[{index}].{_ANNOTATIONS}",
-                "Annotations stand both inside the images and beside them.",
+                "the manifest has annotations both inside the images and beside them",
                 found=f"{len(beside)} annotations beside the images",
                 valid="one of the two",
             )
@@ -96,7 +96,7 @@ def _joined(file: str, images: Sequence[dict[str, Any]], beside: Sequence[dict[s
     if not with_id:
         if len(images) != len(beside):
             raise DataError(
-                "Images and annotations cannot be joined by position.",
+                "cannot match images and annotations by position",
                 where=file,
                 found=f"{len(images)} images, {len(beside)} annotations",
                 valid="one annotation for each image, or annotations with an image_id",
@@ -107,7 +107,7 @@ def _joined(file: str, images: Sequence[dict[str, Any]], beside: Sequence[dict[s
     if len(with_id) < len(beside):
         first = next(index for index in range(len(beside)) if "image_id" not in beside[index])
         found = f"{len(with_id)} of {len(beside)}"
-        raise bad(file, f"{_ANNOTATIONS}[{first}]", "Only some annotations have an image_id.", found=found)
+        raise bad(file, f"{_ANNOTATIONS}[{first}]", "only some annotations have an image_id", found=found)
     places = _identities(file, images, required=True)
     claims: dict[str, list[Claim]] = {}
     for index, each in enumerate(beside):
@@ -115,7 +115,7 @@ def _joined(file: str, images: Sequence[dict[str, Any]], beside: Sequence[dict[s
         claims.setdefault(_identity(file, place, each, "image_id"), []).append(Claim(place, each))
     for identity, first in claims.items():
         if identity not in places:
-            what = "An annotation names an image that is not listed."
+            what = "an annotation names an image that is not listed"
             raise bad(file, first[0].place, what, found=f"image_id {identity}", valid="the id of one of images")
     for (identity, place), image in zip(places.items(), images, strict=True):
         yield Record(place, image, tuple(claims.get(identity, ())))
@@ -130,7 +130,7 @@ def _identities(file: str, images: Sequence[dict[str, Any]], *, required: bool) 
             continue
         identity = _identity(file, place, image, "id")
         if identity in places:
-            raise bad(file, place, "An id is used twice.", found=f"id {identity}, first in {places[identity]}")
+            raise bad(file, place, "an id is used twice", found=f"id {identity}, first in {places[identity]}")
         places[identity] = place
     return places
 
@@ -141,7 +141,7 @@ def _identity(file: str, place: str, fields: Mapping[str, Any], name: str) -> st
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise bad(file, place, f"The {name} is missing, or neither an integer nor a text.", found=_shown(value))
+        raise bad(file, place, f"the {name} is missing, or is neither an integer nor a string", found=_shown(value))
     return str(value)
 
 
@@ -152,10 +152,10 @@ def _categories(file: str, entries: Sequence[dict[str, Any]]) -> list[Category]:
         identity = _identity(file, place, entry, "id")
         name = entry.get("name")
         if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            raise bad(file, place, "A category has no name.", found=_shown(entry))
+            raise bad(file, place, "a category has no name", found=_shown(entry))
         if identity in found:
             first = found[identity].place
-            raise bad(file, place, "An id is used twice.", found=f"id {identity}, first in {first}")
+            raise bad(file, place, "an id is used twice", found=f"id {identity}, first in {first}")
         found[identity] = Category(place, identity, str(name))
     return list(found.values())
 
@@ -172,7 +172,7 @@ def _named(file: str, record: Record, categories: Mapping[str, Category], whole:
             raise bad(
                 file,
                 claim.place,
-                "This category is not among the categories.",
+                "this category is not among the categories",
                 found=f"category_id {identity}",
                 valid=f"one of {', '.join(list(categories)[:12])}",
             )
@@ -182,7 +182,7 @@ def _named(file: str, record: Record, categories: Mapping[str, Category], whole:
             own = fields.get("label", fields.get("class", name))
             if str(own).strip() != name.strip():
                 found = f"label {_shown(own)}, category_id {identity} is {name}"
-                raise bad(file, claim.place, "The label is not the name of its category.", found=found)
+                raise bad(file, claim.place, "the label is not the name of its category", found=found)
             fields = {key: value for key, value in fields.items() if key != "class"} | {"label": name}
         claims.append(Claim(claim.place, fields))
     return record._replace(claims=tuple(claims))

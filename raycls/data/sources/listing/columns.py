@@ -39,7 +39,7 @@ class Columns:
         for field, name in self._given.items():
             if field not in _NAMES or not (isinstance(name, str) or (name is None and field in ("split", "class_id"))):
                 raise DataError(
-                    "The columns of the manifest are named in a wrong way.",
+                    "the columns of the manifest are not valid",
                     where=f"{_OPTION}.{field}",
                     found=str(name),
                     valid=f"the name of a column for each of {', '.join(_NAMES)}; null for no split or no class_id",
@@ -71,7 +71,7 @@ class Columns:
                 raise bad(
                     file,
                     place,
-                    f"Which of {', '.join(found)} counts?",
+                    f"several columns may hold the {field}: {', '.join(found)}",
                     found=", ".join(record),
                     valid=f"one of {', '.join(names)}",
                     fix=f"say which: {self.saying(_likely(field, found, record))}",
@@ -97,7 +97,7 @@ class Columns:
         `whole`: the record holds all of a row, so that the other field may be missing too.
         """
         name = self._given.get(field)
-        what = f"There is no {field}." if name is None else f"There is no column {name}."
+        what = f"there is no {field}" if name is None else f"there is no column {name}"
         proposal = dict(self._given)
         for each in ("path", "label"):
             here = each == field or (whole and self.find(file, place, record, each) is None)

@@ -69,7 +69,7 @@ def _refuse_without_id(file: str, labels: Sequence[Sequence[Label]], columns: Co
     without = next((label for row in labels for label in row if label.id is None), None)
     if without is not None and any(label.id is not None for row in labels for label in row):
         fix = f"leave the ids out: {columns.saying({'class_id': None})}"
-        raise bad(file, without.place, "This label has no class_id, others have.", found=without.name, fix=fix)
+        raise bad(file, without.place, "this label has no class_id, others have one", found=without.name, fix=fix)
 
 
 def _refuse_two_classes(
@@ -83,7 +83,7 @@ def _refuse_two_classes(
         raise bad(
             file,
             other.place,
-            "An image has annotations of two classes.",
+            "an image has annotations of two classes",
             found=f"{first.name} ({first.place}), {other.name} ({other.place}){more}",
             valid="one class for each image, in one annotation or several",
             fix=f"keep the annotations of one class, or {leave_out(torn)}",
@@ -131,7 +131,7 @@ def _label(file: str, place: str, key: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not same_form(value) or "\0" in value:
-        raise bad(file, place, f"The {key} is empty or no text.", found=repr(value))
+        raise bad(file, place, f"the {key} is empty or not a string", found=repr(value))
     return same_form(value)
 
 
@@ -143,7 +143,7 @@ def _class_id(file: str, place: str, key: str, value: Any, columns: Columns) -> 
         raise bad(
             file,
             place,
-            f"The {key} is no integer.",
+            f"the {key} is not an integer",
             found=repr(value),
             fix=f"if it is no number of the class: {columns.saying({'class_id': None})}",
         )
@@ -175,12 +175,12 @@ def _names(
         first = label.setdefault(each.id, each)
         if first.name != each.name:
             found = f"class_id {each.id}: {first.name} ({first.place}), {each.name} ({each.place})"
-            raise bad(file, each.place, "One class_id has two labels.", found=found, fix=None if categories else fix)
+            raise bad(file, each.place, "one class_id has two labels", found=found, fix=None if categories else fix)
         first = owner.setdefault(str(each.name), each)
         if first.id != each.id:
             found = f"{each.name}: class_id {first.id} ({first.place}), {each.id} ({each.place})"
-            raise bad(file, each.place, "One label has two class_ids.", found=found, fix=None if categories else fix)
+            raise bad(file, each.place, "one label has two class_ids", found=found, fix=None if categories else fix)
     if label and any(each.name is None and each.id not in label for row in said for each in row):
         lost = next(each for row in said for each in row if each.name is None and each.id not in label)
-        raise bad(file, lost.place, "This class_id has no label, others have.", found=f"class_id {lost.id}")
+        raise bad(file, lost.place, "this class_id has no label, others have one", found=f"class_id {lost.id}")
     return {identity: str(each.name) for identity, each in label.items() if identity is not None}

@@ -63,7 +63,7 @@ def manifest(
     suffix = os.path.splitext(file)[1].lower()
     if suffix not in _SUFFIXES:
         raise DataError(
-            "The manifest is of an unknown kind.", where=file, found=suffix or "no suffix", valid=", ".join(_SUFFIXES)
+            "the manifest has an unknown file type", where=file, found=suffix or "no suffix", valid=", ".join(_SUFFIXES)
         )
     folder = os.path.dirname(file) if root is None else os.path.abspath(expand(root, where="data.source.args.root"))
     names, prefixes = Columns(columns), prefixes_of(strip)
@@ -76,7 +76,7 @@ def manifest(
     kept = [row for row, path in enumerate(paths) if not ignored(path)]
     records, listed, paths = [records[row] for row in kept], [listed[row] for row in kept], [paths[row] for row in kept]
     if not records:
-        raise DataError("The manifest lists no image.", where=file)
+        raise DataError("the manifest lists no image", where=file)
 
     def leave_out(rows: Sequence[int]) -> str:
         lost = {paths[row] for row in rows}
@@ -106,7 +106,7 @@ def _path(file: str, record: Record, names: Columns) -> str:
         raise names.missing(file, record.place, record.fields, "path", whole=whole)
     value = record.fields[key]
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise bad(file, record.place, f"The {key} is empty or no text.", found=repr(value))
+        raise bad(file, record.place, f"the {key} is empty or not a string", found=repr(value))
     return value.strip()
 
 
@@ -119,7 +119,7 @@ def _refuse_unlabelled(
         raise bad(
             file,
             records[without[0]].place,
-            "An image has no annotation." if len(without) == 1 else f"{len(without):,} images have no annotation.",
+            "an image has no annotation" if len(without) == 1 else f"{len(without):,} images have no annotation",
             found=", ".join(paths[index] for index in without[:5]) + more,
             valid="one class for each image",
             fix=f"annotate them, or {leave_out(without)}",
@@ -131,7 +131,7 @@ def _refuse_twice(file: str, folder: str, listed: Sequence[Listed], found: Seque
     for each, key in zip(listed, found, strict=True):
         image = os.path.normpath(os.path.join(folder, key))  # one path may be relative, the other not
         if image in first:
-            raise bad(file, each.place, "An image is listed twice.", found=f"{each.path}, first in {first[image]}")
+            raise bad(file, each.place, "an image is listed twice", found=f"{each.path}, first in {first[image]}")
         first[image] = each.place
 
 
@@ -140,7 +140,7 @@ def _splits(
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
     """The rows of each split, and the split that each word in the column stands for."""
     if isinstance(given, str) and given != NO_SPLITS:
-        raise DataError("Splits are a mapping or none.", where=_SPLITS, found=given, valid="{WORD: train}, or none")
+        raise DataError("splits must be a mapping or none", where=_SPLITS, found=given, valid="{WORD: train}, or none")
     if given == NO_SPLITS:
         return {}, {}
     words = [_split_word(file, record, names) for record in records]
@@ -150,7 +150,7 @@ def _splits(
     rows: dict[str, list[int]] = {}
     for index, (record, word) in enumerate(zip(records, words, strict=True)):
         if (word is None) != (words[0] is None):
-            what = "This row has no split, others have." if word is None else "Only some rows have a split."
+            what = "this row has no split, others have one" if word is None else "only some rows have a split"
             fix = f"write a split into each row, or leave the column out: {_SPLITS}={NO_SPLITS}"
             raise bad(file, record.place, what, fix=fix)
         if word is not None:
@@ -165,7 +165,7 @@ def _split_word(file: str, record: Record, names: Columns) -> str | None:
         other = None if claim.fields is record.fields else _split_at(file, claim.place, claim.fields, names)
         if other is not None and first[1] not in (None, other):
             found = f"{first[1]} ({first[0]}), {other} ({claim.place})"
-            raise bad(file, claim.place, "An image is in two splits.", found=found, valid="one split for each image")
+            raise bad(file, claim.place, "an image is in two splits", found=found, valid="one split for each image")
         first = first if other is None else (claim.place, other)
     return first[1]
 
@@ -176,7 +176,7 @@ def _split_at(file: str, place: str, fields: Mapping[str, Any], names: Columns) 
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise bad(file, place, "This split is unknown.", found=repr(value), valid=", ".join(SPLIT_WORDS))
+        raise bad(file, place, "unknown split", found=repr(value), valid=", ".join(SPLIT_WORDS))
     return str(value).strip() or None
 
 
@@ -193,7 +193,7 @@ def _refuse_unread(file: str, records: Sequence[Record], names: Columns) -> None
             raise bad(
                 file,
                 place,
-                f"The column {key} names splits, and is not called split.",
+                f"the column {key} names splits but is not called split",
                 found=", ".join(sorted(splits)),
                 fix=f"if it is the split: {names.saying({'split': key})} or, if raycls is to cut the splits anew, "
                 f"{names.saying({'split': None})}",
@@ -206,9 +206,7 @@ def _meanings(
     """The split that each word stands for."""
     for word, meant in given.items():
         if not isinstance(meant, str) or split_of(meant) is None:
-            raise DataError(
-                "This split is unknown.", where=f"{_SPLITS}.{word}", found=str(meant), valid=", ".join(SPLIT_WORDS)
-            )
+            raise DataError("unknown split", where=f"{_SPLITS}.{word}", found=str(meant), valid=", ".join(SPLIT_WORDS))
     known: dict[str, str] = {}
     unknown: dict[str, str] = {}
     for record, word in zip(records, words, strict=True):
@@ -224,7 +222,7 @@ def _meanings(
         raise bad(
             file,
             next(iter(unknown.values())),
-            "This split is unknown.",
+            "unknown split",
             found=", ".join(map(repr, list(unknown)[:8])),
             valid=", ".join(SPLIT_WORDS),
             fix=f"say what is meant, such as {override(_SPLITS, dict(given) | example)} "

@@ -56,7 +56,7 @@ def find_files(
     windows = [each for each, key in zip(listed, keys, strict=True) if key is None]
     if windows:
         raise DataError(
-            f"{len(windows):,} of {len(listed):,} listed paths are absolute paths of Windows: no such drive is here.",
+            f"{len(windows):,} of {len(listed):,} listed paths are absolute Windows paths of a drive that is not here",
             where=at(file, windows[0].place),
             found=_shown(windows),
             valid=f"paths relative to {folder}, with / or \\ between folders",
@@ -70,7 +70,7 @@ def find_files(
         found_by = _remedy(missing, folder)
         single = f"{found_by or 'restore them'}; or {leave_out(rows)}"
         raise DataError(
-            f"{len(missing):,} of {len(listed):,} listed images do not exist.",
+            f"{len(missing):,} of {len(listed):,} listed images do not exist",
             where=at(file, missing[0].place),
             found=_shown(missing),
             valid=f"files under {folder}",

@@ -45,14 +45,14 @@ def read_text(file: str, encoding: str | None) -> str:
             data = stream.read()
     except OSError as error:
         raise DataError(
-            "The manifest cannot be read.", where=file, found=error.strerror or str(error), fix="check data.source.path"
+            "cannot read the manifest", where=file, found=error.strerror or str(error), fix="check data.source.path"
         ) from error
     try:
         return data.decode(encoding or _encoding(data))
     except (UnicodeDecodeError, LookupError) as error:
         other = override("data.source.args.encoding", "cp1252")
         raise DataError(
-            f"The manifest is not {encoding or 'UTF-8'} text.",
+            f"the manifest is not {encoding or 'UTF-8'} text",
             where=file,
             found=str(error),
             valid="UTF-8 or UTF-16, or the encoding that data.source.args.encoding names",
@@ -87,7 +87,7 @@ def read_csv(file: str, text: str, columns: Columns) -> Iterator[Record]:
         header = [name.strip() for name in next(reader, [])]
         named = [name.casefold() for name in header if name]
         if len(set(named)) < len(named):
-            raise bad(file, f"line {1 + skipped}", "A column is there twice.", found=", ".join(header))
+            raise bad(file, f"line {1 + skipped}", "the manifest has a column twice", found=", ".join(header))
         for values in reader:
             if not any(value.strip() for value in values):
                 continue  # a blank line, or a row of a spreadsheet that was emptied
@@ -96,13 +96,13 @@ def read_csv(file: str, text: str, columns: Columns) -> Iterator[Record]:
                 raise bad(
                     file,
                     place,
-                    f"This row has {len(values)} columns, the header has {len(header)}.",
+                    f"this row has {len(values)} columns, the header has {len(header)}",
                     fix="quote values that hold the separator of the columns",
                 )
             fields = dict(zip(header, values, strict=True))
             yield Record(place, fields, (Claim(place, fields),))
     except csv.Error as error:
-        raise bad(file, f"line {reader.line_num + skipped}", "This is no CSV.", found=str(error)) from error
+        raise bad(file, f"line {reader.line_num + skipped}", "not valid CSV", found=str(error)) from error
 
 
 def _delimiter(text: str, columns: Columns, usual: str) -> str:
@@ -129,9 +129,9 @@ def read_jsonl(file: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             record = parse_json(line)
         except ValueError as error:
-            raise bad(file, place, "This line is no JSON.", found=str(error), fix=escape_fix(error)) from error
+            raise bad(file, place, "this line is not valid JSON", found=str(error), fix=escape_fix(error)) from error
         if not isinstance(record, dict):
-            raise bad(file, place, "This line is no JSON object.", found=line.strip()[:60])
+            raise bad(file, place, "this line is not a JSON object", found=line.strip()[:60])
         yield place, record
 
 

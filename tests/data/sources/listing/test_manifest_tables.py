@@ -253,7 +253,7 @@ def test_the_split_column_knows_the_same_names(root: Path, words: tuple[str, str
 
 def test_other_words_of_splits_have_remedies(root: Path) -> None:
     (root / "m.csv").write_text(_with_splits(("fold1", "2")))
-    with pytest.raises(DataError, match="split is unknown") as caught:
+    with pytest.raises(DataError, match="unknown split") as caught:
         _open(root / "m.csv")
     mapping, none = _remedies(caught.value, "splits")
     assert set(_open(root / "m.csv", mapping).own_splits) == {"train", "test"}
