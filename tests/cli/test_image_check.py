@@ -62,8 +62,8 @@ def test_all_bad_files_of_every_split_in_one_pass() -> None:
     lines = report(checked)
     assert "checked 27 images (13 train, 14 val): 4 cannot be used" in lines
     assert sorted(line.split() for line in lines[1:3]) == [
-        ["2", "A", "sample", "is", "a", "damaged", "image."],
-        ["2", "A", "sample", "is", "not", "an", "image."],
+        ["2", "a", "sample", "is", "a", "damaged", "image"],
+        ["2", "a", "sample", "is", "not", "an", "image"],
     ]
     assert f"{Path.cwd()}/photos/train/a/*.png: this is an empty file (0 bytes)" in lines
 
