@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,16 +129,26 @@ def test_configs_of_a_page_are_valid(page: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", ALL)
 def test_commands_have_words_that_the_command_line_takes(page: str) -> None:
     for step in _steps(page):
-        if "raycls" in step.words:
-            words = list(step.words[step.words.index("raycls") + 1 :])
-            given = _given(words)
-            if words[0] == "submit":
-                given = _given(given["words"])
-            if step.shown[:1] and step.shown[0].startswith("raycls: "):
-                continue  # shown for its error
-            for word in (*(given.get("overrides") or ()), *(given.get("words") or ())):
-                if "=" in word:
-                    load_text("", page, [word])
+        if "raycls" in step.words and not any(line.startswith("raycls: ") for line in step.shown[:1]):
+            _take(list(step.words[step.words.index("raycls") + 1 :]), page)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_commands_in_the_header_of_a_config_have_words_that_the_command_line_takes(file: Path) -> None:
+    commands = re.findall(r"^# (?:Command:|        )  raycls (.+)$", file.read_text(), re.MULTILINE)
+    assert commands
+    for command in commands:
+        _take(shlex.split(command), file.name)
+
+
+def _take(words: list[str], page: str) -> None:
+    """Raises a usage or a config error where the command line would refuse the words after `raycls`."""
+    given = _given(words)
+    if words[0] == "submit":
+        given = _given(given["words"])
+    for word in (*(given.get("overrides") or ()), *(given.get("words") or ())):
+        if "=" in word:
+            load_text("", page, [word])
 
 
 def _given(words: list[str]) -> dict[str, Any]:
