@@ -23,7 +23,7 @@ from raycls.cluster.growth import Growth
 from raycls.config.load import load_text
 from raycls.config.sections.run import Run
 from raycls.errors import ConfigError, DataError, LaunchError
-from raycls.launch import fit, gauges, group, groups, node_checks, stopping, trainer
+from raycls.launch import gauges, group, groups, node_checks, stopping, trainer, waiting
 from raycls.screen.run import PlainDisplay
 from raycls.screen.run_text import STOPPING
 from raycls.session.data import record
@@ -172,8 +172,8 @@ def test_an_evaluation_waits_for_nodes_as_a_training_does(trained: str, monkeypa
     head = Cluster(False, "", {}, "logs", ({"CPU": 0.0},), Growth(True, {"CPU": 4.0}, ((4, {"CPU": 1.0}),)))
     monkeypatch.setattr(trainer, "running_cluster", lambda: nullcontext(head))
     monkeypatch.setattr(trainer, "nodes", lambda: next(seen))
-    monkeypatch.setattr(fit, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(fit, "Demand", Asked)
+    monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "Demand", Asked)
     monkeypatch.setattr(Asked, "made", [])
     monkeypatch.setattr(node_checks.Sight, "check", lambda self: started.append("seen"))
 

@@ -12,7 +12,7 @@ from raycls.cluster.connection import Cluster
 from raycls.cluster.growth import Growth
 from raycls.config.load import load_text
 from raycls.errors import LaunchError
-from raycls.launch import fit
+from raycls.launch import waiting
 from raycls.tune import room as search_room
 from raycls.tune.room import Room
 
@@ -57,7 +57,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Room, Any, list
         monkeypatch.setattr(search_room, "nodes", lambda: next(seen))
         monkeypatch.setattr(search_room, "Request", Asked)
         monkeypatch.setattr(search_room, "_NODES_SECONDS", 0.0)
-        monkeypatch.setattr(fit, "_LOOK_SECONDS", 0.0)
+        monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.0)
         run = load_text("", "search.yaml", ["data.source.name=digits", "search.trials=8", "scale.wait=9m", *words]).run
         plan: Any = SimpleNamespace(run=run, board=board or Board())
         room = Room(plan, Cluster(False, "", {}, "logs", ({"CPU": 0.0},), growth), "cpu", said.append)
