@@ -11,7 +11,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
 
@@ -22,6 +22,7 @@ from raycls.data.ignore import ignorer, patterns_of
 from raycls.data.names import SPLIT_WORDS, in_order, integers, same_form, words_of
 from raycls.data.samples import Keys, Samples
 from raycls.data.sources.roles import CLASSES, Role, roles_of
+from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 
 __all__ = ["arrays"]
@@ -42,21 +43,20 @@ def arrays(path: str | Path, ignore: str | Sequence[str] = (), ignore_file: str 
     ignored = ignorer(given)
     shapes = {name: header for name, header in _shapes(file).items() if not ignored(name)}
     parts = _parts(file, shapes, given)
-    names, labels, keys, starts = [], [], [], [0]
+    labels, keys = [], []
     for part in parts:
         count = _check_images(file, part.images, shapes[part.images])
         labels.append(_labels(file, part.labels, count))
-        names.append(part.images)
         keys.extend(f"{part.images}:{row}" for row in range(count))
-        starts.append(starts[-1] + count)
+    shards = Shards.of(map(len, labels))
     declared = next((name for name in shapes if name.casefold() in CLASSES), None)
     classes, numbers = _classes(file, declared, labels)
-    splits = {part.split: np.arange(starts[i], starts[i + 1]) for i, part in enumerate(parts) if part.split}
+    splits = {part.split: shards.rows(i, i + 1) for i, part in enumerate(parts) if part.split}
     return Samples(
         classes,
         numbers,
         Keys(keys),
-        _Arrays(file, tuple(names), tuple(starts)),
+        _Arrays(file, tuple(part.images for part in parts), shards),
         splits or None,
         ordered=declared is not None,
         notes=_told(parts),
@@ -124,40 +124,34 @@ def _told(parts: Sequence[_Part]) -> tuple[str, ...]:
     return (f"data: {', '.join(words)}",) if words else ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Arrays:
     """Reads images of an `.npz`. An array is opened once per process, when first asked for."""
 
     file: str
     names: tuple[str, ...]
-    starts: tuple[int, ...]
-    loaded: dict[int, np.ndarray] = field(default_factory=dict, compare=False)
+    shards: Shards
     positional: ClassVar[bool] = True
 
     def read(self, index: int) -> np.ndarray:
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        if part not in self.loaded:
-            images = _array(self.file, self.names[part])
-            expected = self.starts[part + 1] - self.starts[part]
-            if len(images) != expected:
-                raise _bad(
-                    self.file, f"{self.names[part]} has {len(images)} images, it had {expected} when opened", None
-                )
-            self.loaded[part] = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
-        return self.loaded[part][index - self.starts[part]]
+        shard, row = self.shards.place(index)
+        return self.shards.content(shard, self._images)[row]
 
     def locate(self, index: int) -> str:
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return f"{self.file}:{self.names[part]}[{index - self.starts[part]}]"
+        shard, row = self.shards.place(index)
+        return f"{self.file}:{self.names[shard]}[{row}]"
 
     def sizes(self) -> np.ndarray:
         shapes = _shapes(self.file)
         headers = [shapes.get(name) for name in self.names]
         each = [0 if header is None else int(np.prod(header.shape[1:])) for header in headers]
-        return np.repeat(np.array(each, np.int64), np.diff(self.starts))
+        return np.repeat(np.array(each, np.int64), np.diff(self.shards.starts))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "loaded": {}}
+    def _images(self, shard: int) -> np.ndarray:
+        images, expected = _array(self.file, self.names[shard]), self.shards.count(shard)
+        if len(images) != expected:
+            raise _bad(self.file, f"{self.names[shard]} has {len(images)} images, it had {expected} when opened", None)
+        return images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
 
 
 def _classes(file: str, declared: str | None, labels: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:

@@ -10,7 +10,7 @@ import math
 import os
 import pickle
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from raycls.data.names import split_of
 from raycls.data.samples import Keys, Samples
+from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 
 __all__ = ["cifar"]
@@ -45,23 +46,16 @@ def cifar(path: str | Path) -> Samples:
         )
     _refuse_others(root, {meta, *(batch for batches in layout.values() for batch in batches)})
     classes = _names(os.path.join(root, meta), names_field)
-    files, labels, keys, starts = [], [], [], [0]
-    splits: dict[str, np.ndarray] = {}
-    for split, batches in layout.items():
-        first = starts[-1]
-        for batch in batches:
-            numbers = _labels(os.path.join(root, batch), labels_field, len(classes))
-            files.append(batch)
-            labels.append(numbers)
-            keys.extend(f"{batch}:{row}" for row in range(len(numbers)))
-            starts.append(starts[-1] + len(numbers))
-        splits[split] = np.arange(first, starts[-1])
+    files = [batch for batches in layout.values() for batch in batches]
+    labels = [_labels(os.path.join(root, batch), labels_field, len(classes)) for batch in files]
+    shards = Shards.of(map(len, labels))
+    train = len(layout["train"])
     return Samples(
         classes=classes,
         labels=np.concatenate(labels),
-        keys=Keys(keys),
-        reader=_Batches(root, tuple(files), tuple(starts)),
-        splits=splits,
+        keys=Keys(f"{batch}:{row}" for batch, of in zip(files, labels, strict=True) for row in range(len(of))),
+        reader=_Batches(root, tuple(files), shards),
+        splits={"train": shards.rows(0, train), "test": shards.rows(train, len(files))},
         ordered=True,  # labels are positions in the list of names
     )
 
@@ -83,36 +77,32 @@ def _refuse_others(root: str, used: Collection[str]) -> None:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Batches:
     """Reads images from batch files. Each file is loaded once per process, when first asked for."""
 
     root: str
     files: tuple[str, ...]
-    starts: tuple[int, ...]
-    loaded: dict[int, np.ndarray] = field(default_factory=dict, compare=False)
+    shards: Shards
     positional: ClassVar[bool] = True
 
     def read(self, index: int) -> np.ndarray:
-        file = int(np.searchsorted(self.starts, index, side="right")) - 1
-        if file not in self.loaded:
-            path = os.path.join(self.root, self.files[file])
-            pixels = _pixels(_load(path), path)
-            expected = self.starts[file + 1] - self.starts[file]
-            if len(pixels) != expected:
-                raise _damaged(path, f"{len(pixels)} images, there were {expected} when the data was opened")
-            self.loaded[file] = pixels
-        return self.loaded[file][index - self.starts[file]].reshape(3, 32, 32).transpose(1, 2, 0)
+        shard, row = self.shards.place(index)
+        return self.shards.content(shard, self._pixels)[row].reshape(3, 32, 32).transpose(1, 2, 0)
 
     def locate(self, index: int) -> str:
-        file = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return f"{os.path.join(self.root, self.files[file])}:{index - self.starts[file]}"
+        shard, row = self.shards.place(index)
+        return f"{os.path.join(self.root, self.files[shard])}:{row}"
 
     def sizes(self) -> np.ndarray:
-        return np.full(self.starts[-1], 3 * 32 * 32, np.int64)
+        return np.full(self.shards.total, 3 * 32 * 32, np.int64)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "loaded": {}}
+    def _pixels(self, shard: int) -> np.ndarray:
+        path = os.path.join(self.root, self.files[shard])
+        pixels, expected = _pixels(_load(path), path), self.shards.count(shard)
+        if len(pixels) != expected:
+            raise _damaged(path, f"{len(pixels)} images, there were {expected} when the data was opened")
+        return pixels
 
 
 def _names(path: str, name: str) -> list[str]:

@@ -48,7 +48,7 @@ def test_large_arrays_are_mapped_and_equal(tmp_path: Path) -> None:
         for index in (0, 17, 39):
             np.testing.assert_array_equal(reader.read(index), images[index])
         assert len(pickle.dumps(reader)) < 1000
-        assert isinstance(next(iter(reader.loaded.values())), np.memmap)
+        assert isinstance(next(iter(reader.shards.opened.values())), np.memmap)
 
 
 def test_splits_and_classes(tmp_path: Path) -> None:
