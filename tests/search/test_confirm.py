@@ -11,17 +11,14 @@ from raycls.search.confirm import Summary, pair, paired, repeats, scores, summar
 from raycls.search.trials import Ledger, trial_id
 
 
-@pytest.mark.parametrize("freedom", [1, 2, 3, 5, 29, 1000])
-def test_quantiles_are_those_of_scipy(freedom: int) -> None:
-    for probability in (0.0005, 0.025, 0.4, 0.5, 0.6, 0.95, 0.975, 0.9999):
-        expected = stats.t.ppf(probability, freedom)
-        assert t_quantile(probability, freedom) == pytest.approx(expected, rel=1e-10, abs=1e-10)
+@pytest.mark.parametrize("freedom", [*range(1, 41), 99, 1000, 10**6])
+def test_quantiles_are_those_of_scipy_to_four_decimals(freedom: int) -> None:
+    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=1e-5)
 
 
-@pytest.mark.parametrize(("probability", "freedom"), [(0.0, 3), (1.0, 3), (0.5, 0)])
-def test_what_has_no_quantile(probability: float, freedom: int) -> None:
+def test_one_value_has_no_quantile() -> None:
     with pytest.raises(ValueError, match="no quantile"):
-        t_quantile(probability, freedom)
+        t_quantile(0)
 
 
 def test_summary_of_three_values_worked_out_by_hand() -> None:
