@@ -148,7 +148,7 @@ def _wait(
 
 def _tidy(job: Job, folder: str) -> None:
     with suppress(RayclsError):  # a file system that is slow to forget must not undo a run that is done
-        RunFolder(job.folder).store.hasty().delete_tree(folder)
+        RunFolder(job.folder).store.without_retry().delete_tree(folder)
 
 
 @dataclass(frozen=True)

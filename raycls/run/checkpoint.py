@@ -1,6 +1,6 @@
 """Checkpoints that are complete or invisible: written off the training path, verified, and only then trusted.
 
-`checkpoints/step-00001234/` is one checkpoint (see `archive`). Order of a write: all files and the manifest
+`checkpoints/step-00001234/` is one checkpoint (see `checkpoint_files`). Order of a write: all files and the manifest
 into a hidden folder, each on the disk (fsync); one rename; read back and verified; `best.json`; only then are
 older ones deleted. A remote store has no rename, so there the manifest, put last and deleted first, is what makes
 a checkpoint complete: what has none was left by an interrupted write or deletion, and is cleared away. Only the
@@ -22,13 +22,12 @@ from typing import Any, Self
 from raycls.errors import CheckpointError, RayclsError
 from raycls.progress import progress
 from raycls.run import checkpoint_files, strict_json
-from raycls.run.checkpoint_files import BadArchiveError
+from raycls.run.checkpoint_files import BadCheckpointError
 from raycls.run.folder import RunFolder
-from raycls.run.model_file import read_model, write_model
-from raycls.run.snapshot import Snapshot, snapshot
+from raycls.run.snapshot import Snapshot
 from raycls.run.storage.store import Store
 
-__all__ = ["Snapshot", "Writer", "commit", "load", "newest", "read_model", "snapshot", "steps", "write_model"]
+__all__ = ["Writer", "commit", "intact", "load", "newest"]
 
 _REPLACED = re.compile(r"\.replaced-step-(\d+)")
 
@@ -96,21 +95,16 @@ def _failure(write: Future[None]) -> RayclsError | None:
     return wrapped
 
 
-def steps(folder: RunFolder) -> list[int]:
-    """Steps with a checkpoint that was written to its end, ascending. Nothing is verified."""
-    return folder.steps()
-
-
 def intact(folder: RunFolder) -> list[int]:
     """Steps whose checkpoint is as it was written, ascending. All of them are read."""
-    return [step for step in steps(folder) if checkpoint_files.is_good(folder.store, folder.checkpoint(step), step)]
+    return [step for step in folder.steps() if checkpoint_files.is_good(folder.store, folder.checkpoint(step), step)]
 
 
 def load(folder: RunFolder, step: int) -> Snapshot:
     """The checkpoint of `step`. Raises CheckpointError where it is missing or not what was written."""
     try:
         return checkpoint_files.read(folder.store, folder.checkpoint(step), step)
-    except BadArchiveError as error:
+    except BadCheckpointError as error:
         others = [str(there) for there in intact(folder)]
         raise CheckpointError(
             "this checkpoint cannot be used",
@@ -133,7 +127,7 @@ def newest(folder: RunFolder, *, on_bad: Callable[[str], None], repair: bool = T
         name = folder.checkpoint(step)
         try:
             found = checkpoint_files.read(folder.store, name, step)
-        except BadArchiveError as error:
+        except BadCheckpointError as error:
             where = _put_aside(folder, step) if repair else folder.store.describe(name)
             on_bad(f"the checkpoint of step {step} is bad and is not used: {error} ({where})")
             continue
@@ -160,12 +154,12 @@ def commit(folder: RunFolder, state: Snapshot, *, keep: int, best: Mapping[str, 
         _commit_remote(folder, state, standing)
     try:
         checkpoint_files.verify(folder.store, folder.checkpoint(state.step), state.step)
-    except BadArchiveError as error:
+    except BadCheckpointError as error:
         raise CheckpointError(
             "the checkpoint just written does not read back as it was written",
             where=_put_aside(folder, state.step),
             found=str(error),
-            fix="check the disk; the same command goes on from the checkpoint before it",
+            fix="check the disk; the same command resumes from the checkpoint before it",
         ) from error
     if best is not None:
         folder.write_json(folder.BEST, best)
@@ -203,7 +197,7 @@ def _is_there(folder: RunFolder, step: int, described: Mapping[str, Any]) -> boo
     """Whether a good checkpoint of this step with the same content is there already."""
     try:
         there = checkpoint_files.verify(folder.store, folder.checkpoint(step), step)
-    except BadArchiveError:
+    except BadCheckpointError:
         return False
     return there["files"] == described["files"] and there["best"] == described["best"]
 

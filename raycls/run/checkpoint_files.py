@@ -25,14 +25,14 @@ from raycls.run import strict_json
 from raycls.run.snapshot import Snapshot, join, split
 from raycls.run.storage.store import Store
 
-__all__ = ["MANIFEST", "BadArchiveError", "is_good", "manifest", "read", "verify", "write"]
+__all__ = ["MANIFEST", "BadCheckpointError", "is_good", "manifest", "read", "verify", "write"]
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _TREE = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class BadArchiveError(Exception):
+class BadCheckpointError(Exception):
     """The files are not what was written; the message says how."""
 
 
@@ -65,7 +65,7 @@ def write(store: Store, name: str, state: Snapshot, best: Mapping[str, Any] | No
 
 
 def read(store: Store, name: str, step: int) -> Snapshot:
-    """The snapshot of `step` in the folder `name`. Raises BadArchiveError if anything is not as written."""
+    """The snapshot of `step` in the folder `name`. Raises BadCheckpointError if anything is not as written."""
     described = manifest(store, name, step)
     trees: dict[str, Any] = {}
     for file in described["files"]:
@@ -77,12 +77,12 @@ def read(store: Store, name: str, step: int) -> Snapshot:
         try:
             trees[tree] = join(load_tensors(tensors), json.loads(structure))
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise BadArchiveError(f"{tree} cannot be put together: {error}") from error
+            raise BadCheckpointError(f"{tree} cannot be put together: {error}") from error
     return Snapshot(step, trees)
 
 
 def verify(store: Store, name: str, step: int) -> dict[str, Any]:
-    """The manifest, after every file was read and compared with it. Raises BadArchiveError."""
+    """The manifest, after every file was read and compared with it. Raises BadCheckpointError."""
     described = manifest(store, name, step)
     for file in described["files"]:
         _content(store, name, file, described)
@@ -93,13 +93,13 @@ def is_good(store: Store, name: str, step: int) -> bool:
     """Whether `verify` has nothing to say."""
     try:
         verify(store, name, step)
-    except BadArchiveError:
+    except BadCheckpointError:
         return False
     return True
 
 
 def manifest(store: Store, name: str, step: int) -> dict[str, Any]:
-    """The manifest of the folder `name`. Raises BadArchiveError if it is damaged or not that of `step`.
+    """The manifest of the folder `name`. Raises BadCheckpointError if it is damaged or not that of `step`.
 
     Raises CheckpointError if it is sound but of a format that this version does not read.
     """
@@ -107,11 +107,11 @@ def manifest(store: Store, name: str, step: int) -> dict[str, Any]:
     try:
         described = json.loads(data)
     except ValueError as error:
-        raise BadArchiveError(f"{MANIFEST} is damaged: {error}") from error
+        raise BadCheckpointError(f"{MANIFEST} is damaged: {error}") from error
     if not isinstance(described, dict) or described.get("sha256") != _seal(described) or data != _text(described):
-        raise BadArchiveError(f"{MANIFEST} is damaged (its sha256 differs)")
+        raise BadCheckpointError(f"{MANIFEST} is damaged (its sha256 differs)")
     if described["step"] != step:
-        raise BadArchiveError(f"{MANIFEST} is that of step {described['step']}")
+        raise BadCheckpointError(f"{MANIFEST} is that of step {described['step']}")
     if described["format"] != _FORMAT:
         raise CheckpointError(
             "this checkpoint was written by another version of raycls",
@@ -136,9 +136,9 @@ def _content(store: Store, name: str, file: str, described: Mapping[str, Any]) -
     data = _bytes(store, name, file)
     expected = described["files"][file]
     if len(data) != expected["size"]:
-        raise BadArchiveError(f"{file} has {len(data)} bytes, {expected['size']} were written")
+        raise BadCheckpointError(f"{file} has {len(data)} bytes, {expected['size']} were written")
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-        raise BadArchiveError(f"{file} has changed since it was written (its sha256 differs)")
+        raise BadCheckpointError(f"{file} has changed since it was written (its sha256 differs)")
     return data
 
 
@@ -149,9 +149,9 @@ def _bytes(store: Store, name: str, file: str) -> bytes:
     except CheckpointError as error:
         cause = error.__cause__
         if isinstance(cause, FileNotFoundError):
-            raise BadArchiveError(f"{file} is missing") from error
+            raise BadCheckpointError(f"{file} is missing") from error
         if isinstance(cause, IsADirectoryError | NotADirectoryError):
-            raise BadArchiveError(f"{file} is no file") from error
+            raise BadCheckpointError(f"{file} is no file") from error
         if isinstance(cause, OSError) and cause.errno == errno.EIO:
-            raise BadArchiveError(f"{file} cannot be read from the disk") from error
+            raise BadCheckpointError(f"{file} cannot be read from the disk") from error
         raise

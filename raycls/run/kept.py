@@ -11,7 +11,7 @@ import torch
 
 from raycls.errors import CheckpointError, ConfigError, RayclsError
 from raycls.run import checkpoint
-from raycls.run.checkpoint_files import BadArchiveError
+from raycls.run.checkpoint_files import BadCheckpointError
 from raycls.run.folder import RunFolder
 from raycls.run.model_file import read_model
 
@@ -50,7 +50,7 @@ def best_weights(folder: RunFolder, step: int) -> dict[str, torch.Tensor] | str:
     try:
         return evaluated_tensors(checkpoint.load(folder, step).trees)
     except CheckpointError as error:
-        if isinstance(error.__cause__, BadArchiveError):
+        if isinstance(error.__cause__, BadCheckpointError):
             return f"the best checkpoint, that of step {step}, cannot be used: {error.__cause__}"
         raise
 
@@ -91,7 +91,7 @@ def load(folder: RunFolder, weights: Weights) -> dict[str, torch.Tensor]:
     try:
         return evaluated_tensors(checkpoint.load(folder, weights.step).trees)
     except CheckpointError as error:
-        if not isinstance(error.__cause__, BadArchiveError):
+        if not isinstance(error.__cause__, BadCheckpointError):
             raise
         there = _names(folder, _intact_model(folder), checkpoint.intact(folder))
         raise CheckpointError(

@@ -21,7 +21,7 @@ from raycls.errors import CheckpointError
 from raycls.progress import counted
 from raycls.run.folder import Attempt, RunFolder, parse_line, survivors
 
-__all__ = ["Ledger", "LedgerReport", "check"]
+__all__ = ["LedgerReport", "SampleLedger", "check"]
 
 _NAME = re.compile(r"attempt-(\d+)-rank-(\d+)(?:\.(\d+))?\.jsonl")
 _BUFFER = 1024 * 1024
@@ -31,7 +31,7 @@ _ROLL = 16 * 1024 * 1024
 _MOST_PROBLEMS = 20
 
 
-class Ledger:
+class SampleLedger:
     """The lines of one rank in one attempt. They are held in memory until `flush`.
 
     Flush on every rank before the checkpoint of a step is submitted: then no checkpoint is ahead of its

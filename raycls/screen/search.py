@@ -17,7 +17,7 @@ from raycls.screen.activity import Activity
 from raycls.screen.live import LiveRegion
 from raycls.screen.search_text import progress_text, rows
 from raycls.screen.terminal import Screen, is_live
-from raycls.search.trials import Ledger
+from raycls.search.trials import TrialLog
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +52,7 @@ class SearchDisplay(Screen, ABC):
         """Show one line about something that happened."""
         self._guard(lambda: self._line(text))
 
-    def update(self, ledger: Ledger, metric: str, mode: str) -> None:
+    def update(self, ledger: TrialLog, metric: str, mode: str) -> None:
         """Show the trials as they are now; cheap enough for every result."""
         self._guard(lambda: self._progress(ledger, metric, mode))
 
@@ -65,7 +65,7 @@ class SearchDisplay(Screen, ABC):
             self._line(line)
 
     @abstractmethod
-    def _progress(self, ledger: Ledger, metric: str, mode: str) -> None: ...
+    def _progress(self, ledger: TrialLog, metric: str, mode: str) -> None: ...
     @abstractmethod
     def _line(self, text: str) -> None: ...
 
@@ -86,7 +86,7 @@ class PlainSearchDisplay(SearchDisplay):
         self._last = clock()
         self._trials = ""
 
-    def _progress(self, ledger: Ledger, metric: str, mode: str) -> None:
+    def _progress(self, ledger: TrialLog, metric: str, mode: str) -> None:
         self._trials = progress_text(ledger, metric, mode)
         self._tick()
 
@@ -129,7 +129,7 @@ class RichSearchDisplay(SearchDisplay):
         super()._begin(lines)
         self._region.start()
 
-    def _progress(self, ledger: Ledger, metric: str, mode: str) -> None:
+    def _progress(self, ledger: TrialLog, metric: str, mode: str) -> None:
         # Room for the caption and the lines around the rows: a table that is higher than the screen flickers.
         most = max(1, min(_ROWS, self._region.console.height - 7))
         self._table = _table(ledger, metric, mode, most)
@@ -149,7 +149,7 @@ class RichSearchDisplay(SearchDisplay):
         return going if table is None else Group(table, going)
 
 
-def _table(ledger: Ledger, metric: str, mode: str, most: int) -> Table:
+def _table(ledger: TrialLog, metric: str, mode: str, most: int) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text

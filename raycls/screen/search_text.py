@@ -11,7 +11,7 @@ from raycls.config.write import flow
 from raycls.screen.run_text import value_text
 from raycls.search.confirm import Summary, pair, paired, repeats, scores, summarise
 from raycls.search.results import best, measured, ranked, savings, searched
-from raycls.search.trials import Ledger, Trial
+from raycls.search.trials import Trial, TrialLog
 
 __all__ = [
     "Row",
@@ -66,7 +66,7 @@ def end_text(trial: Trial, metric: str, mode: str) -> str:
     )
 
 
-def progress_text(ledger: Ledger, metric: str, mode: str) -> str:
+def progress_text(ledger: TrialLog, metric: str, mode: str) -> str:
     """`20 trials: 3 running, 5 finished, 12 stopped; best 0003 top1 0.9833`."""
     trials = searched(ledger)
     text = f"{_trials(len(trials))}{_states(trials)}"
@@ -74,7 +74,7 @@ def progress_text(ledger: Ledger, metric: str, mode: str) -> str:
     return text if first is None else f"{text}; best {first.id} {metric} {_shown(first, metric, mode)}"
 
 
-def rows(ledger: Ledger, metric: str, mode: str, most: int = 20) -> list[Row]:
+def rows(ledger: TrialLog, metric: str, mode: str, most: int = 20) -> list[Row]:
     """At most `most` trials: the running ones in the order of their start, then the others, the best first."""
     trials = list(ledger.trials.values())
     running = [trial for trial in trials if trial.state == "running"]
@@ -93,7 +93,7 @@ def chosen_text(chosen: Mapping[str, Any]) -> str:
     return " ".join(f"{path}={text}" for path, text in texts.items())
 
 
-def search_lines(ledger: Ledger, metric: str, mode: str) -> list[str]:
+def search_lines(ledger: TrialLog, metric: str, mode: str) -> list[str]:
     """What the search found: the five best trials, what stopping early saved, the winner, its confirmation."""
     trials = searched(ledger)
     lines = [f"trials     {len(trials)}{_states(trials)}"]
@@ -112,7 +112,7 @@ def search_lines(ledger: Ledger, metric: str, mode: str) -> list[str]:
     return [*lines, *_winner_lines(winner, ledger, metric, mode), *confirm_lines(ledger, metric, mode)]
 
 
-def confirm_lines(ledger: Ledger, metric: str, mode: str) -> list[str]:
+def confirm_lines(ledger: TrialLog, metric: str, mode: str) -> list[str]:
     """The models trained again on other seeds, on the test split; nothing where there are none."""
     names = [trial.id for trial in pair(ledger, metric, mode) if repeats(ledger, trial.id)]
     if not names:
@@ -129,7 +129,7 @@ def confirm_lines(ledger: Ledger, metric: str, mode: str) -> list[str]:
     return lines
 
 
-def _winner_lines(winner: Trial, ledger: Ledger, metric: str, mode: str) -> list[str]:
+def _winner_lines(winner: Trial, ledger: TrialLog, metric: str, mode: str) -> list[str]:
     count, value = _trials(len(measured(ledger, metric, mode))), _shown(winner, metric, mode)
     stopped = "" if winner.state == "finished" else f", stopped at epoch {_place(winner, ' of ')}"
     return [
@@ -159,7 +159,7 @@ def _summary_text(found: Summary | None, metric: str, *, signed: bool = False) -
     return f"n {found.n}, mean {mean}, {interval}"
 
 
-def _missing(ledger: Ledger, name: str, metric: str) -> str:
+def _missing(ledger: TrialLog, name: str, metric: str) -> str:
     asked, scored = len(repeats(ledger, name)), len(scores(ledger, name, metric))
     return "" if asked == scored else f" ({asked - scored} of {asked} gave no test value)"
 

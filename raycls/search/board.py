@@ -19,7 +19,7 @@ from raycls.search.median import Median
 from raycls.search.pbt import Population
 from raycls.search.samplers import Sampler
 from raycls.search.scheduler import Never, Scheduler, goodness
-from raycls.search.trials import Ledger, Trial, trial_id
+from raycls.search.trials import Trial, TrialLog, trial_id
 
 __all__ = ["Board", "Length", "Move", "Task"]
 
@@ -79,7 +79,7 @@ class Move:
 class Board:
     """The decisions of one search, over its ledger."""
 
-    ledger: Ledger
+    ledger: TrialLog
     space: Space
     search: SearchConfig
     sampler: Sampler

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from raycls.config.sections.search import decisive
 from raycls.search.results import best, ranked
-from raycls.search.trials import Ledger, Trial
+from raycls.search.trials import Trial, TrialLog
 
 __all__ = ["Summary", "pair", "paired", "repeats", "scores", "summarise", "t_quantile"]
 
@@ -35,13 +35,13 @@ class Summary:
     high: float
 
 
-def repeats(ledger: Ledger, of: str) -> list[Trial]:
+def repeats(ledger: TrialLog, of: str) -> list[Trial]:
     """The trials that repeat the trial `of`, in the order of their seeds."""
     found = [trial for trial in ledger.trials.values() if trial.phase == "confirm" and trial.of == of]
     return sorted(found, key=lambda trial: -1 if trial.seed is None else trial.seed)
 
 
-def pair(ledger: Ledger, metric: str, mode: str) -> list[Trial]:
+def pair(ledger: TrialLog, metric: str, mode: str) -> list[Trial]:
     """The winner and the runner-up, who are trained again; fewer where there are no two that gave a value."""
     winner = best(ledger, metric, mode)
     if winner is None:
@@ -50,7 +50,7 @@ def pair(ledger: Ledger, metric: str, mode: str) -> list[Trial]:
     return [winner, *[trial for trial in others if trial.id != winner.id][:1]]
 
 
-def scores(ledger: Ledger, of: str, metric: str) -> dict[int, float]:
+def scores(ledger: TrialLog, of: str, metric: str) -> dict[int, float]:
     """{seed: finite test value} of the models that repeat the trial `of`; those that were not scored are left out."""
     found = {trial.seed: decisive(trial.test or {}, metric) for trial in repeats(ledger, of)}
     return {seed: value for seed, value in found.items() if seed is not None and math.isfinite(value)}

@@ -9,7 +9,7 @@ from typing import Any
 
 from raycls.config.write import flow
 from raycls.run.storage.store import Store
-from raycls.search.trials import Ledger, Trial
+from raycls.search.trials import Trial, TrialLog
 
 __all__ = ["CSV", "best", "measured", "ranked", "savings", "searched", "write_csv"]
 
@@ -19,17 +19,17 @@ CSV = "trials.csv"
 _ORDER = {"finished": 0, "stopped": 1, "running": 2, "failed": 3}
 
 
-def searched(ledger: Ledger) -> list[Trial]:
+def searched(ledger: TrialLog) -> list[Trial]:
     """The trials of the search itself, without those that confirm its result, in the order of their start."""
     return [trial for trial in ledger.trials.values() if trial.phase == "search"]
 
 
-def measured(ledger: Ledger, metric: str, mode: str) -> list[Trial]:
+def measured(ledger: TrialLog, metric: str, mode: str) -> list[Trial]:
     """The trials of the search that have a finite value and did not fail: the winner is selected from them."""
     return [trial for trial in searched(ledger) if trial.state != "failed" and trial.value(metric, mode) is not None]
 
 
-def ranked(ledger: Ledger, metric: str, mode: str) -> list[Trial]:
+def ranked(ledger: TrialLog, metric: str, mode: str) -> list[Trial]:
     """The trials of the search that have a finite value, the best first.
 
     Finished ones come before stopped, these before running and failed ones; of equal values the smaller number
@@ -43,7 +43,7 @@ def ranked(ledger: Ledger, metric: str, mode: str) -> list[Trial]:
     return [trial for *_, trial in sorted(found, key=lambda item: item[:3])]
 
 
-def best(ledger: Ledger, metric: str, mode: str) -> Trial | None:
+def best(ledger: TrialLog, metric: str, mode: str) -> Trial | None:
     """The best finished trial, the best stopped one where none finished, None where neither has a value.
 
     A search that ended because a trial reached its target was ended by that trial: there, the value alone counts.
@@ -60,13 +60,13 @@ def best(ledger: Ledger, metric: str, mode: str) -> Trial | None:
     return first if first is not None and first.state in ("finished", "stopped") else None
 
 
-def savings(ledger: Ledger) -> tuple[float, float]:
+def savings(ledger: TrialLog) -> tuple[float, float]:
     """(epochs run, epochs asked) over the trials of the search that were started."""
     trials = searched(ledger)
     return sum(trial.epochs for trial in trials), sum(trial.asked for trial in trials)
 
 
-def write_csv(store: Store, ledger: Ledger, paths: Sequence[str], metric: str, mode: str) -> None:
+def write_csv(store: Store, ledger: TrialLog, paths: Sequence[str], metric: str, mode: str) -> None:
     """Write `trials.csv`, one row per trial of the search in the order of their numbers.
 
     Columns `trial, state, epochs`, the metric, and one per searched path, which is empty where the path was

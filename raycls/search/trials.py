@@ -19,7 +19,7 @@ from raycls.run import strict_json
 from raycls.run.folder import RunFolder, read_json_lines
 from raycls.run.storage.store import Store
 
-__all__ = ["Exploit", "Ledger", "Result", "Trial", "trial_id"]
+__all__ = ["Exploit", "Result", "Trial", "TrialLog", "trial_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ _TAKE: dict[str, Callable[[_Known, Mapping[str, Any]], bool]] = {
 }
 
 
-class Ledger(_Known):
+class TrialLog(_Known):
     """The trials of one search, in the order they were started.
 
     Each method writes one line, which is on the disk when it returns; of what was written before, it returns

@@ -24,7 +24,7 @@ from raycls.run.folder import RunFolder
 from raycls.run.history import History, read, write_csv
 from raycls.run.kept import best_weights
 from raycls.run.model_file import write_model
-from raycls.run.sample_ledger import Ledger
+from raycls.run.sample_ledger import SampleLedger
 from raycls.run.snapshot import snapshot
 from raycls.run.trackers.trackers import Trackers, open_trackers
 from raycls.tasks.classification import digests
@@ -67,7 +67,7 @@ class Recorder:
         self.history = History(folder, attempt) if first else None
         self.writer = Writer(folder, run.checkpoint.keep) if first else None
         kept = run.train.ledger
-        self.ledger = None if kept == "off" else Ledger(folder, attempt, worker.rank, pixels=kept == "pixels")
+        self.ledger = None if kept == "off" else SampleLedger(folder, attempt, worker.rank, pixels=kept == "pixels")
         self.curves = curves
         self.gauge: Callable[[dict[str, Any]], None] = lambda record: None
         self._trackers = Trackers([], self._tell)

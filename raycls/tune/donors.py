@@ -7,7 +7,7 @@ from typing import Any
 from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.run import checkpoint, checkpoint_files
-from raycls.run.checkpoint_files import BadArchiveError
+from raycls.run.checkpoint_files import BadCheckpointError
 from raycls.run.folder import RunFolder
 from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
 from raycls.run.storage.store import Store
@@ -32,7 +32,7 @@ def keep(search: RunFolder, donor: str, step: int, trial: str, count: int) -> st
     name = source.checkpoint(step)
     try:
         files = checkpoint_files.verify(source.store, name, step)["files"]
-    except BadArchiveError:
+    except BadCheckpointError:
         return ""
     search.store.delete_tree(place)  # what a search that was killed had copied
     for file in [*files, checkpoint_files.MANIFEST]:

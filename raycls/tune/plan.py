@@ -27,7 +27,7 @@ from raycls.run.trackers.trackers import check_trackers
 from raycls.search.board import Board, Length
 from raycls.search.confirm import pair, repeats
 from raycls.search.samplers import make_sampler
-from raycls.search.trials import Ledger
+from raycls.search.trials import TrialLog
 from raycls.session.data.record import pack
 from raycls.session.data.resumed import searched_data
 from raycls.session.data.scored import LEFT_OUT
@@ -152,7 +152,7 @@ def open_search(
     folder.store.tell(say)
     folder.store.check()
     progress("opening the data")
-    begun = not new and folder.store.exists(Ledger.FILE)
+    begun = not new and folder.store.exists(TrialLog.FILE)
     dataset = searched_data(run, folder, say) if begun else open_dataset(run.data)
     record = pack(dataset, run.data.source.path)
     progress("looking at the space")
@@ -171,7 +171,7 @@ def open_search(
     with Lock(folder, "search", timeout=HANDOVER_SECONDS, say=say):
         _check_same(run, folder, record)
         board = Board(
-            Ledger(folder.store),
+            TrialLog(folder.store),
             space,
             run.search,
             sampler,
@@ -314,7 +314,7 @@ def _check_same(run: Run, folder: RunFolder, record: bytes) -> None:
             where=folder.store.describe(),
             fix="use another run.name, or set the run aside with --new",
         )
-    if not folder.store.exists(Ledger.FILE):
+    if not folder.store.exists(TrialLog.FILE):
         folder.store.write_bytes(RunFolder.SPLITS, record)
         folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
         return

@@ -21,7 +21,7 @@ from raycls.run.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.nightly, pytest.mark.timeout(1500)]
 
-IMPATIENT = "from raycls.run import endurance; endurance.PATIENCE = 3.0; from raycls.cli.app import main; main()"
+IMPATIENT = "from raycls.run.storage import retry; retry.DEADLINE = 3.0; from raycls.cli.app import main; main()"
 
 
 def train(site: Site, s3: S3, name: str, *options: str, name_of_output: str = "raycls") -> Command:
@@ -116,7 +116,7 @@ def test_away_for_good_ends_the_run_in_time_and_the_same_command_goes_on(site: S
         command.until(happened.is_set)
         reached, began = step(s3, "cut"), time.monotonic()
         assert command.wait(150) == 1, command.said()
-        print(f"ended {time.monotonic() - began:.1f} s after the storage went away, with a patience of 3 s")
+        print(f"ended {time.monotonic() - began:.1f} s after the storage went away, with a deadline of 3 s")
         assert "could not be written" in command.stderr and "where: s3://bucket/runs/cut/" in command.stderr
         assert f"127.0.0.1 port {s3.proxy.port}" in command.stderr or f"127.0.0.1:{s3.proxy.port}" in command.stderr
         assert "the same command goes on" in command.stderr and "Traceback" not in command.said()

@@ -13,7 +13,7 @@ from raycls.run.storage.store import Store
 from raycls.search.board import Board, Length, Task
 from raycls.search.results import best, write_csv
 from raycls.search.samplers import make_sampler
-from raycls.search.trials import Ledger, Trial
+from raycls.search.trials import Trial, TrialLog
 
 STEPS = 5
 """Of an epoch."""
@@ -41,7 +41,7 @@ class Play:
     ) -> None:
         self.store = Store(folder)
         self.space, self.search, self.mode, self.grows = space, search, mode, grows
-        self.ledger = Ledger(self.store)
+        self.ledger = TrialLog(self.store)
         sampler = make_sampler(space, search, mode=mode)
         length = Length(epochs, STEPS)
         self.board = Board(self.ledger, space, search, sampler, "top1", mode, lambda chosen: length, keep)

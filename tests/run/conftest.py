@@ -18,7 +18,7 @@ from pyarrow import fs as arrow
 from raycls.run.folder import RunFolder
 from raycls.run.snapshot import Snapshot, snapshot
 from raycls.run.storage.remote import RemoteFiles
-from raycls.run.storage.retry import Endurance
+from raycls.run.storage.retry import Retry
 from raycls.run.storage.store import Store
 
 
@@ -110,7 +110,7 @@ class ObjectStore(arrow.FileSystemHandler):
 def on_filesystem(filesystem: arrow.FileSystem, base: str) -> Store:
     """A store under the path `base` of any file system of pyarrow. Its `uri` is for messages only."""
     uri = f"{filesystem.type_name}:{base}"
-    return Store._on(RemoteFiles(filesystem, base, Endurance(uri)), uri)
+    return Store._on(RemoteFiles(filesystem, base, Retry(uri)), uri)
 
 
 def make_store(kind: str, base: Path) -> Store:

@@ -10,7 +10,7 @@ import torch
 
 from raycls.errors import CheckpointError
 from raycls.run import checkpoint, checkpoint_files
-from raycls.run.checkpoint import Writer, commit, load, newest, steps
+from raycls.run.checkpoint import Writer, commit, load, newest
 from raycls.run.folder import RunFolder
 from raycls.run.snapshot import Snapshot
 from raycls.run.storage.store import Store
@@ -24,7 +24,7 @@ def no_warning(text: str) -> None:
 
 def test_what_is_committed_is_loaded(store: Store, state: State) -> None:
     folder = RunFolder(store)
-    assert newest(folder, on_bad=no_warning) is None and steps(folder) == []
+    assert newest(folder, on_bad=no_warning) is None and folder.steps() == []
     commit(folder, state(7), keep=2)
     found = newest(folder, on_bad=no_warning)
     assert found is not None and found.step == 7
@@ -50,7 +50,7 @@ def test_the_newest_and_the_best_are_kept(store: Store, state: State) -> None:
     for step in range(1, 7):
         best = {"step": step, "metric": "top1", "value": step / 10} if step in (1, 3) else None
         commit(folder, state(step), keep=2, best=best)
-    assert steps(folder) == [3, 5, 6]
+    assert folder.steps() == [3, 5, 6]
     assert folder.read_json(folder.BEST) == {"step": 3, "metric": "top1", "value": 0.3}
     assert store.list("checkpoints") == ["step-00000003", "step-00000005", "step-00000006"]
 
@@ -102,7 +102,7 @@ def test_best_json_is_mended_from_the_manifest(folder: RunFolder, state: State, 
         folder.store.write_bytes(folder.BEST, damage)
     newest(folder, on_bad=no_warning)
     assert folder.read_json(folder.BEST) == {"step": 1, "metric": "loss", "value": "inf"}
-    assert steps(folder) == [1, 2]
+    assert folder.steps() == [1, 2]
 
 
 def test_a_reader_without_the_lock_changes_nothing(folder: RunFolder, state: State) -> None:
@@ -133,7 +133,7 @@ def test_a_newer_format_is_refused_and_left_alone(
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="another version"):
         newest(folder, on_bad=no_warning)
-    assert steps(folder) == [1]
+    assert folder.steps() == [1]
 
 
 def test_load_names_what_is_there(folder: RunFolder, state: State) -> None:
@@ -175,13 +175,13 @@ class TestWriter:
         monkeypatch.setattr(checkpoint, "commit", slow)
         with Writer(folder, 2) as writer:
             writer.submit(state(1), best={"step": 1, "metric": "top1", "value": 0.5})
-            assert steps(folder) == [] and not folder.store.exists(folder.BEST)
+            assert folder.steps() == [] and not folder.store.exists(folder.BEST)
             gate.set()
             writer.submit(state(2))
             writer.wait()
-            assert steps(folder) == [1, 2]
+            assert folder.steps() == [1, 2]
             writer.submit(state(3))
-        assert steps(folder) == [1, 2, 3]
+        assert folder.steps() == [1, 2, 3]
 
     def test_a_failure_is_kept_and_raised_once(self, folder: RunFolder, state: State) -> None:
         folder.store.write_bytes("checkpoints", b"a file is in the way")
@@ -193,7 +193,7 @@ class TestWriter:
             folder.store.delete("checkpoints")
             writer.submit(state(3))
             writer.wait()
-            assert steps(folder) == [3]
+            assert folder.steps() == [3]
 
     def test_an_unforeseen_failure_is_told_too(self, folder: RunFolder, state: State) -> None:
         with Writer(folder, 1) as writer:

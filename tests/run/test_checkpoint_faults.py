@@ -16,7 +16,7 @@ import torch
 
 from raycls.errors import CheckpointError
 from raycls.run import checkpoint_files
-from raycls.run.checkpoint import Writer, commit, load, newest, steps
+from raycls.run.checkpoint import Writer, commit, load, newest
 from raycls.run.folder import RunFolder
 from raycls.run.snapshot import Snapshot, snapshot
 
@@ -118,7 +118,7 @@ def test_every_byte_of_the_manifest_counts(folder: RunFolder, state: State) -> N
         damaged = bytearray(data)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(bytes(damaged))
-        with pytest.raises(checkpoint_files.BadArchiveError, match=r"manifest\.json"):
+        with pytest.raises(checkpoint_files.BadCheckpointError, match=r"manifest\.json"):
             checkpoint_files.manifest(folder.store, "checkpoints/step-00000002", 2)
 
 
@@ -136,7 +136,7 @@ def test_all_of_them_bad(folder: RunFolder, state: State) -> None:
         folder.store.delete(f"checkpoints/step-0000000{step}/model.json")
     warned: list[str] = []
     assert newest(folder, on_bad=warned.append) is None
-    assert len(warned) == 2 and steps(folder) == []
+    assert len(warned) == 2 and folder.steps() == []
 
 
 def test_bad_twice_at_the_same_step(folder: RunFolder, state: State) -> None:
@@ -220,9 +220,9 @@ def clean(folder: RunFolder) -> None:
     names = folder.store.list("checkpoints")
     assert all(name.startswith("step-") for name in names), names
     standing = folder.read_json(folder.BEST)
-    assert standing is None or standing["step"] in steps(folder)
+    assert standing is None or standing["step"] in folder.steps()
     commit(folder, snapshot(3, {"train": {"step": 3}}), keep=1, best=best(3))
-    assert steps(folder) == [3] and folder.read_json(folder.BEST) == best(3)
+    assert folder.steps() == [3] and folder.read_json(folder.BEST) == best(3)
     assert folder.store.list("checkpoints") == ["step-00000003"]
 
 
@@ -323,4 +323,4 @@ def test_a_full_disk(folder: RunFolder, state: State, in_child: Callable[..., in
             writer.wait()
 
     assert in_child(child) == 0
-    assert steps(folder) == [3]
+    assert folder.steps() == [3]

@@ -42,7 +42,7 @@ def test_cut_at_any_request_of_a_write_and_its_rotation(
     for step in (1, 2):
         commit(RunFolder(s3.uri("runs/x")), state(step), keep=2, best=best(step))
     before = s3.objects()
-    monkeypatch.setattr(retry, "PATIENCE", 0.0)
+    monkeypatch.setattr(retry, "DEADLINE", 0.0)
     new = state(2, value=99.0) if again else state(3)
     found_states: list[tuple[int, float]] = []
     for number in range(200):
@@ -92,7 +92,7 @@ def test_each_request_lost_once_changes_nothing(s3: S3, state: State, monkeypatc
 def test_the_thread_that_writes_tells_that_the_storage_is_gone(
     s3: S3, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 1.0)
+    monkeypatch.setattr(retry, "DEADLINE", 1.0)
     folder = RunFolder(s3.uri("runs/x"))
     folder.store.tell(lambda text: None)
     commit(folder, state(1), keep=1)

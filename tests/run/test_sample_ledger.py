@@ -9,7 +9,7 @@ import pytest
 from raycls.errors import CheckpointError
 from raycls.run import sample_ledger as module
 from raycls.run.folder import RunFolder
-from raycls.run.sample_ledger import Ledger, LedgerReport, check
+from raycls.run.sample_ledger import LedgerReport, SampleLedger, check
 from raycls.run.storage.store import Store
 
 # 10 samples in batches of 4, 4 and 2; two micro-batches each.
@@ -29,7 +29,7 @@ def attempt(
     """Train the steps after `start` up to `end`; without the samples `out`, if it does `skip` what it says it does."""
     number = folder.begin_attempt(start, workers, **({"left_out": list(out)} if out else {}))
     for rank in range(workers):
-        ledger = Ledger(folder, number, rank, pixels=False)
+        ledger = SampleLedger(folder, number, rank, pixels=False)
         for step in range(start + 1, end + 1):
             for micro in range(rank * MICROS // workers, (rank + 1) * MICROS // workers):
                 ids = [index for index in rows(step, micro) if not skip or index not in out]
@@ -76,7 +76,7 @@ def test_a_whole_run_holds(store: Store) -> None:
 
 
 def test_lines_are_as_described(folder: RunFolder) -> None:
-    ledger = Ledger(folder, 3, 1, pixels=True)
+    ledger = SampleLedger(folder, 3, 1, pixels=True)
     ledger.write(0, 1, 1, np.array([4, 2]), ["aa", "bb"])  # type: ignore[arg-type]
     assert not folder.store.exists("ledger")
     ledger.flush()
@@ -202,7 +202,7 @@ def test_lines_out_of_order(folder: RunFolder) -> None:
 def test_an_attempt_nobody_knows(folder: RunFolder) -> None:
     attempt(folder, 0, 3)
     prepare(folder, 3)
-    Ledger(folder, 9, 0, pixels=False).write(0, 1, 0, [1])
+    SampleLedger(folder, 9, 0, pixels=False).write(0, 1, 0, [1])
     folder.store.write_bytes("ledger/attempt-0009-rank-0.jsonl", b"")
     assert "attempt 9" in run(folder, final=3).problems[0]
 

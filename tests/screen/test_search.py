@@ -24,15 +24,15 @@ from raycls.screen.search_text import (
     start_text,
     stop_text,
 )
-from raycls.search.trials import Ledger, trial_id
+from raycls.search.trials import TrialLog, trial_id
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(Store(tmp_path / "search"))
+def ledger(tmp_path: Path) -> TrialLog:
+    return TrialLog(Store(tmp_path / "search"))
 
 
-def trial(ledger: Ledger, number: int, state: str | None, values: list[float], **rest: Any) -> str:
+def trial(ledger: TrialLog, number: int, state: str | None, values: list[float], **rest: Any) -> str:
     """A trial of ten epochs with a top1 after each of the first ones."""
     facts = {"chosen": {"optim.lr": 0.123456 / number, "model.name": "tiny"}, "asked": 10, "steps_per_epoch": 5, **rest}
     name = ledger.add_trial(trial_id(number, rest.get("seed")), number=number, **facts).id
@@ -44,7 +44,7 @@ def trial(ledger: Ledger, number: int, state: str | None, values: list[float], *
     return name
 
 
-def example(ledger: Ledger) -> None:
+def example(ledger: TrialLog) -> None:
     """Three finished, one running, two stopped, one failed: 3 x 10 + 2 + 3 + 1 + 4 = 40 of 70 epochs, 7 + 6 saved."""
     trial(ledger, 1, "finished", [0.5] * 10)
     trial(ledger, 2, "stopped", [0.4, 0.6, 0.61])
@@ -55,14 +55,14 @@ def example(ledger: Ledger) -> None:
     trial(ledger, 7, "finished", [0.7] * 10)
 
 
-def confirm(ledger: Ledger, number: int, scores: dict[int, float | None]) -> None:
+def confirm(ledger: TrialLog, number: int, scores: dict[int, float | None]) -> None:
     for seed, top1 in scores.items():
         name = trial(ledger, number, "finished", [0.9], phase="confirm", of=trial_id(number), seed=seed)
         if top1 is not None:
             ledger.test(name, values={"top1": top1})
 
 
-def test_the_end_of_a_search(ledger: Ledger) -> None:
+def test_the_end_of_a_search(ledger: TrialLog) -> None:
     example(ledger)
     assert search_lines(ledger, "top1", "max") == [
         "trials     7: 1 running, 3 finished, 2 stopped, 1 failed",
@@ -78,7 +78,7 @@ def test_the_end_of_a_search(ledger: Ledger) -> None:
     ]
 
 
-def test_a_winner_that_was_stopped_says_so(ledger: Ledger) -> None:
+def test_a_winner_that_was_stopped_says_so(ledger: TrialLog) -> None:
     trial(ledger, 1, "stopped", [0.5, 0.75], chosen={})
     assert search_lines(ledger, "loss", "min")[-2:] == [
         "winner     0001, stopped at epoch 2 of 10",
@@ -86,7 +86,7 @@ def test_a_winner_that_was_stopped_says_so(ledger: Ledger) -> None:
     ]
 
 
-def test_searches_without_a_winner(ledger: Ledger) -> None:
+def test_searches_without_a_winner(ledger: TrialLog) -> None:
     assert search_lines(ledger, "top1", "max") == ["trials     0", "winner     none: no trial gave a top1"]
     trial(ledger, 1, "failed", [math.nan])
     assert search_lines(ledger, "top1", "max")[1:] == [
@@ -97,7 +97,7 @@ def test_searches_without_a_winner(ledger: Ledger) -> None:
     assert search_lines(ledger, "top1", "max")[-1] == "winner     none: no trial finished, and none was stopped"
 
 
-def test_the_confirmation_says_n_interval_difference_and_that_the_test_split_was_used_once(ledger: Ledger) -> None:
+def test_the_confirmation_says_n_interval_difference_and_that_the_test_split_was_used_once(ledger: TrialLog) -> None:
     example(ledger)
     confirm(ledger, 3, {1: 0.7, 2: 0.8, 3: 0.9})
     confirm(ledger, 7, {1: 0.65, 2: 0.75, 3: None})
@@ -111,7 +111,7 @@ def test_the_confirmation_says_n_interval_difference_and_that_the_test_split_was
     assert search_lines(ledger, "top1", "max")[-4:] == confirm_lines(ledger, "top1", "max")
 
 
-def test_a_difference_that_may_be_none_and_seeds_that_are_too_few(ledger: Ledger) -> None:
+def test_a_difference_that_may_be_none_and_seeds_that_are_too_few(ledger: TrialLog) -> None:
     example(ledger)
     confirm(ledger, 3, {1: 0.7, 2: 0.8})
     confirm(ledger, 7, {1: 0.8, 2: 0.7})
@@ -124,12 +124,12 @@ def test_a_difference_that_may_be_none_and_seeds_that_are_too_few(ledger: Ledger
     assert lines[2].startswith("           0003: n 2") and "0007" not in "".join(lines)
 
 
-def test_a_search_without_confirmation_has_no_block_of_it(ledger: Ledger) -> None:
+def test_a_search_without_confirmation_has_no_block_of_it(ledger: TrialLog) -> None:
     example(ledger)
     assert confirm_lines(ledger, "top1", "max") == []
 
 
-def test_events(ledger: Ledger) -> None:
+def test_events(ledger: TrialLog) -> None:
     example(ledger)
     trial(ledger, 8, "failed", [])
     trials = ledger.trials
@@ -151,7 +151,7 @@ def test_chosen_values_are_short_yaml() -> None:
     assert chosen_text(chosen) == "optim.lr=0.0001235 optim.nesterov=false model.args={width: 8} loss=null n=12"
 
 
-def test_running_trials_stand_first_then_the_best(ledger: Ledger) -> None:
+def test_running_trials_stand_first_then_the_best(ledger: TrialLog) -> None:
     example(ledger)
     assert [row.trial for row in rows(ledger, "top1", "max")] == [
         "0005",
@@ -167,7 +167,7 @@ def test_running_trials_stand_first_then_the_best(ledger: Ledger) -> None:
     assert (first.state, first.epochs, first.value) == ("running", "2/10", "0.2000")
 
 
-def test_progress_in_one_line(ledger: Ledger) -> None:
+def test_progress_in_one_line(ledger: TrialLog) -> None:
     assert progress_text(ledger, "top1", "max") == "0 trials"
     trial(ledger, 1, None, [])
     assert progress_text(ledger, "top1", "max") == "1 trial: 1 running"
@@ -186,7 +186,7 @@ def test_plain_lines_are_the_header_the_events_and_the_end() -> None:
     assert stream.getvalue() == "search     runs/s\ntrials     7\ntrial 0003 stopped [early]\nwinner     0001\n"
 
 
-def test_a_quiet_search_says_now_and_then_that_it_goes_on(ledger: Ledger) -> None:
+def test_a_quiet_search_says_now_and_then_that_it_goes_on(ledger: TrialLog) -> None:
     trial(ledger, 1, None, [])
     now = [0.0]
     stream = io.StringIO()
@@ -199,7 +199,7 @@ def test_a_quiet_search_says_now_and_then_that_it_goes_on(ledger: Ledger) -> Non
     assert stream.getvalue().splitlines() == ["1 trial: 1 running", "trial 0001 ...", "1 trial: 1 running"]
 
 
-def test_a_search_says_what_goes_on_where_no_trial_has_news(ledger: Ledger) -> None:
+def test_a_search_says_what_goes_on_where_no_trial_has_news(ledger: TrialLog) -> None:
     now, stream = [0.0], io.StringIO()
     display = PlainSearchDisplay(stream, 30.0, clock=lambda: now[0])
     display.tell(Progress("starting Ray"))
@@ -215,7 +215,7 @@ def test_a_search_says_what_goes_on_where_no_trial_has_news(ledger: Ledger) -> N
     assert stream.getvalue().splitlines() == ["starting Ray for 31 s", "1 trial: 1 running; training trials for 31 s"]
 
 
-def test_a_closed_pipe_silences_the_display_and_nothing_else(ledger: Ledger) -> None:
+def test_a_closed_pipe_silences_the_display_and_nothing_else(ledger: TrialLog) -> None:
     example(ledger)
     stream = Gone()
     with PlainSearchDisplay(stream, 0.0) as display:
@@ -242,7 +242,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     yield Terminal()
 
 
-def test_the_live_table_shows_the_trials_and_gives_the_terminal_back(terminal: Terminal, ledger: Ledger) -> None:
+def test_the_live_table_shows_the_trials_and_gives_the_terminal_back(terminal: Terminal, ledger: TrialLog) -> None:
     example(ledger)
     for number in range(8, 40):
         trial(ledger, number, "stopped", [0.01])

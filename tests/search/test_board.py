@@ -19,7 +19,7 @@ from raycls.config.space.space import Parameter, Space
 from raycls.errors import CheckpointError
 from raycls.run.storage.store import Store
 from raycls.search.results import best
-from raycls.search.trials import Ledger
+from raycls.search.trials import TrialLog
 
 _SPACE = Space(
     (Parameter("optim.lr", "loguniform", low=1e-3, high=1.0), Parameter("model.args.width", "choice", (4, 8, 16)))
@@ -63,10 +63,10 @@ def fails(chosen: Mapping[str, Any]) -> float:
 
 def cut(whole: Play, lines: int, folder: Path, torn: bool = False) -> Path:
     """A copy of the search folder as a kill left it after so many lines, the next of them torn in the middle."""
-    texts = whole.store.read_lines(Ledger.FILE)
+    texts = whole.store.read_lines(TrialLog.FILE)
     rest = texts[lines][: len(texts[lines]) // 2] if torn else ""
     shutil.rmtree(folder, ignore_errors=True)
-    Store(folder).write_bytes(Ledger.FILE, ("".join(f"{text}\n" for text in texts[:lines]) + rest).encode())
+    Store(folder).write_bytes(TrialLog.FILE, ("".join(f"{text}\n" for text in texts[:lines]) + rest).encode())
     return folder
 
 
@@ -90,7 +90,7 @@ def test_a_search_that_was_killed_decides_as_one_that_was_not(
     slow = trials == 13 or (space, algorithm) == (_FINITE, "random")  # suggestions: there, a part of the lines will do
     for lines in range(0, count, 5 if slow else 1):
         folder = cut(whole, lines, tmp_path / "cut", torn=lines % 2 == 1)
-        known = Ledger(Store(folder))
+        known = TrialLog(Store(folder))
         again = Play(folder, space, search, grows)
         held = {
             (trial.number, result.rung): result.values["top1"]
@@ -115,12 +115,12 @@ def test_a_trial_whose_line_is_lost_is_started_again(tmp_path: Path, scheduler: 
     space = _FINITE if algorithm == "grid" else _SPACE
     search = config(scheduler, algorithm=algorithm)
     whole = Play(tmp_path / "whole", space, search, grows).run()
-    texts = whole.store.read_lines(Ledger.FILE)
+    texts = whole.store.read_lines(TrialLog.FILE)
     for trial in whole.trials:
         (lost,) = (index for index, text in enumerate(texts) if f'"number":{trial.number},' in text.replace(" ", ""))
         damaged = [*texts[:lost], texts[lost][: len(texts[lost]) // 2], *texts[lost + 1 :]]
-        Store(tmp_path / "cut").write_bytes(Ledger.FILE, "\n".join(damaged).encode())
-        before = Ledger(Store(tmp_path / "cut"))
+        Store(tmp_path / "cut").write_bytes(TrialLog.FILE, "\n".join(damaged).encode())
+        before = TrialLog(Store(tmp_path / "cut"))
         assert len(before.trials) == 6
         again = Play(tmp_path / "cut", space, search, grows)
         assert not again.board.is_played
@@ -146,7 +146,7 @@ def test_a_disk_that_is_full_costs_nothing_once_there_is_room(tmp_path: Path) ->
         whole = Play(tmp_path / "whole", _SPACE, config("asha", trials=12), grows).run()
         with pytest.raises(CheckpointError, match="free some space"):
             Play(folder / "search", _SPACE, config("asha", trials=12), grows).run()
-        known = Ledger(Store(folder / "search")).lines
+        known = TrialLog(Store(folder / "search")).lines
         assert 10 < len(known) < len(whole.ledger.lines)
         subprocess.run(["mount", "-o", "remount,size=1m", folder], check=True)
         again = Play(folder / "search", _SPACE, config("asha", trials=12), grows).run()
@@ -175,7 +175,7 @@ def test_no_trial_is_lost_and_none_runs_twice(tmp_path: Path, scheduler: str, se
     search = config(scheduler, trials=9)
     whole = Play(tmp_path / "whole", _SPACE, search, fails, concurrency=3, seed=seed).run()
     folder = cut(whole, len(whole.ledger.lines) * seed // 12, tmp_path / "cut", torn=True)
-    known = Ledger(Store(folder))
+    known = TrialLog(Store(folder))
     again = Play(folder, _SPACE, search, fails, concurrency=3, seed=seed + 1).run()
     for play in (whole, again):
         assert [trial.number for trial in play.trials] == list(range(1, 10))
@@ -196,9 +196,9 @@ def test_a_board_alone_writes_nothing(tmp_path: Path) -> None:
     whole = Play(tmp_path / "whole", _SPACE, config("asha"), grows).run()
     for lines in range(len(whole.ledger.lines)):
         folder = cut(whole, lines, tmp_path / "cut")
-        before = Store(folder).read_bytes(Ledger.FILE)
+        before = Store(folder).read_bytes(TrialLog.FILE)
         Play(folder, _SPACE, config("asha"), grows)
-        assert Store(folder).read_bytes(Ledger.FILE) == before
+        assert Store(folder).read_bytes(TrialLog.FILE) == before
 
 
 def test_a_pause_between_two_starts_is_not_time_of_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_a_pause_between_two_starts_is_not_time_of_the_search(tmp_path: Path, mo
         now[0] = 1e6
         play = Play(folder, _SPACE, config("asha"), grows)
         play.board.start()
-        assert Ledger(Store(folder)).seconds == 0
+        assert TrialLog(Store(folder)).seconds == 0
 
 
 def test_a_result_that_comes_too_late_is_nobodys(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from raycls.run.storage.store import Store
 from raycls.search.confirm import Summary, pair, paired, repeats, scores, summarise, t_quantile
-from raycls.search.trials import Ledger, trial_id
+from raycls.search.trials import TrialLog, trial_id
 
 
 @pytest.mark.parametrize("freedom", [*range(1, 41), 99, 1000, 10**6])
@@ -53,7 +53,7 @@ def test_interval_agrees_with_scipy() -> None:
 
 
 def test_scores_come_from_the_repeats_that_were_scored(tmp_path: Path) -> None:
-    ledger = Ledger(Store(tmp_path))
+    ledger = TrialLog(Store(tmp_path))
     for number in (1, 2):
         ledger.add_trial(trial_id(number), number=number, chosen={}, asked=1, steps_per_epoch=1)
     for seed, number, top1 in ((3, 2, 0.7), (1, 2, 0.8), (2, 2, math.nan), (1, 1, 0.6)):
@@ -73,7 +73,7 @@ def test_scores_come_from_the_repeats_that_were_scored(tmp_path: Path) -> None:
 
 def test_the_pair_is_the_winner_of_now(tmp_path: Path) -> None:
     """Trials that come later can win: then they are the ones that are trained again."""
-    ledger = Ledger(Store(tmp_path))
+    ledger = TrialLog(Store(tmp_path))
     assert pair(ledger, "top1", "max") == []
     for number, top1, state in ((1, 0.6, "finished"), (2, 0.9, "failed"), (3, 0.5, "stopped"), (4, 0.8, "finished")):
         ledger.add_trial(trial_id(number), number=number, chosen={}, asked=1, steps_per_epoch=1)

@@ -9,15 +9,15 @@ import pytest
 
 from raycls.run.storage.store import Store
 from raycls.search.results import CSV, best, measured, ranked, savings, write_csv
-from raycls.search.trials import Ledger, trial_id
+from raycls.search.trials import TrialLog, trial_id
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(Store(tmp_path / "search"))
+def ledger(tmp_path: Path) -> TrialLog:
+    return TrialLog(Store(tmp_path / "search"))
 
 
-def trial(ledger: Ledger, number: int, state: str | None, values: list[float], **rest: Any) -> None:
+def trial(ledger: TrialLog, number: int, state: str | None, values: list[float], **rest: Any) -> None:
     """A trial of ten epochs with a top1 after each of the first ones."""
     facts = {"chosen": {"optim.lr": 0.1 / number}, "asked": 10, "steps_per_epoch": 5, **rest}
     name = ledger.add_trial(trial_id(number, rest.get("seed")), number=number, **facts).id
@@ -27,11 +27,11 @@ def trial(ledger: Ledger, number: int, state: str | None, values: list[float], *
         ledger.end(name, state=state, epochs=len(values), seconds=1.0)
 
 
-def ids(ledger: Ledger, metric: str = "top1", mode: str = "max") -> list[str]:
+def ids(ledger: TrialLog, metric: str = "top1", mode: str = "max") -> list[str]:
     return [item.id for item in ranked(ledger, metric, mode)]
 
 
-def test_finished_trials_come_first_then_the_better_value_then_the_smaller_number(ledger: Ledger) -> None:
+def test_finished_trials_come_first_then_the_better_value_then_the_smaller_number(ledger: TrialLog) -> None:
     trial(ledger, 1, "stopped", [0.9])
     trial(ledger, 2, "finished", [0.5, 0.7])
     trial(ledger, 3, "finished", [0.8, 0.6])
@@ -47,7 +47,7 @@ def test_finished_trials_come_first_then_the_better_value_then_the_smaller_numbe
     assert winner is not None and winner.id == "0003"
 
 
-def test_a_stopped_trial_wins_only_where_none_finished(ledger: Ledger) -> None:
+def test_a_stopped_trial_wins_only_where_none_finished(ledger: TrialLog) -> None:
     assert best(ledger, "top1", "max") is None
     trial(ledger, 1, "failed", [0.9])
     trial(ledger, 2, None, [0.8])
@@ -57,7 +57,7 @@ def test_a_stopped_trial_wins_only_where_none_finished(ledger: Ledger) -> None:
     assert winner is not None and winner.id == "0003"
 
 
-def test_savings_count_the_epochs_of_the_search_alone(ledger: Ledger) -> None:
+def test_savings_count_the_epochs_of_the_search_alone(ledger: TrialLog) -> None:
     assert savings(ledger) == (0, 0)
     trial(ledger, 1, "finished", [0.5] * 10)
     trial(ledger, 2, "stopped", [0.5])
@@ -67,7 +67,7 @@ def test_savings_count_the_epochs_of_the_search_alone(ledger: Ledger) -> None:
     assert savings(ledger) == (14, 40)
 
 
-def test_csv_has_a_row_per_trial_of_the_search(ledger: Ledger, tmp_path: Path) -> None:
+def test_csv_has_a_row_per_trial_of_the_search(ledger: TrialLog, tmp_path: Path) -> None:
     trial(ledger, 2, None, [], chosen={"model.name": "tiny, small", "optim.nesterov": False, "model.args": {"w": 8}})
     trial(ledger, 1, "finished", [0.1 + 0.2, 0.25], chosen={"model.name": "off", "optim.lr": 1e-05})
     trial(ledger, 3, "failed", [float("nan")], chosen={"model.name": None, "optim.lr": 3})

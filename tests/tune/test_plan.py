@@ -18,7 +18,7 @@ from raycls.config.load import load
 from raycls.errors import ConfigError, LaunchError
 from raycls.run.folder import RunFolder
 from raycls.run.storage.store import Store
-from raycls.search.trials import Ledger
+from raycls.search.trials import TrialLog
 from raycls.tune.plan import Search, open_search
 
 _BASE = """\
@@ -233,11 +233,11 @@ def test_a_first_start_writes_its_config_and_splits_and_nothing_more() -> None:
 def test_a_search_that_goes_on_is_the_same_search(raycls: Command, change: str, words: list[str]) -> None:
     write(_SPACE)
     start()
-    before = Store("runs/search").read_bytes(Ledger.FILE)
+    before = Store("runs/search").read_bytes(TrialLog.FILE)
     code, _, said = raycls("search", "search.yaml", change)
     assert (code, "started with another config" in said) == (2, True), said
     assert all(word in said for word in words), said
-    assert Store("runs/search").read_bytes(Ledger.FILE) == before
+    assert Store("runs/search").read_bytes(TrialLog.FILE) == before
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_new_sets_a_search_aside() -> None:
     with opened("search.seed=4", new=True, said=said) as search:
         assert not search.board.ledger.trials
     assert "search.old-1" in said[0]
-    assert list(Ledger(Store("runs/search.old-1")).trials) == ["0001"]
+    assert list(TrialLog(Store("runs/search.old-1")).trials) == ["0001"]
 
 
 def test_a_second_search_in_the_same_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

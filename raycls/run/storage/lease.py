@@ -18,6 +18,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ from uuid import uuid4
 from raycls.errors import CheckpointError, LaunchError, RayclsError
 from raycls.run.storage.store import Store
 
-__all__ = ["BEAT", "SILENCE", "Lease"]
+__all__ = ["BEAT", "SILENCE", "Lease", "holder", "signature"]
 
 BEAT = 5.0
 """Seconds between two beats: 720 small requests an hour."""
@@ -105,13 +106,8 @@ class Lease:
 
     def holder(self) -> str:
         """Who holds the folder, for messages."""
-        claims = [claim for name, claim in self._claims(self._store.hasty()).items() if name != self._name]
-        if not claims:
-            return "a process that did not leave its name"
-        claim = claims[0]
-        minutes = max(0.0, time.time() - float(claim.get("time", 0.0))) / 60
-        who = f"process {claim.get('pid')} on {claim.get('host')}"
-        return f"{who}, for {minutes:.0f} minutes, to {claim.get('purpose')}"
+        claims = [claim for name, claim in self._claims(self._store.without_retry()).items() if name != self._name]
+        return holder(claims[0] if claims else {})
 
     def release(self) -> None:
         """Give the folder back. Where the storage is away, the claim goes when it is back, or with this process."""
@@ -124,7 +120,7 @@ class Lease:
 
     def _take_back(self) -> None:
         """Take the claim away, now or later: of a process of this machine it counts for as long as that lives."""
-        store, name, self._name = self._store.hasty(), self._name, ""
+        store, name, self._name = self._store.without_retry(), self._name, ""
 
         def is_gone() -> bool:
             with suppress(CheckpointError):
@@ -140,7 +136,7 @@ class Lease:
             threading.Thread(target=later, name="raycls-lease-end", daemon=True).start()
 
     def _renew(self) -> None:
-        store = self._store.hasty()
+        store = self._store.without_retry()
         while not self._ended.wait(BEAT):
             try:
                 if not store.exists(self._name):
@@ -154,8 +150,8 @@ class Lease:
 
     def _sign(self, store: Store) -> None:
         self._beats += 1
-        claim = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "purpose": self._purpose}
-        store.write_bytes(self._name, json.dumps({**claim, **_process(os.getpid()), "beat": self._beats}).encode())
+        claim = {**signature(self._purpose), **_process(os.getpid()), "beat": self._beats}
+        store.write_bytes(self._name, json.dumps(claim).encode())
 
     def _rivals(self) -> list[str]:
         """The claims of others that may live. Dead ones are taken away."""
@@ -197,6 +193,21 @@ class Lease:
                 claim = {}
             found[f"{_FOLDER}/{entry}"] = claim if isinstance(claim, dict) else {}
         return found
+
+
+def signature(purpose: str) -> dict[str, Any]:
+    """What this process says of itself where it takes a run folder."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "purpose": purpose}
+
+
+def holder(signed: Mapping[str, Any]) -> str:
+    """The process with this `signature`, for messages."""
+    try:
+        minutes = max(0.0, time.time() - float(signed["time"])) / 60
+        who = f"process {signed['pid']} on {signed['host']}"
+        return f"{who}, for {minutes:.0f} minutes, to {signed['purpose']}"
+    except (ValueError, KeyError, TypeError):
+        return "a process that did not leave its name"  # it took the folder a moment ago
 
 
 def _process(pid: int) -> dict[str, str]:

@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import socket
 import time
 import weakref
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any, Protocol, Self
 
 from raycls.errors import LaunchError, RayclsError
 from raycls.progress import progress
-from raycls.run.storage.lease import SILENCE, Lease
+from raycls.run.storage.lease import SILENCE, Lease, holder, signature
 from raycls.run.storage.store import Store
 
 __all__ = ["HANDOVER_SECONDS", "Lock"]
@@ -26,7 +25,7 @@ HANDOVER_SECONDS = 60.0
 """How long a new process waits for the one that wrote before it: a killed one is gone within seconds."""
 _POLL = 0.1
 _REMOTE_POLL = 1.0
-_PATIENCE = 1.0
+_QUIET_SECONDS = 1.0
 """Seconds that are waited without a word."""
 _FROZEN_SECONDS = 10.0
 """After so long a process of the same family takes the lock from one that does not end: Ray kills a process and starts
@@ -105,8 +104,8 @@ class Lock:
                 continue
             if waited >= self._timeout and (lease is None or lease.is_certain):
                 raise self._refusal(lease)
-            if waited >= _PATIENCE and not told:
-                longest = max(self._timeout, SILENCE + _PATIENCE) if lease is not None else self._timeout
+            if waited >= _QUIET_SECONDS and not told:
+                longest = max(self._timeout, SILENCE + _QUIET_SECONDS) if lease is not None else self._timeout
                 self._say(f"waiting up to {longest:.0f} s for the run folder: used by {self._holder(lease)}")
                 told = True
                 progress("waiting for the run folder")
@@ -162,13 +161,12 @@ class Lock:
             self.path.unlink(missing_ok=True)
 
     def _sign(self, descriptor: int) -> None:
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "purpose": self._purpose}
-        holder |= {"family": self._family} if self._family else {}
+        signed = {**signature(self._purpose), **({"family": self._family} if self._family else {})}
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
+        os.pwrite(descriptor, (json.dumps(signed) + "\n").encode(), 0)
 
     def _holder(self, lease: Lease | None) -> str:
-        return lease.holder() if lease is not None else _holder(self.path) if self.path else ""
+        return lease.holder() if lease is not None else holder(_signature(self.path)) if self.path else ""
 
     def _refusal(self, lease: Lease | None) -> LaunchError:
         return LaunchError(
@@ -222,13 +220,3 @@ def _signature(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _holder(path: Path) -> str:
-    holder = _signature(path)
-    try:
-        minutes = max(0.0, time.time() - float(holder["time"])) / 60
-        who = f"process {holder['pid']} on {holder['host']}"
-        return f"{who}, for {minutes:.0f} minutes, to {holder['purpose']}"
-    except (ValueError, KeyError, TypeError):
-        return "a process that did not leave its name"  # it took the lock a moment ago

@@ -14,7 +14,7 @@ from pyarrow import fs as arrow
 from raycls.config.sections.uri_secrets import hidden
 from raycls.errors import CheckpointError, ConfigError
 from raycls.run.storage.remote import RemoteFiles
-from raycls.run.storage.retry import Endurance, is_denial, is_outage
+from raycls.run.storage.retry import Retry, is_denial, is_outage
 
 __all__ = ["check", "open_storage"]
 
@@ -53,7 +53,7 @@ def open_storage(uri: str) -> RemoteFiles:
             fix="check the address and its options; credentials belong into the environment: "
             + _CREDENTIALS.get(_scheme(uri), "see the documentation of pyarrow.fs"),
         ) from error
-    return RemoteFiles(filesystem, base, Endurance(_place(uri)))
+    return RemoteFiles(filesystem, base, Retry(_place(uri)))
 
 
 def check(files: RemoteFiles, uri: str) -> None:
@@ -62,9 +62,9 @@ def check(files: RemoteFiles, uri: str) -> None:
     Raises ConfigError for what the address or the credentials must be corrected for, CheckpointError for a storage
     that does not answer.
     """
-    hasty = files.hasty()
+    without_retry = files.without_retry()
     try:
-        there = hasty.exists("") or hasty.has_root()
+        there = without_retry.exists("") or without_retry.has_root()
     except OSError as error:
         raise _explained(error, uri) from error
     if not there:

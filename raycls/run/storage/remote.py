@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pyarrow import fs as arrow
 
-from raycls.run.storage.retry import Endurance
+from raycls.run.storage.retry import Retry
 
 __all__ = ["RemoteFiles"]
 
@@ -28,14 +28,14 @@ _Result = TypeVar("_Result")
 class RemoteFiles:
     """The operations of `LocalFiles` on the file system `filesystem` under `base`.
 
-    Each request that is not answered is sent again, as `endurance` says. Appended lines are held in memory and
+    Each request that is not answered is sent again, as `retry` says. Appended lines are held in memory and
     written with the whole file by `flush`, because object stores cannot append. Raises OSError.
     """
 
-    def __init__(self, filesystem: arrow.FileSystem, base: str, endurance: Endurance) -> None:
+    def __init__(self, filesystem: arrow.FileSystem, base: str, retry: Retry) -> None:
         self.filesystem = filesystem
         self.base = base.rstrip("/")
-        self.endurance = endurance
+        self.retry = retry
         self._atomic_put = filesystem.type_name.removeprefix("py::") in _ATOMIC_PUT
         self._lines: dict[str, bytearray] = {}
         self._unwritten: set[str] = set()
@@ -44,11 +44,11 @@ class RemoteFiles:
 
     def below(self, base: str) -> RemoteFiles:
         """The same storage under another base."""
-        return RemoteFiles(self.filesystem, base, self.endurance)
+        return RemoteFiles(self.filesystem, base, self.retry)
 
-    def hasty(self) -> RemoteFiles:
+    def without_retry(self) -> RemoteFiles:
         """The same files for one who does not wait for a storage that is away."""
-        return RemoteFiles(self.filesystem, self.base, self.endurance.hasty())
+        return RemoteFiles(self.filesystem, self.base, self.retry.without_retry())
 
     def path(self, name: str) -> str:
         return f"{self.base}/{name}" if name else self.base
@@ -152,7 +152,7 @@ class RemoteFiles:
         """Nothing: folders of an object store are prefixes of names."""
 
     def _run(self, operation: Callable[[], _Result]) -> _Result:
-        return self.endurance.run(operation)
+        return self.retry.run(operation)
 
     def _kind(self, path: str) -> arrow.FileType:
         return self._run(lambda: self.filesystem.get_file_info(path).type)

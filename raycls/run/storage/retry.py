@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import pyarrow
 
-__all__ = ["PATIENCE", "Endurance", "is_denial", "is_outage"]
+__all__ = ["DEADLINE", "Retry", "is_denial", "is_outage"]
 
-PATIENCE = 60.0
+DEADLINE = 60.0
 """Seconds after which an operation that the storage does not answer is given up; what runs then may take another."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 4.0
 _TROUBLE = frozenset(
@@ -59,24 +59,24 @@ def is_outage(error: OSError) -> bool:
     return not is_denial(error) and _REFUSALS.search(str(error)) is None
 
 
-class Endurance:
+class Retry:
     """Shared by all that use one storage, from any thread: an outage is one, whoever meets it.
 
     `say` hears once that the storage is away, and once that it is back. After an outage was given up each operation
     is tried once, until one succeeds: what closes files at the end of a run does not wait for each of them.
     """
 
-    def __init__(self, address: str, patience: float | None = None) -> None:
+    def __init__(self, address: str, deadline: float | None = None) -> None:
         self.say: Callable[[str], None] = _logger.warning
         self._address = address
-        self._patience = patience
+        self._deadline = deadline
         self._lock = threading.Lock()
         self._away_since: float | None = None
         self._told = False
 
-    def hasty(self) -> Endurance:
-        """The same storage for one who does not want to wait."""
-        return Endurance(self._address, 0.0)
+    def without_retry(self) -> Retry:
+        """The same storage for a caller that does not wait: each operation is tried once."""
+        return Retry(self._address, 0.0)
 
     def run(self, operation: Callable[[], _Result]) -> _Result:
         """The result of `operation`, which may be called several times. Raises OSError, what it did last."""
@@ -100,14 +100,14 @@ class Endurance:
 
     def _away(self, began: float) -> float:
         """Note that an operation that failed first at `began` has failed; the seconds for which it is tried again."""
-        patience = PATIENCE if self._patience is None else self._patience
+        deadline = DEADLINE if self._deadline is None else self._deadline
         with self._lock:
             since = self._away_since = began if self._away_since is None else self._away_since
-            left = min(since, began) + patience - time.monotonic()
+            left = min(since, began) + deadline - time.monotonic()
             tell = left > 0 and not self._told
             self._told = self._told or tell
         if tell:
-            self.say(f"warning: {self._address} does not answer: it is tried again for up to {patience:.0f} s")
+            self.say(f"warning: {self._address} does not answer: it is tried again for up to {deadline:.0f} s")
         return left
 
     def _back(self) -> None:

@@ -77,14 +77,14 @@ class Store:
         uri = f"{address.rpartition('/')[0]}/{name}{mark}{options}"
         return Store._on(self._files.below(f"{parent}/{name}"), uri)
 
-    def hasty(self) -> Store:
+    def without_retry(self) -> Store:
         """The same store for one who does not wait for a storage that is away. Holds no appended lines."""
-        return self if isinstance(self._files, LocalFiles) else Store._on(self._files.hasty(), self.uri)
+        return self if isinstance(self._files, LocalFiles) else Store._on(self._files.without_retry(), self.uri)
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Have `say` hear, from any thread, when the storage is away and when it is back. Else a log does."""
         if not isinstance(self._files, LocalFiles):
-            self._files.endurance.say = say
+            self._files.retry.say = say
 
     def check(self) -> None:
         """Ask a remote storage whether it can be used: ConfigError for an error in its address, told in seconds."""

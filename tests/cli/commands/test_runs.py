@@ -11,7 +11,7 @@ from harness.command_line import SUMMARY, Result, Trainer, make_run
 
 from raycls.launch.trainer import Outcome
 from raycls.run.folder import RunFolder
-from raycls.run.sample_ledger import Ledger
+from raycls.run.sample_ledger import SampleLedger
 
 
 def test_train_passes_the_config_the_command_and_new(
@@ -117,7 +117,7 @@ def test_ledger_exits_1_unless_every_sample_was_seen_once(
     plan = {"samples": 3, "steps_per_epoch": 1, "batch_size": 3, "micro_batches": 1, "seed": 0}
     folder.write_json(folder.PLAN, plan)
     folder.begin_attempt(0, workers=1, threads=1)
-    ledger = Ledger(folder, 1, 0, pixels=False)
+    ledger = SampleLedger(folder, 1, 0, pixels=False)
     ledger.write(0, 1, 0, ids)
     ledger.close()
     folder.write_json(folder.RESULT, {"step": 1})

@@ -92,7 +92,7 @@ def test_another_machine_that_is_silent_is_dead_and_one_that_beats_is_not(
     claim = {"machine": "another", "host": "far", "pid": 7, "purpose": "train", "time": time.time(), "beat": 1}
     s3.client.put_object(Bucket="bucket", Key="runs/x/lock/a.json", Body=json.dumps(claim).encode())
     said: list[str] = []
-    monkeypatch.setattr(lock, "_PATIENCE", 0.2)
+    monkeypatch.setattr(lock, "_QUIET_SECONDS", 0.2)
     began = time.monotonic()
     with Lock(RunFolder(s3.uri("runs/x")), "train", say=said.append):
         assert 1.4 < time.monotonic() - began < 20

@@ -50,7 +50,7 @@ def process(function: Callable[[], None]) -> Iterator[int]:
 
 
 def test_a_wait_is_told_once_and_names_the_holder(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycls.run.storage.lock._PATIENCE", 0.1)
+    monkeypatch.setattr("raycls.run.storage.lock._QUIET_SECONDS", 0.1)
     said: list[str] = []
     with Lock(folder, "train"), pytest.raises(LaunchError):
         Lock(folder, "train", timeout=2, say=said.append).acquire()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 0.0)
+    monkeypatch.setattr(retry, "DEADLINE", 0.0)
     monkeypatch.setattr(object_storage, "_ATTEMPTS", 1)
 
 
@@ -120,7 +120,7 @@ def test_an_outage_is_told_once_and_survived(s3: S3) -> None:
 
 @pytest.mark.slow
 def test_an_outage_for_good_is_given_up_in_time_and_then_at_once(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 6.0)
+    monkeypatch.setattr(retry, "DEADLINE", 6.0)
     store = Store(s3.uri("runs/x"))
     said: list[str] = []
     store.tell(said.append)
