@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["TRAINING", "Progress", "counted", "listening", "progress"]
+__all__ = ["TRAINING", "Progress", "Steps", "counted", "listening", "progress"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,20 @@ class Progress:
     """None where nobody knows."""
     unit: str = ""
     """What is counted, in the plural: `images`, `files`, `bytes`."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How far a training is, in this start."""
+
+    step: int
+    """Steps that are done, over all starts."""
+    images: int
+    """Images of those of this start."""
+    waited: float = 0.0
+    """Seconds that this start has waited for data, but for its first batch."""
+    time: float = 0.0
+    """When the last step was done."""
 
 
 Listener = Callable[[Progress], None]

@@ -15,8 +15,10 @@ from raycls.errors import RayclsError, to_json
 from raycls.launch.trainer import make_job
 from raycls.session import training
 from raycls.session.job import World
+from raycls.session.messages import Advice, Message, Trained
 from raycls.session.prepare import plan_of, prepare
 from raycls.train.limits import check_acting
+from raycls.train.reasons import Reason
 
 __all__ = ["rehearse", "rehearsed"]
 
@@ -79,17 +81,17 @@ def _rehearse(run: Run, folder: str, device: str, end: float) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
     told: list[dict[str, str]] = []
 
-    def post(record: dict[str, Any]) -> None:
-        if record.get("kind") == "train":
-            records.append(record)
-        elif record.get("once"):
-            told.append({"what": record["what"], "fix": record["fix"]})
+    def post(message: Message) -> None:
+        if isinstance(message, Trained):
+            records.append(message.record)
+        elif isinstance(message, Advice):
+            told.append({"what": message.what, "fix": message.fix})
+
+    def stop_requested() -> Reason:
+        return Reason.SIGTERM if time.monotonic() > end else Reason.NONE
 
     job = make_job(small, prepared.folder, prepared.plan, dataset, device)
-    world = World(
-        device=torch.device(device), post=post, stop_requested=lambda: "sigterm" if time.monotonic() > end else ""
-    )
-    training.train(job, world)
+    training.train(job, World(device=torch.device(device), post=post, stop_requested=stop_requested))
     counted = records[_FIRST:] if len(records) > _FIRST else records[1:]
     images = [prepared.plan.order.rows(record["step"] - 1) for record in counted]
     seconds = [rows / record["images_per_second"] for rows, record in zip(images, counted, strict=True)]

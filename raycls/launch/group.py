@@ -28,10 +28,11 @@ from raycls.launch.gloo import TorchConfig
 from raycls.launch.mailbox import make_mailbox
 from raycls.run.folder import RunFolder
 from raycls.screen.run_text import STOPPING
-from raycls.session.job import Job, World
-from raycls.session.recorder import MOVES
+from raycls.session.job import Decide, Job, World
+from raycls.session.messages import Ended, Event, Failed, Judging, Message, Post, Reserved
 from raycls.session.stall import write_stacks
 from raycls.train.ranks import ABORTED
+from raycls.train.reasons import Reason
 
 __all__ = ["StopWatch", "WorkersLostError", "run_group"]
 
@@ -42,8 +43,6 @@ _GRACE = 5.0
 """Seconds that the other workers have to end by themselves after one has reported an error."""
 _SLACK, _FOR_EVER = 600.0, 30 * 86400
 """Seconds."""
-ABORT, STALLED = "abort", "stalled"
-"""Reasons to leave at once; with the second one after a note of where every thread stands."""
 _CLEANER = "PlacementGroupCleanerCallback"
 
 
@@ -59,9 +58,9 @@ def run_group(
     job: Job,
     run: Run,
     cluster: Cluster,
-    stop_asked: Callable[[], str],
-    post: Callable[[dict[str, Any]], None],
-    decide: Callable[[dict[str, Any]], str] | None = None,
+    stop_asked: Callable[[], Reason],
+    post: Post,
+    decide: Decide | None = None,
     *,
     workers: int | None = None,
     replaced: int | None = None,
@@ -94,55 +93,56 @@ def run_group(
         outcome = _wait(thread, mailbox, stop_asked, post, decide)
     finally:
         _tidy(job, folder)
-    if outcome is not None and outcome["kind"] == "error":
-        raise from_json(outcome["error"])
     if outcome is None:
         raise _lost(scaling.replaced, cluster, failures)
-    return outcome["result"]
+    if isinstance(outcome, Failed):
+        raise from_json(outcome.error)
+    return outcome.result
 
 
 def _wait(
     thread: threading.Thread,
     mailbox: Any,
-    stop_asked: Callable[[], str],
-    post: Callable[[dict[str, Any]], None],
-    decide: Callable[[dict[str, Any]], str] | None,
-) -> dict[str, Any] | None:
-    """Hand on records until the group has ended; the result or the first error that was posted, if any."""
-    outcome: dict[str, Any] | None = None
-    told, deadline = "", float("inf")
+    stop_asked: Callable[[], Reason],
+    post: Post,
+    decide: Decide | None,
+) -> Ended | Failed | None:
+    """Hand on messages until the group has ended; the result or the first error that was posted, if any."""
+    outcome: Ended | Failed | None = None
+    told, deadline = Reason.NONE, float("inf")
     while True:
         ended = not thread.is_alive()
         asked = stop_asked()
-        if asked != told and (outcome is None or outcome["kind"] != "error"):
+        if asked != told and not isinstance(outcome, Failed):
             told = asked
             mailbox.stop.remote(asked)
-            if asked not in MOVES:
-                post({"kind": "event", "text": STOPPING})
+            if not asked.moves:
+                post(Event(STOPPING))
         try:
-            records = ray.get(mailbox.take.remote(0.0 if ended else _WAIT))
+            messages: list[Message] = ray.get(mailbox.take.remote(0.0 if ended else _WAIT))
         except RayError as error:
             raise LaunchError(
                 "the connection to the workers was lost",
                 found=_last_line(error),
                 fix="the same command goes on from the newest checkpoint",
             ) from error
-        for record in records:
-            if record["kind"] == "judge" and decide is not None:
-                mailbox.verdict.remote(decide(record))
-            elif record["kind"] not in ("result", "error"):
-                post(record)
-            elif outcome is None or outcome["kind"] == "result":
-                outcome = record
-                if record.get("stalled"):
-                    mailbox.stop.remote(STALLED)
-                deadline = time.monotonic() + _GRACE if record["kind"] == "error" else deadline
-        if ended and not records:
+        for message in messages:
+            if isinstance(message, Judging) and decide is not None:
+                mailbox.verdict.remote(decide(message.facts))
+            elif not isinstance(message, Ended | Failed):
+                post(message)
+            elif not isinstance(outcome, Failed):
+                outcome = message
+                if isinstance(message, Failed):
+                    deadline = time.monotonic() + _GRACE
+                    if message.stalled:
+                        mailbox.stop.remote(Reason.STALLED)
+        if ended and not messages:
             return outcome
         if time.monotonic() > deadline:
             # The other ranks wait in a collective for the one that failed. Let them leave: Ray Train starts a new
             # group, which sees why and ends, and cleans up after it as after any other.
-            mailbox.stop.remote(ABORT)
+            mailbox.stop.remote(Reason.ABORT)
             deadline = float("inf")
 
 
@@ -225,36 +225,35 @@ def _worker_main(settings: dict[str, Any]) -> None:
     context = ray_train.get_context()
     rank = context.get_world_rank()
     device: Any = torch.device("cpu") if job.device == "cpu" else ray_torch.get_device()
-    if ray.get(mailbox.stopped.remote("", 0.0)) in (ABORT, STALLED):
+    asked: Any = ray.get(mailbox.stopped.remote(Reason.NONE, 0.0))
+    if asked.aborts:
         return  # the group before this one failed for good
     stop = StopWatch(mailbox, last_words=lambda: write_stacks(RunFolder(job.folder), rank))
     if rank == 0 and settings["judged"]:
-        mailbox.post.remote({"kind": "group", "placement_group": _placement_group()})
+        mailbox.post.remote(Reserved(_placement_group()))
     world = World(
         rank=rank,
         size=context.get_world_size(),
         device=device,
         share=collective.broadcast_from_rank_zero,
-        post=lambda record: mailbox.post.remote(record) and None,
+        post=lambda message: mailbox.post.remote(message) and None,
         stop_requested=stop.asked,
         preempted=_preempted if settings["notices"] else None,
-        stalled=lambda error: mailbox.post.remote({"kind": "error", "error": to_json(error), "stalled": True}) and None,
+        stalled=lambda error: mailbox.post.remote(Failed(to_json(error), stalled=True)) and None,
         gauge=Gauges(job.config["run"]["name"], job.search),
-        decide=(lambda record: str(ray.get(mailbox.judge.remote(record)))) if settings["judged"] else None,
+        decide=(lambda facts: ray.get(mailbox.judge.remote(facts))) if settings["judged"] else None,
     )
     try:
         result = settings["function"](job, world)
-        message = {"kind": "result", "result": result}
     except RayclsError as error:
         if isinstance(error, TrainError) and error.what == ABORTED:
             return  # the rank that has the error posts it
-        message = {"kind": "error", "error": to_json(error)}
-        ray.get(mailbox.post.remote(message))
+        ray.get(mailbox.post.remote(Failed(to_json(error))))
         return
     finally:
         stop.close()
     if rank == 0:
-        ray.get(mailbox.post.remote(message))
+        ray.get(mailbox.post.remote(Ended(result)))
 
 
 def _preempted() -> bool:
@@ -273,11 +272,11 @@ class StopWatch:
 
     def __init__(self, mailbox: Any, last_words: Callable[[], Any] = lambda: None) -> None:
         self._mailbox, self._last_words = mailbox, last_words
-        self._reason = ""
+        self._reason = Reason.NONE
         self._closed = False
         threading.Thread(target=self._watch, name="raycls-stop", daemon=True).start()
 
-    def asked(self) -> str:
+    def asked(self) -> Reason:
         return self._reason
 
     def close(self) -> None:
@@ -286,11 +285,11 @@ class StopWatch:
     def _watch(self) -> None:
         while not self._closed:
             try:
-                reason = str(ray.get(self._mailbox.stopped.remote(self._reason, _WAIT * 4)))
+                reason: Reason = ray.get(self._mailbox.stopped.remote(self._reason, _WAIT * 4))
             except RayError:
                 return  # the driver is gone, and this process follows
-            if reason in (ABORT, STALLED) and not self._closed:
-                if reason == STALLED:
+            if reason.aborts and not self._closed:
+                if reason is Reason.STALLED:
                     with suppress(OSError, RayclsError):
                         self._last_words()
                 os._exit(1)  # the loop may wait in a collective that nothing else ends

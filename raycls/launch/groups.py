@@ -22,8 +22,9 @@ from raycls.launch.waiting import Demand, wait_for_room
 from raycls.quantities import plural
 from raycls.run.folder import RunFolder
 from raycls.session import training
-from raycls.session.job import Job
-from raycls.session.recorder import MOVES
+from raycls.session.job import Decide, Job
+from raycls.session.messages import Event, Lost, Message, Moved, Placing, Post, Started
+from raycls.train.reasons import Reason
 
 __all__ = ["train_in_groups"]
 
@@ -39,9 +40,9 @@ def train_in_groups(
     job: Job,
     run: Run,
     cluster: Cluster,
-    stop_asked: Callable[[], str],
-    post: Callable[[dict[str, Any]], None],
-    decide: Callable[[dict[str, Any]], str] | None = None,
+    stop_asked: Callable[[], Reason],
+    post: Post,
+    decide: Decide | None = None,
     *,
     patient: bool = False,
     placing: Callable[[], None] = lambda: None,
@@ -59,7 +60,7 @@ def train_in_groups(
         if not size:
             return _stopped(job, result, stop_asked())
         placing()
-        post({"kind": "group-size", "workers": size})
+        post(Placing(size))
         watch = _Watch(run, job.device, size, stop_asked, post, limit, grows=cluster.grows)
         try:
             result = run_group(
@@ -69,16 +70,16 @@ def train_in_groups(
             if error.unplaced:
                 limit.lower(nodes(), size)
             if losses.count(error, watch):
-                post({"kind": "lost", "unplaced": error.unplaced})
+                post(Lost(error.unplaced))
             continue
         finally:
             watch.close()
-        if result["reason"] not in MOVES:
+        if not result["reason"].moves:
             return result
         if asked := stop_asked():
             return _stopped(job, result, asked)
-        post({"kind": "moved", "reason": result["reason"], "step": result["step"]})
-        if result["reason"] == "preempted":
+        post(Moved(result["reason"]))
+        if result["reason"] is Reason.PREEMPTED:
             losses.count_preemption(watch.noticed | draining())
 
 
@@ -165,8 +166,8 @@ def _room(
     job: Job,
     run: Run,
     cluster: Cluster,
-    stop_asked: Callable[[], str],
-    post: Callable[[dict[str, Any]], None],
+    stop_asked: Callable[[], Reason],
+    post: Post,
     limit: _Limit,
     *,
     patient: bool,
@@ -178,12 +179,12 @@ def _room(
         patient=patient,
         grows=cluster.grows,
         stopped=lambda: bool(stop_asked()),
-        say=lambda text: post({"kind": "event", "text": text}),
+        say=lambda text: post(Event(text)),
         size=limit.size,
     )
 
 
-def _stopped(job: Job, result: dict[str, Any] | None, reason: str) -> dict[str, Any]:
+def _stopped(job: Job, result: dict[str, Any] | None, reason: Reason) -> dict[str, Any]:
     """The end of a run between two groups, or before the first one."""
     if result is None:
         step = 0
@@ -202,8 +203,8 @@ class _Watch:
         run: Run,
         device: str,
         size: int,
-        stop_asked: Callable[[], str],
-        post: Callable[[dict[str, Any]], None],
+        stop_asked: Callable[[], Reason],
+        post: Post,
         limit: _Limit,
         *,
         grows: bool,
@@ -214,10 +215,10 @@ class _Watch:
         self._limit = limit
         self._looked = self._sized = time.monotonic()
         self._notices: dict[str, float] = {}
-        self._resize, self._other = "", size
+        self._resize, self._other = Reason.NONE, size
         self._demand = Demand(run, device) if grows and size < run.scale.most else None
 
-    def asked(self) -> str:
+    def asked(self) -> Reason:
         """Why the group is to end: a signal, or room for more workers, or for fewer."""
         now = time.monotonic()
         if self._demand is not None and self.started:
@@ -229,13 +230,13 @@ class _Watch:
             self._sized = now
             size = self._limit.size(self._run, nodes(), self._device)
             if size != self._size and size == self._other:  # seen twice: nodes that flicker move nobody
-                self._resize = "resize"
+                self._resize = Reason.RESIZE
             self._other = size
         return self._stop_asked() or self._resize
 
-    def post(self, record: dict[str, Any]) -> None:
-        self.started = self.started or record["kind"] == "start"
-        self._post(record)
+    def post(self, message: Message) -> None:
+        self.started = self.started or isinstance(message, Started)
+        self._post(message)
 
     @property
     def noticed(self) -> set[str]:

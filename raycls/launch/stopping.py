@@ -9,10 +9,15 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["SIGNALS", "StopRequest"]
+from raycls.errors import EXIT_STOPPED
+from raycls.train.reasons import Reason
 
-SIGNALS = {"sigint": 130, "sigterm": 143}
-"""Exit codes of what a signal ended."""
+__all__ = ["StopRequest", "exit_code"]
+
+
+def exit_code(reason: Reason) -> int:
+    """Of a command that ended for `reason`, and can be resumed."""
+    return {Reason.SIGINT: 130, Reason.SIGTERM: 143}.get(reason, EXIT_STOPPED)
 
 
 class StopRequest:
@@ -20,7 +25,7 @@ class StopRequest:
 
     def __init__(self, before_end: Callable[[], None]) -> None:
         self._before_end = before_end
-        self._reason = ""
+        self._reason = Reason.NONE
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -33,12 +38,12 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def asked(self) -> str:
-        """Empty, `sigint` or `sigterm`."""
+    def asked(self) -> Reason:
+        """`SIGINT`, `SIGTERM`, or `NONE`."""
         return self._reason
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         if self._reason:
             self._before_end()
             os._exit(128 + number)  # the guard ends a private Ray; a cluster ends this job's processes
-        self._reason = "sigint" if number == signal.SIGINT else "sigterm"
+        self._reason = Reason.SIGINT if number == signal.SIGINT else Reason.SIGTERM

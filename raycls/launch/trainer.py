@@ -16,9 +16,9 @@ from raycls.cluster.connection import Cluster, running_cluster
 from raycls.cluster.nodes import nodes
 from raycls.config import load as config
 from raycls.config.sections.run import Run
-from raycls.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, LaunchError
+from raycls.errors import EXIT_DONE, ConfigError, LaunchError
 from raycls.launch.fit import check_device, check_growth, executor_of
-from raycls.launch.stopping import SIGNALS, StopRequest
+from raycls.launch.stopping import StopRequest, exit_code
 from raycls.launch.waiting import wait_for_room
 from raycls.progress import progress
 from raycls.quantities import plural
@@ -30,8 +30,10 @@ from raycls.screen.run_text import STOPPING
 from raycls.session import evaluation, training
 from raycls.session.data.scored import LEFT_OUT, score, source_of
 from raycls.session.job import Job, World
+from raycls.session.messages import Evaluated, Event, Lost, Message, Moved, Placing, Started, Trained, Working
 from raycls.session.prepare import Prepared, prepare, reduction_of
 from raycls.train.plan import Plan
+from raycls.train.reasons import Reason
 
 if TYPE_CHECKING:
     from raycls.launch.node_checks import Sight
@@ -51,7 +53,7 @@ _EVALUATION_OPTIONS = (
 )
 """What an evaluation may change: who computes, where the data is, which images are decoded, and when to give up."""
 _LOST = "workers were lost"
-_MOVED = {"resize": "the cluster has changed its size", "preempted": "a node is being taken away"}
+_MOVED = {Reason.RESIZE: "the cluster has changed its size", Reason.PREEMPTED: "a node is being taken away"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: 
     began = time.monotonic()
     _check_device(run)
     with StopRequest(display.abandon) as stop:
-        prepared = prepare(run, new=new, command=command, say=lambda text: display.record(_event(text)))
+        prepared = prepare(run, new=new, command=command, say=display.event)
         if prepared.result is not None:
             result = {**prepared.result, "state": "already"}
         elif run.scale.most == 0:
@@ -120,17 +122,18 @@ def evaluate(
         whole=data is not None,
         extra_classes=extra_classes,
         name=folder,
-        say=lambda text: display.record(_event(text)),
+        say=display.event,
     )
     dataset, wanted = scored.dataset, scored.split
     plan = Plan.from_dict(store.read_json(RunFolder.PLAN))
-    evaluating = _event(f"evaluating {plural(len(dataset.splits[wanted]), 'image')} of {scored.told}")
+    evaluating = f"evaluating {plural(len(dataset.splits[wanted]), 'image')} of {scored.told}"
     job_on = partial(make_job, run, store, plan, dataset, split=wanted, weights=chosen)
     # No request to stop here: nothing is lost where an evaluation is interrupted.
     if run.scale.most == 0:
         device = device_of(run, torch.cuda.device_count())
-        display.record(evaluating)
-        summary = evaluation.evaluate(job_on(device), World(device=torch.device(device), post=display.record))
+        display.event(evaluating)
+        world = World(device=torch.device(device), post=partial(_show, display))
+        summary = evaluation.evaluate(job_on(device), world)
     else:
         summary = _evaluate_on_ray(run, job_on, display, evaluating)
     return {**scored.facts, "weights": chosen.to_dict(), **summary}
@@ -142,12 +145,12 @@ def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict
     job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
     answered = False
 
-    def stop_requested() -> str:
+    def stop_requested() -> Reason:
         nonlocal answered
         reason = stop.asked()
         if reason and not answered:
             answered = True
-            display.record(_event(STOPPING))
+            display.event(STOPPING)
         return reason
 
     world = World(
@@ -160,7 +163,7 @@ def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict
 
 def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
     run = prepared.run
-    display.record(_event(connecting()))
+    display.event(connecting())
     progress(connecting())
     with running_cluster() as cluster:
         from raycls.launch.gauges import job_page
@@ -173,10 +176,8 @@ def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> di
         return train_in_groups(job, run, cluster, stop.asked, _Poster(prepared, job, display), placing=placing)
 
 
-def _evaluate_on_ray(
-    run: Run, job_on: Callable[[str], Job], display: Display, evaluating: dict[str, Any]
-) -> dict[str, Any]:
-    display.record(_event(connecting()))
+def _evaluate_on_ray(run: Run, job_on: Callable[[str], Job], display: Display, evaluating: str) -> dict[str, Any]:
+    display.event(connecting())
     progress(connecting())
     with running_cluster() as cluster:
         from raycls.launch.group import run_group
@@ -190,19 +191,21 @@ def _evaluate_on_ray(
             patient=cluster.grows,
             grows=cluster.grows,
             stopped=lambda: False,
-            say=lambda text: display.record(_event(text)),
+            say=display.event,
         )
         _sight(run, job, cluster, display).check()
-        display.record(evaluating)
+        display.event(evaluating)
         progress(f"starting {plural(workers, 'worker')}")
-        return run_group(evaluation.evaluate, job, run, cluster, lambda: "", display.record, workers=workers)
+        return run_group(
+            evaluation.evaluate, job, run, cluster, lambda: Reason.NONE, partial(_show, display), workers=workers
+        )
 
 
 def _sight(run: Run, job: Job, cluster: Cluster, display: Display) -> Sight:
     from raycls.launch.node_checks import Mark, Sight
 
     mark = Mark(job.folder, RunFolder.ENV, job.nonce)
-    return Sight(run, mark, cluster, job.device, lambda text: display.record(_event(text)))
+    return Sight(run, mark, cluster, job.device, display.event)
 
 
 def make_job(
@@ -291,36 +294,48 @@ _GONE = "workers were lost: looking for room for others"
 _UNPLACED = "other programs use the cluster: looking for room again, until scale.wait is over"
 
 
+def _show(display: Display, message: Message) -> None:
+    """What is shown of a message as it is."""
+    match message:
+        case Event():
+            display.event(message.text)
+        case Working():
+            display.tell(message.now, waits=message.waits, ago=message.ago, steps=message.steps)
+        case Trained():
+            display.trained(message.record, evaluation_follows=message.evaluation_follows)
+        case Evaluated():
+            display.evaluated(message.record, message.metric)
+
+
 class _Poster:
-    """Hands records to the display; the first one of a group is the header."""
+    """Tells the display what becomes of the groups of a run; the start of the first one is the header."""
 
     def __init__(self, prepared: Prepared, job: Job, display: Display) -> None:
         self.prepared, self.job, self.display = prepared, job, display
         self.started = False
         self.why = _LOST
 
-    def __call__(self, record: dict[str, Any]) -> None:
-        kind = record.get("kind")
-        if kind == "group-size":
-            workers = plural(record["workers"], "worker")
-            self.display.record(_event(f"placing {workers}"))
-            progress(f"starting {workers}")
-        elif kind == "lost":
-            self.display.record(_event(_UNPLACED if record["unplaced"] else _GONE))
-        elif kind == "moved":
-            self.why = _MOVED[record["reason"]]
-        elif kind != "start":
-            self.display.record(record)
-        elif self.started:
-            on = f" on {plural(record['workers'], 'worker')}" if self.prepared.run.scale.elastic else ""
-            text = f"{self.why}; going on from step {record['step']}{on}"
-            self.display.record({**_event(text), "step": record["step"]})
-            self.why = _LOST
-        else:
-            self.started = True
-            self.display.start(self._header(record))
+    def __call__(self, message: Message) -> None:
+        match message:
+            case Placing():
+                workers = plural(message.workers, "worker")
+                self.display.event(f"placing {workers}")
+                progress(f"starting {workers}")
+            case Lost():
+                self.display.event(_UNPLACED if message.unplaced else _GONE)
+            case Moved():
+                self.why = _MOVED[message.reason]
+            case Started() if self.started:
+                on = f" on {plural(message.workers, 'worker')}" if self.prepared.run.scale.elastic else ""
+                self.display.resumed(message.step, f"{self.why}; going on from step {message.step}{on}")
+                self.why = _LOST
+            case Started():
+                self.started = True
+                self.display.start(self._header(message))
+            case _:
+                _show(self.display, message)
 
-    def _header(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _header(self, start: Started) -> dict[str, Any]:
         run, plan, dataset = self.prepared.run, self.prepared.plan, self.prepared.dataset
         return {
             "folder": self.prepared.folder.store.describe(),
@@ -332,31 +347,26 @@ class _Poster:
             "model": run.model.name,
             "parameters": self.prepared.parameters,
             "weights": self.prepared.weights,
-            "workers": record["workers"] if run.scale.most else 0,
+            "workers": start.workers if run.scale.most else 0,
             "elastic": (run.scale.least, run.scale.most) if run.scale.elastic else None,
             "threads": run.scale.threads,
             "executor": self.job.executor,
             "device": self.job.device,
-            "precision": record["precision"],
+            "precision": start.precision,
             "reduction": self.job.reduction,
             "batch_size": plan.batch_size,
             "micro_batches": plan.micro_batches,
             "steps_per_epoch": plan.steps_per_epoch,
             "total_steps": plan.total_steps,
-            "start_step": record["step"],
-            "attempt": record["attempt"],
+            "start_step": start.step,
+            "attempt": start.attempt,
             "command": self.prepared.command,
             "dashboard": self.job.dashboard,
         }
 
 
-def _event(text: str) -> dict[str, Any]:
-    return {"kind": "event", "text": text}
-
-
 def _outcome(result: dict[str, Any], folder: RunFolder, began: float) -> Outcome:
     state = result["state"]
-    exit_code = SIGNALS.get(str(result.get("reason")), EXIT_STOPPED) if state in ("stopped", "budget") else EXIT_DONE
     return Outcome(
         state=state,
         folder=folder.store.describe(),
@@ -365,6 +375,6 @@ def _outcome(result: dict[str, Any], folder: RunFolder, began: float) -> Outcome
         best=result["best"],
         final=result["final"],
         kept=result.get("kept"),
-        exit_code=exit_code,
+        exit_code=exit_code(result["reason"]) if state in ("stopped", "budget") else EXIT_DONE,
         seconds=time.monotonic() - began,
     )

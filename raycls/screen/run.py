@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Any, Self
 
 from raycls.config.sections.track import TrackConfig
-from raycls.progress import TRAINING, Progress
+from raycls.progress import TRAINING, Progress, Steps
 from raycls.screen.activity import Activity, Pace, Speed
 from raycls.screen.live import LiveRegion
 from raycls.screen.run_text import (
@@ -64,33 +64,33 @@ class Display(Screen, ABC):
         self._restart(int(info.get("start_step") or 0))
         self._guard(self._begin)
 
-    def record(self, record: Record) -> None:
-        """Show a history record, or `{"kind": "event", "text": ...}`, or part of it. An event with a `step` says that
-        the run goes on from there.
+    def event(self, text: str) -> None:
+        """Show one line about something that happened."""
+        self._guard(lambda: self._line(text))
 
-        One of the kind `progress` (see `launch.reporter`) is shown when the screen is drawn the next time.
-        """
-        kind = record.get("kind")
-        if kind == "event":
-            if "step" in record:  # others go on from there
-                self._restart(int(record["step"]))
-            self._guard(lambda: self._event(str(record.get("text", ""))))
-            return
-        if kind == "progress":
-            now = Progress(record["phase"], record.get("done"), record.get("total"), record.get("unit", ""))
-            self.tell(now, waits=bool(record.get("waits")), ago=float(record.get("ago", 0.0)))
-        if "step" in record:
-            self._mark_step(record)
-        if kind == "train":
-            self._train = dict(record)
-            self._guard(self._progress)
-        elif kind == "evaluate":
-            self._guard(lambda: self._evaluation(record))
+    def resumed(self, step: int, text: str) -> None:
+        """Show that the run resumes from `step`: the pace of the steps before it says nothing about those to come."""
+        self._restart(step)
+        self.event(text)
 
-    def tell(self, now: Progress, *, waits: bool = False, ago: float = 0.0) -> None:
-        """Show what is going on, see `Activity.tell`."""
+    def trained(self, record: Record, *, evaluation_follows: bool = False) -> None:
+        """Show a record of training, or keep it for the evaluation that follows."""
+        self._mark(int(record["step"]), float(record["time"]))
+        self._train = dict(record)
+        self._guard(lambda: self._progress(evaluation_follows))
+
+    def evaluated(self, record: Record, metric: str = "top1") -> None:
+        """Show a record of an evaluation, and what it says of the `metric` that decides."""
+        self._mark(int(record["step"]), float(record["time"]))
+        self._guard(lambda: self._evaluation(record, metric))
+
+    def tell(self, now: Progress, *, waits: bool = False, ago: float = 0.0, steps: Steps | None = None) -> None:
+        """Show what is going on, see `Activity.tell`, and how far the first worker is, once it trains."""
         self._activity.tell(now, waits=waits, ago=ago)
         self._guard(self._told)
+        if steps is not None and steps.step >= self._pace.step:  # else a record overtook it on the way
+            self._mark(steps.step, steps.time)
+            self._speed.add(steps.time, steps.images, steps.waited)
 
     def finish(self, outcome: Ending, splits: Iterable[str] = ()) -> None:
         """Show how the run ended, its best metric, its folder, and what to type next.
@@ -125,22 +125,14 @@ class Display(Screen, ABC):
     def _restart(self, step: int) -> None:
         self._pace, self._speed, self._marked = Pace(step), Speed(), self._clock()
 
-    def _mark_step(self, record: Record) -> None:
-        if record.get("kind") == "progress" and int(record["step"]) < self._pace.step:
-            return  # it was under way while a record of the history overtook it
-        if int(record["step"]) != self._pace.step:
+    def _mark(self, step: int, time: float) -> None:
+        if step != self._pace.step:
             self._marked = self._clock()
-        now = float(record.get("time", self._clock()))
-        self._pace.add(now, int(record["step"]))
-        if "images" in record:
-            self._speed.add(now, int(record["images"]), float(record.get("waited", 0.0)))
+        self._pace.add(time, step)
 
     def _begin(self) -> None:
         for line in header_lines(self._info):
             self._line(line)
-
-    def _event(self, text: str) -> None:
-        self._line(text)
 
     def _told(self) -> None:
         """What is going on has changed."""
@@ -153,9 +145,9 @@ class Display(Screen, ABC):
     @abstractmethod
     def _line(self, text: str) -> None: ...
     @abstractmethod
-    def _progress(self) -> None: ...
+    def _progress(self, evaluation_follows: bool) -> None: ...
     @abstractmethod
-    def _evaluation(self, record: Record) -> None: ...
+    def _evaluation(self, record: Record, metric: str) -> None: ...
 
 
 class PlainDisplay(Display):
@@ -183,12 +175,10 @@ class PlainDisplay(Display):
         elif self._activity.now is not None:
             self._line(join(place(self._step, self._info) if self._is_training else "", self._activity.text))
 
-    def _progress(self) -> None:
-        if self._clock() - self._last_time < self._interval:
-            return
-        if self._train.get("evaluation_follows"):
-            return  # the line of the evaluation tells the same numbers
-        self._progress_line()
+    def _progress(self, evaluation_follows: bool) -> None:
+        # The line of an evaluation that follows tells the same numbers.
+        if not evaluation_follows and self._clock() - self._last_time >= self._interval:
+            self._progress_line()
 
     def _progress_line(self) -> None:
         stands = self._pace.step == self._last_step or self._activity.waits
@@ -196,9 +186,9 @@ class PlainDisplay(Display):
         going = self._activity.text if stands and self._activity.now is not None else ""
         self._line(join(place(self._step, self._info), train_text(self._train), self._speed_text(), going))
 
-    def _evaluation(self, record: Record) -> None:
+    def _evaluation(self, record: Record, metric: str) -> None:
         trained = train_text(self._train) if self._train else ""
-        evaluated = evaluation_text(record, record.get("metric", "top1"))
+        evaluated = evaluation_text(record, metric)
         self._line(join(place(record, self._info), trained, evaluated, self._speed_text()))
 
     def _speed_text(self) -> str:
@@ -252,11 +242,11 @@ class RichDisplay(Display):
         super()._begin()
         self._region.start()
 
-    def _progress(self) -> None:
+    def _progress(self, evaluation_follows: bool) -> None:
         """Shown when the screen is drawn."""
 
-    def _evaluation(self, record: Record) -> None:
-        evaluated = evaluation_text(record, record.get("metric", "top1"))
+    def _evaluation(self, record: Record, metric: str) -> None:
+        evaluated = evaluation_text(record, metric)
         self._line(join(place(record, self._info), train_text(self._train), evaluated))
 
     def _end(self, lines: Sequence[str]) -> None:

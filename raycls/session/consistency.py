@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from raycls.errors import LaunchError
 from raycls.run.folder import Attempt, RunFolder
 from raycls.train.precision import cpu_kind
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
 
 __all__ = ["check_shared", "compare_cpus", "warn_of_changes"]
 
@@ -43,7 +43,7 @@ def warn_of_changes(
         warn(f"the fast reduction adds differently on {workers} workers than on {attempt.workers} before")
 
 
-def compare_cpus(worker: Worker, warn: Callable[[str], None]) -> None:
+def compare_cpus(ranks: Ranks, warn: Callable[[str], None]) -> None:
     """Say on rank 0 that the CPUs of the workers are of different kinds. A collective call."""
-    if not worker.same(zlib.crc32(cpu_kind().encode())) and worker.rank == 0:
+    if not ranks.same(zlib.crc32(cpu_kind().encode())) and ranks.rank == 0:
         warn("the workers' CPUs are of different kinds: other workers may give other bits")

@@ -24,7 +24,7 @@ from raycls.session.stall import Stall
 from raycls.tasks.classification import Classification
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.plan import Plan
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
 
 __all__ = ["evaluate"]
 
@@ -34,19 +34,19 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
     """Evaluate weights of a run on `job.split`; returns `metrics.summarise`'s dictionary."""
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
     os.environ["RAYCLS_WORKDIR"] = job.workdir
-    worker = Worker(world.rank, world.size, world.device)
+    ranks = Ranks(world.rank, world.size, world.device)
     rows = len(job.dataset.splits[job.split])
     batches = -(-rows // plan.evaluate_batch)
     with ExitStack() as stack:
         reporter = surrounded(run, job, world, stack)
-        stack.enter_context(Stall(worker, RunFolder(job.folder), run.train.stall_timeout, world.stalled))
+        stack.enter_context(Stall(ranks, RunFolder(job.folder), run.train.stall_timeout, world.stalled))
         timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch, True)
         maker = make_maker(run, plan, job.dataset, world.size, job.split)
         stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
         stack.callback(reporter.watch(stream, timeline).close)
-        model, task = together(worker, partial(_build_final, run, job, world))
+        model, task = together(ranks, partial(_build_final, run, job, world))
         slices = stream.evaluation(0, batches, world.size)
-        return evaluate_model(model, slices, task, worker, batches=batches, classes=job.dataset.classes)
+        return evaluate_model(model, slices, task, ranks, batches=batches, classes=job.dataset.classes)
 
 
 def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Classification]:

@@ -16,9 +16,14 @@ import torch
 from raycls.data.source import Dataset
 from raycls.errors import RayclsError
 from raycls.run.kept import Weights
+from raycls.session.messages import Post
 from raycls.session.stall import leave
+from raycls.train.reasons import Reason
 
-__all__ = ["Job", "World"]
+__all__ = ["Decide", "Job", "World"]
+
+Decide = Callable[[dict[str, Any]], Reason]
+"""The facts of an evaluation to `Reason.NONE`, or to the reason to stop after it."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,15 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     share: Callable[[Any], Any] = lambda value: value
     """Hands every rank what rank 0 passes in; a collective call."""
-    post: Callable[[dict[str, Any]], None] = lambda record: None
+    post: Post = lambda message: None
     """Tells the driver something for its display."""
-    stop_requested: Callable[[], str] = lambda: ""
+    stop_requested: Callable[[], Reason] = lambda: Reason.NONE
     preempted: Callable[[], bool] | None = None
     """Whether a node of this group is about to be taken away; a collective call, the same on every rank."""
     stalled: Callable[[RayclsError], None] = leave
     """Told, in a thread of its own, that this worker does not get on: it ends the process, or has it ended."""
     gauge: Callable[[dict[str, Any]], None] = lambda record: None
     """Handed every record of rank 0, for Ray's metrics."""
-    decide: Callable[[dict[str, Any]], str] | None = None
-    """Asked on rank 0 about each evaluation, once its checkpoint is on the disk and before the next step: empty to go
-    on, or the reason to stop. Of a search; a run of its own has nobody to ask."""
+    decide: Decide | None = None
+    """Asked on rank 0 about each evaluation, once its checkpoint is on the disk and before the next step. Of a search:
+    a run of its own has nobody to ask."""

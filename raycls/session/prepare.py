@@ -28,12 +28,12 @@ from raycls.run.folder import RunFolder, refuse_lost
 from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
 from raycls.run.trackers.trackers import check_trackers
 from raycls.run.versions import PACKAGES, installed
+from raycls.session.data.preprocessing import differences
 from raycls.session.data.record import pack
 from raycls.session.data.resumed import Resumed, note_left_out, resumed_data
 from raycls.session.data.scored import LEFT_OUT
 from raycls.session.data.unfit import tried
 from raycls.session.longer import DURATION, check_longer
-from raycls.session.preprocessing import differences
 from raycls.tasks.metrics import check_metric
 from raycls.train.limits import check_acting, notes
 from raycls.train.optim import check_schedule

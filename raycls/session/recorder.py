@@ -27,20 +27,17 @@ from raycls.run.model_file import write_model
 from raycls.run.sample_ledger import SampleLedger
 from raycls.run.snapshot import snapshot
 from raycls.run.trackers.trackers import Trackers, open_trackers
+from raycls.session.job import Decide
+from raycls.session.messages import Evaluated, Event, Message, Post, Trained
 from raycls.tasks.classification import digests
 from raycls.tasks.metrics import flat
 from raycls.train.optim import improves, mode_of
 from raycls.train.plan import Plan
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
+from raycls.train.reasons import Reason
 from raycls.train.state import TrainState
 
-__all__ = ["MOVES", "Judged", "Recorder"]
-
-MOVES = ("resize", "preempted")
-"""Reasons to end after which another group of workers goes on at once."""
-
-_STOPPED = (*MOVES, "search", "sigint", "sigterm")
-"""Reasons that are no end of the run itself."""
+__all__ = ["Judged", "Recorder"]
 
 
 class Recorder:
@@ -54,20 +51,20 @@ class Recorder:
         run: Run,
         plan: Plan,
         folder: RunFolder,
-        worker: Worker,
+        ranks: Ranks,
         attempt: int,
-        post: Callable[[dict[str, Any]], None],
+        post: Post,
         dataset: Dataset,
         *,
         curves: bool = True,
     ) -> None:
-        self.run, self.plan, self.folder, self.worker = run, plan, folder, worker
+        self.run, self.plan, self.folder, self.ranks = run, plan, folder, ranks
         self.attempt, self.post, self.dataset = attempt, post, dataset
-        first = worker.rank == 0
+        first = ranks.rank == 0
         self.history = History(folder, attempt) if first else None
         self.writer = Writer(folder, run.checkpoint.keep) if first else None
         kept = run.train.ledger
-        self.ledger = None if kept == "off" else SampleLedger(folder, attempt, worker.rank, pixels=kept == "pixels")
+        self.ledger = None if kept == "off" else SampleLedger(folder, attempt, ranks.rank, pixels=kept == "pixels")
         self.curves = curves
         self.gauge: Callable[[dict[str, Any]], None] = lambda record: None
         self._trackers = Trackers([], self._tell)
@@ -94,7 +91,7 @@ class Recorder:
 
     def track(self, search: str, dashboard: str) -> None:
         """Start the trackers of the config, on rank 0. See `open_trackers` for `search` and `dashboard`."""
-        if self.worker.rank == 0:
+        if self.ranks.rank == 0:
             progress("starting the trackers")
             self._trackers = open_trackers(
                 self.run.track,
@@ -136,7 +133,7 @@ class Recorder:
         if state.scaler.is_enabled():
             record["loss_scale"] = state.scaler.get_scale()
         self._mark, self._waited = now, waited
-        self._write(record, evaluation_follows=self.plan.evaluates_after(state.step))
+        self._write(record, Trained(record, self.plan.evaluates_after(state.step)))
 
     def evaluated(self, state: TrainState, summary: dict[str, Any], *, seconds: float, waited: float) -> bool:
         """Note an evaluation and what follows from it; True if the state is the best one so far.
@@ -158,23 +155,24 @@ class Recorder:
         if self.run.schedule.name == "plateau":
             state.plateau.update(value, mode)
         if state.early_stop.update(value):
-            state.finished = "early"
-        state.elapsed = self.worker.elapsed  # of all starts: what a search measures a trial's time by
+            state.finished = Reason.EARLY
+        state.elapsed = self.ranks.elapsed  # of all starts: what a search measures a trial's time by
         told = {"split": self.run.evaluate.split, **scalars, "best": improved, "elapsed": state.elapsed}
-        self._write({**where, **told}, metric=metric)
+        record = {**where, **told}
+        self._write(record, Evaluated(record, metric))
         return improved
 
     def save(self, state: TrainState) -> None:
         """Take a copy of the state and let a thread write it; the ledger up to here is on disk before."""
         if self.ledger is not None:
             self.ledger.flush()
-            self.worker.check()  # rank 0 must not be ahead of the others' ledgers
+            self.ranks.check()  # rank 0 must not be ahead of the others' ledgers
         if self.writer is not None and self.history is not None:
             # The thread brings the history to a remote store first: it must not lack the lines before a checkpoint.
             self.writer.submit(snapshot(state.step, state.trees()), best=self._best_to_keep)
         self._best_to_keep = None
 
-    def finish(self, state: TrainState, reason: str) -> dict[str, Any]:
+    def finish(self, state: TrainState, reason: Reason) -> dict[str, Any]:
         """Wait for the checkpoints and, unless a signal ended the run, write the model and the summary.
 
         The same on every rank, except for `kept`: which weights the model is of.
@@ -185,27 +183,26 @@ class Recorder:
                 self.writer.wait()
         except RayclsError as failed:
             error = failed
-        self.worker.check(error)
-        stopped = reason in _STOPPED
-        kept = None if stopped else self._keep(state)
+        self.ranks.check(error)
+        kept = None if reason.stopped else self._keep(state)
         result = {
-            "state": "stopped" if stopped else reason,
+            "state": "stopped" if reason.stopped else reason,
             "reason": reason,
             "step": state.step,
             "epochs": self.plan.epochs(state.step),
             "best": state.best,
             "final": state.last,
             "kept": kept,
-            "seconds": self.worker.elapsed,
+            "seconds": self.ranks.elapsed,
         }
-        if self.worker.rank == 0:
+        if self.ranks.rank == 0:
             progress("writing the curves")
             self.folder.write_json(RunFolder.RESULT, result)
-            if reason not in MOVES:
+            if not reason.moves:
                 self._draw()
-        ended = "KILLED" if stopped or reason == "budget" else "FINISHED"
+        ended = "KILLED" if reason.stopped or reason is Reason.BUDGET else "FINISHED"
         progress("telling the trackers")
-        self._trackers.end(ended, result, moves=reason in MOVES)
+        self._trackers.end(ended, result, moves=reason.moves)
         return result
 
     def _draw(self) -> None:
@@ -222,7 +219,7 @@ class Recorder:
 
     def _keep(self, state: TrainState) -> dict[str, Any] | None:
         """Write `model/` on rank 0, with the weights that `evaluate.keep` names; which ones these are, and why."""
-        if self.worker.rank != 0:
+        if self.ranks.rank != 0:
             return None
         progress("writing the model")
         best, wanted = state.best, self.run.evaluate.keep
@@ -266,15 +263,15 @@ class Recorder:
         }
 
     def _tell(self, text: str) -> None:
-        self.post({"kind": "event", "text": text})
+        self.post(Event(text))
 
-    def _write(self, record: dict[str, Any], **hints: Any) -> None:
-        """Into the history, and with `hints` to the display."""
+    def _write(self, record: dict[str, Any], message: Message) -> None:
+        """The `record` into the history, and the `message` about it to the driver."""
         if self.history is not None:
             self.history.write(record)
             self._trackers.write(record)
             self.gauge(record)
-            self.post({**record, **hints})
+            self.post(message)
 
 
 class Judged:
@@ -284,7 +281,7 @@ class Judged:
     `decide` is asked on rank 0 alone, and None where nobody judges.
     """
 
-    def __init__(self, decide: Callable[[dict[str, Any]], str] | None, stop_requested: Callable[[], str]) -> None:
+    def __init__(self, decide: Decide | None, stop_requested: Callable[[], Reason]) -> None:
         self._decide, self._stop_requested = decide, stop_requested
         self._state: TrainState | None = None
         self._recorder: Recorder | None = None
@@ -294,17 +291,17 @@ class Judged:
         self._state, self._recorder = state, recorder
         self._judged = state.last["step"] if state.last is not None else 0
 
-    def stop_requested(self) -> str:
+    def stop_requested(self) -> Reason:
         """The verdict on the newest evaluation, else whatever else asks the run to stop."""
         return self.verdict() or self._stop_requested()
 
-    def verdict(self) -> str:
-        """Empty, or the reason to stop; after the last step it changes nothing any more."""
+    def verdict(self) -> Reason:
+        """After the last step it changes nothing any more."""
         state, recorder = self._state, self._recorder
         if self._decide is None or state is None or recorder is None or state.last is None:
-            return ""
+            return Reason.NONE
         if state.last["step"] <= self._judged:
-            return ""
+            return Reason.NONE
         self._judged = state.last["step"]
         if recorder.writer is not None:
             recorder.writer.settle()

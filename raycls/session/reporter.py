@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from raycls.data.slices import TRAIN, Position, Slice, Timeline
 from raycls.data.stream import Stream
-from raycls.progress import TRAINING, Progress, listening
+from raycls.progress import TRAINING, Progress, Steps, listening
+from raycls.session.messages import Post, Working
 
 __all__ = ["Reporter"]
 
@@ -27,18 +29,13 @@ _WAITS = 1.0
 
 
 class Reporter:
-    """Posts `{"kind": "progress", ...}` while it is open. A context manager; `quiet` says nothing.
+    """Posts `Working` while it is open. A context manager; `quiet` says nothing."""
 
-    A message has `phase`, `done`, `total` and `unit` as `Progress`, `waits` (for data), `ago` (seconds for which this
-    has been so), and of the training in this start: `step`, `images`, `waited` (seconds), and `time`, when the last
-    step was done.
-    """
-
-    def __init__(self, post: Callable[[dict[str, Any]], None], *, quiet: bool = False) -> None:
+    def __init__(self, post: Post, *, quiet: bool = False) -> None:
         self._post, self._quiet = post, quiet
         self._now = Progress("starting")
         self._since = time.monotonic()
-        self._trained: dict[str, Any] = {}
+        self._steps: Steps | None = None
         self._waiting: float | None = None
         self._posted: tuple[Progress, bool] | None = None
         self._closed = threading.Event()
@@ -78,15 +75,16 @@ class Reporter:
                 return
             training = made.position.kind == TRAIN
             self._handed_out(made.position, timeline)
-            if training and not self._trained:  # the wait for the first batch is no part of the pace
-                self._trained = {"step": made.position.step, "images": 0, "waited": 0.0, "time": time.time()}
-            elif training:
-                self._trained = {**self._trained, "waited": self._trained["waited"] + time.monotonic() - began}
+            steps = self._steps
+            if training and steps is None:  # the wait for the first batch is no part of the pace
+                steps = Steps(made.position.step, 0, 0.0, time.time())
+            elif training and steps is not None:
+                steps = replace(steps, waited=steps.waited + time.monotonic() - began)
+            self._steps = steps
             yield made
-            if training:  # the next one is asked for: this one is dealt with
-                images = self._trained["images"] + timeline.order.rows(made.position.step)
-                done = {"step": made.position.step + 1, "images": images, "time": time.time()}
-                self._trained = {**self._trained, **done}
+            if training and steps is not None:  # the next one is asked for: this one is dealt with
+                images = steps.images + timeline.order.rows(made.position.step)
+                self._steps = Steps(made.position.step + 1, images, steps.waited, time.time())
                 self.tell(Progress(TRAINING, made.position.step + 1, timeline.stop, "steps"))
 
     def _handed_out(self, position: Position, timeline: Timeline) -> None:
@@ -106,5 +104,4 @@ class Reporter:
                 continue
             self._posted = (now, waits)
             ago = time.monotonic() - (waiting if waits and waiting is not None else since)
-            told = {"phase": now.phase, "done": now.done, "total": now.total, "unit": now.unit}
-            self._post({"kind": "progress", **told, "waits": waits, "ago": ago, **self._trained})
+            self._post(Working(now, waits, ago, self._steps))

@@ -14,11 +14,12 @@ from raycls.data.slices import Maker
 from raycls.data.source import Dataset
 from raycls.errors import RayclsError
 from raycls.session.job import Job, World
+from raycls.session.messages import Event
 from raycls.session.reporter import Reporter
 from raycls.tasks.classification import Classification, generators_put_back
 from raycls.train.plan import Plan
 from raycls.train.precision import arithmetic, precision_dtype
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
 
 __all__ = ["make_maker", "make_task", "surrounded", "tell", "together"]
 
@@ -30,19 +31,19 @@ def surrounded(run: Run, job: Job, world: World, stack: ExitStack) -> Reporter:
     return stack.enter_context(Reporter(world.post, quiet=world.rank > 0 or bool(job.search)))
 
 
-def together(worker: Worker, build: Callable[[], Any]) -> Any:
+def together(ranks: Ranks, build: Callable[[], Any]) -> Any:
     """Run `build` on every rank; where one rank fails, all raise."""
     made, error = None, None
     try:
         made = build()
     except RayclsError as failed:
         error = failed
-    worker.check(error)
+    ranks.check(error)
     return made
 
 
 def tell(world: World, text: str) -> None:
-    world.post({"kind": "event", "text": text})
+    world.post(Event(text))
 
 
 def make_task(run: Run, precision: str, device: torch.device) -> Classification:

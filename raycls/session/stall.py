@@ -17,7 +17,7 @@ from raycls.config.sections.duration import Duration
 from raycls.errors import EXIT_FAILED, LaunchError, RayclsError
 from raycls.run.folder import RunFolder
 from raycls.session.deadline import within
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
 
 __all__ = ["Stall", "leave", "write_stacks"]
 
@@ -51,9 +51,9 @@ class Stall:
     """A thread that looks at a worker's beat, and tells `stalled` where it has stayed away for `timeout`."""
 
     def __init__(
-        self, worker: Worker, folder: RunFolder, timeout: Duration | str, stalled: Callable[[RayclsError], None]
+        self, ranks: Ranks, folder: RunFolder, timeout: Duration | str, stalled: Callable[[RayclsError], None]
     ) -> None:
-        self._worker, self._folder, self._stalled = worker, folder, stalled
+        self._ranks, self._folder, self._stalled = ranks, folder, stalled
         self._seconds = (timeout.seconds or 0.0) if isinstance(timeout, Duration) else 0.0
         self._timeout = timeout
         self._closed = threading.Event()
@@ -77,19 +77,19 @@ class Stall:
             now, before = time.monotonic(), looked
             looked = now
             if now - before > self._seconds / 2:
-                self._worker.alive()  # this process itself was stopped, as by SIGSTOP: the others judge that
-            elif now - self._worker.beat > self._seconds:
-                self._tell(now - self._worker.beat)
+                self._ranks.alive()  # this process itself was stopped, as by SIGSTOP: the others judge that
+            elif now - self._ranks.beat > self._seconds:
+                self._tell(now - self._ranks.beat)
                 return
 
     def _tell(self, seconds: float) -> None:
         try:
-            where = write_stacks(self._folder, self._worker.rank)
+            where = write_stacks(self._folder, self._ranks.rank)
         except (OSError, RayclsError) as error:
             where = f"not written: {str(error).splitlines()[0]}"
         self._stalled(
             LaunchError(
-                f"the run makes no progress: rank {self._worker.rank} has waited for {seconds:.0f} seconds",
+                f"the run makes no progress: rank {self._ranks.rank} has waited for {seconds:.0f} seconds",
                 where=where,
                 found=f"train.stall_timeout: {self._timeout}",
                 fix="the files beside that one say where each worker stood: one that is missing there was frozen or "

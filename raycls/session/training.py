@@ -26,6 +26,7 @@ from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
 from raycls.session.consistency import check_shared, compare_cpus, warn_of_changes
 from raycls.session.job import Job, World
 from raycls.session.longer import write_duration
+from raycls.session.messages import Advice, Failed, Started
 from raycls.session.prepare import image_size
 from raycls.session.recorder import Judged, Recorder
 from raycls.session.reporter import Reporter
@@ -37,7 +38,7 @@ from raycls.train.loop import train as train_loop
 from raycls.train.optim import EarlyStop, Plateau, build_optimizer, lr_factor
 from raycls.train.plan import Plan
 from raycls.train.precision import cpu_kind, emulated, resolve_precision
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
 from raycls.train.reduction import make_reduction
 from raycls.train.state import TrainState, moving_average
 
@@ -51,7 +52,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
     folder = RunFolder(job.folder)
     os.environ["RAYCLS_WORKDIR"] = job.workdir
     judged = Judged(world.decide if world.rank == 0 else None, world.stop_requested)
-    worker = Worker(
+    ranks = Ranks(
         world.rank,
         world.size,
         world.device,
@@ -63,19 +64,19 @@ def train(job: Job, world: World) -> dict[str, Any]:
     with ExitStack() as stack:
         reporter = surrounded(run, job, world, stack)
         lock = _lock(folder, job.start, world, stack)
-        stack.enter_context(Stall(worker, folder, run.train.stall_timeout, world.stalled))
+        stack.enter_context(Stall(ranks, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start, world, reporter)
         stack.callback(stream.close)
-        state, task = together(worker, partial(_build, run, job, plan, folder, start, world))
-        worker.elapsed_before = state.elapsed
-        recorder = Recorder(run, plan, folder, worker, start["attempt"], world.post, job.dataset, curves=job.curves)
+        state, task = together(ranks, partial(_build, run, job, plan, folder, start, world))
+        ranks.elapsed_before = state.elapsed
+        recorder = Recorder(run, plan, folder, ranks, start.attempt, world.post, job.dataset, curves=job.curves)
         stack.enter_context(recorder).gauge = world.gauge
-        together(worker, partial(recorder.track, job.search, job.dashboard))
-        worker.pending_error = lambda: recorder.pending_error() or lock.error
+        together(ranks, partial(recorder.track, job.search, job.dashboard))
+        ranks.pending_error = lambda: recorder.pending_error() or lock.error
         judged.watch(state, recorder)
         if job.reduction == "exact" and job.device == "cpu":
-            compare_cpus(worker, lambda text: tell(world, f"warning: {text}"))
+            compare_cpus(ranks, lambda text: tell(world, f"warning: {text}"))
         reduction = make_reduction(
             job.reduction,
             state.model,
@@ -83,15 +84,15 @@ def train(job: Job, world: World) -> dict[str, Any]:
             rank=world.rank,
             world=world.size,
             device=world.device,
-            image=together(worker, partial(image_size, run, job.dataset, plan)),
+            image=together(ranks, partial(image_size, run, job.dataset, plan)),
         )
-        evaluate = partial(_evaluate_now, run, plan, job.dataset, stream, task, worker, recorder)
+        evaluate = partial(_evaluate_now, run, plan, job.dataset, stream, task, ranks, recorder)
         reason = train_loop(
             state,
             plan,
             task,
             stream,
-            worker,
+            ranks,
             reduction,
             lr=_learning_rate(run, plan),
             clip_norm=float("inf") if isinstance(run.optim.clip_norm, str) else run.optim.clip_norm,
@@ -116,21 +117,21 @@ def _lock(folder: RunFolder, start: str, world: World, stack: ExitStack) -> Lock
     return lock
 
 
-def _agree_on_start(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> dict[str, Any]:
+def _agree_on_start(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> Started:
     """Rank 0 looks for the newest good checkpoint and opens an attempt; every rank hears of it."""
-    begun: dict[str, Any] = {}
+    begun: Any = None
     if world.rank == 0:
         try:
             begun = _begin(run, job, plan, folder, world)
         except RayclsError as error:
-            begun = {"error": to_json(error)}
+            begun = Failed(to_json(error))
     begun = world.share(begun)
-    if "error" in begun:
-        raise from_json(begun["error"])
+    if isinstance(begun, Failed):
+        raise from_json(begun.error)
     return begun
 
 
-def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> dict[str, Any]:
+def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> Started:
     def warn(text: str) -> None:
         tell(world, f"warning: {text}")
 
@@ -157,28 +158,27 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> d
     for attempt in folder.attempts()[-1:]:
         warn_of_changes(attempt, here, reduction=job.reduction, workers=world.size, warn=warn)
     if slow := emulated(precision, world.device):
-        # `once`: a search has many trials, and one of them is enough to say it
         fix = "train.amp=off" + (" with --new" if written else "")
-        world.post({"kind": "event", "text": f"warning: {slow}; fix: {fix}", "once": True, "what": slow, "fix": fix})
+        world.post(Advice(f"warning: {slow}; fix: {fix}", what=slow, fix=fix))
     left_out = {"left_out": list(plan.left_out)} if plan.left_out else {}
     attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here, **left_out)
     unevaluated = state is not None and bool(state.trees["train"].get("unevaluated"))
-    begun = {"step": step, "unevaluated": unevaluated, "attempt": attempt, "precision": precision}
-    world.post({"kind": "start", "workers": world.size, **begun})
+    begun = Started(world.size, step, unevaluated, attempt, precision)
+    world.post(begun)
     return begun
 
 
 def _build(
-    run: Run, job: Job, plan: Plan, folder: RunFolder, start: dict[str, Any], world: World
+    run: Run, job: Job, plan: Plan, folder: RunFolder, start: Started, world: World
 ) -> tuple[TrainState, Classification]:
     """Model, optimizer and what goes with them, at the step of the checkpoint."""
     check_shared(folder, job.nonce)
-    resumed = start["step"] > 0
+    resumed = start.step > 0
     progress("building the model")
     model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed, classes=job.dataset.classes)
-    task = make_task(run, start["precision"], world.device)
+    task = make_task(run, start.precision, world.device)
     model.to(device=world.device, memory_format=task.layout)  # pyright: ignore[reportCallIssue]
-    scaler = torch.amp.GradScaler(world.device.type, enabled=start["precision"] == "fp16")  # type: ignore[attr-defined]
+    scaler = torch.amp.GradScaler(world.device.type, enabled=start.precision == "fp16")  # type: ignore[attr-defined]
     state = TrainState(
         model=model,
         optimizer=build_optimizer(run.optim, model),
@@ -190,23 +190,23 @@ def _build(
     if resumed:
         options = [{name: group[name] for name in group if name != "params"} for group in state.optimizer.param_groups]
         progress("loading the checkpoint")
-        state.load(checkpoint.load(folder, start["step"]).trees)
+        state.load(checkpoint.load(folder, start.step).trees)
         # The config's, not the checkpoint's: they differ where a trial goes on from another one's weights.
         for group, own in zip(state.optimizer.param_groups, options, strict=True):
             group.update(own)
     return state, task
 
 
-def _open(run: Run, job: Job, plan: Plan, start: dict[str, Any], world: World, reporter: Reporter) -> Stream:
+def _open(run: Run, job: Job, plan: Plan, start: Started, world: World, reporter: Reporter) -> Stream:
     timeline = Timeline(
         plan.order,
         world.size,
-        start["step"],
+        start.step,
         plan.total_steps,
         plan.evaluate_every,
         plan.evaluate_rows,
         plan.evaluate_batch,
-        start["unevaluated"],
+        start.unevaluated,
     )
     maker = make_maker(run, plan, job.dataset, world.size, run.evaluate.split)
     stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
@@ -227,13 +227,13 @@ def _evaluate_now(
     dataset: Dataset,
     stream: Stream,
     task: Classification,
-    worker: Worker,
+    ranks: Ranks,
     recorder: Recorder,
     state: TrainState,
 ) -> bool:
     began, waited = time.monotonic(), stream.waited
     batches = -(-plan.evaluate_rows // plan.evaluate_batch)
-    slices = stream.evaluation(state.step, batches, worker.world)
-    summary = evaluate_model(state.evaluated_model, slices, task, worker, batches=batches, classes=dataset.classes)
+    slices = stream.evaluation(state.step, batches, ranks.world)
+    summary = evaluate_model(state.evaluated_model, slices, task, ranks, batches=batches, classes=dataset.classes)
     seconds = time.monotonic() - began
     return recorder.evaluated(state, summary, seconds=seconds, waited=stream.waited - waited)

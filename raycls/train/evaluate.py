@@ -14,7 +14,7 @@ from torch import nn
 from raycls.data.slices import Slice
 from raycls.tasks.classification import Classification
 from raycls.tasks.metrics import summarise
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
 
 __all__ = ["evaluate"]
 
@@ -27,7 +27,7 @@ def evaluate(
     model: nn.Module,
     slices: Iterable[Slice],
     task: Classification,
-    worker: Worker,
+    ranks: Ranks,
     *,
     batches: int,
     classes: Sequence[str],
@@ -46,7 +46,7 @@ def evaluate(
     model.eval()
     try:
         for made in slices:
-            worker.go_on(made.error)
+            ranks.go_on(made.error)
             if not len(made.labels):
                 continue
             labels = torch.from_numpy(made.labels.copy()).to(task.device)
@@ -62,7 +62,7 @@ def evaluate(
     finally:
         for module, training in modes:
             module.training = training
-    worker.sum(losses)
-    worker.sum(counts)
+    ranks.sum(losses)
+    ranks.sum(counts)
     confusion: np.ndarray = counts[:-1].view(size, size).numpy()
     return summarise(confusion, math.fsum(losses.tolist()), int(counts[-1]), classes)

@@ -14,7 +14,8 @@ from raycls.data.stream import Stream
 from raycls.errors import TrainError
 from raycls.tasks.classification import Classification
 from raycls.train.plan import Plan, due
-from raycls.train.ranks import Interrupted, Worker
+from raycls.train.ranks import Interrupted, Ranks
+from raycls.train.reasons import Reason
 from raycls.train.reduction import Reduction
 from raycls.train.state import TrainState
 
@@ -29,7 +30,7 @@ def train(
     plan: Plan,
     task: Classification,
     batches: Stream,
-    worker: Worker,
+    ranks: Ranks,
     reduction: Reduction,
     *,
     lr: Callable[[int], float],
@@ -39,21 +40,21 @@ def train(
     log: Callable[[TrainState, float, float], None],
     evaluate: Callable[[TrainState], bool],
     save: Callable[[TrainState], None],
-) -> str:
-    """Train from `state.step` to the end of `plan`; say why it ended: `done`, `early`, or what the ranks agreed on.
+) -> Reason:
+    """Train from `state.step` to the end of `plan`; say why it ended: `DONE`, `EARLY`, or what the ranks agreed on.
 
     `lr(step)` is the learning rate of a step (0-based); `clip_norm` may be infinite. Called on the way: `seen`
     with each trained slice, `log`, `evaluate` (which updates best, plateau and early stop, and says whether this is
     the best state so far; Interrupted where there is no time for it) and `save`.
     """
     order, parameters = plan.order, [p for p in state.model.parameters() if p.requires_grad]
-    between = _Between(state, plan, worker, log, evaluate, save)
+    between = _Between(state, plan, ranks, log, evaluate, save)
     if state.unevaluated and (left := between.conclude(True)):
         return left
     while state.step < plan.total_steps and not state.finished:
         step = state.step
         batch = batches.next("train", step)
-        agreed = worker.agree(batch.error)
+        agreed = ranks.agree(batch.error)
         if agreed.stop:
             between.keep()
             return agreed.stop
@@ -61,7 +62,7 @@ def train(
         # One global batch: the gradient of its mean loss, whoever computes which part of it.
         for group in state.optimizer.param_groups:
             group["lr"] = lr(step) * state.plateau.factor
-        rows, parts = order.rows(step), micro_rows(order, step, worker.rank, worker.world)
+        rows, parts = order.rows(step), micro_rows(order, step, ranks.rank, ranks.world)
         if not rows:  # all samples of this batch are left out: a step without an update
             seen(step, batch, parts)
             if left := between.stepped(0.0, batches.waited, agreed.save):
@@ -101,7 +102,7 @@ def train(
 
         if left := between.stepped(norm, batches.waited, agreed.save):
             return left
-    return state.finished or "done"
+    return state.finished or Reason.DONE
 
 
 class _Between:
@@ -111,28 +112,28 @@ class _Between:
         self,
         state: TrainState,
         plan: Plan,
-        worker: Worker,
+        ranks: Ranks,
         log: Callable[[TrainState, float, float], None],
         evaluate: Callable[[TrainState], bool],
         save: Callable[[TrainState], None],
     ) -> None:
-        self.state, self.plan, self.worker = state, plan, worker
+        self.state, self.plan, self.ranks = state, plan, ranks
         self.log, self.evaluate, self.save = log, evaluate, save
         self.saved = state.step if state.step and not state.unevaluated else -1
 
-    def stepped(self, norm: float, waited: float, asked: bool) -> str:
+    def stepped(self, norm: float, waited: float, asked: bool) -> Reason:
         """Count a step, log it where that is due, and `conclude`."""
         state = self.state
         state.step += 1
-        state.elapsed = self.worker.elapsed
+        state.elapsed = self.ranks.elapsed
         if self.plan.logs_after(state.step):
             self.log(state, norm, waited)
         state.unevaluated = self.plan.evaluates_after(state.step)
         return self.conclude(asked)
 
-    def conclude(self, asked: bool = False) -> str:
+    def conclude(self, asked: bool = False) -> Reason:
         """Evaluate and save, where the step wants it or somebody `asked`. Returns why the evaluation was left."""
-        state, improved, left = self.state, False, ""
+        state, improved, left = self.state, False, Reason.NONE
         if state.unevaluated:
             try:
                 improved, state.unevaluated = self.evaluate(state), False
@@ -146,7 +147,7 @@ class _Between:
     def keep(self) -> None:
         """Save, unless this very state was saved."""
         if self.saved != self.state.step:
-            self.state.elapsed = self.worker.elapsed
+            self.state.elapsed = self.ranks.elapsed
             self.save(self.state)
             self.saved = self.state.step
 

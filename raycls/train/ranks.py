@@ -10,23 +10,12 @@ import torch
 import torch.distributed as dist
 
 from raycls.errors import RayclsError, TrainError
+from raycls.train.reasons import Reason
 
-__all__ = ["ABORTED", "Agreement", "Interrupted", "Worker"]
+__all__ = ["ABORTED", "Agreement", "Interrupted", "Ranks"]
 
-GO, RESIZE, PREEMPTED, BUDGET, SEARCH, SIGINT, SIGTERM, ERROR = range(8)
-_REASONS = {
-    GO: "",
-    RESIZE: "resize",
-    PREEMPTED: "preempted",
-    BUDGET: "budget",
-    SEARCH: "search",
-    SIGINT: "sigint",
-    SIGTERM: "sigterm",
-}
-_CODES = {reason: code for code, reason in _REASONS.items()}
-_URGENT = (SIGINT, SIGTERM)
-"""What, like a notice, does not wait for the end of an evaluation: the machine may be gone by then."""
-
+_CODES = tuple(Reason)
+"""Ranks agree on the greatest place of a reason here."""
 ABORTED = "another worker reported an error"
 _LOOK_SECONDS = 2.0
 """How often the ranks ask together whether one of their nodes is about to be taken away."""
@@ -34,13 +23,9 @@ _LOOK_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Agreement:
-    """What all ranks do next.
+    """What all ranks do next: stop, unless the reason is `Reason.NONE`, and save."""
 
-    `stop` is empty, `resize` or `preempted` (another group of workers goes on), `budget`, `search`, `sigint` or
-    `sigterm`.
-    """
-
-    stop: str
+    stop: Reason
     save: bool
 
 
@@ -50,20 +35,20 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     Caught by the loop, which saves; it never leaves it.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
 @dataclass
-class Worker:
+class Ranks:
     """One training process among `world`. Without a process group `world` is 1."""
 
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    stop_requested: Callable[[], str] = lambda: ""
-    """Asked on rank 0: empty, `resize`, `search` (a search stops this trial), `sigint` or `sigterm`."""
+    stop_requested: Callable[[], Reason] = lambda: Reason.NONE
+    """Asked on rank 0."""
     preempted: Callable[[], bool] | None = None
     """Whether a node of this group is about to be taken away: a collective call with the same answer on every rank."""
     pending_error: Callable[[], RayclsError | None] = lambda: None
@@ -110,27 +95,29 @@ class Worker:
         late = self.save_seconds > 0 and now - self._saved >= self.save_seconds
         save = self.rank == 0 and late and not evaluating
         look = self.rank == 0 and self.preempted is not None and now - self._looked >= _LOOK_SECONDS
-        wish = ERROR if error else self._wish()
-        if evaluating and wish not in (*_URGENT, ERROR):
-            wish = GO
-        code, saves, looks = self._most(wish, int(save), int(look))
+        wish = Reason.ERROR if error else self._wish()
+        if evaluating and not (wish.signal or error):
+            wish = Reason.NONE
+        code, saves, looks = self._most(_CODES.index(wish), int(save), int(look))
+        reason = _CODES[code]
         if error is not None:
             raise error
-        if code == ERROR:
+        if reason is Reason.ERROR:
             raise TrainError(ABORTED)
         if saves:
             self._saved = now
         if looks and self.preempted is not None:
             self._looked = now
-            code = max(code, PREEMPTED if self.preempted() else GO)
-        return Agreement(_REASONS[code], bool(saves))
+            if self.preempted():
+                reason = max(reason, Reason.PREEMPTED, key=_CODES.index)
+        return Agreement(reason, bool(saves))
 
     def check(self, error: RayclsError | None = None) -> None:
         """Raise on every rank where one rank has an error; a barrier otherwise."""
-        (code,) = self._most(ERROR if error else GO)
+        (failed,) = self._most(int(error is not None))
         if error is not None:
             raise error
-        if code == ERROR:
+        if failed:
             raise TrainError(ABORTED)
 
     def same(self, value: int) -> bool:
@@ -145,15 +132,12 @@ class Worker:
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return tuple(flags.tolist())
 
-    def _wish(self) -> int:
+    def _wish(self) -> Reason:
         if self.rank != 0:
-            return GO
-        asked = self.stop_requested()
-        if asked:
-            return _CODES[asked]
-        if self.budget_seconds and self.elapsed >= self.budget_seconds:
-            return BUDGET
-        return GO
+            return Reason.NONE
+        if asked := self.stop_requested():
+            return asked
+        return Reason.BUDGET if self.budget_seconds and self.elapsed >= self.budget_seconds else Reason.NONE
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add a CPU tensor up over all ranks, in place."""

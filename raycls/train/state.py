@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raycls.train.optim import EarlyStop, Plateau
+from raycls.train.reasons import Reason
 
 __all__ = ["Meter", "TrainState", "ema_decay", "ema_share", "moving_average"]
 
@@ -59,7 +60,7 @@ class TrainState:
     last: dict[str, Any] | None = None
     """Scalars of the newest evaluation."""
     skipped_in_a_row: int = 0
-    finished: str = ""
+    finished: Reason = Reason.NONE
     """Why the run ended early, where it did: a resumed run must not go on."""
     unevaluated: bool = False
     """Whether the evaluation after `step` is still to be done: it was left for a checkpoint."""
@@ -81,7 +82,7 @@ class TrainState:
                 "best": self.best,
                 "last": self.last,
                 "skipped_in_a_row": self.skipped_in_a_row,
-                "finished": self.finished,
+                "finished": str(self.finished),
                 "unevaluated": self.unevaluated,
                 "meter": vars(self.meter),
                 "plateau": self.plateau.state_dict(),
@@ -102,7 +103,7 @@ class TrainState:
         values = trees["train"]
         self.step, self.elapsed = values["step"], values["elapsed"]
         self.best, self.last = values["best"], values["last"]
-        self.skipped_in_a_row, self.finished = values["skipped_in_a_row"], values["finished"]
+        self.skipped_in_a_row, self.finished = values["skipped_in_a_row"], Reason(values["finished"])
         self.unevaluated = values.get("unevaluated", False)
         self.meter = Meter(**values["meter"])
         self.plateau.load_state_dict(values["plateau"])

@@ -69,8 +69,6 @@ class Search:
     command: tuple[str, ...]
     record: bytes
     """The splits of `dataset`, as every trial keeps them."""
-    interrupted: str = ""
-    """`sigint`, `sigterm` or `budget` once the search is to pause."""
 
     @property
     def trials(self) -> str:

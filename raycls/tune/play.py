@@ -17,8 +17,8 @@ from raycls.cluster.connection import Cluster, running_cluster
 from raycls.config import load as config
 from raycls.config.space.check import apply
 from raycls.config.write import word
-from raycls.errors import EXIT_DONE, EXIT_STOPPED, LaunchError, RayclsError
-from raycls.launch.stopping import SIGNALS, StopRequest
+from raycls.errors import EXIT_DONE, LaunchError, RayclsError
+from raycls.launch.stopping import StopRequest, exit_code
 from raycls.launch.trainer import connecting, device_of
 from raycls.progress import progress
 from raycls.quantities import plural
@@ -28,6 +28,7 @@ from raycls.screen.search_text import end_text, search_lines, start_text, stop_t
 from raycls.search.board import Move, Task
 from raycls.search.confirm import pair
 from raycls.search.results import best, measured, write_csv
+from raycls.train.reasons import Reason
 from raycls.tune.donors import kept
 from raycls.tune.plan import Search, open_search
 from raycls.tune.room import Room
@@ -68,19 +69,20 @@ def search(
     """
     with StopRequest(display.abandon) as stop, ExitStack() as stack:
         plan = stack.enter_context(open_search(loaded, new=new, command=command, say=display.event))
+        interrupted = Reason.NONE
         if not plan.is_done:
             display.event(connecting())
             progress(connecting())
             with running_cluster() as cluster:
-                _Play(plan, cluster, stop, display).run()
+                interrupted = _Play(plan, cluster, stop, display).run()
         lines = search_lines(plan.board.ledger, plan.metric, plan.mode)
         # A signal after the last trial has ended interrupts nothing.
-        interrupted = "" if plan.is_done else plan.interrupted or stop.asked()
+        interrupted = Reason.NONE if plan.is_done else interrupted or stop.asked()
         winner = _write_results(plan, interrupted, display.event)
         display.finish([*lines, *_ending(plan, interrupted, winner)])
     value = None if winner is None else plan.board.ledger.trials[winner].value(plan.metric, plan.mode)
-    state = {"": "done", "budget": "budget"}.get(interrupted, "stopped")
-    code = SIGNALS.get(interrupted, EXIT_STOPPED) if interrupted else EXIT_DONE
+    state = {Reason.NONE: "done", Reason.BUDGET: "budget"}.get(interrupted, "stopped")
+    code = exit_code(interrupted) if interrupted else EXIT_DONE
     return SearchOutcome(state, plan.folder.store.describe(), winner, value, code)
 
 
@@ -99,19 +101,21 @@ class _Play:
         self.began = time.monotonic()
         self.groups, self.mailbox = Groups(), make_mailbox()
         self.dashboard = job_page()
-        self.told = ""
+        self.interrupted = Reason.NONE
+        """A signal or the budget, once the search is to pause."""
+        self.told = Reason.NONE
         self._tabled = 0.0
         self.confirming = False
         self.full = ""
         """What a trial said that could not write its files."""
 
-    def run(self) -> None:
-        """Play until there is nothing left to do, a signal, or the end of the budget."""
+    def run(self) -> Reason:
+        """Play until there is nothing left to do, or until what is returned: a signal, or the end of the budget."""
         from raycls.launch.node_checks import Sight, marked
 
         plan = self.plan
         if not self.room.wait(lambda: bool(self.stop.asked())):
-            return
+            return self.stop.asked()
         self.began = time.monotonic()
         with marked(plan.folder) as mark:
             Sight(plan.run, mark, self.cluster, self.device, self.display.event).check()
@@ -120,23 +124,24 @@ class _Play:
         self.display.start([*header, *([f"Ray job    {self.dashboard}"] if self.dashboard else [])])
         self._tune(self.board.next)
         self._refuse_full_storage()
-        if plan.interrupted and not self.board.is_played:
-            self.ledger.pause(plan.interrupted)
-            return
+        if self.interrupted and not self.board.is_played:
+            self.ledger.pause(self.interrupted)
+            return self.interrupted
         self._refuse_forgotten(trial.id for trial in self.board.searched)
         if self.board.over == "failed":
             raise _all_failed(plan)
         self.ledger.end_search(self.board.over)
         self._confirm()
-        if plan.interrupted and not plan.is_done:
-            self.ledger.pause(plan.interrupted)
+        if self.interrupted and not plan.is_done:
+            self.ledger.pause(self.interrupted)
+        return self.interrupted
 
     def _confirm(self) -> None:
         """Train the two best anew, each with several seeds."""
         from raycls.launch.mailbox import make_mailbox
 
         seeds = self.plan.run.search.confirm.seeds
-        if isinstance(seeds, str) or self.plan.interrupted:
+        if isinstance(seeds, str) or self.interrupted:
             return
         chosen = pair(self.ledger, self.plan.metric, self.plan.mode)
         # The seed of the search itself chose the winner: the models that are compared have other ones.
@@ -145,7 +150,7 @@ class _Play:
         left = [task for task in tasks if task is not None]
         if left:
             # Where a target was reached, every trial was told to stop: those that confirm are not meant.
-            self.confirming, self.told, self.mailbox = True, "", make_mailbox()
+            self.confirming, self.told, self.mailbox = True, Reason.NONE, make_mailbox()
             self.display.event(f"training the best {len(chosen)} on {seeds} seeds each, for the test split")
             meant = [task.trial for task in left]
             self._tune(lambda: left.pop(0) if left else None)
@@ -175,7 +180,7 @@ class _Play:
             self.groups,
             tick=self._tick,
             changed=self._changed,
-            interrupted=lambda: bool(plan.interrupted or self.full),
+            interrupted=lambda: bool(self.interrupted or self.full),
             donated=self._donated,
             full=self._is_full,
             most=self.room.most,
@@ -216,14 +221,14 @@ class _Play:
     def _tick(self) -> None:
         """Several times a second: whether all trials are to end."""
         budget = self.plan.budget_seconds
-        if budget and not self.plan.interrupted and self.ledger.seconds + time.monotonic() - self.began >= budget:
-            self.plan.interrupted = "budget"
-        self.plan.interrupted = self.stop.asked() or self.plan.interrupted  # a signal is in more of a hurry
+        if budget and not self.interrupted and self.ledger.seconds + time.monotonic() - self.began >= budget:
+            self.interrupted = Reason.BUDGET
+        self.interrupted = self.stop.asked() or self.interrupted  # a signal is in more of a hurry
         self.room.ask(confirming=self.confirming)
         if not self._leaving():
             return
         # A signal leaves evaluations too; what the search ends by itself has time for them.
-        reason = self.plan.interrupted if self.plan.interrupted in SIGNALS else "search"
+        reason = self.interrupted if self.interrupted.signal else Reason.SEARCH
         if not self.told:
             self.display.event("stopping: every trial finishes its step and writes a checkpoint")
         if self.told != reason:
@@ -232,7 +237,7 @@ class _Play:
 
     def _leaving(self) -> bool:
         over = not self.confirming and self.board.leaving
-        return bool(self.plan.interrupted) or bool(self.full) or over
+        return bool(self.interrupted) or bool(self.full) or over
 
     def _is_full(self, trial: str, error: str) -> None:
         self.full = self.full or error
@@ -323,7 +328,7 @@ def _tunes_folder(places: int) -> Iterator[str]:
                 os.environ[name] = value
 
 
-def _write_results(plan: Search, interrupted: str, say: Callable[[str], None]) -> str | None:
+def _write_results(plan: Search, interrupted: Reason, say: Callable[[str], None]) -> str | None:
     """The table, the plots, and the winner's config. Returns the winner."""
     progress("writing the results")
     ledger, store = plan.board.ledger, plan.folder.store
@@ -367,10 +372,10 @@ def _own(error: BaseException | None) -> RayclsError | None:
     return error
 
 
-def _ending(plan: Search, interrupted: str, winner: str | None) -> list[str]:
+def _ending(plan: Search, interrupted: Reason, winner: str | None) -> list[str]:
     folder = plan.folder.store.describe()
     if interrupted:
-        why = "search.budget is used up: with a larger one" if interrupted == "budget" else "stopped:"
+        why = "search.budget is used up: with a larger one" if interrupted is Reason.BUDGET else "stopped:"
         return [f"{why} the same command goes on with the search", f"search     {folder}"]
     lines = [f"search     {folder}"]
     if winner is None:

@@ -31,7 +31,6 @@ from raycls.config.space.check import apply
 from raycls.data.source import Dataset
 from raycls.errors import CheckpointError, ConfigError, RayclsError
 from raycls.launch.gauges import Gauges
-from raycls.launch.stopping import SIGNALS
 from raycls.launch.trainer import make_job
 from raycls.run import history
 from raycls.run.folder import RunFolder
@@ -40,8 +39,10 @@ from raycls.search.board import Task
 from raycls.session import evaluation, training
 from raycls.session.data.scored import LEFT_OUT
 from raycls.session.job import Job, World
+from raycls.session.messages import Advice, Message, Reserved, Started
 from raycls.session.prepare import Prepared, prepare
 from raycls.tasks.metrics import flat
+from raycls.train.reasons import Reason
 from raycls.tune.donors import take_over
 
 __all__ = ["Shared", "TrialProcess", "set_aside_other", "trial_run"]
@@ -50,7 +51,6 @@ _BEAT = 2.0
 """Seconds after which a trial without news says that it is alive: Tune can talk to it only between two answers."""
 _LEAVING = 60.0
 """Seconds that a stopped trial has for its last step and its checkpoint."""
-STOPPED = "search"
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,15 @@ class _Talk:
         self._results: queue.Queue[dict[str, Any]] = queue.Queue()
         self._answered = threading.Semaphore(0)
         self._asked = False
-        self.stopping = ""
+        self.stopping = Reason.NONE
 
-    def report(self, kind: str, **facts: Any) -> str:
-        """From the trial: hand over a result and wait; the reason to stop, or empty."""
+    def report(self, kind: str, **facts: Any) -> Reason:
+        """From the trial: hand over a result and wait until Tune calls again; the reason to stop, or `NONE`.
+
+        Tune answers no result by itself. It calls `step` again where the trial goes on, which is `next` here; to end a
+        trial it calls `reset_config` or `cleanup`, which is `stop`. So the reason is that of the newest call, whatever
+        the result was; once there is one, nothing is handed over any more.
+        """
         if not self.stopping:
             self._results.put({"record": json.dumps({"kind": kind, **facts})})
             self._answered.acquire()
@@ -141,9 +146,9 @@ class _Talk:
         self._asked = True
         return result
 
-    def stop(self, reason: str) -> None:
+    def stop(self) -> None:
         """For Tune: the trial ends at its next step boundary."""
-        self.stopping = self.stopping or reason
+        self.stopping = Reason.SEARCH
         self._answered.release()
 
 
@@ -190,12 +195,12 @@ class TrialProcess(tune.Trainable):
 
     def _end(self, seconds: float | None) -> None:
         """Stop the trial where it still runs, and wait for it, that long at most."""
-        self._talk.stop(STOPPED)
+        self._talk.stop()
         if self._thread.ident:
             self._thread.join(seconds)
 
 
-def _run(task: Task, donor: dict[str, Any] | None, shared: Shared, talk: _Talk, asked: Callable[[], str]) -> None:
+def _run(task: Task, donor: dict[str, Any] | None, shared: Shared, talk: _Talk, asked: Callable[[], Reason]) -> None:
     """A whole trial. What goes wrong in it is the trial's end and not the search's."""
     try:
         state = _Trial(task, shared, talk, asked).run(donor)
@@ -211,11 +216,11 @@ def _run(task: Task, donor: dict[str, Any] | None, shared: Shared, talk: _Talk, 
 
 
 class _Trial:
-    def __init__(self, task: Task, shared: Shared, talk: _Talk, all_asked: Callable[[], str]) -> None:
+    def __init__(self, task: Task, shared: Shared, talk: _Talk, all_asked: Callable[[], Reason]) -> None:
         self.task, self.shared, self.talk, self.all_asked = task, shared, talk, all_asked
         self.run_config = trial_run(config.from_dict(shared.config), task, shared.trials)
         self.folder = RunFolder.at(shared.trials, task.trial)
-        self.verdict = ""
+        self.verdict = Reason.NONE
 
     def run(self, donor: dict[str, Any] | None) -> str:
         if donor is not None:
@@ -244,7 +249,7 @@ class _Trial:
         job = make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device)
         job = replace(job, curves=False, search=self.shared.name, dashboard=self.shared.dashboard)
         result = self._compute(training.train, job)
-        if result["reason"] == "preempted" and not self.talk.report("leaving"):
+        if result["reason"] is Reason.PREEMPTED and not self.talk.report("leaving"):
             _leave()
         return result
 
@@ -254,9 +259,9 @@ class _Trial:
         return self._compute(evaluation.evaluate, job)
 
     def _compute(self, function: Callable[..., dict[str, Any]], job: Job) -> dict[str, Any]:
-        def asked() -> str:
+        def asked() -> Reason:
             of_all = self.all_asked()
-            return of_all if of_all in SIGNALS else self.verdict or self.talk.stopping or of_all
+            return of_all if of_all.signal else self.verdict or self.talk.stopping or of_all
 
         if self.run_config.scale.most > 1:
             from raycls.launch.group import run_group
@@ -278,13 +283,14 @@ class _Trial:
         )
         return function(job, world)
 
-    def _post(self, record: dict[str, Any]) -> None:
-        if record["kind"] == "start":
-            self._tell_past(record["step"] - record["unevaluated"])  # that one is evaluated once more
-        elif record["kind"] == "group":
-            self.talk.report("group", placement_group=record["placement_group"])
-        elif record.get("once"):
-            self.talk.report("note", text=record["text"])
+    def _post(self, message: Message) -> None:
+        match message:
+            case Started():
+                self._tell_past(message.step - message.unevaluated)  # that one is evaluated once more
+            case Reserved():
+                self.talk.report("group", placement_group=message.placement_group)
+            case Advice():
+                self.talk.report("note", text=message.text)
 
     def _tell_past(self, last: int | None = None) -> None:
         """Report what was evaluated before this start, up to the step `last`: the search may have been killed before it
@@ -294,8 +300,8 @@ class _Trial:
             if record.get("kind") == "evaluate" and (last is None or record["step"] <= last):
                 self.verdict = self.verdict or self._decide({**record, "seconds": record.get("elapsed", 0.0)})
 
-    def _decide(self, record: dict[str, Any]) -> str:
-        numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}
+    def _decide(self, evaluated: dict[str, Any]) -> Reason:
+        numbers = {name: value for name, value in evaluated.items() if isinstance(value, int | float)}
         facts = {name: numbers.pop(name) for name in ("step", "epoch", "seconds")}
         values = {name: value for name, value in numbers.items() if name not in _NOT_VALUES}
         return self.talk.report("evaluation", values=values, **facts)

@@ -34,7 +34,7 @@ from raycls.train.loop import train
 from raycls.train.optim import EarlyStop, Plateau, build_optimizer
 from raycls.train.plan import Plan
 from raycls.train.precision import arithmetic
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
 from raycls.train.reduction import make_reduction
 from raycls.train.state import TrainState
 
@@ -104,7 +104,7 @@ class Ours:
             plateau=Plateau(0.1, 1),
             early_stop=EarlyStop("off", 0.0, "max"),
         )
-        self.worker = Worker()
+        self.ranks = Ranks()
         self.order = _EndlessOrder(0, MANY, rows, micro_batches)
         size = batches.pixels.shape[2:4]
         self.reduction = make_reduction("exact", model, self.order, rank=0, world=1, device=CPU, image=size)
@@ -120,7 +120,7 @@ class Ours:
                 self.plan,
                 self.task,
                 stream,
-                self.worker,
+                self.ranks,
                 self.reduction,
                 lr=lambda step: LR,
                 clip_norm=float("inf"),

@@ -18,9 +18,11 @@ from raycls.run.folder import RunFolder
 from raycls.run.history import read
 from raycls.session import evaluation, training
 from raycls.session.job import Job, World
+from raycls.session.messages import Message, Trained
 from raycls.session.prepare import prepare, reduction_of
 from raycls.tasks.classification import Classification
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
+from raycls.train.reasons import Reason
 
 _CLOCKS = ("attempt", "time", "elapsed", "images_per_second", "data_wait")
 """What differs between two runs that are the same."""
@@ -84,8 +86,8 @@ def train(job: Job, world: int = 0) -> dict[str, Any]:
 def train_rank(rank: int, world: int, job: Job, die_at: int = -1) -> dict[str, Any]:
     """One rank of `train`. With `die_at` the process ends by SIGKILL once that step is logged."""
 
-    def post(record: dict[str, Any]) -> None:
-        if record.get("kind") == "train" and record["step"] >= die_at >= 0:
+    def post(message: Message) -> None:
+        if isinstance(message, Trained) and message.record["step"] >= die_at >= 0:
             os.kill(os.getpid(), 9)
 
     return training.train(
@@ -114,21 +116,21 @@ def train_rank_stopped(
     With `evaluating` it is asked in an evaluation, after `after` batches of evaluations in this start.
     """
     name = "go_on" if evaluating else "agree"
-    original, calls = getattr(Worker, name), 0
+    original, calls = getattr(Ranks, name), 0
 
-    def counting(self: Worker, *error: Any) -> Any:
+    def counting(self: Ranks, *error: Any) -> Any:
         nonlocal calls
         calls += 1
         return original(self, *error)
 
-    with mock.patch.object(Worker, name, counting):
+    with mock.patch.object(Ranks, name, counting):
         return training.train(
             job,
             World(
                 rank=rank,
                 size=world,
                 share=share if world > 1 else lambda value: value,
-                stop_requested=lambda: reason if calls > after else "",
+                stop_requested=lambda: Reason(reason) if calls > after else Reason.NONE,
             ),
         )
 

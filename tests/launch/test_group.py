@@ -20,18 +20,19 @@ from raycls.config.load import from_dict
 from raycls.errors import RayclsError
 from raycls.cluster.connection import running_cluster
 from raycls.session.job import Job
+from raycls.train.reasons import Reason
 from harness import groups
 
 run = from_dict({"scale": {"workers": 2, "max_failures": 1}, "train": {"micro_batches": 2}})
 job = Job({"run": {"name": "group"}}, sys.argv[1], {}, None, "cpu", "exact", "inline", ".", "")
 with running_cluster() as cluster:
     from raycls.launch.group import run_group
-    records = []
+    events = []
     try:
-        run_group(groups.error_of_rank_1, job, run, cluster, lambda: "", records.append)
+        run_group(groups.error_of_rank_1, job, run, cluster, lambda: Reason.NONE, events.append)
     except RayclsError as error:
         print(type(error).__name__, error.exit_code, error.what, "|", error.where, "|", error.found)
-    for told in sorted(record["told"] for record in records):
+    for told in sorted(event.text for event in events):
         print(told)
 """
 
@@ -84,19 +85,20 @@ def test_collectives_wait_longer_than_the_watch_for_progress() -> None:
 def test_a_signal_does_not_take_back_that_a_failed_group_is_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that looks for its orders between the two would wait in a collective for ever."""
     from raycls.launch import group
-    from raycls.launch.group import ABORT
+    from raycls.session.messages import Failed
+    from raycls.train.reasons import Reason
 
-    told: list[str] = []
-    failed = {"kind": "error", "error": to_json(LaunchError("it failed"))}
+    told: list[Reason] = []
+    failed = Failed(to_json(LaunchError("it failed")))
     taken = iter([[failed], *[[]] * 5])
     mailbox = SimpleNamespace(
         stop=SimpleNamespace(remote=told.append), take=SimpleNamespace(remote=lambda seconds: next(taken))
     )
-    thread = SimpleNamespace(is_alive=lambda: told.count(ABORT) < 1 or next(lives))
+    thread = SimpleNamespace(is_alive=lambda: told.count(Reason.ABORT) < 1 or next(lives))
     lives = iter([True, True, False])
     monkeypatch.setattr(group, "_GRACE", 0.0)
     monkeypatch.setattr(group.ray, "get", lambda value: value)
-    asked = lambda: "sigint" if ABORT in told else ""  # noqa: E731
+    asked = lambda: Reason.SIGINT if Reason.ABORT in told else Reason.NONE  # noqa: E731
     outcome = group._wait(thread, mailbox, asked, lambda record: None, None)  # type: ignore[arg-type]
     assert outcome == failed
-    assert told == [ABORT]
+    assert told == [Reason.ABORT]

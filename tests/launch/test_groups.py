@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,8 +17,13 @@ from raycls.launch.group import WorkersLostError
 from raycls.launch.groups import train_in_groups
 from raycls.run.folder import RunFolder
 from raycls.session.job import Job
+from raycls.session.messages import Event, Lost, Message, Moved, Post, Started
+from raycls.train.reasons import Reason
 
-Group = Callable[["Play", Callable[[], str], Callable[[dict[str, Any]], None]], dict[str, Any]]
+M = TypeVar("M", bound=Message)
+_START = Started(workers=1, step=0, unevaluated=False, attempt=1, precision="off")
+
+Group = Callable[["Play", Callable[[], str], Post], dict[str, Any]]
 
 
 class Play:
@@ -30,8 +35,8 @@ class Play:
         self.groups: Iterator[Group] = iter(groups)
         self.sizes: list[int] = []
         self.replaced: list[int | None] = []
-        self.posts: list[dict[str, Any]] = []
-        self.stop = ""
+        self.posts: list[Message] = []
+        self.stop = Reason.NONE
 
     def run_group(self, *given: Any, workers: int, replaced: int | None) -> dict[str, Any]:
         self.sizes.append(workers)
@@ -45,8 +50,8 @@ class Play:
         cluster = Cluster(False, "", {}, "logs")
         return train_in_groups(job, run, cluster, lambda: self.stop, self.posts.append)
 
-    def told(self, kind: str) -> list[dict[str, Any]]:
-        return [post for post in self.posts if post["kind"] == kind]
+    def told(self, kind: type[M]) -> list[M]:
+        return [post for post in self.posts if isinstance(post, kind)]
 
 
 @pytest.fixture
@@ -62,18 +67,18 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Play]:
     return make
 
 
-def ended(reason: str, step: int = 5) -> dict[str, Any]:
-    state = "done" if reason == "done" else "stopped"
+def ended(reason: Reason, step: int = 5) -> dict[str, Any]:
+    state = "done" if reason is Reason.DONE else "stopped"
     return {"state": state, "reason": reason, "step": step, "epochs": 1.0, "best": None, "final": None}
 
 
 def whole(play: Play, asked: Any, post: Any) -> dict[str, Any]:
-    post({"kind": "start", "step": 0})
-    return ended("done", 9)
+    post(_START)
+    return ended(Reason.DONE, 9)
 
 
 def lost(play: Play, asked: Any, post: Any) -> dict[str, Any]:
-    post({"kind": "start", "step": 0})
+    post(_START)
     raise WorkersLostError("gone")
 
 
@@ -113,15 +118,15 @@ def test_workers_join_and_leave(play: Callable[..., Play]) -> None:
     made = play(1, grown(3), shrunk, whole)
     assert made.train("scale.workers=[1, 3]")["step"] == 9
     assert made.sizes == [1, 3, 2]
-    assert [post["reason"] for post in made.told("moved")] == ["resize"]
-    assert len(made.told("lost")) == 1
+    assert made.told(Moved) == [Moved(Reason.RESIZE)]
+    assert made.told(Lost) == [Lost(unplaced=False)]
 
 
 def test_more_room_than_the_most_changes_nothing(play: Callable[..., Play]) -> None:
     def unmoved(play: Play, asked: Any, post: Any) -> dict[str, Any]:
         play.cpus = 64
         assert [asked() for _ in range(100)] == [""] * 100
-        return ended("done")
+        return ended(Reason.DONE)
 
     made = play(2, unmoved)
     made.train("scale.workers=[1, 2]")
@@ -170,7 +175,7 @@ def test_a_run_that_lost_its_node_after_a_notice_waits_for_another(play: Callabl
     made = play(2, noticed)
     with pytest.raises(LaunchError, match="no nodes came within"):
         made.train("scale.workers=2", "data.executor=ray", "scale.wait=0.2s")
-    assert any("waiting up to" in post["text"] for post in made.told("event"))
+    assert any("waiting up to" in event.text for event in made.told(Event))
 
 
 def test_what_finds_no_place_is_tried_with_fewer(play: Callable[..., Play]) -> None:
@@ -178,7 +183,7 @@ def test_what_finds_no_place_is_tried_with_fewer(play: Callable[..., Play]) -> N
     made = play(4, unplaced, unplaced, grown(8), whole)
     assert made.train("scale.workers=[1, 8]", "scale.max_failures=0")["state"] == "done"
     assert made.sizes == [4, 3, 2, 8]
-    assert made.told("lost") == [{"kind": "lost", "unplaced": True}]
+    assert made.told(Lost) == [Lost(unplaced=True)]
 
 
 def test_no_place_is_waited_for_as_long_as_scale_wait_says(play: Callable[..., Play]) -> None:
@@ -188,7 +193,7 @@ def test_no_place_is_waited_for_as_long_as_scale_wait_says(play: Callable[..., P
 
 
 def test_a_preempted_group_goes_on_elsewhere(play: Callable[..., Play]) -> None:
-    made = play(2, lambda play, asked, post: ended("preempted"), whole)
+    made = play(2, lambda play, asked, post: ended(Reason.PREEMPTED), whole)
     assert made.train("scale.workers=2", "scale.max_failures=0")["state"] == "done"
     assert made.sizes == [2, 2]
 
@@ -196,7 +201,7 @@ def test_a_preempted_group_goes_on_elsewhere(play: Callable[..., Play]) -> None:
 def test_a_notice_that_was_left_for_excuses_nothing_more(play: Callable[..., Play]) -> None:
     def left(play: Play, asked: Any, post: Any) -> dict[str, Any]:
         play.draining = frozenset({"node"})  # for two minutes, on most clouds
-        return ended("preempted")
+        return ended(Reason.PREEMPTED)
 
     def crashed(play: Play, asked: Any, post: Any) -> dict[str, Any]:
         asked()
@@ -217,7 +222,7 @@ def noticed_and_lost(node: str) -> Group:
 
 def test_preemptions_have_a_bound_of_their_own(play: Callable[..., Play]) -> None:
     def left(play: Play, asked: Any, post: Any) -> dict[str, Any]:
-        return ended("preempted")
+        return ended(Reason.PREEMPTED)
 
     words = ("scale.workers=2", "scale.max_failures=0")
     groups = (left, noticed_and_lost("one"), left, noticed_and_lost("two"))
@@ -248,8 +253,8 @@ def test_errors_of_ours_end_the_run_at_once(play: Callable[..., Play]) -> None:
 
 def test_a_signal_between_two_groups(play: Callable[..., Play]) -> None:
     def moved(play: Play, asked: Any, post: Any) -> dict[str, Any]:
-        play.stop = "sigterm"
-        return ended("resize", 7)
+        play.stop = Reason.SIGTERM
+        return ended(Reason.RESIZE, 7)
 
     made = play(1, moved)
     result = made.train("scale.workers=[1, 2]")
@@ -264,7 +269,7 @@ def test_a_signal_while_nodes_are_waited_for(
         RunFolder("folder").write_json(f"checkpoints/step-{step:08d}/manifest.json", {})
 
     def gone(play: Play, asked: Any, post: Any) -> dict[str, Any]:
-        play.cpus, play.stop = 0, "sigint"
+        play.cpus, play.stop = 0, Reason.SIGINT
         return lost(play, asked, post)
 
     result = play(1, gone).train("scale.workers=[1, 2]", "data.executor=ray")
@@ -279,7 +284,7 @@ def test_a_signal_has_the_last_word(play: Callable[..., Play]) -> None:
         play.cpus = 2
         while not asked():
             pass
-        play.stop = "sigint"
+        play.stop = Reason.SIGINT
         return ended(asked())
 
     assert play(1, both).train("scale.workers=[1, 2]")["reason"] == "sigint"

@@ -6,30 +6,33 @@ import asyncio
 import time
 
 from raycls.launch.mailbox import Mailbox
+from raycls.session.messages import Event, Message
+from raycls.train.reasons import Reason
 
 
-def test_records_come_once_and_in_order() -> None:
+def test_messages_come_once_and_in_order() -> None:
     async def exchange() -> None:
         mailbox = Mailbox()
-        for step in range(3):
-            await mailbox.post({"step": step})
-        assert await mailbox.take(5.0) == [{"step": 0}, {"step": 1}, {"step": 2}]
+        events = [Event("one"), Event("two"), Event("three")]
+        for event in events:
+            await mailbox.post(event)
+        assert await mailbox.take(5.0) == events
         assert await mailbox.take(0.0) == []
 
     asyncio.run(exchange())
 
 
-def test_a_waiting_taker_is_woken_by_a_record() -> None:
-    async def exchange() -> tuple[list[dict[str, int]], float]:
+def test_a_waiting_taker_is_woken_by_a_message() -> None:
+    async def exchange() -> tuple[list[Message], float]:
         mailbox = Mailbox()
         began = time.monotonic()
         waiting = asyncio.create_task(mailbox.take(30.0))
         await asyncio.sleep(0.01)
-        await mailbox.post({"step": 1})
+        await mailbox.post(Event("one"))
         return await waiting, time.monotonic() - began
 
-    records, seconds = asyncio.run(exchange())
-    assert records == [{"step": 1}]
+    messages, seconds = asyncio.run(exchange())
+    assert messages == [Event("one")]
     assert seconds < 5
 
 
@@ -37,8 +40,8 @@ def test_a_taker_gives_up_and_loses_nothing() -> None:
     async def exchange() -> None:
         mailbox = Mailbox()
         assert await mailbox.take(0.01) == []
-        await mailbox.post({"step": 1})
-        assert await mailbox.take(0.0) == [{"step": 1}]
+        await mailbox.post(Event("one"))
+        assert await mailbox.take(0.0) == [Event("one")]
 
     asyncio.run(exchange())
 
@@ -46,12 +49,12 @@ def test_a_taker_gives_up_and_loses_nothing() -> None:
 def test_the_request_to_stop_reaches_all_who_wait_and_who_ask_later() -> None:
     async def exchange() -> None:
         mailbox = Mailbox()
-        assert await mailbox.stopped("", 0.01) == ""
-        waiting = [asyncio.create_task(mailbox.stopped("", 30.0)) for _ in range(2)]
+        assert await mailbox.stopped(Reason.NONE, 0.01) is Reason.NONE
+        waiting = [asyncio.create_task(mailbox.stopped(Reason.NONE, 30.0)) for _ in range(2)]
         await asyncio.sleep(0.01)
-        await mailbox.stop("sigterm")
-        assert await asyncio.gather(*waiting) == ["sigterm", "sigterm"]
-        assert await mailbox.stopped("", 0.0) == "sigterm"
-        assert await mailbox.stopped("sigterm", 0.01) == "sigterm"
+        await mailbox.stop(Reason.SIGTERM)
+        assert await asyncio.gather(*waiting) == [Reason.SIGTERM] * 2
+        assert await mailbox.stopped(Reason.NONE, 0.0) is Reason.SIGTERM
+        assert await mailbox.stopped(Reason.SIGTERM, 0.01) is Reason.SIGTERM
 
     asyncio.run(exchange())

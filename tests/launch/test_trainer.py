@@ -27,6 +27,8 @@ from raycls.launch import gauges, group, groups, node_checks, stopping, trainer,
 from raycls.screen.run import PlainDisplay
 from raycls.screen.run_text import STOPPING
 from raycls.session.data import record
+from raycls.session.messages import Started
+from raycls.train.reasons import Reason
 
 _CONFIG = """
 run: {name: run}
@@ -213,7 +215,7 @@ def test_a_start_on_ray_is_not_silent(monkeypatch: pytest.MonkeyPatch, address: 
 
     def run_group(*_: object, **__: object) -> dict[str, Any]:
         shown.append(screen.getvalue())
-        return {"state": "done", "reason": "done", "step": 3, "epochs": 1.0, "best": None, "final": None}
+        return {"state": "done", "reason": Reason.DONE, "step": 3, "epochs": 1.0, "best": None, "final": None}
 
     monkeypatch.setattr(groups, "run_group", run_group)
     monkeypatch.setattr(groups, "nodes", lambda: ({"CPU": 2.0},))
@@ -257,8 +259,8 @@ def test_the_header_of_a_run_on_ray_has_the_workers_that_began(
     def run_group(
         _function: Any, _job: Any, _run: Any, _cluster: Any, _asked: Any, post: Any, *_: Any, **__: Any
     ) -> Any:
-        post({"kind": "start", "workers": found, "step": 0, "attempt": 1, "precision": "off", "unevaluated": False})
-        return {"state": "done", "reason": "done", "step": 3, "epochs": 1.0, "best": None, "final": None}
+        post(Started(found, 0, False, 1, "off"))
+        return {"state": "done", "reason": Reason.DONE, "step": 3, "epochs": 1.0, "best": None, "final": None}
 
     there = Cluster(True, "local", {"CPU": 3.0}, "logs", ({"CPU": 3.0},))
     monkeypatch.setattr(trainer, "running_cluster", lambda: nullcontext(there))

@@ -12,7 +12,7 @@ from harness.streams import Gone, Terminal
 
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.track import TrackConfig
-from raycls.progress import Progress
+from raycls.progress import Progress, Steps
 from raycls.screen.activity import Activity, Pace, Speed
 from raycls.screen.run import PlainDisplay, RichDisplay, make
 from raycls.screen.run_text import clock_text, ending_lines, header_lines, ledger_lines, number_text, summary_lines
@@ -94,9 +94,9 @@ def show(display: PlainDisplay, clock: Clock, *, seconds_per_step: float, log_ev
         for step in range(1, 5001):
             clock.now += seconds_per_step
             if step % log_every == 0:
-                display.record(train_record(step, clock.now))
+                display.trained(train_record(step, clock.now))
             if step % 1000 == 0:
-                display.record(evaluation(step, clock.now))
+                display.evaluated(evaluation(step, clock.now))
         display.finish(Outcome())
 
 
@@ -121,9 +121,18 @@ def test_progress_lines_come_between_slow_evaluations_and_not_between_fast_ones(
     assert not [line for line in fast.getvalue().splitlines() if line.startswith("epoch") and "| val" not in line]
 
 
-def told(phase: str, done: int | None = None, total: int | None = None, unit: str = "", **rest: Any) -> dict[str, Any]:
-    """A message of the first worker."""
-    return {"kind": "progress", "phase": phase, "done": done, "total": total, "unit": unit, **rest}
+def told(
+    display: PlainDisplay,
+    phase: str,
+    done: int | None = None,
+    total: int | None = None,
+    unit: str = "",
+    *,
+    waits: bool = False,
+    **steps: Any,
+) -> None:
+    """What the first worker says of itself."""
+    display.tell(Progress(phase, done, total, unit), waits=waits, steps=Steps(**steps) if steps else None)
 
 
 def test_plain_lines_come_at_every_interval_whatever_goes_on() -> None:
@@ -139,15 +148,15 @@ def test_plain_lines_come_at_every_interval_whatever_goes_on() -> None:
     for second in range(71):
         step = second // 7
         counts = {"step": step, "images": step * 64, "waited": step * 0.7, "time": 5000.0 + step * 7}
-        display.record(told("training", step, 31, "steps", **counts))
+        told(display, "training", step, 31, "steps", **counts)
         clock.now += 1
         display.tick()
-    display.record(told("evaluating", 0, 500, "images"))
+    told(display, "evaluating", 0, 500, "images")
     clock.now += 19
-    display.record(told("evaluating", 190, 500, "images"))
+    told(display, "evaluating", 190, 500, "images")
     clock.now += 1
     display.tick()
-    display.record(told("evaluating", 200, 500, "images", waits=True))
+    told(display, "evaluating", 200, 500, "images", waits=True)
     clock.now += 30
     display.tick()
     lines = stream.getvalue().splitlines()
@@ -165,7 +174,7 @@ def test_a_plain_line_about_the_same_step_as_before_says_for_how_long() -> None:
     stream, clock = io.StringIO(), Clock()
     display = PlainDisplay(stream, 30.0, clock)
     display.start({"steps_per_epoch": 10, "total_steps": 10})
-    display.record(told("training", 4, 10, "steps", step=4, images=8, waited=0.0, time=50.0))
+    told(display, "training", 4, 10, "steps", step=4, images=8, waited=0.0, time=50.0)
     for _ in range(2):
         clock.now += 30
         display.tick()
@@ -190,14 +199,14 @@ def test_a_live_display_comes_back_for_what_follows_a_run(terminal: Terminal) ->
 def test_a_message_that_a_record_overtook_takes_nothing_back() -> None:
     display = PlainDisplay(io.StringIO(), 1e9, Clock())
     display.start(INFO)
-    display.record(train_record(50, 100.0))
-    display.record(train_record(100, 150.0))
-    display.record(told("waiting until the checkpoint is written", step=99, images=9, waited=0.0, time=149.0))
+    display.trained(train_record(50, 100.0))
+    display.trained(train_record(100, 150.0))
+    told(display, "waiting until the checkpoint is written", step=99, images=9, waited=0.0, time=149.0)
     assert display.eta == 4900.0
-    display.record({"kind": "event", "text": "workers were lost; going on from step 50", "step": 50})
+    display.resumed(50, "workers were lost; going on from step 50")
     assert display.eta is None
-    display.record(told("training", 51, 5000, "steps", step=51, images=1, waited=0.0, time=300.0))
-    display.record(told("training", 52, 5000, "steps", step=52, images=2, waited=0.0, time=302.0))
+    told(display, "training", 51, 5000, "steps", step=51, images=1, waited=0.0, time=300.0)
+    told(display, "training", 52, 5000, "steps", step=52, images=2, waited=0.0, time=302.0)
     assert display.eta == 4948 * 2
 
 
@@ -208,7 +217,7 @@ def test_interval_is_the_least_time_between_two_progress_lines() -> None:
     before = len(stream.getvalue().splitlines())
     for step in range(1, 13):
         clock.now += 25
-        display.record(train_record(step, clock.now))
+        display.trained(train_record(step, clock.now))
     lines = stream.getvalue().splitlines()[before:]
     assert [line.split()[3] for line in lines] == ["3/5000", "6/5000", "9/5000", "12/5000"]
 
@@ -252,9 +261,9 @@ def test_an_evaluation_line_has_every_number() -> None:
     stream, clock = io.StringIO(), Clock()
     display = PlainDisplay(stream, 1e9, clock)
     display.start(INFO)
-    display.record(train_record(900, 100.0))
-    display.record(train_record(1000, 150.0))  # 0.5 s per step: 4000 steps are left
-    display.record({**evaluation(1000, 150.0), "best": True})
+    display.trained(train_record(900, 100.0))
+    display.trained(train_record(1000, 150.0))  # 0.5 s per step: 4000 steps are left
+    display.evaluated({**evaluation(1000, 150.0), "best": True})
     assert stream.getvalue().splitlines()[-1] == (
         "epoch 1/5  step 1000/5000  train loss 0.1235  top1 0.9124  lr 0.01  | val loss 0.2  top1 0.9000  (best)"
         "  | 512 images/s  data-wait 3%  ETA 0:33:20"
@@ -274,7 +283,7 @@ def test_the_metric_that_decides_is_shown(metric: str, numbers: str) -> None:
     scores = {"split": "val", "loss": 0.2, "top1": 0.9, "top5": 0.99, "f1_macro": 0.81234}
     stream = io.StringIO()
     display = PlainDisplay(stream)
-    display.record({**evaluation(1000, 150.0), **scores, "best": True, "metric": metric})
+    display.evaluated({**evaluation(1000, 150.0), **scores, "best": True}, metric)
     assert f"| val {numbers}  (best)" in stream.getvalue()
     best = {"step": 4000, "split": "val", "metric": metric, "value": 0.5}
     assert f"last       val {numbers}" in ending_lines(Outcome(best=best, final=scores), INFO)
@@ -283,13 +292,13 @@ def test_the_metric_that_decides_is_shown(metric: str, numbers: str) -> None:
 def test_losses_that_are_not_finite_are_shown_as_history_writes_them() -> None:
     stream = io.StringIO()
     display = PlainDisplay(stream, 0.0)
-    display.record({"kind": "evaluate", "step": 1, "epoch": 1.0, "split": "val", "loss": "nan", "top1": 0.1})
+    display.evaluated({"step": 1, "epoch": 1.0, "time": 1.0, "split": "val", "loss": "nan", "top1": 0.1})
     assert "val loss nan" in stream.getvalue()
 
 
 def test_an_event_is_a_line() -> None:
     stream = io.StringIO()
-    PlainDisplay(stream).record({"kind": "event", "text": "worker 1 was lost [2 left]"})
+    PlainDisplay(stream).event("worker 1 was lost [2 left]")
     assert stream.getvalue() == "worker 1 was lost [2 left]\n"
 
 
@@ -344,14 +353,14 @@ def test_a_closed_pipe_silences_the_display_and_nothing_else() -> None:
     stream = Gone()
     with PlainDisplay(stream) as display:
         display.start(INFO)
-        display.record(evaluation(1, 1.0))
+        display.evaluated(evaluation(1, 1.0))
         display.finish(Outcome())
     assert stream.tries == 1
 
 
 def test_a_problem_in_a_record_is_not_silenced() -> None:
     with pytest.raises(ValueError, match="could not convert"):
-        PlainDisplay(io.StringIO()).record({"kind": "evaluate", "step": 1, "epoch": "first"})
+        PlainDisplay(io.StringIO()).evaluated({"step": 1, "time": 1.0, "epoch": "first"})
 
 
 def test_the_terminal_decides_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,10 +382,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 def test_the_live_display_shows_progress_and_gives_the_terminal_back(terminal: Terminal) -> None:
     with RichDisplay(terminal) as display:
         display.start(INFO)
-        display.record({"kind": "event", "text": "[not markup]"})
-        display.record(train_record(500, 10.0))
-        display.record(train_record(1000, 20.0))
-        display.record(evaluation(1000, 20.0))
+        display.event("[not markup]")
+        display.trained(train_record(500, 10.0))
+        display.trained(train_record(1000, 20.0))
+        display.evaluated(evaluation(1000, 20.0))
         display.finish(Outcome())
     text = terminal.getvalue()
     for part in ("run        runs/pets", "[not markup]", "1000/5000", "val loss 0.2", "best       top1 0.9568"):

@@ -22,7 +22,9 @@ from raycls.run.model_file import read_model
 from raycls.screen.run import PlainDisplay
 from raycls.session import training
 from raycls.session.job import World
+from raycls.session.messages import Event
 from raycls.session.prepare import prepare
+from raycls.train.reasons import Reason
 
 # The rate is too high to keep: the third of the six evaluations is the best one.
 _OPTIONS = ("data.batch_size=16", "train.micro_batches=2", "train.duration=6ep", "evaluate.metric=loss", "optim.lr=0.4")
@@ -52,7 +54,7 @@ def _evaluate(folder: Path, which: str | None = None) -> dict[str, Any]:
 
 def _stopped_in_epoch(epoch: int) -> World:
     """A world that asks to stop after one step of this epoch, from 0: each asks before 3 steps and 2 batches of val."""
-    asked = iter([""] * (5 * epoch + 1) + ["sigint"])
+    asked = iter([""] * (5 * epoch + 1) + [Reason.SIGINT])
     return World(stop_requested=lambda: next(asked))
 
 
@@ -156,7 +158,7 @@ def test_a_damaged_best_checkpoint_is_told_and_the_last_weights_are_kept(
     result = training.train(job, World(post=said.append))
     assert (result["state"], result["kept"]["asked"], result["kept"]["name"]) == ("done", "best", "last")
     assert f"step {best}" in result["kept"]["reason"]
-    (warning,) = (record["text"] for record in said if record["kind"] == "event" and "best" in record["text"])
+    (warning,) = (one.text for one in said if isinstance(one, Event) and "best" in one.text)
     assert f"step {best}" in warning and "model.safetensors" in warning and "last" in warning
     assert _json(tmp_path / "run", "model/model.json")["weights"]["step"] == 18
     assert _evaluate(tmp_path / "run")["loss"] == _losses(tmp_path / "run")[18]

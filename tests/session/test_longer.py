@@ -18,6 +18,7 @@ from raycls.run.folder import RunFolder
 from raycls.session import training
 from raycls.session.job import World
 from raycls.session.prepare import prepare
+from raycls.train.reasons import Reason
 
 _OPTIONS = ("data.batch_size=16", "train.micro_batches=2", "track.log_every=1st", "train.ledger=ids")
 _BEST = ("evaluate.keep=best", "evaluate.metric=loss")
@@ -176,7 +177,7 @@ def test_the_same_length_in_another_unit_is_the_same_run(data: Path, tmp_path: P
 
 
 def test_a_run_without_weights_yet_is_to_be_ended_first(data: Path, tmp_path: Path) -> None:
-    asked = iter([""] * 4 + ["sigint"])
+    asked = iter([""] * 4 + [Reason.SIGINT])
     options = (*_OPTIONS, "schedule.name=cosine", "evaluate.every=off")
     training.train(make_job(tmp_path / "run", data, *options), World(stop_requested=lambda: next(asked)))
     with pytest.raises(ConfigError) as caught:
@@ -185,7 +186,7 @@ def test_a_run_without_weights_yet_is_to_be_ended_first(data: Path, tmp_path: Pa
 
 
 def test_a_stopped_run_may_become_longer_too(data: Path, tmp_path: Path) -> None:
-    asked = iter([""] * 4 + ["sigint"])
+    asked = iter([""] * 4 + [Reason.SIGINT])
     options = (*_OPTIONS, "evaluate.every=off")
     training.train(
         make_job(tmp_path / "run", data, *options, "train.duration=2ep"), World(stop_requested=lambda: next(asked))

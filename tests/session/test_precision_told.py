@@ -18,6 +18,7 @@ from raycls.config.space.space import Parameter, Space
 from raycls.doctor import rehearsal
 from raycls.session import training
 from raycls.session.job import World
+from raycls.session.messages import Advice, Event, Started
 from raycls.tune import trial
 from raycls.tune.hooks import Groups, Judge
 
@@ -36,9 +37,9 @@ def _told(job: Any) -> list[str]:
     """What is said before the first step of a run."""
     records: list[dict[str, Any]] = []
     training.train(job, World(post=records.append))
-    kinds = [record["kind"] for record in records]
-    assert "start" in kinds
-    return [record["text"] for record in records[: kinds.index("start")] if record["kind"] == "event"]
+    kinds = [type(one) for one in records]
+    assert Started in kinds
+    return [one.text for one in records[: kinds.index(Started)] if isinstance(one, Event)]
 
 
 @pytest.mark.parametrize(("amp", "count"), [("bf16", 1), ("fp16", 1), ("off", 0), ("auto", 0)])
@@ -99,11 +100,11 @@ def test_of_a_search_one_trial_is_enough(tmp_path: Path) -> None:
 def test_a_trial_hands_it_on() -> None:
     talk = trial._Talk()
     posting: Any = SimpleNamespace(talk=talk)
-    record = {"kind": "event", "text": "warning: slow", "once": True}
+    record = Advice("warning: slow", what="slow", fix="none")
     thread = threading.Thread(target=trial._Trial._post, args=(posting, record), daemon=True)
     thread.start()
     assert json.loads(talk.next()["record"]) == {"kind": "note", "text": "warning: slow"}
-    trial._Trial._post(posting, {"kind": "event", "text": "nothing to do with all trials"})  # does not wait
-    talk.stop("search")
+    trial._Trial._post(posting, Event("nothing to do with all trials"))  # does not wait
+    talk.stop()
     thread.join(5)
     assert not thread.is_alive()

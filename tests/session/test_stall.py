@@ -13,7 +13,7 @@ from raycls.config.sections.duration import Duration
 from raycls.errors import RayclsError
 from raycls.run.folder import RunFolder
 from raycls.session.stall import Stall, write_stacks
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
 
 _STUCK = """
 import os
@@ -60,11 +60,11 @@ def test_stacks_name_every_thread(tmp_path: Path) -> None:
 
 
 def test_told_once_and_only_without_a_beat(tmp_path: Path) -> None:
-    worker, told = Worker(), []
-    with Stall(worker, RunFolder(tmp_path), Duration(0.4, "s"), told.append):
+    ranks, told = Ranks(), []
+    with Stall(ranks, RunFolder(tmp_path), Duration(0.4, "s"), told.append):
         for _ in range(30):
             time.sleep(0.02)
-            worker.alive()
+            ranks.alive()
         assert not told
         end = time.monotonic() + 20
         while not told and time.monotonic() < end:
@@ -82,7 +82,7 @@ def test_a_storage_that_hangs_silences_nobody(tmp_path: Path, monkeypatch: pytes
     folder = RunFolder(tmp_path)
     monkeypatch.setattr(type(folder.store), "write_bytes", lambda *_: ended.wait(60))
     try:
-        with Stall(Worker(), folder, Duration(0.2, "s"), told.append):
+        with Stall(Ranks(), folder, Duration(0.2, "s"), told.append):
             end = time.monotonic() + 20
             while not told and time.monotonic() < end:
                 time.sleep(0.05)
@@ -95,7 +95,7 @@ def test_a_storage_that_hangs_silences_nobody(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("timeout", ["off", Duration(0.2, "s")])
 def test_nothing_is_told_after_the_end_or_where_it_is_off(tmp_path: Path, timeout: Duration | str) -> None:
     told: list[RayclsError] = []
-    with Stall(Worker(), RunFolder(tmp_path), timeout, told.append):
+    with Stall(Ranks(), RunFolder(tmp_path), timeout, told.append):
         time.sleep(0.5 if timeout == "off" else 0.0)
     time.sleep(0.4)
     assert not told

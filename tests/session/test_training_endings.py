@@ -22,6 +22,7 @@ from raycls.session import training
 from raycls.session.job import World
 from raycls.tasks.classification import Classification
 from raycls.tasks.metrics import summarise
+from raycls.train.reasons import Reason
 
 _OPTIONS = ("data.batch_size=16", "track.log_every=1st", "train.micro_batches=2")
 
@@ -132,7 +133,7 @@ def test_plateau_survives_a_stop(data: Path, tmp_path: Path) -> None:
     options = ("optim.lr=1e-9", "schedule={name: plateau, gamma: 0.5, patience: 2}", "train.duration=7ep")
     train(make_job(tmp_path / "whole", data, *_OPTIONS, *options))
     for after in (7, 4):
-        asked = iter([""] * after + ["sigint"])
+        asked = iter([""] * after + [Reason.SIGINT])
         world = World(stop_requested=lambda asked=asked: next(asked))
         training.train(make_job(tmp_path / "cut", data, *_OPTIONS, *options), world)
     train(make_job(tmp_path / "cut", data, *_OPTIONS, *options))

@@ -14,6 +14,7 @@ from raycls.errors import TrainError
 from raycls.run.trackers import trackers as module
 from raycls.session import training
 from raycls.session.job import Job, World
+from raycls.session.messages import Event
 
 _OPTIONS = ("train.micro_batches=4", "data.batch_size=32", "train.duration=3ep", "checkpoint.every=3st")
 _LOGGED = ("track.log_every=1st",)
@@ -61,7 +62,7 @@ def test_a_tracker_that_is_down_changes_no_bit_and_is_told_of(data: Path, refere
     told: list[dict[str, Any]] = []
     result = training.train(_job(tmp_path / "run", data, server), World(post=told.append))
     assert result["state"] == "done"
-    texts = [record["text"] for record in told if record["kind"] == "event"]
+    texts = [one.text for one in told if isinstance(one, Event)]
     assert [text.split(":")[1].split(" at ")[0] for text in texts] == [" MLflow", " MLflow"]
     assert texts[1] == "warning: MLflow: 15 of 15 log lines did not arrive; history.jsonl has all of them"
     assert weights(tmp_path / "run") == weights(reference)

@@ -16,7 +16,7 @@ from raycls.data.slices import Position, Slice
 from raycls.errors import DataError, TrainError
 from raycls.tasks.classification import Classification
 from raycls.train.evaluate import evaluate
-from raycls.train.ranks import ABORTED, Worker
+from raycls.train.ranks import ABORTED, Ranks
 
 _CLASSES = tuple("abcdefghij")
 
@@ -57,9 +57,9 @@ def _slices(count: int, batch: int, rank: int, world: int) -> list[Slice]:
 def of_rank(rank: int, world: int, count: int, batch: int) -> dict[str, Any]:
     """What one rank of `world` finds."""
     torch.set_num_threads(1)
-    worker = Worker(rank, world)
+    ranks = Ranks(rank, world)
     slices = _slices(count, batch, rank, world)
-    return evaluate(_model(), slices, _task(), worker, batches=-(-count // batch), classes=_CLASSES)
+    return evaluate(_model(), slices, _task(), ranks, batches=-(-count // batch), classes=_CLASSES)
 
 
 @pytest.mark.parametrize(("count", "batch"), [(1003, 64), (5, 4)])
@@ -83,7 +83,7 @@ class _Draws(nn.Module):
 def of_rank_that_draws(rank: int, world: int, count: int, batch: int) -> dict[str, Any]:
     torch.manual_seed(rank)
     slices = _slices(count, batch, rank, world)
-    return evaluate(_Draws(), slices, _task(), Worker(rank, world), batches=-(-count // batch), classes=_CLASSES)
+    return evaluate(_Draws(), slices, _task(), Ranks(rank, world), batches=-(-count // batch), classes=_CLASSES)
 
 
 def test_a_model_that_draws_in_evaluation_draws_the_same_on_any_number_of_ranks() -> None:
@@ -120,7 +120,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model = _model().train()
     model[1].eval()  # frozen by its owner
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    evaluate(model, _slices(20, 8, 0, 1), _task(), Worker(), batches=3, classes=_CLASSES)
+    evaluate(model, _slices(20, 8, 0, 1), _task(), Ranks(), batches=3, classes=_CLASSES)
     assert [module.training for module in model] == [True, False, True, True, True]
     assert model.training
     for name, value in model.state_dict().items():
@@ -133,7 +133,7 @@ def test_fewer_classes_than_five() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
     pixels, labels = _data(12)
     slices = [Slice(Position("evaluate", 0, 0, 0, 0), np.arange(12), labels % 3, pixels)]
-    found = evaluate(model, slices, _task(), Worker(), batches=1, classes=("x", "y", "z"))
+    found = evaluate(model, slices, _task(), Ranks(), batches=1, classes=("x", "y", "z"))
     assert (found["count"], found["top5"]) == (12, 1.0)
 
 
@@ -145,7 +145,7 @@ def with_error(rank: int, world: int) -> tuple[str, str]:
         first = slices[0].position
         slices[0] = Slice(first, empty, empty, np.zeros((0, 0, 0, 3), np.uint8), DataError("a broken picture"))
     try:
-        evaluate(_model(), slices, _task(), Worker(rank, world), batches=5, classes=_CLASSES)
+        evaluate(_model(), slices, _task(), Ranks(rank, world), batches=5, classes=_CLASSES)
     except (DataError, TrainError) as error:
         return type(error).__name__, error.what
     return "", ""
@@ -159,6 +159,6 @@ def test_a_loss_that_is_not_finite_is_told() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10))
     with torch.no_grad():
         model[1].bias[0] = float("nan")
-    found = evaluate(model, _slices(8, 8, 0, 1), _task(), Worker(), batches=1, classes=_CLASSES)
+    found = evaluate(model, _slices(8, 8, 0, 1), _task(), Ranks(), batches=1, classes=_CLASSES)
     assert np.isnan(found["loss"])
     assert found["count"] == 8

@@ -25,7 +25,8 @@ from raycls.tasks.classification import Classification, MicroBatch
 from raycls.train import loop
 from raycls.train.optim import EarlyStop, Plateau
 from raycls.train.plan import Plan
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
+from raycls.train.reasons import Reason
 from raycls.train.reduction import Exact, Fast
 from raycls.train.state import TrainState
 
@@ -156,7 +157,7 @@ class _World:
             early_stop=EarlyStop("off", 0.0, "max"),
         )
         self.task: Classification = _Poisoned()
-        self.worker = Worker()
+        self.ranks = Ranks()
         self.events: list[tuple[str, int]] = []
         self.evaluate: Callable[[TrainState], bool] = lambda state: False
         self.error_at = -1
@@ -180,7 +181,7 @@ class _World:
             self.plan,
             self.task,
             Stream(self._slices(), self._positions()),
-            self.worker,
+            self.ranks,
             reduction,
             lr=lambda step: 0.1,
             clip_norm=math.inf,
@@ -326,8 +327,8 @@ def test_scaled_loss_searches_its_scale() -> None:
 
 def test_stops_with_a_checkpoint() -> None:
     world = _World(steps=6)
-    asked = iter(["", "", "", "sigterm"])
-    world.worker = Worker(stop_requested=lambda: next(asked))
+    asked = iter([*[Reason.NONE] * 3, Reason.SIGTERM])
+    world.ranks = Ranks(stop_requested=lambda: next(asked))
     assert world.run() == "sigterm"
     assert world.state.step == 3
     assert world.steps_of("save") == [3]
@@ -335,11 +336,11 @@ def test_stops_with_a_checkpoint() -> None:
 
 def test_a_checkpoint_is_not_written_twice() -> None:
     world = _World(steps=6, checkpoint_every=3)
-    asked = iter(["", "", "", "sigint"])
-    world.worker = Worker(stop_requested=lambda: next(asked))
+    asked = iter([*[Reason.NONE] * 3, Reason.SIGINT])
+    world.ranks = Ranks(stop_requested=lambda: next(asked))
     assert world.run() == "sigint"
     assert world.steps_of("save") == [3]
-    world.worker = Worker(stop_requested=lambda: "sigint")
+    world.ranks = Ranks(stop_requested=lambda: Reason.SIGINT)
     assert world.run() == "sigint"  # resumed and stopped before its first step
     assert world.steps_of("save") == [3]
 

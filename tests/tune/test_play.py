@@ -20,6 +20,7 @@ from raycls.config.load import load
 from raycls.errors import CheckpointError, LaunchError
 from raycls.screen.search import PlainSearchDisplay
 from raycls.search.board import Task
+from raycls.train.reasons import Reason
 from raycls.tune import play as searching
 from raycls.tune.play import SearchOutcome, search
 
@@ -56,14 +57,14 @@ class Playing(searching._Play):  # pyright: ignore[reportPrivateUsage]
         self.plan, self.stop, self.display = plan, stop, display
         self.board, self.ledger = plan.board, plan.board.ledger
         self.room = SimpleNamespace(wait=lambda stopped: True, text="1 at a time")
-        self.full, self.confirming = "", False
+        self.full, self.confirming, self.interrupted = "", False, Reason.NONE
         self.cluster, self.device, self.dashboard = Cluster(True, "local", {}, ""), "cpu", ""
 
     def _tune(self, take: Callable[[], Task | None]) -> None:
-        while not self.plan.interrupted and not self.full and (task := take()) is not None:
+        while not self.interrupted and not self.full and (task := take()) is not None:
             if Playing.happens(self, task.trial) == "forget it":
                 continue
-            if self.plan.interrupted or self.full:
+            if self.interrupted or self.full:
                 break
             self.board.judge(task.trial, step=12, epoch=4, seconds=1, values={"top1": task.number / 10})
             if task.phase == "confirm":
@@ -90,10 +91,10 @@ def play(monkeypatch: pytest.MonkeyPatch, event: Event, *overrides: str) -> tupl
     return outcome, said.getvalue()
 
 
-def interrupting(when: str, reason: str = "sigint") -> Event:
+def interrupting(when: str, reason: Reason = Reason.SIGINT) -> Event:
     def event(play: Any, now: str) -> None:
         if now == when:
-            play.plan.interrupted = reason
+            play.interrupted = reason
 
     return event
 
@@ -102,8 +103,8 @@ def nothing(play: Any, now: str) -> None:
     pass
 
 
-@pytest.mark.parametrize("reason", ["sigint", "budget"])
-def test_what_comes_after_the_last_trial_interrupts_nothing(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+@pytest.mark.parametrize("reason", [Reason.SIGINT, Reason.BUDGET])
+def test_what_comes_after_the_last_trial_interrupts_nothing(monkeypatch: pytest.MonkeyPatch, reason: Reason) -> None:
     outcome, said = play(monkeypatch, interrupting("after", reason))
     assert (outcome.state, outcome.exit_code, outcome.best) == ("done", 0, "0002")
     assert "the same command goes on" not in said
@@ -122,7 +123,7 @@ def test_a_signal_before_the_last_trial_ended_interrupts_it(monkeypatch: pytest.
 
 def test_a_signal_before_the_confirmation_leaves_it_to_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
     confirm = "search.confirm.seeds=2"
-    outcome, said = play(monkeypatch, interrupting("after", "sigterm"), confirm)
+    outcome, said = play(monkeypatch, interrupting("after", Reason.SIGTERM), confirm)
     assert (outcome.exit_code, "confirm" in said) == (143, False)
     outcome, said = play(monkeypatch, nothing, confirm)
     assert (outcome.exit_code, "0002: n 2, mean 0.5000" in said) == (0, True), said
@@ -155,7 +156,7 @@ def test_a_signal_after_the_end_of_the_budget_is_heard(monkeypatch: pytest.Monke
 
     def event(play: Any, now: str) -> None:
         if now == "0002":
-            play.plan.interrupted, play.told = "budget", "search"
+            play.interrupted, play.told = Reason.BUDGET, Reason.SEARCH
             play.mailbox = SimpleNamespace(stop=SimpleNamespace(remote=told.append))
             play.room.ask = lambda confirming: None
             play.stop._signalled(signal.SIGTERM, None)

@@ -32,7 +32,8 @@ from raycls.session import recorder, training
 from raycls.session.job import World
 from raycls.session.prepare import prepare
 from raycls.train import ranks
-from raycls.train.ranks import Worker
+from raycls.train.ranks import Ranks
+from raycls.train.reasons import Reason
 from raycls.tune import trial
 from raycls.tune.donors import keep, kept
 from raycls.tune.trial import Shared, TrialProcess, set_aside_other, trial_run
@@ -47,8 +48,8 @@ class NoWatch:
     def __init__(self, mailbox: Any) -> None:
         assert mailbox == "mailbox"
 
-    def asked(self) -> str:
-        return ""
+    def asked(self) -> Reason:
+        return Reason.NONE
 
     def close(self) -> None:
         pass
@@ -416,14 +417,14 @@ def test_a_signal_in_an_evaluation_leaves_it_and_the_next_start_does_it_first(
 ) -> None:
     """What the history says of that evaluation is of a start whose checkpoint was lost: it is not told."""
     given, calls = shared("evaluate.batch_size=4"), [0]
-    original = Worker.go_on
+    original = Ranks.go_on
 
-    def go_on(worker: Worker, *error: Any) -> None:
+    def go_on(ranks: Ranks, *error: Any) -> None:
         calls[0] += 1
         original(ranks, *error)
 
-    monkeypatch.setattr(Worker, "go_on", go_on)
-    monkeypatch.setattr(NoWatch, "asked", lambda watch: "sigterm" if calls[0] == 5 else "")
+    monkeypatch.setattr(Ranks, "go_on", go_on)
+    monkeypatch.setattr(NoWatch, "asked", lambda watch: Reason.SIGTERM if calls[0] == 5 else Reason.NONE)
     first = whole(begin(given, task(1)))
     assert [record["kind"] for record in first] == ["evaluation", "end"]
     assert (first[0]["step"], first[1]["state"]) == (_STEPS, "stopped")

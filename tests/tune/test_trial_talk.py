@@ -55,7 +55,7 @@ def test_a_trial_that_waits_is_stopped_at_once(talk: Any) -> None:
     answers: list[str] = []
     thread = side(lambda: answers.append(talk.report("evaluation", number=1)))
     heard(talk)
-    talk.stop("search")
+    talk.stop()
     thread.join(5)
     assert answers == ["search"]
 
@@ -75,8 +75,8 @@ def test_a_trial_that_trains_is_stopped_where_it_asks_next(talk: Any) -> None:
     heard(talk)
     assert talk.next() == {"record": ""}  # the answer to the first, and then a heartbeat
     assert asked.wait(5)
-    talk.stop("search")
-    talk.stop("another reason")
+    talk.stop()
+    talk.stop()
     going_on.set()
     thread.join(5)
     assert answers == ["", "search", "search"]

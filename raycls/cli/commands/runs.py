@@ -36,7 +36,7 @@ def train(
         from raycls.launch import trainer  # after the config: its errors need no torch to be told
 
         for note in loaded.notes:
-            shown.record({"kind": "event", "text": note})
+            shown.event(note)
         outcome = trainer.train(loaded.run, new=new, command=typed(), display=shown)
     raise typer.Exit(outcome.exit_code)
 

@@ -11,7 +11,7 @@ from torchvision.models import WeightsEnum
 
 from raycls.config.load import load_text
 from raycls.config.sections.run import Run
-from raycls.session.preprocessing import differences
+from raycls.session.data.preprocessing import differences
 
 _BASE = ("model.name=resnet18", "data.source.path=photos")
 
