@@ -50,7 +50,7 @@ def rehearsed(run: Run, folder: str, device: str) -> Run:
 
     The learning rate is next to nothing: what is measured costs the same, and no warm-up is needed.
     """
-    parts = max(1, run.scale.most)
+    parts = max(1, run.scale.max_workers)
     micro = run.train.micro_batches if isinstance(run.train.micro_batches, int) else parts
     values = config.to_dict(run)
     values["run"].update(storage=folder, name="rehearsal")

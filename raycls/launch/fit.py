@@ -41,7 +41,7 @@ def executor_of(run: Run) -> str:
     """The executor that `data.executor: auto` means."""
     if run.data.executor != "auto":
         return run.data.executor
-    return "ray" if run.scale.most else "inline"
+    return "ray" if run.scale.max_workers else "inline"
 
 
 def workers_on(run: Run, node: Mapping[str, float], device: str, taken: float = 0.0) -> int:
@@ -53,19 +53,19 @@ def workers_on(run: Run, node: Mapping[str, float], device: str, taken: float = 
 def group_size(run: Run, nodes: Nodes, device: str) -> int:
     """Workers of a group that starts now: as many as keep the nodes busy, within `scale.workers`."""
     if not run.scale.elastic:
-        return run.scale.most
+        return run.scale.max_workers
     busy = 0
     for node in nodes:
         count = int(node.get("CPU", 0.0) / run.scale.cpus + _ROUNDING)
         busy += int(node.get("GPU", 0.0)) if device == "cuda" else count
-    room = min(busy, _room(run, nodes, device, executor_of(run)), run.scale.most)
+    room = min(busy, _room(run, nodes, device, executor_of(run)), run.scale.max_workers)
     fitting = (size for size in range(room, 0, -1) if _always_decodes(run, nodes, device, executor_of(run), size))
-    return max(run.scale.least, next(fitting, 0))
+    return max(run.scale.min_workers, next(fitting, 0))
 
 
 def check_fit(run: Run, nodes: Nodes, device: str, executor: str) -> None:
     """Refuse what could never start on `nodes`, or may wait for ever. Raises LaunchError with the numbers."""
-    workers, share = run.scale.least, run.scale.cpus_per_worker
+    workers, share = run.scale.min_workers, run.scale.cpus_per_worker
     gpus = sum(node.get("GPU", 0.0) for node in nodes)
     if device == "cuda" and workers > gpus:
         raise LaunchError(
@@ -90,7 +90,7 @@ def check_fit(run: Run, nodes: Nodes, device: str, executor: str) -> None:
 
 def never_waits(run: Run, nodes: Nodes, device: str, groups: int) -> bool:
     """Whether so many groups of `scale.workers` leave room for one decoding task, however Ray spreads them."""
-    return _always_decodes(run, nodes, device, executor_of(run), run.scale.most, groups)
+    return _always_decodes(run, nodes, device, executor_of(run), run.scale.max_workers, groups)
 
 
 def _always_decodes(run: Run, nodes: Nodes, device: str, executor: str, workers: int, groups: int = 1) -> bool:
@@ -131,7 +131,7 @@ def described(nodes: Nodes) -> str:
 
 def check_growth(run: Run, device: str, cluster: Cluster) -> None:
     """Refuse what neither fits `cluster` nor the largest that it may become. Raises LaunchError with both numbers."""
-    workers, executor = run.scale.least, executor_of(run)
+    workers, executor = run.scale.min_workers, executor_of(run)
     check_largest(cluster, lambda nodes: check_fit(run, nodes, device, executor))
     decoding = DECODING_CPUS + READING_CPUS if executor == "ray" else 0.0
     needed = {"CPU": workers * run.scale.cpus_per_worker + decoding, "GPU": float(workers if device == "cuda" else 0)}

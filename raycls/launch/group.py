@@ -76,7 +76,7 @@ def run_group(
     mailbox = make_mailbox()
     folder = f"ray-{uuid.uuid4().hex[:8]}"  # Ray Train's own state, of this start alone: nothing of ours depends on it
     scaling = _Scaling(
-        run.scale.most if workers is None else workers, run.scale.max_failures if replaced is None else replaced
+        run.scale.max_workers if workers is None else workers, run.scale.max_failures if replaced is None else replaced
     )
     trainer = _trainer(function, job, run, mailbox, folder, scaling, judged=decide is not None)
     failures: list[BaseException] = []

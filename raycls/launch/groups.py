@@ -159,7 +159,7 @@ class _Limit:
     def size(self, run: Run, there: Nodes, device: str) -> int:
         """As `group_size`, below what found no place while the nodes were the same; at least `scale.workers`."""
         size = group_size(run, there, device)
-        return max(run.scale.least, min(size, self._most)) if there == self._nodes else size
+        return max(run.scale.min_workers, min(size, self._most)) if there == self._nodes else size
 
 
 def _room(
@@ -216,7 +216,7 @@ class _Watch:
         self._looked = self._sized = time.monotonic()
         self._notices: dict[str, float] = {}
         self._resize, self._other = Reason.NONE, size
-        self._demand = Demand(run, device) if grows and size < run.scale.most else None
+        self._demand = Demand(run, device) if grows and size < run.scale.max_workers else None
 
     def asked(self) -> Reason:
         """Why the group is to end: a signal, or room for more workers, or for fewer."""

@@ -80,7 +80,7 @@ def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: 
         prepared = prepare(run, new=new, command=command, say=display.event)
         if prepared.result is not None:
             result = {**prepared.result, "state": "already"}
-        elif run.scale.most == 0:
+        elif run.scale.max_workers == 0:
             result = _train_here(prepared, stop, display)
         else:
             result = _train_on_ray(prepared, stop, display)
@@ -129,7 +129,7 @@ def evaluate(
     evaluating = f"evaluating {plural(len(dataset.splits[wanted]), 'image')} of {scored.told}"
     job_on = partial(make_job, run, store, plan, dataset, split=wanted, weights=chosen)
     # No request to stop here: nothing is lost where an evaluation is interrupted.
-    if run.scale.most == 0:
+    if run.scale.max_workers == 0:
         device = device_of(run, torch.cuda.device_count())
         display.event(evaluating)
         world = World(device=torch.device(device), post=partial(_show, display))
@@ -251,7 +251,7 @@ def _device_on(run: Run, cluster: Cluster) -> str:
 
 def _check_device(run: Run) -> None:
     """Refuse a GPU that is not in this machine, where the run stays in this process."""
-    if run.scale.most == 0 and run.scale.device == "cuda" and not torch.cuda.is_available():
+    if run.scale.max_workers == 0 and run.scale.device == "cuda" and not torch.cuda.is_available():
         raise LaunchError(
             "this machine has no GPU that torch can use",
             where="scale.device",
@@ -347,8 +347,8 @@ class _Poster:
             "model": run.model.name,
             "parameters": self.prepared.parameters,
             "weights": self.prepared.weights,
-            "workers": start.workers if run.scale.most else 0,
-            "elastic": (run.scale.least, run.scale.most) if run.scale.elastic else None,
+            "workers": start.workers if run.scale.max_workers else 0,
+            "elastic": (run.scale.min_workers, run.scale.max_workers) if run.scale.elastic else None,
             "threads": run.scale.threads,
             "executor": self.job.executor,
             "device": self.job.device,

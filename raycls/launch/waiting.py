@@ -102,7 +102,7 @@ class Demand(Request):
         each = {"CPU": run.scale.cpus}
         unit = {**each, **({"GPU": 1.0} if device == "cuda" else {})}
         beside = [{"CPU": DECODING_CPUS + READING_CPUS}] if executor_of(run) == "ray" else []
-        super().__init__([unit], run.scale.least, run.scale.most, beside)
+        super().__init__([unit], run.scale.min_workers, run.scale.max_workers, beside)
 
 
 def wait_for_room(
@@ -121,7 +121,7 @@ def wait_for_room(
 
     Raises LaunchError where what is there does not do, and nothing more came or can come.
     """
-    workers = f"{run.scale.least}" + (f" to {run.scale.most}" if run.scale.elastic else "")
+    workers = f"{run.scale.min_workers}" + (f" to {run.scale.max_workers}" if run.scale.elastic else "")
     there = wait_for_nodes(
         lambda seen: check_fit(run, seen, device, executor_of(run)),
         nodes,

@@ -41,7 +41,7 @@ class Display(Screen, ABC):
     `start` takes what is known of the run before its first step; every key may be absent: `folder`,
     `source`, `classes` (number), `splits` ({name: samples}), `cut_from_train` (whether val is), `model`,
     `parameters` (number), `weights` (lines about the first ones), `workers`,
-    `elastic` (least, most), `threads`, `executor`, `device`, `precision`, `reduction`, `batch_size`, `micro_batches`,
+    `elastic` (min, max), `threads`, `executor`, `device`, `precision`, `reduction`, `batch_size`, `micro_batches`,
     `steps_per_epoch`, `total_steps`, `start_step`, `attempt`, `command` (the words typed).
     """
 

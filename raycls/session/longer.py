@@ -155,7 +155,7 @@ def _remedies(run: Run, written: Mapping[str, Any], duration: Duration) -> dict[
         classes=int(written["classes"]),
         evaluate_rows=int(written["evaluate_rows"]),
         batch_size=run.data.batch_size,
-        workers=run.scale.most,
+        workers=run.scale.max_workers,
         train=run.train.model_copy(update={"duration": duration}),
         evaluate=run.evaluate,
         checkpoint=run.checkpoint,

@@ -250,7 +250,7 @@ def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = ()) -> Plan:
         classes=len(dataset.classes),
         evaluate_rows=0 if evaluated is None else len(evaluated),
         batch_size=run.data.batch_size,
-        workers=run.scale.most,
+        workers=run.scale.max_workers,
         train=run.train,
         evaluate=run.evaluate,
         checkpoint=run.checkpoint,
@@ -264,11 +264,11 @@ def _resumed_plan(run: Run, plan: Plan, written: dict[str, Any] | None) -> Plan:
         return plan
     # What decides the bits stays what it was at the first start; how often to save and log may change.
     earlier = Plan.from_dict(written)
-    if run.scale.most > earlier.micro_batches:
+    if run.scale.max_workers > earlier.micro_batches:
         raise ConfigError(
             "more workers than this run has micro-batches",
             where="scale.workers",
-            found=str(run.scale.most),
+            found=str(run.scale.max_workers),
             valid=f"0 to {earlier.micro_batches}, fixed when the run was started",
             fix="lower scale.workers, or start anew with --new and a larger train.micro_batches",
         )

@@ -317,7 +317,7 @@ def _check_same(run: Run, folder: RunFolder, record: bytes) -> None:
         folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
         return
     before = config.load_text(folder.store.read_bytes(RunFolder.CONFIG).decode(), where).run
-    split = max(1, before.scale.most) != max(1, run.scale.most) and run.train.micro_batches == "auto"
+    split = max(1, before.scale.max_workers) != max(1, run.scale.max_workers) and run.train.micro_batches == "auto"
     changed = [
         item
         for item in config.difference(before, run)

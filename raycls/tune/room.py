@@ -43,7 +43,7 @@ class Slots:
 
     @classmethod
     def of(cls, run: Run, device: str) -> Slots:
-        workers = max(1, run.scale.most)
+        workers = max(1, run.scale.max_workers)
         # Ray Data is for trials of several workers: the others decode in their own process, or in some beside it.
         executor = executor_of(run) if workers > 1 or run.data.executor == "processes" else "inline"
         decoding = {"ray": _DATA_CPUS, "processes": float(run.data.processes * workers)}.get(executor, 0.0)
@@ -54,7 +54,7 @@ class Slots:
     @property
     def nested(self) -> bool:
         """Whether a trial has a group of workers of its own."""
-        return self.run.scale.most > 1
+        return self.run.scale.max_workers > 1
 
     @property
     def cpus(self) -> float:
@@ -69,7 +69,7 @@ class Slots:
 
     def bundles(self) -> list[dict[str, float]]:
         """What a cluster that grows is asked for, for one trial: each is on one node."""
-        workers = self.run.scale.most if self.nested else 1
+        workers = self.run.scale.max_workers if self.nested else 1
         each = {"CPU": self.threads / workers, **({"GPU": self.gpus / workers} if self.gpus else {})}
         return [dict(each) for _ in range(workers)] + [{"CPU": 1.0} for _ in range(ceil(self.decoding))]
 
@@ -105,7 +105,7 @@ class Slots:
     def arithmetic(self, nodes: Sequence[Mapping[str, float]]) -> str:
         """The count and where it comes from, in one line."""
         cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
-        workers, threads = max(1, self.run.scale.most), self.run.scale.cpus
+        workers, threads = max(1, self.run.scale.max_workers), self.run.scale.cpus
         each = f"{threads:g} thread{'s' if threads != 1 else ''}"
         each = f"{workers} x {each}" if self.nested else each
         each += f" + {self.decoding:g} for decoding" if self.decoding else ""
@@ -121,7 +121,7 @@ class Slots:
         """Trials, up to `most`, that can be there at the same time, whichever node Ray gives to whom."""
         if not self.nested:
             return min(most, sum(self._alone(node) for node in nodes))
-        places = sum(workers_on(self.run, node, self.device) for node in nodes) // self.run.scale.most
+        places = sum(workers_on(self.run, node, self.device) for node in nodes) // self.run.scale.max_workers
         fitting = (
             trials for trials in range(min(most, places), 0, -1) if never_waits(self.run, nodes, self.device, trials)
         )

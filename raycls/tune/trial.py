@@ -85,7 +85,7 @@ def trial_run(base: Run, task: Task, storage: str) -> Run:
     values["run"] |= {"name": task.trial, "storage": storage}
     if task.seed is not None:
         values["run"]["seed"] = task.seed
-    if run.scale.most <= 1 and run.data.executor in ("auto", "ray"):
+    if run.scale.max_workers <= 1 and run.data.executor in ("auto", "ray"):
         values["data"]["executor"] = "inline"  # all executors give the same bytes
     if base.search.scheduler.name == "pbt":
         values["checkpoint"]["every"] = values["evaluate"]["every"]  # others may go on from any evaluation
@@ -263,7 +263,7 @@ class _Trial:
             of_all = self.all_asked()
             return of_all if of_all.signal else self.verdict or self.talk.stopping or of_all
 
-        if self.run_config.scale.most > 1:
+        if self.run_config.scale.max_workers > 1:
             from raycls.launch.group import run_group
             from raycls.launch.groups import train_in_groups
 

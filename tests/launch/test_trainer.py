@@ -158,7 +158,7 @@ class Asked:
     made: list[str] = []
 
     def __init__(self, run: Run, device: str) -> None:
-        self.text = f"{run.scale.most} on {device}"
+        self.text = f"{run.scale.max_workers} on {device}"
 
     def renew(self) -> None:
         self.made.append(self.text)

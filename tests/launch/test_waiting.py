@@ -45,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def wait(cluster: Growing, run: Run, monkeypatch: pytest.MonkeyPatch, **options: Any) -> int:
     class Asked:
         def __init__(self, run: Run, device: str) -> None:
-            self.workers = run.scale.most
+            self.workers = run.scale.max_workers
 
         def renew(self) -> None:
             cluster.asked.append(self.workers)

@@ -68,15 +68,15 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _across(self) -> Run:
-        if self.data.executor == "ray" and self.scale.most == 0:
+        if self.data.executor == "ray" and self.scale.max_workers == 0:
             raise ValueError(
                 "data.executor: ray needs scale.workers of 1 or more; "
                 "with scale.workers: 0 use data.executor: inline or processes"
             )
         if isinstance(self.train.micro_batches, int):
-            if self.scale.most > self.train.micro_batches:
+            if self.scale.max_workers > self.train.micro_batches:
                 raise ValueError(
-                    f"scale.workers ({self.scale.most}) must not exceed train.micro_batches "
+                    f"scale.workers ({self.scale.max_workers}) must not exceed train.micro_batches "
                     f"({self.train.micro_batches}): a worker without a micro-batch has nothing to do"
                 )
             if self.train.micro_batches > self.data.batch_size:
@@ -108,8 +108,10 @@ class Run(Section):
                 "search.scheduler.name: pbt changes values as it goes; with search.algorithm: grid each stays"
             )
         if self.search.space and self.scale.elastic:
-            raise ValueError("scale.workers: [least, most] is for one run: the trials of a search have a fixed number")
-        if self.search.gpus_per_trial != "auto" and self.scale.most > 1:
+            raise ValueError(
+                "scale.workers: [min, max] is for a single run: the trials of a search have a fixed number"
+            )
+        if self.search.gpus_per_trial != "auto" and self.scale.max_workers > 1:
             raise ValueError(
                 "search.gpus_per_trial is for trials of one worker; "
                 "with scale.workers of 2 or more each worker has a GPU of its own"

@@ -17,7 +17,7 @@ class ScaleConfig(Section):
 
     workers: Annotated[int, Field(ge=0)] | Annotated[tuple[Count, Count], Tuple] = 1
     """Training processes. 0 trains in this process, without Ray: for development, under a debugger.
-    `[least, most]` is elastic: as many as there is room for. Workers join and leave at a checkpoint; the global batch,
+    `[min, max]` is elastic: as many as there is room for. Workers join and leave at a checkpoint; the global batch,
     the micro-batches and the learning rate stay what they are."""
     threads: Count = 1
     """CPU threads of one worker. They decide the bits of a run on CPUs, so they are never guessed."""
@@ -37,18 +37,18 @@ class ScaleConfig(Section):
     """How often an elastic run looks whether there is room for more workers."""
 
     @property
-    def least(self) -> int:
-        """The fewest workers that train."""
+    def min_workers(self) -> int:
+        """The min of `workers`."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
-    def most(self) -> int:
-        """The most workers that train."""
+    def max_workers(self) -> int:
+        """The max of `workers`."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
     @property
     def elastic(self) -> bool:
-        return self.least < self.most
+        return self.min_workers < self.max_workers
 
     @property
     def cpus(self) -> float:
@@ -57,8 +57,8 @@ class ScaleConfig(Section):
 
     @model_validator(mode="after")
     def _units(self) -> ScaleConfig:
-        if self.least > self.most:
-            raise ValueError(f"workers: [least, most] are the wrong way round: [{self.least}, {self.most}]")
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"workers: [min, max] are in the wrong order: [{self.min_workers}, {self.max_workers}]")
         for name in ("wait", "resize_every"):
             value: Duration = getattr(self, name)
             if not value.seconds:
