@@ -253,3 +253,6 @@ def test_findings_lists_each_script_with_its_library() -> None:
     assert listed.keys() == scripts.keys()
     for name, library in listed.items():
         assert scripts[name].splitlines()[1].startswith(f"# {library}")
+    (step,) = _steps("findings/README.md")
+    assert step.words[0] == "bash"
+    assert (ROOT / step.words[1]).is_file()
