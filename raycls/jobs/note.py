@@ -18,15 +18,15 @@ __all__ = ["VARIABLE", "check", "is_job", "is_kept", "missing_secrets", "note", 
 VARIABLE = "RAYCLS_SUBMITTED"
 
 
-def note(secrets: Sequence[str], *, same: bool) -> str:
+def note(secrets: Sequence[str]) -> str:
     """The note of a submission from this machine: JSON for `VARIABLE`."""
-    return json.dumps({"versions": installed(), "same": same, "secrets": list(secrets)}, sort_keys=True)
+    return json.dumps({"versions": installed(), "secrets": list(secrets)}, sort_keys=True)
 
 
 def check(say: Callable[[str], None]) -> None:
     """Compare this machine with the note of the submission; nothing where the process was not submitted.
 
-    Raises LaunchError for other versions that were refused beforehand, and for a secret that is not set here.
+    `say` gets a warning of other versions. Raises LaunchError for a secret that is not set here.
     """
     noted = _noted(os.environ)
     missing = missing_secrets(os.environ)
@@ -39,17 +39,9 @@ def check(say: Callable[[str], None]) -> None:
             "is sourced before `ray start`); they are never sent with the job",
         )
     changed = differences(noted.get("versions", {}), installed())
-    if not changed:
-        return
-    told = f"where the job was submitted other versions are installed: {', '.join(changed)}"
-    if noted.get("same"):
-        raise LaunchError(
-            "the packages of the cluster are not those of the machine that submitted the job",
-            where=os.uname().nodename,
-            found=told,
-            fix="install the same versions on the cluster, or submit with --versions warn",
-        )
-    say(f"warning: {told}; the bits of the run may differ")
+    if changed:
+        told = f"where the job was submitted other versions are installed: {', '.join(changed)}"
+        say(f"warning: {told}; the bits of the run may differ")
 
 
 def is_job() -> bool:

@@ -27,11 +27,11 @@ __all__ = [
     "end_lines",
     "exit_code",
     "make_submission",
-    "refuse_other_ray",
     "send",
     "sending",
     "stop",
     "table",
+    "warn_of_other_ray",
 ]
 
 STOPPED = 143
@@ -56,8 +56,6 @@ class Submission:
     package: Package
     environment: dict[str, str]
     """Variables of the job and of its workers, readable by all who reach the cluster: no secrets."""
-    driver: dict[str, str]
-    """Labels of the node for the driver; empty for the head node."""
 
 
 def make_submission(
@@ -67,16 +65,14 @@ def make_submission(
     *,
     variables: Sequence[str] = (),
     named: Sequence[str] = (),
-    driver: Sequence[str] = (),
-    same: bool = False,
 ) -> Submission:
     """The submission of `raycls WORDS` in `folder`, checked.
 
-    `variables` are `NAME=VALUE` texts, `named` the names of secrets that the nodes must have, `driver` `LABEL=VALUE`
-    texts. Raises ConfigError for a package that is too large, and for secrets in anything that would be sent.
+    `variables` are `NAME=VALUE` texts, `named` the names of secrets that the nodes must have.
+    Raises ConfigError for a package that is too large, and for secrets in anything that would be sent.
     """
     environment = {
-        note.VARIABLE: note.note([_checked_name(name, "--secret") for name in named], same=same),
+        note.VARIABLE: note.note([_checked_name(name, "--secret") for name in named]),
         "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS),
     }
     for text in variables:
@@ -90,13 +86,7 @@ def make_submission(
     _refuse_secret_values({"the command": entrypoint, **places})
     packed = package.survey(folder)
     package.check(packed)
-    label = {}
-    for text in driver:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError("a label has no value", where="--driver", found=text, valid="LABEL=VALUE")
-        label[name] = value
-    return Submission(f"{run}-{secrets.token_hex(4)}", entrypoint, packed, environment, label)
+    return Submission(f"{run}-{secrets.token_hex(4)}", entrypoint, packed, environment)
 
 
 def describe(submission: Submission, address: str) -> list[str]:
@@ -105,7 +95,6 @@ def describe(submission: Submission, address: str) -> list[str]:
     lines = [
         f"to         {address}",
         f"command    {submission.entrypoint}",
-        f"driver     on {'the head node' if not submission.driver else 'a node with ' + _labels(submission.driver)}",
         *(f"variable   {name}={value}" for name, value in submission.environment.items()),
         f"folder     {packed.folder}: {_files(packed)}",
     ]
@@ -118,18 +107,10 @@ def sending(submission: Submission) -> str:
     return f"sending {_files(submission.package)}"
 
 
-def refuse_other_ray(dashboard: Dashboard, *, same: bool, say: Callable[[str], None]) -> None:
-    """Tell, or with `same` refuse, another version of Ray on the cluster: it is known before anything is sent."""
-    changed = differences({"ray": dashboard.ray_version}, installed())
-    if changed and same:
-        raise ConfigError(
-            "the packages of the cluster are not those of this machine",
-            where=dashboard.address,
-            found=", ".join(changed),
-            fix="install the same versions, or submit with --versions warn",
-        )
-    if changed:
-        say(f"warning: the cluster has {changed[0]}")
+def warn_of_other_ray(dashboard: Dashboard, say: Callable[[str], None]) -> None:
+    """Tell `say` of another version of Ray on the cluster: it is known before anything is sent."""
+    for changed in differences({"ray": dashboard.ray_version}, installed()):
+        say(f"warning: the cluster has {changed}")
 
 
 def send(dashboard: Dashboard, submission: Submission) -> None:
@@ -139,7 +120,6 @@ def send(dashboard: Dashboard, submission: Submission) -> None:
             entrypoint=submission.entrypoint,
             submission_id=submission.name,
             runtime_env={"working_dir": str(submission.package.folder), "env_vars": submission.environment},
-            entrypoint_label_selector=submission.driver or None,
         )
 
 
@@ -205,10 +185,6 @@ def table(jobs: Sequence[JobDetails]) -> list[str]:
 
 def _files(package: Package) -> str:
     return f"{len(package.files)} files, {megabytes(package.size)}"
-
-
-def _labels(driver: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in driver.items())
 
 
 def _checked_name(name: str, option: str) -> str:

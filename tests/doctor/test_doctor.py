@@ -70,7 +70,7 @@ def test_a_dashboard_takes_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_refuses_a_relative_storage_as_submit_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(note.VARIABLE, note.note([], same=False))
+    monkeypatch.setenv(note.VARIABLE, note.note([]))
     row = doctor._storage(Asked(storage="runs"), Examiners([], 5.0))
     assert row.verdict == "wrong"
     assert row.fix == "give run.storage=/a/shared/folder/runs"

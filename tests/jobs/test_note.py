@@ -21,24 +21,21 @@ def test_nothing_is_checked_outside_a_submission(monkeypatch: pytest.MonkeyPatch
 
 def test_the_note_holds_names_and_versions_and_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "canary")
-    text = note.note(["WANDB_API_KEY"], same=True)
-    assert json.loads(text) == {"versions": installed(), "same": True, "secrets": ["WANDB_API_KEY"]}
+    text = note.note(["WANDB_API_KEY"])
+    assert json.loads(text) == {"versions": installed(), "secrets": ["WANDB_API_KEY"]}
 
 
-def test_other_versions_are_told_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {"versions": {**installed(), "torch": "1.0.0"}, "same": False, "secrets": []}
+def test_other_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"versions": {**installed(), "torch": "1.0.0"}, "secrets": []}
     monkeypatch.setenv(note.VARIABLE, json.dumps(told))
     said: list[str] = []
     note.check(said.append)
     (line,) = said
     assert f"torch 1.0.0 (here {installed()['torch']})" in line
-    monkeypatch.setenv(note.VARIABLE, json.dumps({**told, "same": True}))
-    with pytest.raises(LaunchError, match=r"torch 1\.0\.0"):
-        note.check(said.append)
 
 
 def test_a_secret_that_is_not_set_ends_the_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(note.VARIABLE, note.note(["ONE_KEY", "TWO_KEY"], same=False))
+    monkeypatch.setenv(note.VARIABLE, note.note(["ONE_KEY", "TWO_KEY"]))
     monkeypatch.setenv("ONE_KEY", "canary")
     monkeypatch.delenv("TWO_KEY", raising=False)
     with pytest.raises(LaunchError) as caught:

@@ -27,19 +27,17 @@ def make(folder: Path, *words: str, **more: object) -> Submission:
 
 
 def test_what_is_sent(tmp_path: Path) -> None:
-    made = make(tmp_path, "optim.lr=1e-3 ", variables=["A=b=c"], named=["WANDB_API_KEY"], driver=["pool=lasting"])
+    made = make(tmp_path, "optim.lr=1e-3 ", variables=["A=b=c"], named=["WANDB_API_KEY"])
     assert made.entrypoint == "raycls train a.yaml 'optim.lr=1e-3 '"
     note = json.loads(made.environment.pop("RAYCLS_SUBMITTED"))
     assert note["secrets"] == ["WANDB_API_KEY"]
     assert made.environment == {"A": "b=c", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
-    assert made.driver == {"pool": "lasting"}
     assert made.name.startswith("digits-")
     assert made.name != make(tmp_path).name
     lines = submission.describe(made, "http://head:8265")
     assert lines[0].split() == ["to", "http://head:8265"]
     assert f"folder     {tmp_path}: 1 files, 0.1 KiB" in lines
     assert lines[-1] == "  1 bytes  a.yaml"
-    assert "driver     on a node with pool=lasting" in lines
 
 
 @pytest.mark.parametrize(

@@ -60,20 +60,11 @@ def submit(
         list[str] | None,
         typer.Option(metavar="NAME", help="A variable that the nodes must have already. Its value is not sent."),
     ] = None,
-    driver: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL=VALUE", help="A label of the node for the driver. Default: the head node."),
-    ] = None,
-    versions: Annotated[
-        str, typer.Option(metavar="warn|same", help="Whether other package versions on the cluster are refused.")
-    ] = "warn",
 ) -> None:
     """Run a raycls command as a job of a cluster, with the files of this folder, and follow its log.
 
     The exit code is the command's own; 143 where the job was stopped.
     """
-    if versions not in ("warn", "same"):
-        raise ConfigError("this is no way to treat versions", where="--versions", found=versions, valid="warn, same")
     name = _checked_words(context, words)
     from raycls.screen.working import Working
 
@@ -88,15 +79,13 @@ def submit(
             Path.cwd(),
             variables=env or (),
             named=secret or (),
-            driver=driver or (),
-            same=versions == "same",
         )
     if dry_run:
         typer.echo("\n".join([*jobs.describe(submission, url), "nothing was sent"]))
         return
     with Working(f"asking {url}"):
         dashboard = dashboards.connect(url, insecure=insecure_cluster, say=say)
-        jobs.refuse_other_ray(dashboard, same=versions == "same", say=say)
+        jobs.warn_of_other_ray(dashboard, say)
     _send(dashboard, submission)
     if not no_wait:
         raise typer.Exit(_follow(dashboard, submission.name))
