@@ -22,6 +22,7 @@ __all__ = [
     "ModelError",
     "RayclsError",
     "TrainError",
+    "one_line",
 ]
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_DATA, EXIT_STOPPED = 0, 1, 2, 3, 4
@@ -126,6 +127,12 @@ def from_json(data: dict[str, object]) -> RayclsError:
     if isinstance(number := data.get("errno"), int):  # whether it was a full disk decides what a search does
         error.__cause__ = OSError(number, os.strerror(number))
     return error
+
+
+def one_line(error: BaseException) -> str:
+    """The last line that an error says, where libraries tell what it is; its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
 
 
 def _rebuild(kind: type[RayclsError], fields: dict[str, str | None]) -> RayclsError:

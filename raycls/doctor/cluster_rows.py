@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from raycls.cluster.ask import Unanswered
 from raycls.errors import RayclsError
 from raycls.quantities import plural
 
@@ -16,11 +17,8 @@ __all__ = [
     "MIB",
     "RAY_FOLDER",
     "Row",
-    "Unanswered",
     "Verdict",
-    "clocks",
     "disk",
-    "driver",
     "from_error",
     "gpus",
     "nodes",
@@ -42,7 +40,6 @@ _LEAST_SHARED = 64 * MIB
 _FULL, _NEARLY_FULL = 0.95, 0.90
 """At the first share in use Ray writes no more objects to a disk (`local_fs_capacity_threshold`)."""
 _LEAST_FREE, _LITTLE_FREE = 100 * MIB, 2 * GIB
-_CLOCK_WRONG, _CLOCK_WARNING = 60.0, 1.0
 _SLOW_MEGABYTES = 50.0
 """Of all-reduced data per second: less than half of what a 1 Gbit/s network carries."""
 _UNEXPECTED_END = 2
@@ -65,13 +62,6 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Unanswered:
-    """Takes the place of a node's facts."""
-
-    why: str
 
 
 Answers = Mapping[str, Any]
@@ -109,14 +99,14 @@ def nodes(answers: Answers, lost: Mapping[str, int] | None = None) -> Row:
 
 
 def versions(answers: Answers) -> Row:
-    """Facts of a node: package to its version, or None where it is not installed."""
+    """Facts of a node: package to its version, or `missing`."""
     given, silent = told(answers)
     packages = {name: None for facts in given.values() for name in facts}
     differing, missing = [], []
     for package in packages:
-        found = {node: facts.get(package) for node, facts in given.items()}
-        missing += [f"{package} on {node}" for node, version in found.items() if version is None]
-        if len({version for version in found.values() if version}) > 1:
+        found = {node: facts.get(package, "missing") for node, facts in given.items()}
+        missing += [f"{package} on {node}" for node, version in found.items() if version == "missing"]
+        if len({*found.values()} - {"missing"}) > 1:
             differing.append(f"{package}: {_each(found)}")
     fix = "install the same versions on every node, from the lock file, in the environment that Ray was started in"
     if differing or missing:
@@ -218,34 +208,6 @@ def disk(answers: Answers) -> Row:
 RAY_FOLDER = "Ray's temporary folder"
 
 
-def clocks(answers: Answers) -> Row:
-    """Facts of a node: `offset` against the driver and its `uncertainty` (half a round trip), in seconds."""
-    given, silent = told(answers)
-    sure = {node: max(0.0, abs(facts["offset"]) - facts["uncertainty"]) for node, facts in given.items()}
-    text = "; ".join(
-        f"{node} {facts['offset'] * 1000:+.0f} ms (within {facts['uncertainty'] * 1000:.1f} ms, "
-        f"best of {facts['n']} round trips)"
-        for node, facts in given.items()
-    )
-    worst = max(sure.values(), default=0.0)
-    if worst > _CLOCK_WARNING:
-        verdict: Verdict = "wrong" if worst > _CLOCK_WRONG else "warning"
-        fix = (
-            "synchronise the clocks (chrony, systemd-timesyncd): tokens, signatures of S3 and the order of logs need it"
-        )
-        return Row("clocks", verdict, text, fix, plain(answers))
-    return partly(Row("clocks", "ok", text, facts=plain(answers)), silent)
-
-
-def driver(node: str, resources: Mapping[str, float], *, preemptible: bool) -> Row:
-    """The node that this command, and so the driver of a run, is on."""
-    facts = {"node": node, "resources": dict(resources), "preemptible": preemptible}
-    if preemptible:
-        fix = "start the run from a node that stays, such as the head; if it is lost, the same command resumes the run"
-        return Row("driver", "warning", f"{node} is preemptible: the driver goes when it goes", fix, facts)
-    return Row("driver", "ok", f"{node}, not marked as preemptible", facts=facts)
-
-
 def told(answers: Answers) -> tuple[dict[str, Any], dict[str, str]]:
     told = {node: facts for node, facts in answers.items() if not isinstance(facts, Unanswered)}
     silent = {node: facts.why for node, facts in answers.items() if isinstance(facts, Unanswered)}
@@ -269,11 +231,11 @@ def plain(answers: Answers) -> dict[str, Any]:
     }
 
 
-def _each(found: Mapping[str, str | None]) -> str:
-    kinds: dict[str | None, list[str]] = {}
+def _each(found: Mapping[str, str]) -> str:
+    kinds: dict[str, list[str]] = {}
     for node, version in found.items():
         kinds.setdefault(version, []).append(node)
-    return ", ".join(f"{version or 'none'} on {' and '.join(names)}" for version, names in kinds.items())
+    return ", ".join(f"{version} on {' and '.join(names)}" for version, names in kinds.items())
 
 
 def size(count: float) -> str:

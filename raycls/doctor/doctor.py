@@ -15,18 +15,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from raycls.cluster.ask import Unanswered
 from raycls.cluster.connection import Cluster, running_cluster
 from raycls.config import load as config
 from raycls.config.paths import expand
 from raycls.data.sources.digits import DEFAULT_PATH
-from raycls.doctor import cluster_rows, node_probes, open_ports, run_rows
+from raycls.doctor import cluster_rows, node_probes, run_rows
 from raycls.doctor.arguments import Asked
-from raycls.doctor.cluster_rows import Row, Unanswered, skipped, unknown
+from raycls.doctor.cluster_rows import Row, skipped, unknown
+from raycls.doctor.connection import hanging
 from raycls.doctor.display import exit_code, show, to_json
-from raycls.doctor.node_actors import Examiners, Node, all_nodes
+from raycls.doctor.nodes import Examined, Node, all_nodes
+from raycls.doctor.rehearsal import rehearse
 from raycls.errors import LaunchError, RayclsError, from_json
 from raycls.jobs import note
-from raycls.jobs.dashboard import is_loopback
 from raycls.jobs.package import credentials, survey
 from raycls.launch.fit import check_fit, executor_of, group_size
 from raycls.launch.trainer import device_of
@@ -85,12 +87,8 @@ def doctor(asked: Asked, *, as_json: bool = False) -> int:
 def examine(asked: Asked, give_up: Callable[[], None]) -> Iterator[Row]:
     """The rows, each as soon as it is known. `give_up` is called before the process ends where Ray never answers."""
     address = os.environ.get("RAY_ADDRESS", "")
-    reached = ""
     if ":" in address and "://" not in address:  # a frozen Ray would hold the connecting for ever
-        reached = open_ports.reach_without_token(address, asked.seconds)
-        waits = (
-            open_ports.hanging(address, _STARTING / 2 + asked.seconds) if reached in ("open", "refused") else reached
-        )
+        waits = hanging(address, _STARTING / 2 + asked.seconds)
         if waits:
             fix = "check the address (host:port of the head) and the network; neither it nor the Ray here may be frozen"
             yield Row("cluster", "wrong", waits, fix)
@@ -104,50 +102,47 @@ def examine(asked: Asked, give_up: Callable[[], None]) -> Iterator[Row]:
             return
         stack.enter_context(must_end(_STARTING + 20 * asked.seconds, give_up))
         known = all_nodes()
-        examiners = stack.enter_context(Examiners([node for node in known if node.alive], asked.seconds))
-        yield cluster_rows.nodes(examiners.first(), {node.name: node.death for node in known if not node.alive})
-        yield from _machines(asked, examiners)
-        yield _storage(asked, examiners)
-        yield _data(asked, examiners)
+        examined = Examined([node for node in known if node.alive], asked.seconds)
+        packages = examined.first()
+        yield cluster_rows.nodes(packages, {node.name: node.death for node in known if not node.alive})
+        yield cluster_rows.versions(packages)
+        yield from _machines(asked, examined)
+        yield _storage(asked, examined)
+        yield _data(asked, examined)
         yield _working_directory(asked)
-        yield _authentication(asked, cluster, reached, examiners)
-        yield _fit(asked, cluster, examiners)
-        first = examiners.nodes[0]
-        yield cluster_rows.driver(first.name, first.resources, preemptible=first.preemptible)
-        yield _time(asked, cluster, examiners)
+        yield _fit(asked, cluster, examined)
+        yield _time(asked, cluster, examined)
 
 
-def _machines(asked: Asked, examiners: Examiners) -> Iterator[Row]:
+def _machines(asked: Asked, examined: Examined) -> Iterator[Row]:
     """Rows about the nodes themselves, whatever is to run there."""
-    yield cluster_rows.versions(examiners.ask(node_probes.installed))
-    counted = {node.name: node.resources.get("GPU", 0.0) for node in examiners.nodes}
+    counted = {node.name: node.resources.get("GPU", 0.0) for node in examined.nodes}
     yield cluster_rows.gpus(
-        examiners.ask(node_probes.graphics), counted, device=asked.run.scale.device if asked.run else "auto"
+        examined.ask(node_probes.graphics), counted, device=asked.run.scale.device if asked.run else "auto"
     )
-    yield _reduction(asked, examiners)
+    yield _reduction(asked, examined)
     is_remote = asked.storage is None or ("://" in asked.storage and not asked.storage.startswith("file://"))
     local = None if is_remote else Store(asked.storage or "").local_path()
-    rooms = examiners.ask(node_probes.room, None if local is None else str(local))
-    stores = {node.name: node.resources.get("object_store_memory", 0.0) for node in examiners.nodes}
+    rooms = examined.ask(node_probes.room, None if local is None else str(local))
+    stores = {node.name: node.resources.get("object_store_memory", 0.0) for node in examined.nodes}
     yield cluster_rows.shared_memory(_each(rooms, "shared"), stores)
     yield cluster_rows.disk(_each(rooms, "folders"))
-    yield cluster_rows.clocks(examiners.clocks())
 
 
 def _each(answers: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: given if isinstance(given, Unanswered) else given[key] for name, given in answers.items()}
 
 
-def _reduction(asked: Asked, examiners: Examiners) -> Row:
-    members = examiners.answering
-    if len(members) < 2 <= len(examiners.nodes):
+def _reduction(asked: Asked, examined: Examined) -> Row:
+    members = examined.answering
+    if len(members) < 2 <= len(examined.nodes):
         return unknown("all-reduce", "fewer than two nodes answer", "see the row nodes")
     if len(members) < 2:
         return skipped("all-reduce", "one node answers: there is nothing between nodes to measure")
     backend = "nccl" if all(node.resources.get("GPU", 0.0) >= 1 for node in members) else "gloo"
     megabytes = _FLOATS * 4 / 1e6
     first = members[0]
-    port = examiners.ask_each({first.name: (node_probes.open_port, first.address)})[first.name]
+    port = examined.ask_each({first.name: (node_probes.open_port, first.address)})[first.name]
     if isinstance(port, Unanswered):
         return cluster_rows.reduction(
             f"{first.name} {port.why}", backend=backend, megabytes=megabytes, repeats=_REPEATS
@@ -155,19 +150,20 @@ def _reduction(asked: Asked, examiners: Examiners) -> Row:
     words = (backend, first.address, port)
     rest = (len(members), _FLOATS, _REPEATS, asked.seconds)
     questions = {node.name: (node_probes.exchange, *words, rank, *rest) for rank, node in enumerate(members)}
-    answers = examiners.ask_each(questions, seconds=2 * asked.seconds)  # importing torch takes its time too
+    # importing torch takes its time too; processes of their own, because they choose among GPUs
+    answers = examined.ask_each(questions, seconds=2 * asked.seconds, max_calls=1)
     problems = [f"{name} {given.why}" for name, given in answers.items() if isinstance(given, Unanswered)]
     measured = "; ".join(problems) or {name: megabytes / spent for name, spent in answers.items()}
     return cluster_rows.reduction(measured, backend=backend, megabytes=megabytes, repeats=_REPEATS)
 
 
-def _storage(asked: Asked, examiners: Examiners) -> Row:
+def _storage(asked: Asked, examined: Examined) -> Row:
     """Write a file here and read it on every node, and the other way round; both are removed again."""
     if asked.storage is None:
         return skipped("storage", "give a CONFIG, or run.storage=..., to have it written and read on every node")
     content = secrets.token_hex(16)
     mark = f".raycls-doctor-{content[:12]}"
-    replies = {node.name: f"{mark}-{number}" for number, node in enumerate(examiners.nodes)}
+    replies = {node.name: f"{mark}-{number}" for number, node in enumerate(examined.nodes)}
     try:
         store = within(asked.seconds, Store, asked.storage)
         _refuse_lost(asked.storage, store)
@@ -175,7 +171,7 @@ def _storage(asked: Asked, examiners: Examiners) -> Row:
         try:
             within(asked.seconds, store.write_bytes, mark, content.encode())
             questions = {name: (node_probes.visit, store.uri, mark, content, reply) for name, reply in replies.items()}
-            answers = examiners.ask_each(questions)
+            answers = examined.ask_each(questions)
             wrote = [name for name, given in answers.items() if not isinstance(given, Unanswered) and given["wrote"]]
             seen = {name: within(asked.seconds, store.find_bytes, replies[name]) == content.encode() for name in wrote}
         finally:
@@ -216,7 +212,7 @@ def _tidy(store: Store, names: list[str], made: list[Path]) -> None:
             folder.rmdir()
 
 
-def _data(asked: Asked, examiners: Examiners) -> Row:
+def _data(asked: Asked, examined: Examined) -> Row:
     if asked.run is None:
         return skipped("data", "give a CONFIG to have its data looked at on every node")
     source = asked.run.data.source
@@ -224,7 +220,7 @@ def _data(asked: Asked, examiners: Examiners) -> Row:
     if path is None or "://" in path:
         return skipped("data", f"data.source {source.name} names no local path: only the source itself can tell")
     path = os.path.abspath(expand(path, where="data.source.path"))
-    answers = examiners.ask(node_probes.listing, path, _ENTRIES)
+    answers = examined.ask(node_probes.listing, path, _ENTRIES)
     return run_rows.data(path, answers, made_by_source=source.name == "digits")
 
 
@@ -242,28 +238,11 @@ def _working_directory(asked: Asked) -> Row:
     return run_rows.working_directory(here, package.size, package.biggest[:_BIGGEST], secret)
 
 
-def _authentication(asked: Asked, cluster: Cluster, reached: str, examiners: Examiners) -> Row:
-    import ray
-    from ray._private.worker import get_dashboard_url
-
-    reached = reached or open_ports.reach_without_token(ray.get_runtime_context().gcs_address, asked.seconds)
-    url = get_dashboard_url()
-    token, mode = open_ports.token_source()
-    return run_rows.authentication(
-        access=reached,
-        loopback=is_loopback([node.address for node in examiners.nodes]),
-        token=token,
-        mode=mode,
-        dashboard=open_ports.jobs_without_token(f"http://{url}", 10.0) if url else "",
-        private=cluster.private,
-    )
-
-
-def _fit(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
+def _fit(asked: Asked, cluster: Cluster, examined: Examined) -> Row:
     run = asked.run
     if run is None:
         return skipped("fit", "give a CONFIG to see whether it fits")
-    resources = [node.resources for node in examiners.answering]
+    resources = [node.resources for node in examined.answering]
     cpus, gpus = (sum(node.get(name, 0.0) for node in resources) for name in ("CPU", "GPU"))
     device, executor = device_of(run, cluster.gpus), executor_of(run)
     try:
@@ -292,14 +271,14 @@ def _fit(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
     )
 
 
-def _time(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
+def _time(asked: Asked, cluster: Cluster, examined: Examined) -> Row:
     """A few steps of the real loop, where they would be trained: on a node with a GPU, or on this one."""
     run = asked.run
     if run is None:
         return skipped("time", "give a CONFIG to have a few of its steps trained")
     device = device_of(run, cluster.gpus)
     gpus = 1.0 if device == "cuda" else 0.0
-    able = [node for node in examiners.answering if node.resources.get("GPU", 0.0) >= gpus]
+    able = [node for node in examined.answering if node.resources.get("GPU", 0.0) >= gpus]
     if not able and cluster.grows:
         return skipped("time", f"no node can train on {device} yet, and the cluster grows only for a run")
     if not able:
@@ -309,28 +288,24 @@ def _time(asked: Asked, cluster: Cluster, examiners: Examiners) -> Row:
     folder = os.path.join(tempfile.gettempdir(), f"raycls-{os.getpid()}-doctor{secrets.token_hex(4)}")
     words = (config.to_dict(run), folder, os.getcwd(), device, asked.seconds)
     try:
-        facts = examiners.alone(node, _rehearse, *words, gpus=gpus, seconds=_STARTING + asked.seconds)
+        facts = examined.ask_each(
+            {node.name: (rehearse, *words)}, seconds=_STARTING + asked.seconds, num_gpus=gpus, max_calls=1
+        )[node.name]
     finally:
-        _remove(folder, node, examiners)
+        _remove(folder, node, examined)
     if isinstance(facts, Unanswered):
         return unknown("time", facts.why, "give it more time with --timeout")
     if "error" in facts:
         return cluster_rows.from_error("time", from_json(facts["error"]))
-    places = sum(int(node.resources.get("CPU", 0.0) / run.scale.cpus) for node in examiners.answering)
+    places = sum(int(node.resources.get("CPU", 0.0) / run.scale.cpus) for node in examined.answering)
     places = cluster.gpus if device == "cuda" else places
-    workers = group_size(run, [node.resources for node in examiners.answering], device)
+    workers = group_size(run, [node.resources for node in examined.answering], device)
     return run_rows.estimate(facts, workers=workers, places=places, batch_size=run.data.batch_size)
 
 
-def _rehearse(*words: Any) -> dict[str, Any]:
-    from raycls.doctor.rehearsal import rehearse
-
-    return rehearse(*words)
-
-
-def _remove(folder: str, node: Node, examiners: Examiners) -> None:
-    examiners.ask_each({node.name: (node_probes.remove, folder)}, seconds=_TIDYING)
-    if node is examiners.nodes[0]:
+def _remove(folder: str, node: Node, examined: Examined) -> None:
+    examined.ask_each({node.name: (node_probes.remove, folder)}, seconds=_TIDYING)
+    if node is examined.nodes[0]:
         shutil.rmtree(folder, ignore_errors=True)
 
 

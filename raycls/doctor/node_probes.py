@@ -10,40 +10,10 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 from typing import Any
 
-__all__ = ["Examiner", "clock", "exchange", "graphics", "installed", "listing", "open_port", "remove", "room", "visit"]
-
-_PACKAGES = ("ray", "torch", "torchvision", "raycls", "pyarrow", "numpy")
-
-
-class Examiner:
-    """An actor on one node that does what it is asked, several things at a time."""
-
-    def ask(self, function: Any, *arguments: Any) -> Any:
-        return function(*arguments)
-
-
-def installed() -> dict[str, str | None]:
-    """Version by package, None where it is not installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found: dict[str, str | None] = {"python": sys.version.split()[0]}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    if found["raycls"] is None:  # a working directory that was sent along, not an installation
-        try:
-            from raycls import __version__
-
-            found["raycls"] = __version__
-        except ImportError:
-            pass
-    return found
+__all__ = ["exchange", "graphics", "listing", "open_port", "remove", "room", "visit"]
 
 
 def graphics() -> list[dict[str, Any]]:
@@ -80,10 +50,6 @@ def room(storage: str | None) -> dict[str, Any]:
         usage = shutil.disk_usage("/dev/shm")  # noqa: S108
         shared = {"total": usage.total, "free": usage.free}
     return {"shared": shared, "folders": folders}
-
-
-def clock() -> float:
-    return time.time()
 
 
 def visit(uri: str, mark: str, content: str, reply: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The doctor's rows about one run and who may start it: storage, data, working directory, token, room, time.
+"""The doctor's rows about one run: storage, data, working directory, room, time.
 
 Pure functions, like `verdicts`.
 """
@@ -13,7 +13,7 @@ from raycls.doctor.cluster_rows import Row, partly, plain, size, told
 from raycls.jobs.package import LIMIT
 from raycls.quantities import epochs_text, plural
 
-__all__ = ["authentication", "data", "estimate", "fit", "storage", "working_directory"]
+__all__ = ["data", "estimate", "fit", "storage", "working_directory"]
 
 _MUCH_UPLOADED = LIMIT // 2
 _SHARE_OF_STORE = 0.5
@@ -89,33 +89,6 @@ def working_directory(
         "cluster does not)"
     )
     return Row("working directory", "warning", text, fix, facts)
-
-
-def authentication(
-    *, access: str, loopback: bool, token: str, mode: int | None = None, dashboard: str = "", private: bool = False
-) -> Row:
-    """`access` and `dashboard`: what happens without a token: `open`, `refused`, or why nobody knows ("": not there).
-
-    `token` says where this command has its token from, `mode` the permissions of that file.
-    """
-    facts = {"access": access, "dashboard": dashboard, "loopback": loopback, "token": token, "mode": mode}
-    place = "this machine alone" if loopback else "the network"
-    if "open" in (access, dashboard):
-        what = "Ray" if access == "open" else "the dashboard (jobs)"
-        text = f"{what} answers without a token, to {place}: whoever reaches it runs code there"
-        fix = (
-            "start every node with RAY_AUTH_MODE=token and one token in ~/.ray/auth_token (mode 0600), "
-            "and let the network in to nobody else"
-        )
-        return Row("authentication", "warning" if loopback else "wrong", text, fix, facts)
-    if access != "refused":
-        return Row("authentication", "unknown", f"not examined: {access}", "run it again", facts)
-    text = "without a token Ray answers nobody"
-    text += "; this private Ray has a token of its own" if private else f"; token from {token}"
-    if mode is not None and mode & 0o077:
-        text += f", which others on this machine may read (mode {mode:04o})"
-        return Row("authentication", "warning", text, f"chmod 600 {token}", facts)
-    return Row("authentication", "ok", text, facts=facts)
 
 
 def fit(

@@ -13,7 +13,7 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError
 
 from raycls.config.write import word
-from raycls.errors import LaunchError
+from raycls.errors import LaunchError, one_line
 from raycls.jobs.dashboard import Dashboard
 
 __all__ = ["Follower"]
@@ -59,7 +59,7 @@ class Follower:
                     raise self._forgotten(error) from error
                 if self.silent_since is None:
                     self.silent_since = time.monotonic()
-                    self.say(f"the connection to the cluster is lost, trying again: {broken or _line(error)}")
+                    self.say(f"the connection to the cluster is lost, trying again: {broken or one_line(error)}")
                 elif time.monotonic() - self.silent_since > _PATIENCE:
                     raise self._lost(error) from error
             time.sleep(_PAUSE)
@@ -76,7 +76,7 @@ class Follower:
                 self._take(text[skip:])
                 skip = 0
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return _line(error)
+            return one_line(error)
         return ""
 
     async def _tail(self) -> AsyncIterator[str]:
@@ -106,7 +106,7 @@ class Follower:
         try:
             rest = self.dashboard.client.get_job_logs(self.job)[self.position :]
         except RuntimeError as error:  # the server answers, but the node that has the log does not
-            self.say(f"the end of the log cannot be read: {_line(error)}")
+            self.say(f"the end of the log cannot be read: {one_line(error)}")
             return
         if rest:
             self._take(rest)
@@ -119,7 +119,7 @@ class Follower:
         return LaunchError(
             "the cluster does not know the job any more: its head was started anew",
             where=self.dashboard.address,
-            found=_line(error),
+            found=one_line(error),
             fix="the same submission resumes the run from its newest checkpoint",
         )
 
@@ -127,11 +127,7 @@ class Follower:
         return LaunchError(
             f"the cluster does not answer any more, for {_PATIENCE / 60:g} minutes now",
             where=self.dashboard.address,
-            found=_line(error),
+            found=one_line(error),
             fix=f"if it is only the network, `raycls logs {word(self.job)}` goes on later; a job whose head node was "
             "lost has ended, and the same submission to a new cluster resumes the run",
         )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]

@@ -22,7 +22,7 @@ from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError,
 from raycls.cluster.connection import Cluster
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.run import Run
-from raycls.errors import LaunchError, RayclsError, TrainError, from_json, to_json
+from raycls.errors import LaunchError, RayclsError, TrainError, from_json, one_line, to_json
 from raycls.launch.gauges import Gauges
 from raycls.launch.gloo import TorchConfig
 from raycls.launch.mailbox import make_mailbox
@@ -123,7 +123,7 @@ def _wait(
         except RayError as error:
             raise LaunchError(
                 "the connection to the workers was lost",
-                found=_last_line(error),
+                found=one_line(error.__cause__ or error),
                 fix="the same command goes on from the newest checkpoint",
             ) from error
         for message in messages:
@@ -297,7 +297,7 @@ class StopWatch:
 
 
 def _lost(replaced: int, cluster: Cluster, failures: list[BaseException]) -> WorkersLostError:
-    found = _last_line(failures[0]) if failures else "the workers ended without a result"
+    found = one_line(failures[0].__cause__ or failures[0]) if failures else "the workers ended without a result"
     after = f", and {replaced} restarts did not help" if replaced else ""
     error = WorkersLostError(
         f"the run failed: its workers were lost or raised{after}",
@@ -309,8 +309,3 @@ def _lost(replaced: int, cluster: Cluster, failures: list[BaseException]) -> Wor
     why = getattr(failures[0], "controller_failure", None) if failures else None
     error.unplaced = isinstance(why, WorkerGroupStartupTimeoutError | InsufficientClusterResourcesError)
     return error
-
-
-def _last_line(error: BaseException) -> str:
-    text = str(error.__cause__ or error).strip() or type(error).__name__
-    return text.splitlines()[-1].strip()

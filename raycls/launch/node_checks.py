@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raycls.cluster.ask import Unanswered, ask
 from raycls.cluster.connection import Cluster
 from raycls.cluster.files.read import MARKET
 from raycls.config.paths import expand
@@ -123,32 +122,21 @@ def _warn_of_preemption(alive: Sequence[dict[str, Any]], own: str, say: Callable
 
 
 def _ask(questions: Sequence[tuple[str, Mark | None, str]], say: Callable[[str], None]) -> list[dict[str, Any]]:
-    look = ray.remote(num_cpus=0, max_retries=0)(_look)
-    nodes = {
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(mark, data): node
-        for node, mark, data in questions
-    }
-    if not nodes:
+    if not questions:
         return []
-    progress(f"asking {plural(len(nodes), 'node')} what they see")
-    done, late = ray.wait(list(nodes), num_returns=len(nodes), timeout=_SECONDS)
-    answers = []
-    for reference in done:
-        try:
-            answers.append(ray.get(reference))
-        except RayTaskError as error:
+    progress(f"asking {plural(len(questions), 'node')} what they see")
+    answers = ask({node: (_look, mark, data) for node, mark, data in questions}, _SECONDS)
+    for node, given in answers.items():
+        if isinstance(given, Unanswered) and given.raised:
             raise LaunchError(
                 "a node cannot run raycls",
-                where=f"node {nodes[reference][:12]}",
-                found=str(error.cause or error).strip().splitlines()[-1],
+                where=f"node {node[:12]}",
+                found=given.raised,
                 fix="install raycls and what it needs on every node, in the same versions",
-            ) from error
-        except RayError as error:  # it died meanwhile
-            say(f"warning: a node did not answer: {str(error).strip().splitlines()[0]}")
-    for reference in late:
-        ray.cancel(reference, force=True)
-        say(f"warning: the node {nodes[reference][:12]} did not answer within {_SECONDS:g} s")
-    return answers
+            )
+        if isinstance(given, Unanswered):  # it died meanwhile, or is frozen
+            say(f"warning: the node {node[:12]} {given.why}")
+    return [given for given in answers.values() if not isinstance(given, Unanswered)]
 
 
 def _look(mark: Mark | None, data: str) -> dict[str, Any]:

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from raycls import __version__
-
 __all__ = ["PACKAGES", "differences", "installed"]
 
 PACKAGES = ("torch", "torchvision", "ray", "numpy", "pillow", "pyarrow")
@@ -15,7 +13,11 @@ PACKAGES = ("torch", "torchvision", "ray", "numpy", "pillow", "pyarrow")
 
 def installed() -> dict[str, str]:
     """Name to version of Python, raycls and `PACKAGES` as they are installed here; `missing` where one is not."""
-    return {"python": sys.version.split()[0], "raycls": __version__, **{name: _version(name) for name in PACKAGES}}
+    try:
+        from raycls import __version__ as own  # here: the doctor sends this to nodes where raycls is missing
+    except ImportError:
+        own = "missing"
+    return {"python": sys.version.split()[0], "raycls": own, **{name: _version(name) for name in PACKAGES}}
 
 
 def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import http.server
 import io
 import json
 import os
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from raycls.config.load import load
-from raycls.doctor import display, doctor, open_ports
+from raycls.doctor import display, doctor
 from raycls.doctor.arguments import Asked, read, refuse_dashboard
 from raycls.doctor.cluster_rows import Row
-from raycls.doctor.node_actors import Examiners
+from raycls.doctor.nodes import Examined
 from raycls.doctor.rehearsal import rehearse, rehearsed
 from raycls.errors import ConfigError
 from raycls.jobs import note
-from raycls.jobs.dashboard import is_loopback
 from raycls.run.storage.store import Store
 
-ROWS = [Row("nodes", "ok", "1 node", facts={"n": 1}), Row("clocks", "wrong", "a day late", "set them")]
+ROWS = [Row("nodes", "ok", "1 node", facts={"n": 1}), Row("disk", "wrong", "full", "free some space")]
 
 
 def test_words() -> None:
@@ -71,14 +67,14 @@ def test_a_dashboard_takes_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_job_refuses_a_relative_storage_as_submit_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(note.VARIABLE, note.note([]))
-    row = doctor._storage(Asked(storage="runs"), Examiners([], 5.0))
+    row = doctor._storage(Asked(storage="runs"), Examined([], 5.0))
     assert row.verdict == "wrong"
     assert row.fix == "give run.storage=/a/shared/folder/runs"
     monkeypatch.delenv(note.VARIABLE)  # of `ray job submit`
     copy = tmp_path / "runtime_resources" / "working_dir_files" / "package"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
-    row = doctor._storage(Asked(storage="runs"), Examiners([], 5.0))
+    row = doctor._storage(Asked(storage="runs"), Examined([], 5.0))
     assert (row.verdict, "the run would be lost" in row.found) == ("wrong", True)
     assert list(copy.iterdir()) == []
 
@@ -88,8 +84,8 @@ def test_plain_lines() -> None:
     assert display.show(ROWS, out) == ROWS
     assert out.getvalue().splitlines() == [
         "ok       nodes: 1 node",
-        "wrong    clocks: a day late",
-        "         fix: set them",
+        "wrong    disk: full",
+        "         fix: free some space",
         "1 wrong of 2 rows",
     ]
 
@@ -103,7 +99,7 @@ def test_a_table_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     out = Terminal()
     display.show(ROWS, out)
-    for words in ("nodes", "a day late", "set them", "1 wrong of 2 rows"):
+    for words in ("nodes", "full", "free some space", "1 wrong of 2 rows"):
         assert words in out.getvalue()
 
 
@@ -144,60 +140,6 @@ def test_folders_that_somebody_uses_meanwhile_stay(tmp_path: Path) -> None:
     store.write_bytes("other", b"x")
     doctor._tidy(store, ["mark"], made)
     assert os.listdir(tmp_path / "runs") == ["other"]
-
-
-@pytest.fixture(params=[200, 401, 500])
-def dashboard(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(request.param)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", request.param
-        server.shutdown()
-        thread.join()
-
-
-def test_a_dashboard_with_and_without_a_lock(dashboard: tuple[str, int]) -> None:
-    url, status = dashboard
-    said = {200: "open", 401: "refused", 500: "the dashboard answers 500"}
-    assert open_ports.jobs_without_token(url, 5) == said[status]
-
-
-def test_a_dashboard_that_is_not_there() -> None:
-    assert "cannot be reached" in open_ports.jobs_without_token("http://127.0.0.1:1", 5)
-
-
-def test_where_the_token_is_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert open_ports.token_source() == ("nowhere", None)
-    (tmp_path / ".ray").mkdir()
-    file = tmp_path / ".ray" / "auth_token"
-    file.write_text("secret")
-    file.chmod(0o640)
-    assert open_ports.token_source() == (str(file), 0o640)
-    other = tmp_path / "other"
-    other.write_text("secret")
-    other.chmod(0o600)
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(other))
-    assert open_ports.token_source() == (str(other), 0o600)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    assert open_ports.token_source() == ("RAY_AUTH_TOKEN", None)
-
-
-def test_loopback() -> None:
-    assert is_loopback(["127.0.0.1", "::1", "localhost", "127.9.9.9"])
-    assert not is_loopback(["127.0.0.1", "10.0.0.1"])
-    assert not is_loopback(["head.example"])
-    assert not is_loopback([])
 
 
 CONFIG = """

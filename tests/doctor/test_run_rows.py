@@ -1,4 +1,4 @@
-"""The doctor's rows about a run: storage, data, working directory, token, room, time."""
+"""The doctor's rows about a run: storage, data, working directory, room, time."""
 
 from __future__ import annotations
 
@@ -70,24 +70,6 @@ def test_working_directory() -> None:
     says(run_rows.working_directory("/w", 50 * MIB, files), "ok", "/w: 50 MiB of the 100 MiB")
     says(run_rows.working_directory("/w", 51 * MIB, files), "warning", "big.bin (40 MiB), small.bin (2 KiB)")
     says(run_rows.working_directory("/w", 9, files, [".env"]), "warning", "look like credentials: .env")
-
-
-@pytest.mark.parametrize(
-    ("facts", "verdict", "words"),
-    [
-        ({"access": "refused", "loopback": False, "token": "RAY_AUTH_TOKEN"}, "ok", "token from RAY_AUTH_TOKEN"),
-        ({"access": "refused", "loopback": False, "token": "nowhere", "private": True}, "ok", "token of its own"),
-        ({"access": "open", "loopback": False, "token": "nowhere"}, "wrong", "answers without a token, to the network"),
-        ({"access": "open", "loopback": True, "token": "nowhere"}, "warning", "to this machine alone"),
-        ({"access": "refused", "loopback": False, "token": "t", "dashboard": "open"}, "wrong", "the dashboard (jobs)"),
-        ({"access": "refused", "loopback": False, "token": "t", "dashboard": "refused"}, "ok", "token from t"),
-        ({"access": "refused", "loopback": False, "token": "/t", "mode": 0o644}, "warning", "mode 0644"),
-        ({"access": "refused", "loopback": False, "token": "/t", "mode": 0o600}, "ok", "token from /t"),
-        ({"access": "h:1 does not answer within 5 s", "loopback": False, "token": "t"}, "unknown", "does not answer"),
-    ],
-)
-def test_authentication(facts: Any, verdict: str, words: str) -> None:
-    says(run_rows.authentication(**facts), verdict, words)
 
 
 ROOM: dict[str, Any] = {

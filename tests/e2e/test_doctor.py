@@ -67,7 +67,7 @@ def test_two_nodes_well_then_one_frozen_then_the_head(folder: Path) -> None:
         with stopped(gcs):
             code, rows, _ = examine(folder, "--timeout", "10", env=cluster.environment, name="headless")
         assert (code, list(rows)) == (1, ["cluster"])
-        assert "does not answer within 10 s" in rows["cluster"]["found"]
+        assert "does not answer within 70 s" in rows["cluster"]["found"]  # a minute to start, and the deadline
 
 
 def well(folder: Path, cluster: Foreign) -> list[str]:
@@ -82,7 +82,6 @@ def well(folder: Path, cluster: Foreign) -> list[str]:
     assert set(rows["all-reduce"]["facts"]["megabytes_per_second"]) == set(names)
     assert set(rows["storage"]["facts"]["replies"]) == set(names)
     assert rows["time"]["facts"]["batch"] == 32  # one of two workers' part of 64
-    assert rows["authentication"]["facts"]["access"] == "refused"
     now = state(cluster.environment)
     assert now["available"]["CPU"] == now["total"]["CPU"] == 3
     assert not now["groups"]
@@ -95,10 +94,10 @@ def one_frozen(folder: Path, cluster: Foreign, names: list[str]) -> None:
     assert code == 1
     assert rows["nodes"]["verdict"] == "wrong"
     assert rows["nodes"]["facts"]["silent"].keys() == {names[1]}
-    for name in ("versions", "gpus", "all-reduce", "shared memory", "disk", "clocks", "storage"):
+    for name in ("versions", "gpus", "all-reduce", "shared memory", "disk", "storage"):
         assert rows[name]["verdict"] == "unknown", rows[name]
         assert rows[name]["fix"]
-    assert rows["driver"]["verdict"] == "ok"
+    assert rows["working directory"]["verdict"] == "ok"
 
 
 def test_the_driver_s_own_node_is_frozen(folder: Path) -> None:
@@ -124,9 +123,9 @@ def test_as_a_job_through_the_dashboard(folder: Path, monkeypatch: pytest.Monkey
         rows = {row["name"]: row for row in json.loads(line)["raycls_doctor"]["rows"]}
         assert rows["storage"]["verdict"] == "ok", rows["storage"]
         assert rows["time"]["verdict"] == "ok", rows["time"]
-        with raycls(folder, "submit", "--", "doctor", *words, "scale.workers=50", name="wrong", env=env) as command:
+        with raycls(folder, "submit", "--", "doctor", *words, "scale.device=cuda", name="wrong", env=env) as command:
             assert command.wait(400) == 1, command.said()
-        assert "wrong    fit: " in command.stdout
+        assert "wrong    gpus: none, and scale.device is cuda" in command.stdout
         cluster.assert_idle()
 
 
@@ -135,7 +134,7 @@ def test_a_signal_ends_it_and_leaves_nothing(folder: Path, number: signal.Signal
     (folder / "slow.py").write_text("import time\ndef wait():\n    return lambda image: time.sleep(1) or image\n")
     words = ["digits.yaml", 'augment.train=["slow:wait"]', "scale.workers=1"]
     with raycls(folder, "doctor", *words, env={"RAY_ADDRESS": "", "RAY_AUTH_TOKEN": ""}) as command:
-        command.until(lambda: "driver:" in command.stdout, 200)
+        command.until(lambda: "fit:" in command.stdout, 200)
         command.until(lambda: bool(list(Path("/tmp").glob(f"raycls-{command.process.pid}-doctor*"))), 60)
         command.process.send_signal(number)
         assert command.wait(90) == code, command.said()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from raycls.doctor.cluster_rows import Row, Unanswered
+from raycls.cluster.ask import Unanswered
+from raycls.doctor.cluster_rows import Row
 
 FROZEN = Unanswered("is silent")
 
