@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raycls.cluster.environment import forget_token, prepare_environment, restore
+from raycls.cluster.environment import changed, forget_token, prepare_environment
 from raycls.cluster.growth import Growth, read
 from raycls.cluster.nodes import nodes, settle
 from raycls.cluster.private import guarded
@@ -31,7 +31,11 @@ _PROC = "/proc"
 _FAILED = "failed"
 """Marks the folder of a private Ray that failed: an error named the logs in it, so it is kept for a while."""
 _KEPT_SECONDS = 24 * 3600.0
-_STARTUP_SECONDS = "120"
+_OF_A_PRIVATE_RAY = {
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody preempts it
+}
+"""What Ray reads, unless the user has set it."""
 _TEMPORARY = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()  # noqa: S108 - mkdtemp makes a private folder
 
 
@@ -78,50 +82,41 @@ def running_cluster() -> Iterator[Cluster]:
 
 @contextmanager
 def _joined(address: str) -> Iterator[Cluster]:
-    mode = os.environ.get("RAY_AUTH_MODE")
-    os.environ["RAY_AUTH_MODE"] = mode or ("token" if _has_token() else "disabled")
+    mode = os.environ.get("RAY_AUTH_MODE") or ("token" if _has_token() else "disabled")
     import ray
 
-    try:
-        with _quiet():
-            try:
-                _connect(address)
-            except Exception as error:
-                said = str(error).strip().splitlines()
-                raise LaunchError(
-                    "the Ray cluster that RAY_ADDRESS names cannot be joined",
-                    found=f"{address}: {said[0] if said else type(error).__name__}",
-                    fix="check the address; a cluster with token authentication needs its token in RAY_AUTH_TOKEN or "
-                    "RAY_AUTH_TOKEN_PATH; without RAY_ADDRESS a private Ray is started",
-                ) from error
-            try:
-                there: dict[str, float] = dict(ray.cluster_resources())
-                growth = read(idle=not (there.get("CPU") or there.get("GPU")))
-                if growth.grows:
-                    settle()
-                yield Cluster(False, address, there, "the logs of the cluster", nodes(), growth)
-            finally:
-                ray.shutdown()
-    finally:
-        restore({"RAY_AUTH_MODE": mode})
+    with changed({"RAY_AUTH_MODE": mode}), _quiet():
+        try:
+            _connect(address)
+        except Exception as error:
+            said = str(error).strip().splitlines()
+            raise LaunchError(
+                "the Ray cluster that RAY_ADDRESS names cannot be joined",
+                found=f"{address}: {said[0] if said else type(error).__name__}",
+                fix="check the address; a cluster with token authentication needs its token in RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH; without RAY_ADDRESS a private Ray is started",
+            ) from error
+        try:
+            there: dict[str, float] = dict(ray.cluster_resources())
+            growth = read(idle=not (there.get("CPU") or there.get("GPU")))
+            if growth.grows:
+                settle()
+            yield Cluster(False, address, there, "the logs of the cluster", nodes(), growth)
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
 def _private() -> Iterator[Cluster]:
-    before = {
-        name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_raylet_start_wait_time_s")
-    }
     # A token of its own: nothing is written to the home directory, and nobody else can connect.
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", _STARTUP_SECONDS)
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody preempts a private Ray
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    variables |= {name: os.environ.get(name, value) for name, value in _OF_A_PRIVATE_RAY.items()}
     _sweep()
     # Short, because sockets lie below it and their paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TEMPORARY)
     keep = False
     try:
-        with guarded(folder), _quiet(), _started(folder) as cluster:
+        with changed(variables), guarded(folder), _quiet(), _started(folder) as cluster:
             yield cluster
     except LaunchError as error:
         keep = folder in str(error)  # its text names the logs
@@ -129,7 +124,6 @@ def _private() -> Iterator[Cluster]:
             Path(folder, _FAILED).touch()
         raise
     finally:
-        restore(before)
         if not keep:
             _remove(folder)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["forget_token", "prepare_environment", "restore"]
+__all__ = ["changed", "forget_token", "prepare_environment"]
 
 _QUIET = {
     # Without this Ray uploads the working directory and builds a new environment under `uv run`.
@@ -36,14 +38,21 @@ def prepare_environment() -> None:
     _let_bytecode_be_kept()
 
 
-def restore(variables: dict[str, str | None]) -> None:
-    """The environment as it was, for this process and for what Ray has read of it."""
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-    forget_token()
+@contextmanager
+def changed(variables: Mapping[str, str]) -> Iterator[None]:
+    """`variables` for the length of the block, then the environment as it was; Ray's token and mode are read anew."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if any(name.startswith("RAY_AUTH_") for name in variables):
+            forget_token()
 
 
 def forget_token() -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["guarded"]
+__all__ = ["guarded", "marked"]
 
 _MARK = "RAYCLS_PRIVATE_RAY"
 _PROC = "/proc"
@@ -45,16 +45,12 @@ def guarded(folder: str) -> Iterator[None]:
     )
     # Without SPT_NOENV a process of Ray's that renames itself overwrites its environment, and the mark in it.
     marks = {_MARK: folder, "SPT_NOENV": "1"}
-    before = {name: os.environ.get(name) for name in marks}
-    os.environ.update(marks)
+    from raycls.cluster.environment import changed  # here: the guard itself cannot import it
+
     try:
-        yield
+        with changed(marks):
+            yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
         guard.communicate(b"left")
 
 
@@ -64,7 +60,7 @@ def _watch(folder: str) -> None:
         return
     quiet = 0
     while quiet < 3:  # what is being started right now shows up a moment later
-        left = _marked(folder)
+        left = marked(f"{_MARK}={folder}")
         _kill(left)
         quiet = 0 if left else quiet + 1
         time.sleep(0.1)
@@ -74,7 +70,7 @@ def _watch(folder: str) -> None:
 def _end_agents(folder: str) -> None:
     """Of what has the mark, only Ray's own programs: trackers have it too, and end by themselves."""
     end = time.monotonic() + 1.0
-    while left := [process for process in _marked(folder) if folder in _command(process)]:
+    while left := [process for process in marked(f"{_MARK}={folder}") if folder in _command(process)]:
         if time.monotonic() > end:
             _kill(left)
         time.sleep(0.05)
@@ -96,16 +92,15 @@ def _command(process: int) -> str:
         return ""
 
 
-def _marked(folder: str) -> list[int]:
-    """The processes of this user that were started with the mark."""
-    wanted = f"{_MARK}={folder}".encode()
+def marked(mark: str) -> list[int]:
+    """The other processes of this user that were started with `mark`, `NAME=VALUE`, in their environment."""
     found = []
     for name in os.listdir(_PROC):
-        if not name.isdecimal():
+        if not name.isdecimal() or int(name) == os.getpid():
             continue
         try:
-            with open(f"{_PROC}/{name}/environ", "rb") as file:
-                if wanted in file.read().split(b"\0"):
+            with open(f"{_PROC}/{name}/environ", "rb") as file:  # empty for one that has ended and is not waited for
+                if mark.encode() in file.read().split(b"\0"):
                     found.append(int(name))
         except OSError:  # ended meanwhile, or another user's
             continue

@@ -19,6 +19,7 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
+from raycls.cluster.environment import changed
 from raycls.cluster.token import Token, find_token
 from raycls.errors import ConfigError, LaunchError
 
@@ -186,17 +187,11 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
     with _environment:  # Ray prefers these variables to what it is told
-        before = os.environ.get("RAY_API_SERVER_ADDRESS")
-        os.environ["RAY_API_SERVER_ADDRESS"] = address
         try:
-            return _Client(address, headers)
+            with changed({"RAY_API_SERVER_ADDRESS": address}):
+                return _Client(address, headers)
         except (requests.RequestException, OSError) as error:
             raise unreachable(address, error) from error
-        finally:
-            if before is None:
-                del os.environ["RAY_API_SERVER_ADDRESS"]
-            else:
-                os.environ["RAY_API_SERVER_ADDRESS"] = before
 
 
 def _ask(address: str, headers: dict[str, str]) -> requests.Response:
@@ -231,20 +226,9 @@ def _version(found: requests.Response, address: str) -> str:
 
 
 def _is_loopback(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
+    """Whether `address` is this machine by addresses that no other one can use."""
     try:
-        return is_loopback([str(entry[4][0]) for entry in socket.getaddrinfo(host, None)])
+        found = socket.getaddrinfo(urlsplit(address).hostname or "", None)
+        return bool(found) and all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
     except (OSError, ValueError):
         return False
-
-
-def is_loopback(addresses: list[str]) -> bool:
-    """Whether all of these hosts are this machine under an address that no other one can use."""
-    return bool(addresses) and all(map(_loopback, addresses))
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raycls.cluster.connection import Cluster, running_cluster
+from raycls.cluster.environment import changed
 from raycls.config import load as config
 from raycls.config.space.check import apply
 from raycls.config.write import word
@@ -310,22 +311,16 @@ def _tunes_folder(places: int) -> Iterator[str]:
     one to the process of a trial that has just ended.
     """
     wanted = {**_TUNE, "TUNE_MAX_PENDING_TRIALS_PG": str(places)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
     folder = tempfile.mkdtemp(prefix=f"raycls-{os.getpid()}-tune")  # the next start sweeps it up after a kill
     logger = logging.getLogger("ray.tune")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # what happens to trials is told by us, and stands in the ledger
     try:
-        yield folder
+        with changed(wanted):
+            yield folder
     finally:
         logger.setLevel(level)
         shutil.rmtree(folder, ignore_errors=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _write_results(plan: Search, interrupted: Reason, say: Callable[[str], None]) -> str | None:

@@ -22,7 +22,9 @@ from raycls.errors import LaunchError
 _SCRIPT = """
 import json, os, signal, sys
 from raycls.cluster.connection import running_cluster
+from raycls.cluster.environment import prepare_environment
 
+prepare_environment()
 signal.signal(signal.SIGTERM, lambda *_: None)
 ours = signal.getsignal(signal.SIGTERM)
 address = os.environ.pop("RAY_ADDRESS")
@@ -37,8 +39,8 @@ for where in (address, "", "local", address):
         worker.print_to_stdstream({"lines": ["a warning"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
         kept = signal.getsignal(signal.SIGTERM) is ours
         print(json.dumps([found.private, found.resources["CPU"], found.gpus, session, kept]), flush=True)
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        assert environment.get(name) == os.environ.get(name), name
+    changed = {name for name in {*environment, *os.environ} if environment.get(name) != os.environ.get(name)}
+    print(json.dumps(sorted(changed)), flush=True)
 """
 
 
@@ -52,7 +54,9 @@ def test_joined_and_private_in_turn(foreign: Foreign, tmp_path: Path) -> None:
         assert command.wait(120) == 0, command.said()
         command.assert_gone(5)
         assert not command.leftovers()
-    found = [json.loads(line) for line in command.stdout.splitlines()]
+    lines = [json.loads(line) for line in command.stdout.splitlines()]
+    found = lines[::2]
+    assert lines[1::2] == [[]] * 4  # what is set for a cluster is gone with it
     assert [line[0] for line in found] == [False, True, True, False]
     address = foreign.environment["RAY_ADDRESS"]
     assert [line[3].rpartition(":")[2] == address.rpartition(":")[2] for line in found] == [True, False, False, True]
@@ -69,6 +73,20 @@ def test_variables_of_the_user_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     environment.prepare_environment()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
     assert os.environ["RAY_DATA_LOG_LEVEL"] == "ERROR"
+
+
+def test_variables_are_changed_for_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYCLS_KEPT", "before")
+    monkeypatch.delenv("RAYCLS_NEW", raising=False)
+    with (
+        pytest.raises(ZeroDivisionError),
+        environment.changed({"RAYCLS_KEPT": "within", "RAYCLS_NEW": "1"}),
+    ):
+        assert (os.environ["RAYCLS_KEPT"], os.environ["RAYCLS_NEW"]) == ("within", "1")
+        del os.environ["RAYCLS_NEW"]
+        raise ZeroDivisionError
+    assert os.environ["RAYCLS_KEPT"] == "before"
+    assert "RAYCLS_NEW" not in os.environ
 
 
 def test_folders_of_dead_runs_are_swept_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

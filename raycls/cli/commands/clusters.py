@@ -31,15 +31,17 @@ def register(app: typer.Typer) -> None:
 def show(file: File) -> None:
     """Check FILE and say what its cluster would be: machines at most, spot or not, GPUs, what is open."""
     from raycls.cluster.files import up as cluster_up
+    from raycls.cluster.files.check import check
 
-    typer.echo("\n".join(cluster_up.plan_lines(cluster_up.read_checked(file))))
+    typer.echo("\n".join(cluster_up.plan_lines(check(file))))
 
 
 def up(file: File, yes: Yes = False) -> None:
     """Start the cluster of FILE with `ray up`, or bring a running one to what FILE says."""
     from raycls.cluster.files import up as cluster_up
+    from raycls.cluster.files.check import check
 
-    checked = cluster_up.read_checked(file)
+    checked = check(file)
     cluster_up.ready(checked)
     typer.echo("\n".join(cluster_up.plan_lines(checked)))
     _confirm("start it?", yes)
@@ -49,9 +51,10 @@ def up(file: File, yes: Yes = False) -> None:
 def down(file: File, yes: Yes = False) -> None:
     """End the cluster of FILE with `ray down`, and whatever runs on it."""
     from raycls.cluster.files import up as cluster_up
+    from raycls.cluster.files.check import check
     from raycls.screen.working import Working
 
-    checked = cluster_up.read_checked(file)
+    checked = check(file)
     typer.echo(cluster_up.plan_lines(checked)[0])
     _confirm("end it, and whatever runs on it?", yes)
     with Working("ending the cluster"):

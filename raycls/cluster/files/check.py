@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
-from raycls.cluster.files.read import MARKET, ClusterFile, Finding, located
+from raycls.cluster.files.read import MARKET, ClusterFile, Finding, located, read
 from raycls.config.errors import ConfigProblemsError, Problem
 from raycls.config.errors import Path as Keys
 
@@ -22,21 +22,17 @@ _MODE = "RAY_AUTH_MODE=token"
 _START = re.compile(r"\bray\s+start\b")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _WORLD = ("0.0.0.0/0", "::/0")
-_INSTALL = re.compile(r"\b(?:pip3?|conda|mamba)\s+install\b")
-_VALUED = ("-r", "--requirement", "-c", "--constraint", "--python", "-p", "--index-url", "-i", "--extra-index-url")
-"""Options of pip and uv that take the next word."""
-_PINNED = re.compile(r"[\w.\[\],-]+==[\w.!+-]+|git\+\S+@[0-9a-f]{40}")
-_LOCAL = re.compile(r"[./~$]")
-_SETUP = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
 _STARTS = ("head_start_ray_commands", "worker_start_ray_commands")
 
 
-def check(file: ClusterFile) -> None:
-    """Raise ConfigProblemsError with everything that `file` leaves open or to chance."""
-    findings = [*_token(file), *_starts(file), *_world(file), *_installs(file), *_images(file), *_market(file)]
+def check(path: str | Path) -> ClusterFile:
+    """Read a cluster file. ConfigProblemsError with all that is wrong in it, or else all that it leaves open."""
+    file = read(path)
+    findings = [*_token(file), *_starts(file), *_world(file), *_setup(file), *_market(file)]
     problems: list[Problem] = located(file.document, str(file.path), findings)
     if problems:
         raise ConfigProblemsError(str(file.path), problems)
+    return file
 
 
 def dashboard_host(file: ClusterFile) -> str:
@@ -125,73 +121,14 @@ def _world(file: ClusterFile) -> Iterator[Finding]:
             )
 
 
-def _installs(file: ClusterFile) -> Iterator[Finding]:
-    for keys, command in _commands(file):
-        loose = _loose(command)
-        if loose:
-            yield Finding(
-                keys,
-                "this installs whatever version is the newest on that day",
-                found=loose,
-                valid="-r requirements.lock, name==version, or a path",
-                fix="pin it; cluster/setup.sh installs what requirements.lock says",
-            )
-
-
-def _commands(file: ClusterFile) -> Iterator[tuple[Keys, str]]:
-    """Every command that sets a node up; those that Ray adds stand at the key that would replace them."""
-    for key in _SETUP:
-        written = file.values.get(key)
-        commands = file.resolved.get(key) or [] if written is None else written
-        if written is None and key in ("head_setup_commands", "worker_setup_commands"):
-            shared = file.resolved.get("setup_commands") or []
-            commands = commands[len(shared) :]  # Ray puts the shared ones in front
-        for index, command in enumerate(commands):
-            yield ((key,) if written is None else (key, index)), command
-    for name, kind in (file.values.get("available_node_types") or {}).items():
-        for key in ("initialization_commands", "worker_setup_commands"):
-            for index, command in enumerate(kind.get(key) or []):
-                yield ("available_node_types", name, key, index), command
-
-
-def _loose(command: str) -> str:
-    """The first thing that a command installs in no certain version; empty where there is none."""
-    for part in re.split(r"&&|\|\||;|\n", command):
-        match = _INSTALL.search(part)
-        if match is None:
-            continue
-        try:
-            words = shlex.split(part[match.end() :].rstrip(" )"), comments=True)
-        except ValueError:
-            words = part[match.end() :].split()
-        names, listed, skip = [], False, False
-        for word in words:
-            if skip:
-                skip = False
-            elif word.startswith("-"):
-                skip = word in _VALUED
-                listed = listed or word.split("=")[0] in ("-r", "--requirement")
-            else:
-                names.append(word)
-        loose = [name for name in names if not _PINNED.fullmatch(name) and not _LOCAL.match(name)]
-        if loose or not (names or listed):
-            return f"{match[0]} {loose[0]}" if loose else part.strip()
-    return ""
-
-
-def _images(file: ClusterFile) -> Iterator[Finding]:
-    docker = file.values.get("docker") or {}
-    for key in ("image", "head_image", "worker_image"):
-        image = docker.get(key)
-        if image and "@sha256:" not in image:
-            tag = image.rpartition("/")[2].partition(":")[2]
-            if not tag or tag.startswith(("latest", "nightly")):
-                yield Finding(("docker", key), "this image is another one every week", image, "a tag with a version")
-    for name, kind in (file.values.get("available_node_types") or {}).items():
-        parameters = kind["node_config"].get("azure_arm_parameters") or {}
-        if parameters.get("imageVersion") == "latest":
-            keys: Keys = ("available_node_types", name, "node_config", "azure_arm_parameters", "imageVersion")
-            yield Finding(keys, "this image is another one every week", "latest", "a version")
+def _setup(file: ClusterFile) -> Iterator[Finding]:
+    """Where a file does not say what its nodes install, Ray installs what is the newest of itself on that day."""
+    written, filled_in = file.values.get("setup_commands"), file.resolved.get("setup_commands") or []
+    found = next((command for command in filled_in if written is None and "install" in command), None)
+    if found is not None:
+        what = "this key is missing, and Ray would install a version of its own choice"
+        fix = "install raycls and what it needs in fixed versions, as cluster/setup.sh does"
+        yield Finding(("setup_commands",), what, found, fix=fix)
 
 
 def _market(file: ClusterFile) -> Iterator[Finding]:

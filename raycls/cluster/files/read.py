@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,9 @@ def read(path: str | Path) -> ClusterFile:
             "this is a file of Kubernetes, not of `ray up`", where=str(path), fix=f"kubectl apply -f {word(str(path))}"
         )
     _refuse(path, document, [])
-    _refuse(path, document, [*_read_otherwise(text, document.values), *_against_schema(document.values)])
+    # What Ray reads, which is YAML 1.1: there `no` is false and 016 is 14.
+    document = replace(document, values=yaml.safe_load(text) or {})
+    _refuse(path, document, [*_against_schema(document.values)])
     _refuse(path, document, [*_provider(document.values), *_numbers(document.values)])
     resolved = _resolved(path, document)
     return ClusterFile(Path(path), document, resolved, _node_types(document.values, resolved))
@@ -148,28 +150,6 @@ def _text(path: Path) -> str:
             valid=", ".join(known[:20]) or None,
             fix="give the path of a cluster file; the folder cluster/ of raycls has some to start from",
         ) from error
-
-
-def _read_otherwise(text: str, values: dict[str, Any]) -> Iterator[Finding]:
-    """Values that Ray, which reads YAML 1.1, takes for something else than they are in YAML 1.2."""
-    for keys, ours, theirs in _differences(values, yaml.safe_load(text), ()):
-        yield Finding(
-            keys,
-            "Ray reads this value as another one",
-            found=f"{theirs!r}, where YAML 1.2 has {ours!r}",
-            fix="put quotes around a text, and write a number in decimal digits",
-        )
-
-
-def _differences(ours: Any, theirs: Any, keys: Keys) -> Iterator[tuple[Keys, Any, Any]]:
-    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
-        for key in ours:
-            yield from _differences(ours[key], theirs[key], (*keys, key))
-    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        for index, pair in enumerate(zip(ours, theirs, strict=True)):
-            yield from _differences(*pair, (*keys, index))
-    elif type(ours) is not type(theirs) or ours != theirs:
-        yield keys, ours, theirs
 
 
 def _against_schema(values: dict[str, Any]) -> Iterator[Finding]:

@@ -17,8 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from raycls.cluster.files.check import GROWTH, TOKEN, check, dashboard_host, tells_growth
-from raycls.cluster.files.read import MARKET, ClusterFile, Finding, NodeType, located, read
+from raycls.cluster.files.check import GROWTH, TOKEN, dashboard_host, tells_growth
+from raycls.cluster.files.read import MARKET, ClusterFile, Finding, NodeType, located
+from raycls.cluster.private import marked
 from raycls.config.errors import ConfigProblemsError
 from raycls.config.errors import Path as Keys
 from raycls.config.paths import expand
@@ -26,7 +27,7 @@ from raycls.config.write import word
 from raycls.errors import ConfigError, LaunchError
 from raycls.progress import progress
 
-__all__ = ["down", "plan_lines", "read_checked", "ready", "up"]
+__all__ = ["down", "plan_lines", "ready", "up"]
 
 _MARK = "RAYCLS_CLUSTER"
 """In the environment of a cluster of this machine, so that `down` ends that one and no other Ray."""
@@ -46,13 +47,6 @@ _SDK = {
 }
 """What Ray's provider of a cloud imports, and the packages that bring it."""
 _SECONDS_TO_END = 30.0
-
-
-def read_checked(path: str | Path) -> ClusterFile:
-    """The cluster file with all that can be said of it from here. ConfigError with every error and its line."""
-    file = read(path)
-    check(file)
-    return file
 
 
 def up(file: ClusterFile) -> int:
@@ -217,15 +211,7 @@ def _bootstrap(file: ClusterFile) -> Path:
 
 def _own_processes(file: ClusterFile) -> list[int]:
     """The processes that `up` started on this machine for this cluster, and theirs."""
-    wanted = f"{_MARK}={file.values['cluster_name']}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with suppress(OSError):
-                ended = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-                if not ended and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
+    return marked(f"{_MARK}={file.values['cluster_name']}")
 
 
 def _blanks(value: Any, keys: Keys) -> Iterator[Finding]:

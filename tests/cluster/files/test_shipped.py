@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 import raycls
-from raycls.cluster.files.check import dashboard_host
+from raycls.cluster.files.check import check, dashboard_host
 from raycls.cluster.files.read import MARKET, ClusterFile
-from raycls.cluster.files.up import plan_lines, read_checked
+from raycls.cluster.files.up import plan_lines
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "cluster"
@@ -32,7 +32,7 @@ CLOUDS = ("aws", "azure", "gcp")
 @pytest.fixture(scope="module")
 def checked() -> dict[str, ClusterFile]:
     """Every file, through Ray's own check and raycls's."""
-    return {file.stem: read_checked(file) for file in FILES}
+    return {file.stem: check(file) for file in FILES}
 
 
 def test_the_promised_files_are_there(checked: dict[str, ClusterFile]) -> None:

@@ -16,8 +16,8 @@ from ray import autoscaler
 
 from raycls.cli import app
 from raycls.cluster.files import up
+from raycls.cluster.files.check import check
 from raycls.cluster.files.read import ClusterFile
-from raycls.cluster.files.up import read_checked
 from raycls.config.errors import ConfigProblemsError
 from raycls.errors import ConfigError
 
@@ -49,12 +49,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def token_error(home: Path) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        up.ready(read_checked(home / "pets.yaml"))
+        up.ready(check(home / "pets.yaml"))
     return caught.value
 
 
 def test_with_everything_there_nothing_is_refused(home: Path) -> None:
-    up.ready(read_checked("pets.yaml"))
+    up.ready(check("pets.yaml"))
 
 
 def test_a_token_that_is_not_there(home: Path) -> None:
@@ -81,7 +81,7 @@ def test_files_that_are_not_here_and_blanks_are_told_with_their_lines(home: Path
     os.unlink("key")
     (home / "pets.yaml").write_text(LOCAL.replace("10.0.0.3", "192.0.2.12"))
     with pytest.raises(ConfigProblemsError) as caught:
-        up.ready(read_checked("pets.yaml"))
+        up.ready(check("pets.yaml"))
     assert [(each.where, each.path, each.found) for each in caught.value.problems] == [
         ("pets.yaml:2", "provider.worker_ips[1]", "192.0.2.12"),
         ("pets.yaml:3", "auth.ssh_private_key", "key"),
@@ -93,7 +93,7 @@ def test_files_that_are_not_here_and_blanks_are_told_with_their_lines(home: Path
 def test_files_of_the_repository_must_be_filled_in_first(
     home: Path, monkeypatch: pytest.MonkeyPatch, name: str, blanks: int
 ) -> None:
-    file = read_checked(CLUSTERS / f"{name}.yaml")
+    file = check(CLUSTERS / f"{name}.yaml")
     monkeypatch.chdir(CLUSTERS.parent)
     with pytest.raises(ConfigProblemsError) as caught:
         up.ready(file)
@@ -106,10 +106,10 @@ def test_a_provider_whose_package_is_missing(home: Path, monkeypatch: pytest.Mon
     text = (CLUSTERS / "aws.yaml").read_text().replace("FILL_IN", "1234")
     (home / "pets.yaml").write_text(text)
     monkeypatch.chdir(CLUSTERS.parent)
-    up.ready(read_checked(home / "pets.yaml"))
+    up.ready(check(home / "pets.yaml"))
     monkeypatch.setattr(up, "_installed", lambda package: False)
     with pytest.raises(ConfigError) as caught:
-        up.ready(read_checked(home / "pets.yaml"))
+        up.ready(check(home / "pets.yaml"))
     assert (caught.value.found, caught.value.fix) == ("no boto3", "pip install 'raycls[aws]'")
 
 
@@ -125,7 +125,7 @@ def test_every_package_that_the_provider_of_azure_imports_is_named(home: Path, m
     (home / ".ssh" / "raycls-azure").touch()
     monkeypatch.chdir(CLUSTERS.parent)
     with pytest.raises(ConfigError) as caught:  # none is installed for the tests
-        up.ready(read_checked(home / "pets.yaml"))
+        up.ready(check(home / "pets.yaml"))
     names = sorted(name.replace(".", "-") for name in imported)
     assert (caught.value.found, caught.value.fix) == (
         f"no {', '.join(sorted(imported))}",
@@ -155,7 +155,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
 
 
 def test_up_and_down_are_ray_s_own_with_a_token_and_without_telemetry(home: Path, ray: Ray) -> None:
-    file = read_checked("pets.yaml")
+    file = check("pets.yaml")
     assert up.up(file) == up.down(file) == 0
     assert [words[3:] for words, _ in ray.calls] == [
         ["up", "--yes", "pets.yaml"],
@@ -175,7 +175,7 @@ def test_up_and_down_are_ray_s_own_with_a_token_and_without_telemetry(home: Path
 
 def test_the_exit_code_of_ray_is_that_of_the_command(home: Path, ray: Ray) -> None:
     ray.code = 3
-    assert up.up(read_checked("pets.yaml")) == 3
+    assert up.up(check("pets.yaml")) == 3
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -221,7 +221,7 @@ def test_a_failure_of_ray_is_exit_1_and_a_problem_exit_2(
 
 
 def here() -> ClusterFile:
-    return read_checked(CLUSTERS / "local-autoscaling.yaml")
+    return check(CLUSTERS / "local-autoscaling.yaml")
 
 
 def test_down_on_this_machine_ends_what_up_started_and_nothing_else(home: Path) -> None:
