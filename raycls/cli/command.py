@@ -44,9 +44,9 @@ def prepare() -> None:
 
 def display(track: TrackConfig, stream: IO[str] | None = None) -> Display:
     """The display of a run on `stream`, or where `screen` says."""
-    from raycls.screen.run import make
+    from raycls.screen.run import Display
 
-    return make(track, screen() if stream is None else stream)
+    return Display(screen() if stream is None else stream, track.print_every.seconds or 0.0)
 
 
 def screen() -> IO[str]:

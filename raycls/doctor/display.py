@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
@@ -10,7 +11,6 @@ from raycls.doctor.cluster_rows import Row
 from raycls.errors import EXIT_DONE, EXIT_FAILED
 from raycls.progress import progress
 from raycls.run import strict_json
-from raycls.screen.terminal import is_live
 from raycls.screen.working import Working
 
 __all__ = ["exit_code", "plain_lines", "show", "to_json"]
@@ -27,23 +27,19 @@ def exit_code(rows: Iterable[Row]) -> int:
 def show(rows: Iterable[Row], out: IO[str] | None = None) -> list[Row]:
     """Print each row as it comes, on a terminal as a table at the end; all of them are returned."""
     stream: IO[str] = sys.stdout if out is None else out
-    if not is_live(stream):
-        shown = []
+    shown: list[Row] = []
+    with Working("looking at the cluster", stream, every=math.inf) as screen:
         for row in rows:
-            print("\n".join(plain_lines(row)), file=stream, flush=True)
             shown.append(row)
-        print(verdict(shown), file=stream, flush=True)
-        return shown
-    from rich.console import Console  # here: importing rich costs plain lines nothing
+            if screen.is_live:
+                progress(f"looking further, after {row.name}: {row.verdict}")
+            else:
+                screen.lines(*plain_lines(row))
+    if screen.is_live:
+        from rich.console import Console  # here: importing rich costs plain lines nothing
 
-    console = Console(file=stream)
-    shown = []
-    with Working("looking at the cluster", stream):
-        for row in rows:
-            shown.append(row)
-            progress(f"looking further, after {row.name}: {row.verdict}")
-    console.print(_table(shown))
-    console.print(verdict(shown), highlight=False)
+        Console(file=stream).print(_table(shown))
+    screen.lines(verdict(shown))
     return shown
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from raycls.quantities import plural
 from raycls.run import kept
 from raycls.run.folder import RunFolder
 from raycls.run.kept import Weights
+from raycls.run.outcome import Outcome
 from raycls.screen.run import Display
 from raycls.screen.run_text import STOPPING
 from raycls.session import evaluation, training
@@ -38,7 +39,7 @@ from raycls.train.reasons import Reason
 if TYPE_CHECKING:
     from raycls.launch.node_checks import Sight
 
-__all__ = ["Outcome", "connecting", "device_of", "evaluate", "make_job", "train"]
+__all__ = ["connecting", "device_of", "evaluate", "make_job", "train"]
 
 _EVALUATION_OPTIONS = (
     "scale.",
@@ -54,22 +55,6 @@ _EVALUATION_OPTIONS = (
 """What an evaluation may change: who computes, where the data is, which images are decoded, and when to give up."""
 _LOST = "workers were lost"
 _MOVED = {Reason.RESIZE: "the cluster has changed its size", Reason.PREEMPTED: "a node is being taken away"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: `done`, `early`, `budget`, `stopped`, or `already` where there was nothing left to do."""
-
-    state: str
-    folder: str
-    step: int
-    epochs: float
-    best: dict[str, Any] | None
-    final: dict[str, Any] | None
-    exit_code: int
-    seconds: float
-    kept: dict[str, Any] | None = None
-    """Which weights `model/` holds, and why; None where the run is to go on, or an earlier version ended it."""
 
 
 def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: Display) -> Outcome:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
-
-from raycls.screen.terminal import show_cursor
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-__all__ = ["LiveRegion"]
+__all__ = ["LiveRegion", "is_live"]
 
 _PER_SECOND = 4
+_SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+def is_live(stream: IO[str]) -> bool:
+    """Whether `stream` is a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM", "") != "dumb"
 
 
 class LiveRegion:
@@ -59,5 +65,6 @@ class LiveRegion:
         self.console.print(text, markup=False)
 
     def abandon(self) -> None:
-        """From a signal handler: nothing is waited for."""
-        show_cursor(self.console.file)
+        """Past rich and past the stream, from a signal handler: whoever was interrupted may hold their locks."""
+        with suppress(OSError, ValueError):
+            os.write(self.console.file.fileno(), _SHOW_CURSOR)

@@ -1,23 +1,18 @@
-"""What a user sees of a run: a progress display on a terminal, plain lines elsewhere.
+"""What a user sees of a run: a progress bar on a terminal, plain lines elsewhere, and in both what was evaluated.
 
-Both kinds are fed by the driver with the records of `history.jsonl`, and between them with how far the work is
-(`raycls.progress`, from this process and from the first worker), so that nothing stands still. A display that can no
-longer be written to (a closed pipe) goes quiet; the run goes on.
+The driver feeds it with the records of `history.jsonl`, and between them with how far the work is
+(`raycls.progress`, from this process and from the first worker), so that nothing stands still.
 """
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any, Self
+from collections.abc import Callable, Iterable
+from typing import IO, TYPE_CHECKING, Any
 
-from raycls.config.sections.track import TrackConfig
 from raycls.progress import TRAINING, Progress, Steps
-from raycls.screen.activity import Activity, Pace, Speed
-from raycls.screen.live import LiveRegion
+from raycls.screen.activity import Pace, Speed
 from raycls.screen.run_text import (
-    Ending,
     Record,
     clock_text,
     ending_lines,
@@ -29,14 +24,19 @@ from raycls.screen.run_text import (
     speed_text,
     train_text,
 )
-from raycls.screen.terminal import Screen, is_live
+from raycls.screen.terminal import Screen
 
-__all__ = ["Display", "PlainDisplay", "RichDisplay", "make"]
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress as Bar
+
+    from raycls.run.outcome import Outcome
+
+__all__ = ["Display"]
 
 
-class Display(Screen, ABC):
-    """Shows one run. A context manager: in it, what this process says of its progress is shown; leaving it gives the
-    terminal back.
+class Display(Screen):
+    """Shows one run.
 
     `start` takes what is known of the run before its first step; every key may be absent: `folder`,
     `source`, `classes` (number), `splits` ({name: samples}), `cut_from_train` (whether val is), `model`,
@@ -45,61 +45,63 @@ class Display(Screen, ABC):
     `steps_per_epoch`, `total_steps`, `start_step`, `attempt`, `command` (the words typed).
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._clock = clock
+    def __init__(self, stream: IO[str], every: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream, every, clock)
         self._info: dict[str, Any] = {}
         self._train: dict[str, Any] = {}
-        self._activity = Activity(clock)
+        self._last_step = -1
+        self._bar = None if self._region is None else _bar(self._region.console)
         self._restart(0)
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self.tell(Progress("starting"))
-        return self
 
     def start(self, info: Record) -> None:
         """Show the header."""
         self._info = dict(info)
         self._restart(int(info.get("start_step") or 0))
-        self._guard(self._begin)
+        self.lines(*header_lines(self._info))
 
     def event(self, text: str) -> None:
         """Show one line about something that happened."""
-        self._guard(lambda: self._line(text))
+        self.lines(text)
 
     def resumed(self, step: int, text: str) -> None:
         """Show that the run resumes from `step`: the pace of the steps before it says nothing about those to come."""
         self._restart(step)
-        self.event(text)
+        self.lines(text)
 
     def trained(self, record: Record, *, evaluation_follows: bool = False) -> None:
         """Show a record of training, or keep it for the evaluation that follows."""
         self._mark(int(record["step"]), float(record["time"]))
         self._train = dict(record)
-        self._guard(lambda: self._progress(evaluation_follows))
+        # The line of an evaluation that follows tells the same numbers.
+        if not self.is_live and not evaluation_follows:
+            self._guard(self._training_line)
 
     def evaluated(self, record: Record, metric: str = "top1") -> None:
         """Show a record of an evaluation, and what it says of the `metric` that decides."""
         self._mark(int(record["step"]), float(record["time"]))
-        self._guard(lambda: self._evaluation(record, metric))
+        trained = train_text(self._train) if self._train else ""
+        speed = "" if self.is_live else self._speed_text()  # a terminal shows it below
+        self.lines(join(place(record, self._info), trained, evaluation_text(record, metric), speed))
 
     def tell(self, now: Progress, *, waits: bool = False, ago: float = 0.0, steps: Steps | None = None) -> None:
         """Show what is going on, see `Activity.tell`, and how far the first worker is, once it trains."""
-        self._activity.tell(now, waits=waits, ago=ago)
-        self._guard(self._told)
+        super().tell(now, waits=waits, ago=ago)
         if steps is not None and steps.step >= self._pace.step:  # else a record overtook it on the way
             self._mark(steps.step, steps.time)
             self._speed.add(steps.time, steps.images, steps.waited)
 
-    def finish(self, outcome: Ending, splits: Iterable[str] = ()) -> None:
+    def finish(self, outcome: Outcome, splits: Iterable[str] = ()) -> None:
         """Show how the run ended, its best metric, its folder, and what to type next.
 
         `splits` are those of its data, for a run that had nothing to train and so told nothing at its start.
         """
-        self._activity.clear()
         info = {"splits": dict.fromkeys(splits), **self._info}
-        self._guard(lambda: self._end(ending_lines(outcome, info)))
+
+        def show() -> None:
+            self._info.pop("total_steps", None)  # what follows is no training
+            self._finish(ending_lines(outcome, info))
+
+        self._guard(show)
 
     @property
     def eta(self) -> float | None:
@@ -130,142 +132,39 @@ class Display(Screen, ABC):
             self._marked = self._clock()
         self._pace.add(time, step)
 
-    def _begin(self) -> None:
-        for line in header_lines(self._info):
-            self._line(line)
+    def _training_line(self) -> None:
+        if self._is_due:
+            self._lines([self._training_text()])
 
-    def _told(self) -> None:
-        """What is going on has changed."""
-
-    def _end(self, lines: Sequence[str]) -> None:
-        self._info.pop("total_steps", None)
-        for line in lines:
-            self._line(line)
-
-    @abstractmethod
-    def _line(self, text: str) -> None: ...
-    @abstractmethod
-    def _progress(self, evaluation_follows: bool) -> None: ...
-    @abstractmethod
-    def _evaluation(self, record: Record, metric: str) -> None: ...
-
-
-class PlainDisplay(Display):
-    """One line per evaluation, for logs and pipes, and one about what is going on after `interval` quiet seconds."""
-
-    _ticks = 1.0
-
-    def __init__(
-        self,
-        stream: IO[str],
-        interval: float = 30.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(clock)
-        self._stream = stream
-        self._interval = interval
-        self._last_time = clock()
-        self._last_step = -1
-
-    def _tick(self) -> None:
-        if self._clock() - self._last_time < self._interval or self._closed.is_set():
-            return
-        if self._is_training and (self._activity.now is None or self._activity.now.phase == TRAINING):
-            self._progress_line()
-        elif self._activity.now is not None:
-            self._line(join(place(self._step, self._info) if self._is_training else "", self._activity.text))
-
-    def _progress(self, evaluation_follows: bool) -> None:
-        # The line of an evaluation that follows tells the same numbers.
-        if not evaluation_follows and self._clock() - self._last_time >= self._interval:
-            self._progress_line()
-
-    def _progress_line(self) -> None:
+    def _training_text(self) -> str:
         stands = self._pace.step == self._last_step or self._activity.waits
         self._last_step = self._pace.step
-        going = self._activity.text if stands and self._activity.now is not None else ""
-        self._line(join(place(self._step, self._info), train_text(self._train), self._speed_text(), going))
-
-    def _evaluation(self, record: Record, metric: str) -> None:
-        trained = train_text(self._train) if self._train else ""
-        evaluated = evaluation_text(record, metric)
-        self._line(join(place(record, self._info), trained, evaluated, self._speed_text()))
+        going = self._activity.text if stands else ""
+        return join(place(self._step, self._info), train_text(self._train), self._speed_text(), going)
 
     def _speed_text(self) -> str:
-        return join(
-            speed_text({**self._train, **self._speed.now}),
-            f"ETA {clock_text(self.eta)}" if self.eta is not None else "",
-        )
+        eta = f"ETA {clock_text(self.eta)}" if self.eta is not None else ""
+        return join(speed_text({**self._train, **self._speed.now}), eta)
 
-    def _line(self, text: str) -> None:
-        self._last_time = self._clock()
-        self._stream.write(text + "\n")
-        self._stream.flush()
+    def _text(self) -> str:
+        now = self._activity.now
+        if self._is_training and (now is None or now.phase == TRAINING):
+            return self._training_text()
+        where = place(self._step, self._info) if self._is_training and now is not None else ""
+        return join(where, self._activity.text)
 
-
-class RichDisplay(Display):
-    """A live progress bar with the latest numbers under it, and what is going on; evaluations scroll by above."""
-
-    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(clock)
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._region = LiveRegion(stream, self._render)
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("ETA {task.fields[eta]}"),
-            console=self._region.console,
-        )
-        self._task = self._bar.add_task("train", total=None, epoch="0", eta="-")
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._guard(self._region.start)
-        return self
-
-    def close(self) -> None:
-        super().close()
-        self._region.stop()
-
-    def abandon(self) -> None:
-        self._region.abandon()
-
-    def _told(self) -> None:
-        if self._entered:
-            self._region.start()  # again, where a run has ended and its evaluation follows
-
-    def _begin(self) -> None:
-        super()._begin()
-        self._region.start()
-
-    def _progress(self, evaluation_follows: bool) -> None:
-        """Shown when the screen is drawn."""
-
-    def _evaluation(self, record: Record, metric: str) -> None:
-        evaluated = evaluation_text(record, metric)
-        self._line(join(place(record, self._info), train_text(self._train), evaluated))
-
-    def _end(self, lines: Sequence[str]) -> None:
-        self._region.stop()
-        super()._end(lines)
-
-    def _render(self) -> Any:
-        """What is on the screen now. Called from a thread: reads, and waits for nothing."""
+    def _render(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
-        lines: list[Any] = []
-        if self._is_training:
+        lines: list[RenderableType] = []
+        if self._is_training and self._bar is not None:
             self._bar.update(
-                self._task,
+                self._bar.task_ids[0],
                 total=self._info.get("total_steps"),
                 completed=self._pace.step,
                 epoch=epoch_text(self._step, self._info),
-                eta=clock_text(self.eta) if self.eta is not None else "-",
+                eta=clock_text(self.eta),
             )
             lines.append(self._bar)
             numbers = join(train_text(self._train), speed_text({**self._train, **self._speed.now}))
@@ -274,12 +173,19 @@ class RichDisplay(Display):
             lines.append(self._activity.render())
         return Group(*lines)
 
-    def _line(self, text: str) -> None:
-        self._region.print(text)
 
+def _bar(console: Console) -> Bar:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
-def make(track: TrackConfig, stream: IO[str]) -> Display:
-    """The display for `stream`: live on a terminal that can move its cursor, plain lines elsewhere."""
-    if is_live(stream):
-        return RichDisplay(stream)
-    return PlainDisplay(stream, track.print_every.seconds or 0.0)
+    bar = Bar(
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        TextColumn("ETA {task.fields[eta]}"),
+        console=console,
+    )
+    bar.add_task("train", total=None, epoch="0", eta="-")
+    return bar

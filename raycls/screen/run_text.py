@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from raycls.config.write import word
 from raycls.quantities import epochs_text, plural
 
+if TYPE_CHECKING:
+    from raycls.run.outcome import Outcome
+    from raycls.run.sample_ledger import LedgerReport
+
 __all__ = [
     "STOPPING",
-    "Audit",
-    "Ending",
     "Record",
     "clock_text",
     "ending_lines",
@@ -36,46 +38,6 @@ STOPPING = "stopping: this step is finished, an evaluation left, and a checkpoin
 
 _SHARES = frozenset({"top1", "top5"})
 _CLASSES_SHOWN = 30
-
-
-class Ending(Protocol):
-    """What `finish` reads of the outcome of a run."""
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def folder(self) -> str: ...
-    @property
-    def step(self) -> int: ...
-    @property
-    def epochs(self) -> float: ...
-    @property
-    def best(self) -> dict[str, Any] | None: ...
-    @property
-    def final(self) -> dict[str, Any] | None: ...
-    @property
-    def kept(self) -> dict[str, Any] | None: ...
-    @property
-    def seconds(self) -> float: ...
-
-
-class Audit(Protocol):
-    """What `ledger_lines` reads of the report on a ledger."""
-
-    @property
-    def ok(self) -> bool: ...
-    @property
-    def samples(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def attempts(self) -> Sequence[str]: ...
-    @property
-    def problems(self) -> Sequence[str]: ...
-    @property
-    def left_out(self) -> Mapping[int, Sequence[int]]: ...
 
 
 def header_lines(info: Record) -> list[str]:
@@ -111,7 +73,7 @@ def header_lines(info: Record) -> list[str]:
     return lines
 
 
-def ending_lines(outcome: Ending, info: Record) -> list[str]:
+def ending_lines(outcome: Outcome, info: Record) -> list[str]:
     """How the run ended and what to type next, in at most seven lines."""
     words = {
         "done": "done",
@@ -145,7 +107,7 @@ def ending_lines(outcome: Ending, info: Record) -> list[str]:
     return lines
 
 
-def _kept_text(outcome: Ending, kept: Record) -> str:
+def _kept_text(outcome: Outcome, kept: Record) -> str:
     """`best: step 240, val top1 0.9972 (last: step 300, 0.9944)`: what model/ holds, and what else there is."""
     best, final = outcome.best, outcome.final
     last = final if final is not None and final.get("step") == outcome.step else None
@@ -212,7 +174,7 @@ def _scores_text(label: str, values: Sequence[float], count: int) -> str:
     return f"{label:<32}" + "".join(f"{value:>12.4f}" for value in values) + f"{count:>12}"
 
 
-def ledger_lines(report: Audit, names: Callable[[int], str] = str) -> list[str]:
+def ledger_lines(report: LedgerReport, names: Callable[[int], str] = str) -> list[str]:
     """The verdict first, then the attempts, the samples that were left out, by `names`, and what is wrong."""
     seen = f"{report.steps} steps, {report.epochs} whole epochs of {report.samples} samples"
     but = ", but for those left out" if report.left_out else ""

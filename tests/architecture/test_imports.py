@@ -29,7 +29,7 @@ _MAY_IMPORT = {
     "search": {"run", "config", *_LOW},
     "jobs": {"cluster", "run", "config", *_LOW},
     "tasks": {"data", "models", "plugins", "config", *_LOW},
-    "screen": {"search", "config", *_LOW},
+    "screen": {"search", "run", "config", *_LOW},
     "train": {"tasks", "data", "models", "plugins", "config", *_LOW},
     "report": {"search", "run", "config", *_LOW},
     "session": {"report", "train", "tasks", "data", "models", "run", "plugins", "config", *_LOW},

@@ -24,7 +24,7 @@ from raycls.config.load import load_text
 from raycls.config.sections.run import Run
 from raycls.errors import ConfigError, DataError, LaunchError
 from raycls.launch import gauges, group, groups, node_checks, stopping, trainer, waiting
-from raycls.screen.run import PlainDisplay
+from raycls.screen.run import Display
 from raycls.screen.run_text import STOPPING
 from raycls.session.data import record
 from raycls.session.messages import Started
@@ -80,7 +80,7 @@ def test_the_second_signal_gives_the_terminal_back_first(monkeypatch: pytest.Mon
 def test_no_gpu_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(LaunchError, match="no GPU"):
-        trainer.train(_run("scale.workers=0", "scale.device=cuda"), display=PlainDisplay(io.StringIO()))
+        trainer.train(_run("scale.workers=0", "scale.device=cuda"), display=Display(io.StringIO()))
     assert not Path("runs").exists()
 
 
@@ -105,7 +105,7 @@ def trained(tmp_path: Path) -> str:
 )
 def test_an_evaluation_refuses_what_it_would_ignore(trained: str, override: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        trainer.evaluate(trained, overrides=[override, "scale.max_failures=1"], display=PlainDisplay(io.StringIO()))
+        trainer.evaluate(trained, overrides=[override, "scale.max_failures=1"], display=Display(io.StringIO()))
     assert override.partition("=")[0] in str(caught.value)
     assert "max_failures" not in str(caught.value)
     assert "scale.*, data.executor" in str(caught.value)
@@ -115,12 +115,12 @@ def test_an_evaluation_on_other_files_says_what_it_does(trained: str, tmp_path: 
     write_arrays(tmp_path / "other.npz", train=40, val=12, seed=3)
     screen = io.StringIO()
     overrides = [f"data.source.path={tmp_path / 'other.npz'}", "data.executor=processes", "data.processes=1"]
-    summary = trainer.evaluate(trained, overrides=overrides, display=PlainDisplay(screen))
+    summary = trainer.evaluate(trained, overrides=overrides, display=Display(screen))
     assert (summary["split"], summary["count"], summary["trained_on"]) == ("all", 52, 0)
     said = screen.getvalue().splitlines()
     assert "other data than the run was trained with" in said[0]
     assert said[-1] == f"evaluating 52 images of {tmp_path / 'other.npz'}"
-    summary = trainer.evaluate(trained, split="val", overrides=overrides, display=PlainDisplay(screen))
+    summary = trainer.evaluate(trained, split="val", overrides=overrides, display=Display(screen))
     assert (summary["split"], summary["count"]) == ("val", 12)
 
 
@@ -136,7 +136,7 @@ def test_arrays_that_lost_a_row_are_not_taken_for_the_same(
     for name in ("val_images", "val_labels"):
         arrays[name] = np.delete(arrays[name], 5, axis=0)
     np.savez("data.npz", **arrays)
-    run, screen = "runs/large" if large else trained, PlainDisplay(io.StringIO())
+    run, screen = "runs/large" if large else trained, Display(io.StringIO())
     if large:
         with pytest.raises(DataError, match="nothing of the split val can be scored"):
             trainer.evaluate(run, split="val", display=screen)
@@ -185,7 +185,7 @@ def test_an_evaluation_waits_for_nodes_as_a_training_does(trained: str, monkeypa
 
     monkeypatch.setattr(group, "run_group", run_group)
     options = ["scale.workers=[1, 4]", "scale.wait=7m", "data.executor=inline"]
-    trainer.evaluate(trained, overrides=options, display=PlainDisplay(screen))
+    trainer.evaluate(trained, overrides=options, display=Display(screen))
     said = "waiting up to 7m for nodes with 1 to 4 x (1 CPUs); nodes: 1 x (0 CPUs)"
     assert screen.getvalue().splitlines() == ["starting Ray", said, "evaluating 8 images of split val"]
     assert started == ["seen", 1]  # as many as there is room for
@@ -199,7 +199,7 @@ def test_more_than_the_cluster_may_become_is_not_waited_for(monkeypatch: pytest.
     monkeypatch.setattr(groups, "nodes", lambda: pytest.fail("it was waited for"))
     run = _run("scale.workers=8", "scale.cpus_per_worker=1", "data.executor=inline")
     with pytest.raises(LaunchError, match="however far that grows") as refused:
-        trainer.train(run, display=PlainDisplay(io.StringIO()))
+        trainer.train(run, display=Display(io.StringIO()))
     assert "at most nodes: 4 x (1 CPUs): room for 4 of 8 workers" in str(refused.value)
 
 
@@ -221,7 +221,7 @@ def test_a_start_on_ray_is_not_silent(monkeypatch: pytest.MonkeyPatch, address: 
     monkeypatch.setattr(groups, "nodes", lambda: ({"CPU": 2.0},))
     monkeypatch.setattr(trainer, "running_cluster", running)
     monkeypatch.setenv("RAY_ADDRESS", address)
-    trainer.train(_run("scale.workers=2"), display=PlainDisplay(screen))
+    trainer.train(_run("scale.workers=2"), display=Display(screen))
     assert shown == [f"{said}\n", f"{said}\nplacing 2 workers\n"]
 
 
@@ -234,7 +234,7 @@ def _header(screen: io.StringIO) -> dict[str, str]:
 def test_the_header_of_a_run_in_this_process_says_so(tmp_path: Path) -> None:
     """Every row against what is there: tiny_cnn of width 8 on 40 images and 8, in batches of 16."""
     screen = io.StringIO()
-    trainer.train(_run("scale.workers=0", "scale.threads=2", "train.amp=off"), display=PlainDisplay(screen))
+    trainer.train(_run("scale.workers=0", "scale.threads=2", "train.amp=off"), display=Display(screen))
     header = _header(screen)
     assert header.pop("run") == str(tmp_path / "runs" / "run")
     assert header.pop("model").startswith("tiny_cnn, ")
@@ -268,5 +268,5 @@ def test_the_header_of_a_run_on_ray_has_the_workers_that_began(
     monkeypatch.setattr(groups, "run_group", run_group)
     monkeypatch.setattr(groups, "nodes", lambda: there.nodes)
     screen = io.StringIO()
-    trainer.train(_run(f"scale.workers={workers}"), display=PlainDisplay(screen))
+    trainer.train(_run(f"scale.workers={workers}"), display=Display(screen))
     assert _header(screen)["workers"] == said

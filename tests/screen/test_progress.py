@@ -18,7 +18,7 @@ from harness.terminals import Pseudoterminal
 from raycls.config.load import load_text
 from raycls.launch import trainer
 from raycls.launch.waiting import wait_for_room
-from raycls.screen.run import PlainDisplay, RichDisplay
+from raycls.screen.run import Display
 
 _SLOW = """
 import time
@@ -76,7 +76,7 @@ def _found(pattern: str) -> Callable[[str], str | None]:
 
 def _screens(*overrides: str) -> Pseudoterminal:
     """A training, and every screen there was."""
-    with Pseudoterminal() as terminal, RichDisplay(terminal.stream) as display:
+    with Pseudoterminal() as terminal, Display(terminal.stream) as display:
         trainer.train(load_text(_CONFIG, "run.yaml", overrides).run, display=display)
         display.close()
     return terminal
@@ -117,7 +117,7 @@ def test_a_screen_changes_neither_the_weights_nor_the_history(tmp_path: Path) ->
     quick = ["model.args.seconds=0", "track.log_every=3st", "checkpoint.every=2st"]
     _screens(*quick)
     run = load_text(_CONFIG, "run.yaml", [*quick, "run.name=plain"]).run
-    trainer.train(run, display=PlainDisplay(io.StringIO()))
+    trainer.train(run, display=Display(io.StringIO()))
     live, plain = tmp_path / "runs" / "run", tmp_path / "runs" / "plain"
     assert weights(live) == weights(plain)
     assert curve(live) == curve(plain)
@@ -134,7 +134,7 @@ def test_a_wait_for_nodes_moves_on_the_screen() -> None:
     run = load_text("", "run.yaml", ["data.source.name=digits", "scale.workers=1", "data.executor=inline"]).run
     there = iter([(), (), ({"CPU": 0.0},), ({"CPU": 0.0}, {"CPU": 1.0})])
     told: list[str] = []
-    with Pseudoterminal() as terminal, RichDisplay(terminal.stream) as display:
+    with Pseudoterminal() as terminal, Display(terminal.stream) as display:
         wait_for_room(
             run, "cpu", lambda: next(there), patient=True, grows=False, stopped=lambda: False, say=told.append
         )

@@ -2,19 +2,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from harness.streams import Gone, Terminal
+from harness.streams import Terminal
 
-from raycls.config.sections.duration import Duration
-from raycls.config.sections.track import TrackConfig
 from raycls.progress import Progress, Steps
+from raycls.run.outcome import Outcome
+from raycls.run.sample_ledger import LedgerReport
 from raycls.screen.activity import Activity, Pace, Speed
-from raycls.screen.run import PlainDisplay, RichDisplay, make
+from raycls.screen.run import Display
 from raycls.screen.run_text import clock_text, ending_lines, header_lines, ledger_lines, number_text, summary_lines
 from raycls.tasks.metrics import summarise
 
@@ -39,16 +37,10 @@ INFO = {
 }
 
 
-@dataclass
-class Outcome:
-    state: str = "done"
-    folder: str = "runs/pets"
-    step: int = 5000
-    epochs: float = 5.0
-    best: dict[str, Any] | None = field(default_factory=lambda: {"step": 4000, "metric": "top1", "value": 0.95678})
-    final: dict[str, Any] | None = None
-    kept: dict[str, Any] | None = None
-    seconds: float = 3725.2
+def ended(state: str = "done", **facts: Any) -> Outcome:
+    best = {"step": 4000, "metric": "top1", "value": 0.95678}
+    common = {"folder": "runs/pets", "step": 5000, "epochs": 5.0, "best": best, "final": None}
+    return Outcome(state, **{**common, "exit_code": 0, "seconds": 3725.2, **facts})
 
 
 class Clock:
@@ -87,7 +79,7 @@ def evaluation(step: int, time: float) -> dict[str, Any]:
     }
 
 
-def show(display: PlainDisplay, clock: Clock, *, seconds_per_step: float, log_every: int) -> None:
+def show(display: Display, clock: Clock, *, seconds_per_step: float, log_every: int) -> None:
     """Five epochs of 1,000 steps, as a driver would show them."""
     with display:
         display.start(INFO)
@@ -97,13 +89,13 @@ def show(display: PlainDisplay, clock: Clock, *, seconds_per_step: float, log_ev
                 display.trained(train_record(step, clock.now))
             if step % 1000 == 0:
                 display.evaluated(evaluation(step, clock.now))
-        display.finish(Outcome())
+        display.finish(ended())
 
 
 @pytest.mark.parametrize("seconds_per_step", [0.001, 0.1])
 def test_five_epochs_of_minutes_take_fewer_than_40_lines(seconds_per_step: float) -> None:
     stream, clock = io.StringIO(), Clock()
-    show(PlainDisplay(stream, 30.0, clock), clock, seconds_per_step=seconds_per_step, log_every=1)
+    show(Display(stream, 30.0, clock), clock, seconds_per_step=seconds_per_step, log_every=1)
     lines = stream.getvalue().splitlines()
     assert len(lines) < 40
     assert sum("| val" in line for line in lines) == 5
@@ -113,7 +105,7 @@ def test_progress_lines_come_between_slow_evaluations_and_not_between_fast_ones(
     slow, fast = io.StringIO(), io.StringIO()
     for stream, seconds in ((slow, 1.0), (fast, 0.001)):
         clock = Clock()
-        show(PlainDisplay(stream, 300.0, clock), clock, seconds_per_step=seconds, log_every=50)
+        show(Display(stream, 300.0, clock), clock, seconds_per_step=seconds, log_every=50)
     progress = [line for line in slow.getvalue().splitlines() if line.startswith("epoch") and "| val" not in line]
     # every 300 seconds of one step each, counted anew from each evaluation
     assert [line.split()[3] for line in progress[:5]] == ["300/5000", "600/5000", "900/5000", "1300/5000", "1600/5000"]
@@ -122,7 +114,7 @@ def test_progress_lines_come_between_slow_evaluations_and_not_between_fast_ones(
 
 
 def told(
-    display: PlainDisplay,
+    display: Display,
     phase: str,
     done: int | None = None,
     total: int | None = None,
@@ -138,7 +130,7 @@ def told(
 def test_plain_lines_come_at_every_interval_whatever_goes_on() -> None:
     """31 steps of 7 seconds and nothing in the history, as on a slow machine with `track.log_every` of 50 steps."""
     stream, clock = io.StringIO(), Clock()
-    display = PlainDisplay(stream, 30.0, clock)
+    display = Display(stream, 30.0, clock)
     display.tell(Progress("starting Ray"))
     for _ in range(31):
         clock.now += 1
@@ -172,7 +164,7 @@ def test_plain_lines_come_at_every_interval_whatever_goes_on() -> None:
 
 def test_a_plain_line_about_the_same_step_as_before_says_for_how_long() -> None:
     stream, clock = io.StringIO(), Clock()
-    display = PlainDisplay(stream, 30.0, clock)
+    display = Display(stream, 30.0, clock)
     display.start({"steps_per_epoch": 10, "total_steps": 10})
     told(display, "training", 4, 10, "steps", step=4, images=8, waited=0.0, time=50.0)
     for _ in range(2):
@@ -186,9 +178,9 @@ def test_a_plain_line_about_the_same_step_as_before_says_for_how_long() -> None:
 
 def test_a_live_display_comes_back_for_what_follows_a_run(terminal: Terminal) -> None:
     """The evaluation of `raycls demo`, after the end of its training was told."""
-    with RichDisplay(terminal) as display:
+    with Display(terminal) as display:
         display.start(INFO)
-        display.finish(Outcome())
+        display.finish(ended())
         told_before = len(terminal.getvalue())
         display.tell(Progress("evaluating", 90, 180, "images"))
     after = terminal.getvalue()[told_before:]
@@ -197,7 +189,7 @@ def test_a_live_display_comes_back_for_what_follows_a_run(terminal: Terminal) ->
 
 
 def test_a_message_that_a_record_overtook_takes_nothing_back() -> None:
-    display = PlainDisplay(io.StringIO(), 1e9, Clock())
+    display = Display(io.StringIO(), 1e9, Clock())
     display.start(INFO)
     display.trained(train_record(50, 100.0))
     display.trained(train_record(100, 150.0))
@@ -212,7 +204,7 @@ def test_a_message_that_a_record_overtook_takes_nothing_back() -> None:
 
 def test_interval_is_the_least_time_between_two_progress_lines() -> None:
     stream, clock = io.StringIO(), Clock()
-    display = PlainDisplay(stream, 60.0, clock)
+    display = Display(stream, 60.0, clock)
     display.start({**INFO, "steps_per_epoch": 10, "total_steps": 5000})
     before = len(stream.getvalue().splitlines())
     for step in range(1, 13):
@@ -224,7 +216,7 @@ def test_interval_is_the_least_time_between_two_progress_lines() -> None:
 
 def test_header_says_what_the_run_is() -> None:
     stream = io.StringIO()
-    PlainDisplay(stream).start(INFO)
+    Display(stream).start(INFO)
     assert stream.getvalue().splitlines() == [
         "run        runs/pets",
         "data       folder data/pets, 2 classes, 3000 train, 500 val",
@@ -245,12 +237,12 @@ def test_header_says_that_val_is_not_the_datas_own() -> None:
 
 
 def test_one_epoch_of_one_step_is_no_plural() -> None:
-    assert ending_lines(Outcome(step=1, epochs=1.0), {})[0] == "done: 1 epoch, 1 step, 1:02:05 in this start"
+    assert ending_lines(ended(step=1, epochs=1.0), {})[0] == "done: 1 epoch, 1 step, 1:02:05 in this start"
 
 
 def test_header_without_ray_and_of_a_resumed_run() -> None:
     stream = io.StringIO()
-    PlainDisplay(stream).start({"workers": 0, "threads": 2, "total_steps": 10, "start_step": 4})
+    Display(stream).start({"workers": 0, "threads": 2, "total_steps": 10, "start_step": 4})
     assert stream.getvalue().splitlines() == [
         "workers    in this process, no Ray, 2 threads",
         "steps      10; resumed at step 4",
@@ -259,7 +251,7 @@ def test_header_without_ray_and_of_a_resumed_run() -> None:
 
 def test_an_evaluation_line_has_every_number() -> None:
     stream, clock = io.StringIO(), Clock()
-    display = PlainDisplay(stream, 1e9, clock)
+    display = Display(stream, 1e9, clock)
     display.start(INFO)
     display.trained(train_record(900, 100.0))
     display.trained(train_record(1000, 150.0))  # 0.5 s per step: 4000 steps are left
@@ -282,31 +274,25 @@ def test_an_evaluation_line_has_every_number() -> None:
 def test_the_metric_that_decides_is_shown(metric: str, numbers: str) -> None:
     scores = {"split": "val", "loss": 0.2, "top1": 0.9, "top5": 0.99, "f1_macro": 0.81234}
     stream = io.StringIO()
-    display = PlainDisplay(stream)
+    display = Display(stream)
     display.evaluated({**evaluation(1000, 150.0), **scores, "best": True}, metric)
     assert f"| val {numbers}  (best)" in stream.getvalue()
     best = {"step": 4000, "split": "val", "metric": metric, "value": 0.5}
-    assert f"last       val {numbers}" in ending_lines(Outcome(best=best, final=scores), INFO)
+    assert f"last       val {numbers}" in ending_lines(ended(best=best, final=scores), INFO)
 
 
 def test_losses_that_are_not_finite_are_shown_as_history_writes_them() -> None:
     stream = io.StringIO()
-    display = PlainDisplay(stream, 0.0)
+    display = Display(stream, 0.0)
     display.evaluated({"step": 1, "epoch": 1.0, "time": 1.0, "split": "val", "loss": "nan", "top1": 0.1})
     assert "val loss nan" in stream.getvalue()
-
-
-def test_an_event_is_a_line() -> None:
-    stream = io.StringIO()
-    PlainDisplay(stream).event("worker 1 was lost [2 left]")
-    assert stream.getvalue() == "worker 1 was lost [2 left]\n"
 
 
 @pytest.mark.parametrize(
     ("outcome", "expected"),
     [
         (
-            Outcome(final={"split": "val", "loss": 0.2, "top1": 0.95}),
+            ended(final={"split": "val", "loss": 0.2, "top1": 0.95}),
             [
                 "done: 5 epochs, 5000 steps, 1:02:05 in this start",
                 "best       top1 0.9568 at step 4000",
@@ -317,7 +303,7 @@ def test_an_event_is_a_line() -> None:
             ],
         ),
         (
-            Outcome("stopped", step=70, epochs=0.07, best=None),
+            ended("stopped", step=70, epochs=0.07, best=None),
             [
                 "stopped after a checkpoint: 0.07 epochs, 70 steps, 1:02:05 in this start",
                 "run folder runs/pets",
@@ -328,7 +314,7 @@ def test_an_event_is_a_line() -> None:
 )
 def test_the_end_names_the_next_command(outcome: Outcome, expected: list[str]) -> None:
     stream = io.StringIO()
-    display = PlainDisplay(stream)
+    display = Display(stream)
     display.start({"command": ["raycls", "train", "pets.yaml", "--new", "a b=1"]})  # which is not repeated
     display.finish(outcome)
     assert stream.getvalue().splitlines() == expected
@@ -342,34 +328,16 @@ def test_the_end_names_the_next_command(outcome: Outcome, expected: list[str]) -
     ],
 )
 def test_the_next_command_names_no_split_that_the_data_lacks(splits: dict[str, int], command: str) -> None:
-    lines = ending_lines(Outcome(), {"splits": splits})
+    lines = ending_lines(ended(), {"splits": splits})
     assert f"next       {command}" in lines
     stream = io.StringIO()
-    PlainDisplay(stream).finish(Outcome("already"), splits)  # typed again: no header
+    Display(stream).finish(ended("already"), splits)  # typed again: no header
     assert f"next       {command}" in stream.getvalue().splitlines()
-
-
-def test_a_closed_pipe_silences_the_display_and_nothing_else() -> None:
-    stream = Gone()
-    with PlainDisplay(stream) as display:
-        display.start(INFO)
-        display.evaluated(evaluation(1, 1.0))
-        display.finish(Outcome())
-    assert stream.tries == 1
 
 
 def test_a_problem_in_a_record_is_not_silenced() -> None:
     with pytest.raises(ValueError, match="could not convert"):
-        PlainDisplay(io.StringIO()).evaluated({"step": 1, "time": 1.0, "epoch": "first"})
-
-
-def test_the_terminal_decides_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    track = TrackConfig(print_every=Duration(7, "s"))
-    monkeypatch.setenv("TERM", "xterm")
-    assert isinstance(make(track, Terminal()), RichDisplay)
-    assert isinstance(make(track, io.StringIO()), PlainDisplay)
-    monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(make(track, Terminal()), PlainDisplay)
+        Display(io.StringIO()).evaluated({"step": 1, "time": 1.0, "epoch": "first"})
 
 
 @pytest.fixture
@@ -380,24 +348,17 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 
 def test_the_live_display_shows_progress_and_gives_the_terminal_back(terminal: Terminal) -> None:
-    with RichDisplay(terminal) as display:
+    with Display(terminal) as display:
         display.start(INFO)
         display.event("[not markup]")
         display.trained(train_record(500, 10.0))
         display.trained(train_record(1000, 20.0))
         display.evaluated(evaluation(1000, 20.0))
-        display.finish(Outcome())
+        display.finish(ended())
     text = terminal.getvalue()
     for part in ("run        runs/pets", "[not markup]", "1000/5000", "val loss 0.2", "best       top1 0.9568"):
         assert part in text
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0  # the cursor is visible again
-
-
-def test_the_live_display_gives_the_terminal_back_after_an_error(terminal: Terminal) -> None:
-    with pytest.raises(KeyboardInterrupt), RichDisplay(terminal) as display:
-        display.start(INFO)
-        raise KeyboardInterrupt
-    assert terminal.getvalue().rfind("\x1b[?25h") > terminal.getvalue().rfind("\x1b[?25l") >= 0
 
 
 def test_pace_forgets_what_was_before_a_step_back() -> None:
@@ -502,7 +463,7 @@ _LAST = {"step": 300, "split": "val", "top1": 0.99443, "loss": 0.2}
 def test_the_end_says_which_weights_are_kept_and_what_each_scores(
     name: str, step: int, best: dict | None, final: dict | None, line: str
 ) -> None:
-    outcome = Outcome(step=300, best=best, final=final, kept={"asked": "best", "name": name, "step": step})
+    outcome = ended(step=300, best=best, final=final, kept={"asked": "best", "name": name, "step": step})
     lines = ending_lines(outcome, INFO)
     assert f"kept       {line}" in lines
     assert not any(text.startswith("best ") for text in lines) and len(lines) <= 7
@@ -510,7 +471,7 @@ def test_the_end_says_which_weights_are_kept_and_what_each_scores(
 
 def test_the_end_says_why_the_best_weights_are_not_kept() -> None:
     kept = {"asked": "best", "name": "last", "step": 300, "reason": "no evaluation gave a best one"}
-    lines = ending_lines(Outcome(step=300, best=None, final=_LAST, kept=kept), INFO)
+    lines = ending_lines(ended(step=300, best=None, final=_LAST, kept=kept), INFO)
     assert "kept       last: step 300, val top1 0.9944; no evaluation gave a best one" in lines
 
 
@@ -546,29 +507,9 @@ def test_summary_lines_tell_a_class_without_images_from_one_that_was_missed() ->
     assert lines[-1].split() == ["owl", "0.0000", "0.0000", "0.0000", "0"]
 
 
-@dataclass
-class Report:
-    ok: bool
-    samples: int = 1003
-    steps: int = 32
-    epochs: int = 2
-    attempts: tuple[str, ...] = ("attempt 1: steps 1 to 32",)
-    problems: tuple[str, ...] = ()
-    left_out: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
-
-
 def test_ledger_lines_begin_with_the_verdict() -> None:
-    good = ledger_lines(Report(True))
+    good = ledger_lines(LedgerReport(1003, 32, 2))
     assert good[0].startswith("exact: 32 steps, 2 whole epochs of 1003 samples")
-    bad = ledger_lines(Report(False, problems=("step 7 is missing",)))
+    bad = ledger_lines(LedgerReport(1003, 32, 2, problems=["step 7 is missing"]))
     assert bad[0].startswith("not exact")
     assert bad[-1] == "  problem: step 7 is missing"
-
-
-def test_a_process_that_ends_at_once_shows_the_cursor_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    with (tmp_path / "screen").open("w") as stream:
-        RichDisplay(stream).abandon()
-        assert (tmp_path / "screen").read_bytes() == b"\x1b[?25h\n"  # before the stream is flushed
-    with RichDisplay(io.StringIO()) as display:
-        display.abandon()  # no descriptor, no error

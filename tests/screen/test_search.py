@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.streams import Gone, Terminal
+from harness.streams import Terminal
 
-from raycls.config.sections.duration import Duration
-from raycls.config.sections.track import TrackConfig
 from raycls.progress import Progress
 from raycls.run.storage.store import Store
-from raycls.screen.search import PlainSearchDisplay, RichSearchDisplay, make_search_display
+from raycls.screen.search import SearchDisplay
 from raycls.screen.search_text import (
     chosen_text,
     confirm_lines,
@@ -178,7 +176,7 @@ def test_progress_in_one_line(ledger: TrialLog) -> None:
 
 def test_plain_lines_are_the_header_the_events_and_the_end() -> None:
     stream = io.StringIO()
-    with PlainSearchDisplay(stream) as display:
+    with SearchDisplay(stream) as display:
         display.start(["search     runs/s", "trials     7"])
         display.event("trial 0003 stopped [early]")
         display.finish(["winner     0001"])
@@ -190,7 +188,7 @@ def test_a_quiet_search_says_now_and_then_that_it_goes_on(ledger: TrialLog) -> N
     trial(ledger, 1, None, [])
     now = [0.0]
     stream = io.StringIO()
-    display = PlainSearchDisplay(stream, 30.0, clock=lambda: now[0])
+    display = SearchDisplay(stream, 30.0, clock=lambda: now[0])
     for second in range(0, 100, 5):  # an event at 40 s: the next line about all trials is due at 70 s
         now[0] = float(second)
         display.update(ledger, "top1", "max")
@@ -201,7 +199,7 @@ def test_a_quiet_search_says_now_and_then_that_it_goes_on(ledger: TrialLog) -> N
 
 def test_a_search_says_what_goes_on_where_no_trial_has_news(ledger: TrialLog) -> None:
     now, stream = [0.0], io.StringIO()
-    display = PlainSearchDisplay(stream, 30.0, clock=lambda: now[0])
+    display = SearchDisplay(stream, 30.0, clock=lambda: now[0])
     display.tell(Progress("starting Ray"))
     now[0] = 31.0
     display.tick()
@@ -213,25 +211,6 @@ def test_a_search_says_what_goes_on_where_no_trial_has_news(ledger: TrialLog) ->
     now[0] = 62.0
     display.tick()
     assert stream.getvalue().splitlines() == ["starting Ray for 31 s", "1 trial: 1 running; training trials for 31 s"]
-
-
-def test_a_closed_pipe_silences_the_display_and_nothing_else(ledger: TrialLog) -> None:
-    example(ledger)
-    stream = Gone()
-    with PlainSearchDisplay(stream, 0.0) as display:
-        display.start(["search"])
-        display.update(ledger, "top1", "max")
-        display.finish(["winner"])
-    assert stream.tries == 1
-
-
-def test_the_terminal_decides_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    track = TrackConfig(print_every=Duration(7, "s"))
-    monkeypatch.setenv("TERM", "xterm")
-    assert isinstance(make_search_display(track, Terminal()), RichSearchDisplay)
-    assert isinstance(make_search_display(track, io.StringIO()), PlainSearchDisplay)
-    monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(make_search_display(track, Terminal()), PlainSearchDisplay)
 
 
 @pytest.fixture
@@ -246,7 +225,7 @@ def test_the_live_table_shows_the_trials_and_gives_the_terminal_back(terminal: T
     example(ledger)
     for number in range(8, 40):
         trial(ledger, number, "stopped", [0.01])
-    with RichSearchDisplay(terminal) as display:
+    with SearchDisplay(terminal) as display:
         display.start(["search     runs/s"])
         display.update(ledger, "top1", "max")
         display._region.refresh()
@@ -259,17 +238,3 @@ def test_the_live_table_shows_the_trials_and_gives_the_terminal_back(terminal: T
     text = terminal.getvalue()
     assert "[not markup]" in text and text.rstrip().endswith("winner     0003")
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0  # the cursor is visible again
-
-
-def test_the_live_table_gives_the_terminal_back_after_an_error(terminal: Terminal) -> None:
-    with pytest.raises(KeyboardInterrupt), RichSearchDisplay(terminal) as display:
-        display.start([])
-        raise KeyboardInterrupt
-    assert terminal.getvalue().rfind("\x1b[?25h") > terminal.getvalue().rfind("\x1b[?25l") >= 0
-
-
-def test_a_process_that_ends_at_once_shows_the_cursor_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    with (tmp_path / "screen").open("w") as stream:
-        RichSearchDisplay(stream).abandon()
-        assert (tmp_path / "screen").read_bytes() == b"\x1b[?25h\n"

@@ -34,7 +34,7 @@ def test_what_is_over_at_once_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -
 
 def test_plain_lines_come_after_half_a_minute() -> None:
     now, stream = [1000.0], io.StringIO()
-    working = Working("packing", stream, lambda: now[0])
+    working = Working("packing", stream, clock=lambda: now[0])
     with working:
         for second in (29.0, 31.0, 59.0, 62.0):
             now[0] = 1000.0 + second

@@ -19,7 +19,7 @@ from raycls.launch import trainer
 from raycls.run import checkpoint
 from raycls.run.folder import RunFolder
 from raycls.run.model_file import read_model
-from raycls.screen.run import PlainDisplay
+from raycls.screen.run import Display
 from raycls.session import training
 from raycls.session.job import World
 from raycls.session.messages import Event
@@ -49,7 +49,7 @@ def _json(folder: Path, name: str) -> Any:
 
 
 def _evaluate(folder: Path, which: str | None = None) -> dict[str, Any]:
-    return trainer.evaluate(str(folder), split="val", weights=which, display=PlainDisplay(io.StringIO()))
+    return trainer.evaluate(str(folder), split="val", weights=which, display=Display(io.StringIO()))
 
 
 def _stopped_in_epoch(epoch: int) -> World:

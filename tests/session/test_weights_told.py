@@ -21,7 +21,7 @@ from raycls.config.load import load_text
 from raycls.errors import ModelError
 from raycls.launch import trainer
 from raycls.models.tiny import tiny_cnn
-from raycls.screen.run import PlainDisplay
+from raycls.screen.run import Display
 
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 _NUMBERS = [str(number) for number in range(12)]
@@ -59,7 +59,7 @@ def _train(*overrides: str) -> tuple[list[str], float]:
     scale: {workers: 0}
     """
     screen = io.StringIO()
-    with PlainDisplay(screen) as display:
+    with Display(screen) as display:
         outcome = trainer.train(load_text(config, "run.yaml", overrides).run, new=True, display=display)
     assert outcome.final is not None
     return screen.getvalue().splitlines(), outcome.final["top1"]
@@ -173,7 +173,7 @@ def test_a_resumed_run_says_nothing_of_weights_that_it_does_not_read() -> None:
     train_job(job)
     screen = io.StringIO()
     Path("w.pth").unlink()
-    with PlainDisplay(screen) as display:
+    with Display(screen) as display:
         trainer.train(load_text(Path("runs/run/config.yaml").read_text(), "c.yaml").run, display=display)
     assert "weights " not in screen.getvalue()
 

@@ -18,7 +18,7 @@ from harness.jobs import write_arrays
 from raycls.cluster.connection import Cluster
 from raycls.config.load import load
 from raycls.errors import CheckpointError, LaunchError
-from raycls.screen.search import PlainSearchDisplay
+from raycls.screen.search import SearchDisplay
 from raycls.search.board import Task
 from raycls.train.reasons import Reason
 from raycls.tune import play as searching
@@ -86,7 +86,7 @@ def play(monkeypatch: pytest.MonkeyPatch, event: Event, *overrides: str) -> tupl
     monkeypatch.setattr(ray, "init", lambda *words, **more: pytest.fail("Ray was started"))
     monkeypatch.setattr(Playing, "happens", staticmethod(event))
     said = io.StringIO()
-    with PlainSearchDisplay(said) as display:
+    with SearchDisplay(said) as display:
         outcome = search(load("search.yaml", overrides), command=["raycls"], display=display)
     return outcome, said.getvalue()
 

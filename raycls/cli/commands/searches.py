@@ -26,9 +26,9 @@ def search(
     """Search over options of CONFIG with Ray Tune. The same command again goes on with the search."""
     loaded = load_config(config, overrides)
     prepare()
-    from raycls.screen.search import make_search_display
+    from raycls.screen.search import SearchDisplay
 
-    with make_search_display(loaded.run.track, screen()) as shown:
+    with SearchDisplay(screen(), loaded.run.track.print_every.seconds or 0.0) as shown:
         from raycls.tune import play as searching
 
         outcome = searching.search(loaded, new=new, command=typed(), display=shown)

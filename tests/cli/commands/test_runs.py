@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from harness.command_line import SUMMARY, Result, Trainer, make_run
 
-from raycls.launch.trainer import Outcome
 from raycls.run.folder import RunFolder
+from raycls.run.outcome import Outcome
 from raycls.run.sample_ledger import SampleLedger
 
 

@@ -12,7 +12,7 @@ from harness.command_line import Result, Trainer
 from PIL import Image
 
 from raycls.cli.commands import starts
-from raycls.launch.trainer import Outcome
+from raycls.run.outcome import Outcome
 
 
 def test_init_writes_a_config_once(raycls_command: Callable[..., Result], tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from raycls.errors import DataError
 from raycls.launch.trainer import evaluate
 from raycls.run import sample_ledger
 from raycls.run.folder import RunFolder, survivors
-from raycls.screen.run import PlainDisplay
+from raycls.screen.run import Display
 from raycls.session.data import record
 from raycls.session.data.resumed import searched_data
 from raycls.session.prepare import prepare
@@ -231,7 +231,7 @@ def test_what_is_left_out_stays_in_the_config() -> None:
     train(_job('data.source.args.ignore=["notes.txt"]', _without(_VAL[1])))
     kept = load_text(Path("runs/run/config.yaml").read_text(), "config.yaml").run
     assert kept.data.source.args["ignore"] == ["notes.txt", _VAL[1]]
-    assert evaluate("runs/run", split="val", display=PlainDisplay(io.StringIO()))["count"] == 5
+    assert evaluate("runs/run", split="val", display=Display(io.StringIO()))["count"] == 5
 
 
 def test_a_search_keeps_the_splits_that_it_was_started_with() -> None:

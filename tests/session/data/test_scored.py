@@ -19,7 +19,7 @@ from raycls.data.source import cut, open_pool
 from raycls.errors import ConfigError, DataError
 from raycls.launch import trainer
 from raycls.run.folder import RunFolder
-from raycls.screen.run import PlainDisplay
+from raycls.screen.run import Display
 from raycls.session.data import record as recorded
 from raycls.session.data.resumed import resumed_data
 from raycls.session.data.scored import find_record, score
@@ -59,7 +59,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = {f"p/{name}/{index:02d}.png": f"is-{name}" for name in "abc" for index in range(10)}
         _manifest("m.csv", rows)
         for words in ([], ["run.name=m", "data.source.name=manifest", "data.source.path=m.csv"]):
-            trainer.train(load_text(_CONFIG, "r.yaml", words).run, display=PlainDisplay(io.StringIO()))
+            trainer.train(load_text(_CONFIG, "r.yaml", words).run, display=Display(io.StringIO()))
     finally:
         os.chdir(before)
     return home
@@ -73,7 +73,7 @@ def inside(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def _evaluate(*overrides: str, run: str = "r", **options: Any) -> tuple[dict[str, Any], str]:
     screen = io.StringIO()
-    summary = trainer.evaluate(f"runs/{run}", overrides=overrides, display=PlainDisplay(screen), **options)
+    summary = trainer.evaluate(f"runs/{run}", overrides=overrides, display=Display(screen), **options)
     return summary, screen.getvalue()
 
 
@@ -277,7 +277,7 @@ def test_images_that_were_trained_on_are_found_by_their_content() -> None:
 
 def test_images_that_were_trained_on_are_found_by_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded, "MOST_BYTES", 0)
-    trainer.train(load_text(_CONFIG, "r.yaml", ["run.name=large"]).run, display=PlainDisplay(io.StringIO()))
+    trainer.train(load_text(_CONFIG, "r.yaml", ["run.name=large"]).run, display=Display(io.StringIO()))
     assert _evaluate(data="p", run="large")[0]["trained_on"] == 15
     train = _names("train", "large")
     of_b = sum(name.startswith("b/") for name in train)
@@ -286,7 +286,7 @@ def test_images_that_were_trained_on_are_found_by_their_place(monkeypatch: pytes
 
 
 def test_images_that_were_trained_on_and_encoded_anew_are_found_by_their_place() -> None:
-    trainer.train(load_text(_CONFIG, "r.yaml", ["run.name=here"]).run, display=PlainDisplay(io.StringIO()))
+    trainer.train(load_text(_CONFIG, "r.yaml", ["run.name=here"]).run, display=Display(io.StringIO()))
     for file in Path("p").rglob("*.png"):
         with Image.open(file) as image:
             image.load()
@@ -300,7 +300,7 @@ def test_the_order_of_the_classes_is_that_of_the_run(tmp_path: Path) -> None:
     """An earlier version sorted integers as texts: its runs are evaluated and resumed in their own order."""
     _images("n", ["2", "10", "9"], 10)
     config = _CONFIG.replace("path: p", "path: n")
-    trainer.train(load_text(config, "n.yaml", ["run.name=n"]).run, display=PlainDisplay(io.StringIO()))
+    trainer.train(load_text(config, "n.yaml", ["run.name=n"]).run, display=Display(io.StringIO()))
     pool = open_pool(load_text(config, "n.yaml").run.data)
     assert pool.classes == ("2", "9", "10")
     earlier = pool.ordered(["10", "2", "9"])
@@ -339,7 +339,7 @@ def test_a_run_of_an_earlier_version() -> None:
 def test_a_split_that_the_run_has_not() -> None:
     trainer.train(
         load_text(_CONFIG, "r.yaml", ["run.name=n", "data.split={train: 0.5, val: 0.5, test: 0}"]).run,
-        display=PlainDisplay(io.StringIO()),
+        display=Display(io.StringIO()),
     )
     assert _refused(run="n", split="test").found == "train, val"
     assert _evaluate(run="n")[0]["split"] == "val"
