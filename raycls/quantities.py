@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["epochs_text", "plural"]
+__all__ = ["plural"]
 
 
-def epochs_text(epochs: float) -> str:
-    """`1 epoch`, `0.07 epochs`."""
-    return f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}"
-
-
-def plural(count: int, noun: str) -> str:
-    """The count and its noun, in the plural where it is one."""
-    many = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith(("ch", "ss")) else f"{noun}s"
-    return f"{count:,} {noun if count == 1 else many}"
+def plural(count: float, noun: str) -> str:
+    """The count and its noun, in the plural where it is one: `1 class`, `1,203 images`, `0.07 epochs`."""
+    many = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith(("tch", "ss")) else f"{noun}s"
+    return f"{count:{'g' if isinstance(count, float) else ','}} {noun if count == 1 else many}"

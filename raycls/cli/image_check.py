@@ -30,6 +30,7 @@ from raycls.data.source import SOURCES, Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.plugins import resolve
 from raycls.progress import progress
+from raycls.quantities import plural
 from raycls.screen.working import Working
 from raycls.session.data.unfit import NEARLY_ALL
 
@@ -134,15 +135,16 @@ def report(checked: Checked) -> list[str]:
         line
         for first, count in zip(checked.unfit, checked.failed, strict=True)
         for line in (
-            f"{first.entry} fails on {count:,} images, such as {first.where}: {first.what} {first.found}",
+            f"{first.entry} fails on {plural(count, 'image')}, such as {first.where}: {first.what} {first.found}",
             f"change {first.entry}, not the images: {first.fix}",
         )
     ]
+    looked = f"checked {plural(total, 'image')} ({splits})"
     if told and not checked.bad:
-        return [f"checked {total:,} images ({splits}): the augmentation does not suit them", *told]
+        return [f"{looked}: the augmentation does not suit them", *told]
     if not checked.bad:
-        return [f"checked {total:,} images ({splits}): all can be decoded"]
-    lines = [f"checked {total:,} images ({splits}): {len(checked.bad):,} cannot be used", *told]
+        return [f"{looked}: all can be decoded"]
+    lines = [f"{looked}: {len(checked.bad):,} cannot be used", *told]
     kinds = Counter(bad.what for bad in checked.bad)
     lines += [f"  {count:>8,}  {what}" for what, count in kinds.most_common()]
     lines += [f"{bad.where}: {bad.found}" for bad in checked.bad[:_SHOWN]]

@@ -13,6 +13,7 @@ from raycls.config.sections.run import Run
 from raycls.data.source import open_dataset
 from raycls.errors import RayclsError, to_json
 from raycls.launch.trainer import make_job
+from raycls.quantities import plural
 from raycls.session import training
 from raycls.session.job import World
 from raycls.session.messages import Advice, Message, Trained
@@ -109,5 +110,5 @@ def _rehearse(run: Run, folder: str, device: str, end: float) -> dict[str, Any]:
         "warnings": told,
         "why": ""
         if seconds
-        else f"{len(records)} step(s) were done in the time there was, none of them could be counted",
+        else f"{plural(len(records), 'step')} done in the time there was, none of them could be counted",
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from raycls.doctor.cluster_rows import Row, partly, plain, size, told
 from raycls.jobs.package import LIMIT
-from raycls.quantities import epochs_text, plural
+from raycls.quantities import plural
 
 __all__ = ["data", "estimate", "fit", "storage", "working_directory"]
 
@@ -133,9 +133,9 @@ def estimate(facts: Mapping[str, Any], *, workers: int, places: int, batch_size:
     epoch, whole = facts["samples"] / rate, facts["total_steps"] * batch_size / rate
     epochs = facts["total_steps"] / facts["steps_per_epoch"]
     text = (
-        f"about {_time(whole)} for {epochs_text(epochs)}, {_time(epoch)} each: one process trained {one:.0f} images/s "
-        f"({facts['data_wait']:.0%} of it decoding), n={len(seconds)} steps of {facts['batch']} images on "
-        f"{facts['device']}"
+        f"about {_time(whole)} for {plural(epochs, 'epoch')}, {_time(epoch)} each: "
+        f"one process trained {one:.0f} images/s ({facts['data_wait']:.0%} of it decoding), "
+        f"n={len(seconds)} steps of {facts['batch']} images on {facts['device']}"
     )
     text += f"; x {together} workers" if together > 1 else ""
     text += "; a guess: start-up, exchange between workers, evaluation and checkpoints are not in it"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raycls.config.write import word
-from raycls.quantities import epochs_text, plural
+from raycls.quantities import plural
 
 if TYPE_CHECKING:
     from raycls.run.outcome import Outcome
@@ -82,8 +82,8 @@ def ending_lines(outcome: Outcome, info: Record) -> list[str]:
         "budget": "stopped: train.budget is used up",
         "already": "already done, nothing was trained",
     }.get(outcome.state, outcome.state)
-    steps = f"{outcome.step} {'step' if outcome.step == 1 else 'steps'}"
-    lines = [f"{words}: {epochs_text(outcome.epochs)}, {steps}, {clock_text(outcome.seconds)} in this start"]
+    done = f"{plural(outcome.epochs, 'epoch')}, {plural(outcome.step, 'step')}"
+    lines = [f"{words}: {done}, {clock_text(outcome.seconds)} in this start"]
     if outcome.kept:
         lines.append(f"kept       {_kept_text(outcome, outcome.kept)}")
     elif outcome.best:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raycls.config.write import flow
+from raycls.quantities import plural
 from raycls.screen.run_text import value_text
 from raycls.search.confirm import Summary, pair, paired, repeats, scores, summarise
 from raycls.search.results import best, measured, ranked, savings, searched
@@ -69,7 +70,7 @@ def end_text(trial: Trial, metric: str, mode: str) -> str:
 def progress_text(ledger: TrialLog, metric: str, mode: str) -> str:
     """`20 trials: 3 running, 5 finished, 12 stopped; best 0003 top1 0.9833`."""
     trials = searched(ledger)
-    text = f"{_trials(len(trials))}{_states(trials)}"
+    text = f"{plural(len(trials), 'trial')}{_states(trials)}"
     first = min(measured(ledger, metric, mode), key=lambda trial: _key(trial, metric, mode), default=None)
     return text if first is None else f"{text}; best {first.id} {metric} {_shown(first, metric, mode)}"
 
@@ -125,12 +126,12 @@ def confirm_lines(ledger: TrialLog, metric: str, mode: str) -> list[str]:
         found = paired(scores(ledger, names[0], metric), scores(ledger, rival, metric))
         lines.append(f"           {names[0]} - {rival}, seed by seed: {_summary_text(found, metric, signed=True)}")
         if found is not None and found.low <= 0 <= found.high:
-            lines.append(f"           the interval holds 0: on {_seeds(found.n)} the two cannot be told apart")
+            lines.append(f"           the interval holds 0: on {plural(found.n, 'seed')} the two cannot be told apart")
     return lines
 
 
 def _winner_lines(winner: Trial, ledger: TrialLog, metric: str, mode: str) -> list[str]:
-    count, value = _trials(len(measured(ledger, metric, mode))), _shown(winner, metric, mode)
+    count, value = plural(len(measured(ledger, metric, mode)), "trial"), _shown(winner, metric, mode)
     stopped = "" if winner.state == "finished" else f", stopped at epoch {_place(winner, ' of ')}"
     return [
         f"winner     {winner.id}{stopped}" + (f": {chosen_text(winner.chosen)}" if winner.chosen else ""),
@@ -187,11 +188,3 @@ def _states(trials: Sequence[Trial]) -> str:
 def _shown(trial: Trial, metric: str, mode: str) -> str:
     value = trial.value(metric, mode)
     return "-" if value is None else value_text(metric, value)
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial" + ("" if count == 1 else "s")
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed" + ("" if count == 1 else "s")

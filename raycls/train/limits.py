@@ -15,6 +15,7 @@ from raycls.config.sections.optim import OptimConfig, ScheduleConfig
 from raycls.config.sections.train import CheckpointConfig, EarlyStopConfig, EvaluateConfig
 from raycls.config.write import override
 from raycls.errors import ConfigError
+from raycls.quantities import plural
 from raycls.train.optim import schedule_steps
 from raycls.train.plan import Plan
 from raycls.train.state import ema_decay, ema_share
@@ -128,7 +129,7 @@ def _idle_schedule(schedule: ScheduleConfig, plan: Plan, left: int) -> list[Idle
 def _idle_patience(schedule: ScheduleConfig, early_stop: EarlyStopConfig, plan: Plan) -> list[Idle]:
     """Of what waits for evaluations without improvement."""
     count, total = evaluations(plan), plan.total_steps
-    told = "1 evaluation" if count == 1 else f"{count} evaluations"
+    told = plural(count, "evaluation")
     more = {"evaluate.every": f"{total // 3}st"} if count < 3 <= total else {}
     shorter = max(1, (count - 1) // 2)
     found: list[Idle] = []
@@ -149,5 +150,4 @@ def _idle_patience(schedule: ScheduleConfig, early_stop: EarlyStopConfig, plan: 
 
 
 def _length(plan: Plan) -> str:
-    steps = f"{plan.total_steps} step{'' if plan.total_steps == 1 else 's'}"
-    return f"{steps}, {plan.steps_per_epoch} per epoch"
+    return f"{plural(plan.total_steps, 'step')}, {plan.steps_per_epoch} per epoch"

@@ -20,7 +20,7 @@ from raycls.data.source import Dataset, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.models import zoo
 from raycls.progress import progress
-from raycls.quantities import epochs_text
+from raycls.quantities import plural
 from raycls.run.folder import RunFolder, refuse_lost
 from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
 from raycls.run.trackers.trackers import check_trackers
@@ -98,8 +98,7 @@ class Search:
     def header(self, arithmetic: str) -> list[str]:
         """What the search is, for the screen."""
         search, size = self.run.search, self.space.size()
-        combinations = "infinitely many" if size is None else str(size)
-        combinations += f" combination{'' if size == 1 else 's'}"
+        combinations = "infinitely many combinations" if size is None else plural(size, "combination")
         scheduler = search.scheduler
         facts = {
             "asha": f"asha, grace {scheduler.grace}, reduction {scheduler.reduction}, brackets {scheduler.brackets}",
@@ -191,15 +190,14 @@ def _idle(run: Run, board: Board) -> list[str]:
     unit = scheduler.interval if scheduler.name == "pbt" else scheduler.grace
     what = {"pbt": "no trial ever learns from another"}.get(scheduler.name, "no trial is stopped early")
     option = "interval" if scheduler.name == "pbt" else "grace"
+    trial = plural(length.epochs, "epoch")
     whole = {"ep": length.epochs, "st": float(length.steps), "%": 100.0}.get(unit.unit)
     if whole is not None and unit.value >= whole:
-        return [f"search.scheduler.{option} {unit} is not below the {epochs_text(length.epochs)} of a trial: {what}"]
+        return [f"search.scheduler.{option} {unit} is not below the {trial} of a trial: {what}"]
     every = Duration(1, "ep") if isinstance(run.evaluate.every, str) else run.evaluate.every
     gap = {"ep": every.value, "st": every.value / length.steps_per_epoch, "%": length.epochs * every.value / 100}
     if gap.get(every.unit, 0.0) >= length.epochs:
-        return [
-            f"evaluate.every {every}: trials of {epochs_text(length.epochs)} are evaluated at their end alone: {what}"
-        ]
+        return [f"evaluate.every {every}: trials of {trial} are evaluated at their end alone: {what}"]
     return []
 
 

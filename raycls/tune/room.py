@@ -14,6 +14,7 @@ from raycls.config.sections.run import Run
 from raycls.errors import LaunchError
 from raycls.launch.fit import Nodes, check_device, check_fit, check_largest, executor_of, never_waits, workers_on
 from raycls.launch.waiting import Request, wait_for_nodes
+from raycls.quantities import plural
 from raycls.tune.plan import Search
 
 __all__ = ["Room", "Slots"]
@@ -106,7 +107,7 @@ class Slots:
         """The count and where it comes from, in one line."""
         cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
         workers, threads = max(1, self.run.scale.max_workers), self.run.scale.cpus
-        each = f"{threads:g} thread{'s' if threads != 1 else ''}"
+        each = plural(threads, "thread")
         each = f"{workers} x {each}" if self.nested else each
         each += f" + {self.decoding:g} for decoding" if self.decoding else ""
         text = f"{self.count(nodes)} at a time: {cpus:g} CPUs, {self.cpus:g} for a trial ({each})"

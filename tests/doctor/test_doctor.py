@@ -192,4 +192,4 @@ def test_a_rehearsal_that_cannot_be_says_why(tmp_path: Path, monkeypatch: pytest
     Path("pets.yaml").write_text(CONFIG)
     late = rehearse(to_dict(load("pets.yaml").run), str(tmp_path / "late"), str(tmp_path), "cpu", 0.0)
     assert late["seconds"] == []
-    assert "0 step(s)" in late["why"]
+    assert "0 steps done" in late["why"]

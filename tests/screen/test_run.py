@@ -294,7 +294,7 @@ def test_losses_that_are_not_finite_are_shown_as_history_writes_them() -> None:
         (
             ended(final={"split": "val", "loss": 0.2, "top1": 0.95}),
             [
-                "done: 5 epochs, 5000 steps, 1:02:05 in this start",
+                "done: 5 epochs, 5,000 steps, 1:02:05 in this start",
                 "best       top1 0.9568 at step 4000",
                 "last       val loss 0.2  top1 0.9500",
                 "run folder runs/pets",
