@@ -13,14 +13,14 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raycls.run import strict_json
-from raycls.run.folder import RunFolder, read_json_lines, survives, survivors
+from raycls.run.folder import Attempt, RunFolder, read_json_lines, survives, survivors
 
-__all__ = ["History", "points", "read", "write_csv"]
+__all__ = ["History", "counting", "numbered", "points", "read", "write_csv"]
 
 _TEXTS = ("kind", "split", "text")
 _NOT_DRAWN = ("attempt", "step", "time", "count", *_TEXTS)
@@ -68,16 +68,27 @@ def read(folder: RunFolder) -> list[dict[str, Any]]:
     An evaluation that was done at the step where a later attempt began counts, and of two records of the same
     kind, split and step the later one.
     """
-    spans = survivors(folder.attempts())
-    with_start = {attempt: (first - 1, last) for attempt, (first, last) in spans.items()}
+    counts = counting(folder.attempts())
     unique: dict[tuple[Any, ...], dict[str, Any]] = {}
     for index, line in enumerate(read_json_lines(folder.store, folder.HISTORY)):
-        if not survives(line, with_start if line.get("kind") == "evaluate" else spans):
+        if not counts(line):
             continue
         key = (line.get("kind"), line.get("split"), line.get("step")) if "step" in line else (index,)
         unique.pop(key, None)
-        unique[key] = {name: _number(name, value) for name, value in line.items()}
+        unique[key] = numbered(line)
     return list(unique.values())
+
+
+def counting(attempts: Sequence[Attempt]) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a record led to the newest state of a run with these attempts."""
+    spans = survivors(attempts)
+    with_start = {attempt: (first - 1, last) for attempt, (first, last) in spans.items()}
+    return lambda line: survives(line, with_start if line.get("kind") == "evaluate" else spans)
+
+
+def numbered(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it was given to `History.write`: its numbers that are not finite are floats again."""
+    return {name: _number(name, value) for name, value in line.items()}
 
 
 def points(record: Mapping[str, Any]) -> dict[str, float]:

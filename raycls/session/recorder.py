@@ -202,6 +202,8 @@ class Recorder:
                 self._draw()
         ended = "KILLED" if reason.stopped or reason is Reason.BUDGET else "FINISHED"
         progress("telling the trackers")
+        if self.history is not None:
+            self.history.flush()  # they read it
         self._trackers.end(ended, result, moves=reason.moves)
         return result
 
@@ -269,7 +271,7 @@ class Recorder:
         """The `record` into the history, and the `message` about it to the driver."""
         if self.history is not None:
             self.history.write(record)
-            self._trackers.write(record)
+            self._trackers.wrote()
             self.gauge(record)
             self.post(message)
 

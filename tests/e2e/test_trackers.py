@@ -97,7 +97,7 @@ def test_digits_killed_and_resumed_are_one_run_with_every_step(workers: int, ser
         assert f"MLflow: {server}/#/experiments/" in command.stdout
         assert "warning: MLflow" not in command.said()
         command.assert_gone(20)
-        assert not titled(command.processes(), "tracker_process")
+        assert not titled(command.processes(), "trackers.process")
     first, second = [json.loads(line)["step"] for line in (folder / "attempts.jsonl").read_text().splitlines()]
     assert (first, second) in [(0, 100), (0, 120)]  # the evaluation at 120 is saved if it is the best one
     (run,) = _runs(server, experiment)

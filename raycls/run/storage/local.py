@@ -41,8 +41,10 @@ class LocalFiles:
     def is_folder(self, name: str) -> bool:
         return self.path(name).is_dir()
 
-    def read(self, name: str) -> bytes:
-        return self.path(name).read_bytes()
+    def read(self, name: str, start: int = 0) -> bytes:
+        with open(self.path(name), "rb") as file:
+            file.seek(start)
+            return file.read()
 
     def list(self, name: str) -> builtins.list[str]:
         try:

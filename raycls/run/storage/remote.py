@@ -63,11 +63,11 @@ class RemoteFiles:
         """Whether there is a bucket (container) that `base` can be in."""
         return self._kind(self.base.lstrip("/").partition("/")[0]) != arrow.FileType.NotFound
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, start: int = 0) -> bytes:
         with self._memory:
             if name in self._lines:
-                return bytes(self._lines[name])
-        return self._run(lambda: self._read(name))
+                return bytes(self._lines[name][start:])
+        return self._run(lambda: self._read(name, start))
 
     def list(self, name: str) -> builtins.list[str]:
         return sorted(info.base_name for info in self._infos(name, recursive=False) if info.base_name)
@@ -167,10 +167,11 @@ class RemoteFiles:
         except FileNotFoundError:
             return b""
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str, start: int = 0) -> bytes:
         # Not as a stream: without knowing its end pyarrow asks S3 for 64 KiB at a time.
         with self.filesystem.open_input_file(self.path(name)) as file:
-            size = file.size()
+            size = max(0, file.size() - start)
+            file.seek(start if size else 0)
             data = file.read(size) if size else b""
         if len(data) != size:
             raise OSError(f"{len(data)} of {size} bytes of {self.path(name)} arrived")

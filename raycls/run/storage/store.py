@@ -117,14 +117,15 @@ class Store:
         with self.explaining("listed", name):
             return self._files.list(_checked(name))
 
-    def read_bytes(self, name: str) -> bytes:
+    def read_bytes(self, name: str, *, start: int = 0) -> bytes:
+        """What the file holds from byte `start` on."""
         with self.explaining("read", name):
-            return self._files.read(_checked(name))
+            return self._files.read(_checked(name), start)
 
-    def find_bytes(self, name: str) -> bytes | None:
-        """What the file holds, or None where there is no such file."""
+    def find_bytes(self, name: str, *, start: int = 0) -> bytes | None:
+        """What the file holds from byte `start` on, or None where there is no such file."""
         try:
-            return self.read_bytes(name)
+            return self.read_bytes(name, start=start)
         except CheckpointError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None

@@ -1,4 +1,4 @@
-"""MLflow, through its own client: what `tracker_process` brings a run to."""
+"""MLflow, through its own client: what `process` brings a run to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from raycls.config.write import flow
 from raycls.run.history import points
-from raycls.run.trackers.pump import RefusedError
+from raycls.run.trackers.process import RefusedError
 
 __all__ = ["Mlflow"]
 
@@ -40,7 +40,7 @@ class Mlflow:
         self._asked: set[str] = set()
         self._known: dict[tuple[str, int], float] = {}
 
-    def open(self, past: list[dict[str, Any]]) -> dict[str, str]:
+    def open(self) -> dict[str, str]:
         settings, client = self._settings, self._client
         experiment = self._experiment(settings["track"]["experiment"])
         tags = {_JOB: settings["dashboard"]} if settings["dashboard"] else {}
@@ -54,7 +54,6 @@ class Mlflow:
             self._may_know = True
         self._run = run.info.run_id
         self._describe(tags, run.data.params)
-        self.send(past)
         return {"url": f"{settings['track']['uri'].rstrip('/')}/#/experiments/{experiment}/runs/{self._run}"}
 
     def send(self, records: list[dict[str, Any]]) -> None:

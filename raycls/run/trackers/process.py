@@ -1,7 +1,7 @@
-"""The process of one tracker: reads lines of JSON from the run, brings them to the tracker, and says how far it got.
+"""The process of one tracker: reads the history of the run as it grows, and brings it to the tracker.
 
-The first line has the settings, each further one a `record`, the last one the `end`. Where the lines cease without
-that, the run was killed.
+On stdin lies a file with the settings, to which the run adds how it ended; on stdout one that says how far this process
+got. A run that is gone without such a word was killed.
 """
 
 from __future__ import annotations
@@ -9,43 +9,186 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, Protocol
 
-from raycls.errors import RayclsError
+from raycls.config.sections.uri_secrets import hidden
 from raycls.run import history
-from raycls.run.folder import RunFolder
-from raycls.run.trackers.pump import Destination, Record, pump
+from raycls.run.folder import RunFolder, parse_line
 
-__all__ = ["main"]
+__all__ = ["Destination", "Record", "RefusedError", "Tail", "deliver", "main"]
 
-_WAITING = 2000
-"""Lines that are kept here; more wait in the pipe and then in the run."""
+_BATCH = 200
+_LOOK_SECONDS, _REMOTE_LOOK_SECONDS = 0.5, 10.0
+"""Seconds between two looks at the history, on a disk and in a remote store."""
+_END_LOOK_SECONDS = 0.1
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0
+"""Seconds between two tries."""
 _ORPHAN_SECONDS = 30.0
 """How long this process may outlive the run."""
+
+Record = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """The tracker will not take these lines, however often they are sent."""
+
+
+class Destination(Protocol):
+    """A tracker. Every method may raise anything, and is then called again with the same arguments."""
+
+    def open(self) -> dict[str, str]:
+        """Find or make the run. Returns what the user is told: `url`, `remedy`."""
+        ...
+
+    def send(self, records: list[Record]) -> None:
+        """Bring it what it lacks of these. RefusedError where there is no use in trying again."""
+        ...
+
+    def end(self, state: str, summary: dict[str, Any]) -> None:
+        """The run is FINISHED, FAILED or KILLED."""
+        ...
 
 
 def main() -> None:
     os.nice(5)  # the training comes first
     threading.Thread(target=_follow, args=(int(sys.argv[1]),), daemon=True).start()
-    lines, say = _line_to_the_run()
-    settings = json.loads(lines.readline() or "{}")
-    if not settings:
-        return
-    inbox: queue.Queue[Record | None] = queue.Queue(_WAITING)
-    threading.Thread(target=_read, args=(lines, inbox), daemon=True).start()
+    said = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a library that prints must not get in between
+
+    def say(**facts: Any) -> None:
+        said.write(json.dumps(facts) + "\n")
+        said.flush()
+
+    settings = _words()[0]
     held = _alone(settings)
-    if _is_late(settings):
-        return
-    pump(_destination(settings), lambda: _past(settings), inbox, say)
+    deliver(Tail(settings, int(sys.argv[1])), lambda: _destination(settings), say)
     if held is not None:
         held.close()
+
+
+def deliver(run: Tail, make: Callable[[], Destination], say: Callable[..., None]) -> None:
+    """Bring all that `run` records to a tracker, in order, and try again where that fails, until the end."""
+    if run.is_superseded():
+        return
+    destination = make()
+    opened, delivered, wait, problem = False, 0, _FIRST_WAIT, ""
+    pending: list[Record] = []
+    while True:
+        try:
+            end = run.end()
+            if end is not None and run.is_superseded():
+                return
+            if not opened:
+                say(**destination.open())
+                opened = True
+            pending = pending or run.read(_BATCH)
+            if pending:
+                delivered += sum(record.get("attempt") == run.attempt for record in _send(destination, pending, say))
+                pending = []
+                say(delivered=delivered)
+            elif end is not None:
+                destination.end(*end)
+                say(ended=True)
+                return
+            else:
+                run.sleep(run.pause)
+            wait, problem = _FIRST_WAIT, ""
+        except Exception as error:  # noqa: BLE001 - whatever a tracker's library or the storage raises
+            if problem != (problem := _told(error)):
+                say(problem=problem)
+            run.sleep(wait)
+            wait = min(_LONGEST_WAIT, wait * 2)
+
+
+def _send(destination: Destination, records: list[Record], say: Callable[..., None]) -> list[Record]:
+    """The records that were taken."""
+    try:
+        destination.send(records)
+    except RefusedError as error:
+        if len(records) > 1:  # one of them is at fault, not all
+            return [taken for record in records for taken in _send(destination, [record], say)]
+        say(problem=_told(error))
+        return []
+    return records
+
+
+def _told(error: BaseException) -> str:
+    """The innermost reason, in one line: libraries wrap what the socket said into pages of text."""
+    reasons = [error]
+    while (cause := reasons[-1].__cause__ or reasons[-1].__context__) is not None and cause not in reasons:
+        reasons.append(cause)
+    lines = str(reasons[-1]).strip().splitlines()
+    return hidden(f"{type(reasons[-1]).__name__}: {lines[0]}" if lines else type(reasons[-1]).__name__)
+
+
+class Tail:
+    """The history of a run, from the start to what is written while this process reads."""
+
+    def __init__(self, settings: Mapping[str, Any], process: int) -> None:
+        folder = RunFolder(settings["folder"])
+        self.attempt: int = settings["attempt"]
+        self.pause = _LOOK_SECONDS if folder.store.is_local else _REMOTE_LOOK_SECONDS
+        self._folder = RunFolder(folder.store.without_retry())
+        self._id, self._process = settings["id"], process
+        self._cursor, self._torn = 0, b""
+        self._lines: deque[bytes] = deque()
+        self._spans: Callable[[Mapping[str, Any]], bool] | None = None
+
+    def read(self, most: int) -> list[Record]:
+        """The next records that count, at most so many; none where there are no more yet. Raises CheckpointError."""
+        counts = self._spans = self._spans or history.counting(
+            [start for start in self._folder.attempts() if start.attempt <= self.attempt]
+        )
+        records: list[Record] = []
+        while len(records) < most and (self._lines or self._fetch()):
+            line = parse_line(self._lines.popleft().decode("utf-8", "replace"))
+            start = 0 if line is None else line.get("attempt", 0)
+            if line is not None and (start == self.attempt or (start < self.attempt and counts(line))):
+                records.append(history.numbered(line))
+        return records
+
+    def end(self) -> tuple[str, dict[str, Any]] | None:
+        """How the run ended, and its summary; None while it lasts."""
+        gone = self._is_gone()  # before the look: its last word was written then
+        for said in _words()[1:]:
+            return said["end"], said["summary"]
+        return ("KILLED", {}) if gone else None
+
+    def is_superseded(self) -> bool:
+        """Whether a later start of the run brings what this one would, and says how the run ended."""
+        if not self._is_gone():
+            return False
+        known = self._folder.read_json(RunFolder.TRACKERS) or {}  # the folder may be that of another run by now
+        return known.get("id") != self._id or any(it.attempt > self.attempt for it in self._folder.attempts())
+
+    def sleep(self, seconds: float) -> None:
+        """Shorter where the run ends meanwhile."""
+        until, ended = time.monotonic() + seconds, self.end()
+        while time.monotonic() < until and self.end() == ended:
+            time.sleep(min(seconds, _END_LOOK_SECONDS))
+
+    def _is_gone(self) -> bool:
+        return os.getppid() != self._process
+
+    def _fetch(self) -> bool:
+        """Whether there are more lines."""
+        data = self._folder.store.find_bytes(RunFolder.HISTORY, start=self._cursor) or b""
+        self._cursor += len(data)
+        *lines, self._torn = (self._torn + data).split(b"\n")
+        self._lines.extend(lines)
+        return bool(lines)
+
+
+def _words() -> list[dict[str, Any]]:
+    """What the run has written: the settings, and at its end how it ended. Read anew, as the run shares the place."""
+    data = os.pread(0, os.fstat(0).st_size, 0)
+    return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
 def _alone(settings: dict[str, Any]) -> BinaryIO | None:
@@ -68,60 +211,12 @@ def _alone(settings: dict[str, Any]) -> BinaryIO | None:
     return file
 
 
-def _is_late(settings: dict[str, Any]) -> bool:
-    """Whether a later start was faster, which brings what this one would and says how the run ended."""
-    if os.getppid() == int(sys.argv[1]):
-        return False
-    with suppress(RayclsError):
-        return any(start.attempt > settings["attempt"] for start in RunFolder(settings["folder"]).attempts())
-    return False
-
-
-def _read(lines: TextIO, inbox: queue.Queue[Record | None]) -> None:
-    last: Record | None = None
-    for text in lines:
-        try:
-            line = json.loads(text)
-        except ValueError:  # torn by the end of the run
-            break
-        if "end" in line:
-            last = line
-            break
-        inbox.put(line)
-    inbox.put(last)
-
-
 def _follow(run: int) -> None:
     """End this process some time after that of the run, whatever hangs here; the run may be gone already."""
     while os.getppid() == run:
         time.sleep(1)
     time.sleep(_ORPHAN_SECONDS)
     os._exit(1)
-
-
-def _line_to_the_run() -> tuple[TextIO, Callable[..., None]]:
-    """What the run writes, and how to answer. A library that prints or asks something must not get in between."""
-    lines, stdout = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-
-    def say(**facts: Any) -> None:
-        try:
-            stdout.write(json.dumps(facts) + "\n")
-            stdout.flush()
-        except OSError:  # the run was killed
-            return
-
-    return lines, say
-
-
-def _past(settings: dict[str, Any]) -> list[Record]:
-    if settings["attempt"] == 1:
-        return []
-    records = history.read(RunFolder(settings["folder"]))
-    return [record for record in records if record.get("attempt", 0) < settings["attempt"]]
 
 
 def _destination(settings: dict[str, Any]) -> Destination:

@@ -1,12 +1,12 @@
-"""MLflow and Weights & Biases: told of every log line of a run, and never in its way.
+"""MLflow and Weights & Biases: brought every log line of a run, and never in its way.
 
-Each tracker lives in a process of its own (`tracker_process`), beside rank 0. Their libraries draw from Python's
-random generator when they wait between two tries, change signals and hooks, and can hang: none of that can touch the
-training there. A line waits in a bounded queue that a thread empties into the process; what finds it full is left out.
+Each tracker lives in a process of its own (`process`), beside rank 0, which reads `history.jsonl` as it grows. Their
+libraries draw from Python's random generator when they wait between two tries, change signals and hooks, and can hang:
+none of that can touch the training there. Run and process talk by two files without a name, as a pipe can be full.
+In a remote store a line is seen when it was flushed there, after half a minute at most.
 
 One run on a tracker lasts through every restart. It is found by an id that lies in the run folder, outside any
-checkpoint, and each start completes it from `history.jsonl`: with what a crash, or a tracker that was down, had kept
-from it.
+checkpoint, and each start completes it: with what a crash, or a tracker that was down, had kept from it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import queue
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -45,15 +43,13 @@ ENVIRONMENT = {
     "WANDB_DISABLE_CODE": "true",
     "WANDB_CONSOLE": "off",
     "WANDB_SILENT": "true",
-    # One try each; `tracker_process` repeats it, and knows when to stop.
+    # One try each; `process` repeats it, and knows when to stop.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 """What the process of a tracker has in its environment beside that of the run."""
 
 _NAMES = {"mlflow": "MLflow", "wandb": "Weights & Biases"}
-_QUEUE = 10_000
-"""Lines that wait for a slow tracker, at most."""
 _END_SECONDS, _DOWN_SECONDS = 20.0, 2.0
 """How long the end of a run waits for a tracker that works, and for one that does not."""
 
@@ -118,17 +114,17 @@ class Trackers:
     def __init__(self, trackers: list[_Tracker], tell: Callable[[str], None]) -> None:
         self._trackers, self._tell = trackers, tell
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Hand on a record of the history."""
+    def wrote(self) -> None:
+        """A record is in the history. Tells what the trackers have said."""
         for tracker in self._trackers:
-            tracker.put(record)
+            tracker.wrote += 1
             self._pass_on(tracker)
 
     def end(self, state: str, summary: Mapping[str, Any], *, moves: bool = False) -> None:
         """End the run on the trackers as FINISHED, FAILED or KILLED, and tell what did not reach them.
 
-        Waits at most 20 s for all of them, 2 s for one that is known to be down or where the run `moves` to another
-        group of workers, which brings what is lacking. A second call does nothing.
+        The history is flushed before. Waits at most 20 s for all of them, 2 s for one that is known to be down or where
+        the run `moves` to another group of workers, which brings what is lacking. A second call does nothing.
         """
         trackers, self._trackers = self._trackers, []
         for tracker in trackers:
@@ -137,97 +133,84 @@ class Trackers:
         for tracker in trackers:
             tracker.end(deadline, tell=not moves)
             self._pass_on(tracker)
+            tracker.close()
 
     def _pass_on(self, tracker: _Tracker) -> None:
+        tracker.hear()
         while tracker.news:
             self._tell(tracker.news.pop(0))
 
 
 class _Tracker:
-    """One tracker's process, and the two threads that talk to it."""
+    """One tracker's process, and the files by which the run talks to it."""
 
     def __init__(self, kind: str, settings: dict[str, Any]) -> None:
         self.news: list[str] = []
         """Lines for the screen that nobody has read yet."""
-        self._kind, self._given, self._delivered = kind, 0, 0
-        self._down, self._complained, self._ended, self._killed = False, False, False, False
-        self._remedy, self._address = "", settings["track"].get("uri", "")
-        self._queue: queue.Queue[str | None] = queue.Queue(_QUEUE)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        self.wrote = 0
+        """Records that are in the history."""
+        self._kind, self._address = kind, settings["track"].get("uri", "")
+        self._delivered, self._heard, self._remedy = 0, 0, ""
+        self._down, self._complained, self._ended = False, False, False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._files: list[Any] = []
         try:
-            self._process = _start(self._errors)
+            for _ in ("told", "said", "errors"):
+                self._files.append(tempfile.TemporaryFile())  # noqa: SIM115 - closed by `close`
+            self._say(settings)
+            self._process = _start(*self._files)
         except OSError as error:
-            self._process = None
             self._complain(str(error))
-            return
-        self._queue.put(_line(settings))
-        threading.Thread(target=self._feed, args=(self._process,), name=f"raycls-{kind}", daemon=True).start()
-        self._listener = threading.Thread(target=self._listen, args=(self._process,), name=f"raycls-{kind}-said")
-        self._listener.daemon = True
-        self._listener.start()
-
-    def put(self, record: Mapping[str, Any]) -> None:
-        self._given += 1
-        with suppress(queue.Full):
-            self._queue.put_nowait(_line({"record": dict(record)}))
 
     def ask_to_end(self, state: str, summary: Mapping[str, Any]) -> None:
-        text = _line({"end": state, "summary": dict(summary)})
-        for item in (text, None):
+        if self._process is not None:
             try:
-                self._queue.put_nowait(item)
-            except queue.Full:  # it hangs, and is ended without a word
+                self._say({"end": state, "summary": dict(summary)})
+            except OSError:  # the disk is full: it is ended without a word
                 self._down = True
-                break
 
     def end(self, deadline: float, *, tell: bool) -> None:
         """Wait for the process to end by itself, then make it."""
-        process = self._process
+        process, began = self._process, time.monotonic()
         if process is not None:
-            began = time.monotonic()
             while process.poll() is None and time.monotonic() < deadline:
+                self.hear()
                 if self._down and time.monotonic() > began + _DOWN_SECONDS:
                     break
                 time.sleep(0.02)
+            self.hear()
             if process.poll() is None:
-                self._killed = True
+                self._process = None
                 with suppress(OSError):  # what it has started goes with it
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            self._listener.join(1.0)
-        with suppress(queue.Full):  # where the feeding thread waits for a line still
-            self._queue.put_nowait(None)
-        if tell and (self._delivered < self._given or not self._ended):
+        if tell and (self._delivered < self.wrote or not self._ended):
             self._tell_of_loss()
-        self._errors.close()
 
-    def _tell_of_loss(self) -> None:
-        lost = self._given - self._delivered
-        what = (
-            f"{lost} of {self._given} log lines did not arrive"
-            if lost
-            else "the end of the run, and perhaps lines before it, did not arrive"
-        )
-        remedy = self._remedy or "history.jsonl has all of them"
-        self.news.append(f"warning: {_NAMES[self._kind]}: {what}; {remedy}")
+    def hear(self) -> None:
+        """What the process has said since the last call, and whether it has died."""
+        if self._process is None:
+            return
+        died = self._process.poll()  # before the look: its last word was written then
+        _, said, errors = self._files
+        data = os.pread(said.fileno(), os.fstat(said.fileno()).st_size, self._heard)
+        data = data[: data.rfind(b"\n") + 1]
+        self._heard += len(data)
+        for line in data.splitlines():
+            self._take(json.loads(line))
+        if died and not self._ended:
+            self._complain(_last_line(errors) or f"its process ended with {died}")
 
-    def _feed(self, process: subprocess.Popen[bytes]) -> None:
-        stdin: Any = process.stdin
-        with suppress(OSError, ValueError), stdin:
-            while (text := self._queue.get()) is not None:
-                stdin.write(text.encode())
-                if self._queue.empty():
-                    stdin.flush()
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
 
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        stdout: Any = process.stdout
-        with suppress(OSError, ValueError), stdout:
-            for text in stdout:
-                self._hear(json.loads(text))
-        if process.wait() and not self._ended and not self._killed:
-            self._complain(_last_line(self._errors) or f"its process ended with {process.returncode}")
+    def _say(self, value: dict[str, Any]) -> None:
+        text = json.dumps(value, default=strict_json.plain) + "\n"  # between two Pythons: NaN may stay NaN
+        self._files[0].write(text.encode())
+        self._files[0].flush()
 
-    def _hear(self, said: dict[str, Any]) -> None:
+    def _take(self, said: dict[str, Any]) -> None:
         if "problem" in said:
             self._complain(said["problem"])
         self._down = "problem" in said
@@ -236,6 +219,16 @@ class _Tracker:
         self._ended = self._ended or "ended" in said
         if "url" in said:
             self.news.append(f"{_NAMES[self._kind]}: {said['url']}")
+
+    def _tell_of_loss(self) -> None:
+        lost = self.wrote - self._delivered
+        what = (
+            f"{lost} of {self.wrote} log lines did not arrive"
+            if lost
+            else "the end of the run, and perhaps lines before it, did not arrive"
+        )
+        remedy = self._remedy or "history.jsonl has all of them"
+        self.news.append(f"warning: {_NAMES[self._kind]}: {what}; {remedy}")
 
     def _complain(self, problem: str) -> None:
         self._down = True
@@ -258,7 +251,7 @@ def _identity(folder: RunFolder) -> str:
     return str(known["id"])
 
 
-def _start(errors: Any) -> subprocess.Popen[bytes]:
+def _start(told: Any, said: Any, errors: Any) -> subprocess.Popen[bytes]:
     # -P: a folder `wandb` in the working directory must not hide the package
     words = [sys.executable, "-P", "-m", "raycls.run.trackers.process", str(os.getpid())]
     home = str(Path(raycls.__file__).parents[1])
@@ -266,15 +259,11 @@ def _start(errors: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         words,
         env={**os.environ, **ENVIRONMENT, "PYTHONPATH": paths},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdin=told,
+        stdout=said,
         stderr=errors,
         start_new_session=True,  # Ctrl-C is for the run, which then says how it ended
     )
-
-
-def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, default=strict_json.plain) + "\n"  # between two Pythons: NaN may stay NaN
 
 
 def _last_line(errors: Any) -> str:

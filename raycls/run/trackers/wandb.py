@@ -1,4 +1,4 @@
-"""Weights & Biases, through its own client: what `tracker_process` brings a run to."""
+"""Weights & Biases, through its own client: what `process` brings a run to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Wandb:
         self._run: Any = None
         self._there: dict[str, float] = {}
 
-    def open(self, past: list[dict[str, Any]]) -> dict[str, str]:
+    def open(self) -> dict[str, str]:
         settings, track = self._settings, self._settings["track"]
         self._run = self._wandb.init(
             project=track["project"],
@@ -54,7 +54,6 @@ class Wandb:
         summary = dict(self._run.summary)
         self._there = {name: value for name, value in summary.items() if name.endswith("/step")}
         self._run.define_metric("*", step_metric="step")
-        self.send(past)
         remedy = f"wandb sync {shlex.quote(str(self._run.settings.sync_dir))} sends all of them"
         return {"url": self._run.url or str(self._run.settings.sync_dir), "remedy": remedy}
 

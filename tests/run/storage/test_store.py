@@ -188,3 +188,11 @@ def test_opening_creates_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "none")
     assert not store.exists() and store.list() == []
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_file_is_read_from_a_byte_on(flushed: bool, store: Store) -> None:
+    store.append_lines("a/lines", ["one", "two"], sync=flushed)
+    assert store.read_bytes("a/lines", start=4) == b"two\n"
+    assert store.read_bytes("a/lines", start=8) == store.read_bytes("a/lines", start=99) == b""
+    assert store.find_bytes("a/none", start=4) is None

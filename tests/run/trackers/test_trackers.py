@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import psutil
 import pytest
+from harness.logged import log
 from harness.mlflow_stand_in import StandIn, standing_in
 from harness.processes import start
 from harness.sockets import AUDIT, connections
@@ -55,7 +57,7 @@ def _children() -> list[psutil.Process]:
 
 def test_no_tracker_is_the_default(tmp_path: Path) -> None:
     trackers = open_trackers(TrackConfig(), RunFolder(tmp_path), attempt=1, name="a", parameters={}, tell=print)
-    trackers.write(_line(1))
+    trackers.wrote()
     trackers.end("FINISHED", {})
     assert list(tmp_path.iterdir()) == []
     assert _children() == []
@@ -65,8 +67,7 @@ def test_lines_arrive_and_the_run_ends(tmp_path: Path) -> None:
     said: list[str] = []
     with standing_in() as server:
         trackers = _open(tmp_path, server.uri, said)
-        for step in range(1, 301):
-            trackers.write(_line(step, math.inf if step == 7 else 1 / step))
+        log(tmp_path, trackers, *[_line(step, math.inf if step == 7 else 1 / step) for step in range(1, 301)])
         trackers.end("FINISHED", {"state": "done"})
         assert server.points("train/loss") == [(step, math.inf if step == 7 else 1 / step) for step in range(1, 301)]
         assert server.only_run()["status"] == "FINISHED"
@@ -83,7 +84,7 @@ def test_nobody_is_told_but_the_host_that_was_named(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("AUDITED", str(tmp_path / "audited"))
     with standing_in() as server:
         trackers = _open(tmp_path / "run", server.uri, [])
-        trackers.write(_line(1))
+        log(tmp_path / "run", trackers, _line(1))
         trackers.end("FINISHED", {})
         assert server.points("train/loss") == [(1, 0.5)]
         assert connections(tmp_path / "audited") == {("127.0.0.1", server.port)}
@@ -101,16 +102,16 @@ def test_down_at_the_start_and_back_later(tmp_path: Path) -> None:
     while not said:
         assert time.monotonic() < end
         step += 1
-        trackers.write(_line(step))
+        log(tmp_path, trackers, _line(step))
         time.sleep(0.05)
     with standing_in(server):
         server.until(lambda: server.runs and len(server.points("train/loss")) == step)
         server.fault = "500"
         server.asked.clear()
-        trackers.write(_line(step + 1))
+        log(tmp_path, trackers, _line(step + 1))
         server.until(lambda: server.asked)
     with standing_in(server):  # it was gone in between
-        trackers.write(_line(step + 2))
+        log(tmp_path, trackers, _line(step + 2))
         server.until(lambda: len(server.points("train/loss")) == step + 2)
         trackers.end("FINISHED", {})
     assert [number for number, _ in server.points("train/loss")] == list(range(1, step + 3))
@@ -127,19 +128,19 @@ def test_down_at_the_start_and_back_later(tmp_path: Path) -> None:
 def test_no_answer_costs_a_run_no_time(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Not where the queue is full either. The end waits for a moment, and says what is lost."""
+    """The end waits for a moment, and says what is lost."""
     monkeypatch.setattr(module, "_END_SECONDS", 3.0)
-    monkeypatch.setattr(module, "_QUEUE", 500)
     monkeypatch.setitem(module.ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # or it says so on a busy machine
     said: list[str] = []
     with standing_in(fault=fault) as server:
         trackers = _open(tmp_path, server.uri, said)
-        server.until(lambda: server.asked if fault == "hang" else said or trackers.write(_line(0)))
-        given = 20_000
-        began = time.process_time(), time.monotonic()
-        for step in range(given):
-            trackers.write({**_line(step), "text": "x" * 100})
-        assert time.process_time() - began[0] < 5  # 20,000 lines; one in 10 seconds is usual
+        server.until(lambda: server.asked if fault == "hang" else said or log(tmp_path, trackers, _line(0)))
+        folder = RunFolder(tmp_path)
+        folder.store.append_lines(folder.HISTORY, [json.dumps(_line(step)) for step in range(20_000)])
+        began = time.process_time()
+        for _ in range(20_000):
+            trackers.wrote()
+        assert time.process_time() - began < 5  # as many lines as a run writes in a day
         began = time.monotonic()
         trackers.end("FINISHED", {})
         assert time.monotonic() - began < 6
@@ -156,7 +157,7 @@ def test_a_move_to_another_group_does_not_wait(tmp_path: Path) -> None:
     said: list[str] = []
     with standing_in(fault="hang") as server:
         trackers = _open(tmp_path, server.uri, said)
-        trackers.write(_line(1))
+        log(tmp_path, trackers, _line(1))
         server.until(lambda: server.asked)
         began = time.monotonic()
         trackers.end("KILLED", {}, moves=True)
@@ -170,12 +171,13 @@ def test_the_process_of_a_tracker_is_killed(tmp_path: Path) -> None:
     said: list[str] = []
     with standing_in() as server:
         trackers = _open(tmp_path, server.uri, said)
-        trackers.write(_line(1))
+        log(tmp_path, trackers, _line(1))
         server.until(lambda: server.runs and server.points("train/loss"))
-        server.until(lambda: trackers._trackers[0]._delivered == 1)  # pyright: ignore[reportPrivateUsage]
+        tracker = trackers._trackers[0]  # pyright: ignore[reportPrivateUsage]
+        server.until(lambda: tracker.hear() or tracker._delivered == 1)  # pyright: ignore[reportPrivateUsage]
         _children()[0].kill()
         time.sleep(0.5)
-        trackers.write(_line(2))
+        log(tmp_path, trackers, _line(2))
         trackers.end("FINISHED", {})
     assert said[1:] == [
         f"warning: MLflow at {server.uri} does not answer as it should, the run goes on: its process ended with -9",
@@ -187,11 +189,11 @@ _RUN = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from run.test_trackers import _line, _open
+from harness.logged import log
+from run.trackers.test_trackers import _line, _open
 said = []
 trackers = _open(Path(sys.argv[1]), sys.argv[2], said)
-for step in range(1, 6):
-    trackers.write(_line(step))
+log(Path(sys.argv[1]), trackers, *[_line(step) for step in range(1, 6)])
 print("written", flush=True)
 time.sleep(300)
 """
@@ -224,18 +226,19 @@ def test_the_run_is_killed(fault: str, tmp_path: Path) -> None:
 def test_the_tracker_of_a_killed_run_leaves_the_word_to_that_of_the_next_start(tmp_path: Path) -> None:
     """It may be so slow that the next one is there before it."""
     folder = RunFolder(tmp_path)
+    folder.write_json(folder.TRACKERS, {"id": "abc"})
+    folder.store.append_line(folder.HISTORY, json.dumps({**_line(1), "attempt": 2}))
     for attempt in (1, 2):
         folder.begin_attempt(0, 1)
-        with standing_in() as server:
+        with standing_in() as server, TemporaryFile() as told:
             settings = {"folder": folder.uri, "local": "", "kind": "mlflow", "id": "abc", "attempt": 3 - attempt}
             settings |= {"name": "pets", "group": "", "dashboard": "", "parameters": {}}
             settings |= {"track": {"uri": server.uri, "experiment": "raycls"}}
-            lines = "".join(
-                json.dumps(line) + "\n" for line in (settings, {"record": _line(1)}, {"end": "KILLED", "summary": {}})
-            )
+            told.write(f"{json.dumps(settings)}\n".encode())
+            told.flush()
             words = [sys.executable, "-m", "raycls.run.trackers.process", "1"]  # whoever started it is gone
             environment = {**os.environ, **module.ENVIRONMENT}
-            done = subprocess.run(words, input=lines, env=environment, capture_output=True, text=True, timeout=100)
+            done = subprocess.run(words, stdin=told, env=environment, capture_output=True, text=True, timeout=100)
             assert done.returncode == 0, done.stderr
             assert bool(server.runs) == (attempt == 1)  # a start 2, of which 1 is known; then a start 1, of 2
 
@@ -244,18 +247,17 @@ def test_one_run_through_every_restart(tmp_path: Path) -> None:
     """The id lies in the run folder; what no start had brought is read from the history."""
     folder, said = RunFolder(tmp_path), list[str]()
     folder.begin_attempt(0, 1)
-    for step in (1, 2, 3, 4):
-        folder.store.append_line(folder.HISTORY, json.dumps(_line(step)))
     server = StandIn()
     with standing_in(server):
         trackers = _open(tmp_path, server.uri, said)
-        trackers.write(_line(1))
+        log(tmp_path, trackers, _line(1))
         trackers.end("KILLED", {})
+        folder.store.append_lines(folder.HISTORY, [json.dumps(_line(step)) for step in (2, 3, 4)])  # not told of
         folder.begin_attempt(3, 1)  # goes on from the checkpoint of step 3: step 4 is done again
         trackers = _open(tmp_path, server.uri, said, attempt=2)
-        trackers.write({**_line(4), "attempt": 2})
+        log(tmp_path, trackers, {**_line(4, 0.25), "attempt": 2})
         trackers.end("FINISHED", {})
-        assert server.points("train/loss") == [(step, 0.5) for step in (1, 2, 3, 4)]
+        assert server.points("train/loss") == [(1, 0.5), (2, 0.5), (3, 0.5), (4, 0.25)]
         assert server.only_run()["status"] == "FINISHED"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from harness.logged import log
 from harness.sockets import AUDIT, connections
 from harness.wandb_files import contents
 
@@ -51,14 +51,13 @@ def test_files_hold_the_run_and_a_later_start_writes_all_of_it(tmp_path: Path) -
     folder, said = RunFolder(tmp_path), list[str]()
     folder.begin_attempt(0, 1)
     trackers = _open(tmp_path, said, dashboard="http://head:8265/#/jobs/one", group="hunt")
-    for step in (1, 2, 3):
-        folder.store.append_line(folder.HISTORY, json.dumps(_line(step, 1 / step)))
-        trackers.write(_line(step, 1 / step))
-    trackers.write({"kind": "evaluate", "split": "val", "step": 3, "time": 3.0, "top1": 0.75, "best": True})
+    log(tmp_path, trackers, *[_line(step, 1 / step) for step in (1, 2, 3)])
+    evaluation = {"kind": "evaluate", "split": "val", "step": 3, "time": 3.0, "top1": 0.75, "best": True}
+    log(tmp_path, trackers, {**evaluation, "attempt": 1})
     trackers.end("KILLED", {"state": "stopped", "best": {"value": 0.75}})
     folder.begin_attempt(2, 1)  # the checkpoint of step 3 was set aside
     trackers = _open(tmp_path, said, attempt=2)
-    trackers.write(_line(3, 0.25, attempt=2))
+    log(tmp_path, trackers, _line(3, 0.25, attempt=2))
     trackers.end("FINISHED", {"state": "done"})
 
     first, second = map(contents, _files(tmp_path))
@@ -127,7 +126,7 @@ def test_nobody_is_told_but_the_host_that_was_named(mode: str, tmp_path: Path, m
             monkeypatch.setenv(name, value)
         said: list[str] = []
         trackers = _open(tmp_path / "run", said, mode=mode)
-        trackers.write(_line(1))
+        log(tmp_path / "run", trackers, _line(1))
         if mode == "online":
             end = time.monotonic() + 120
             while not asked and time.monotonic() < end:
