@@ -8,7 +8,7 @@ from typing import Any
 
 from raycls.config.write import flow
 from raycls.run.history import points
-from raycls.run.trackers.process import RefusedError
+from raycls.run.trackers.delivery import RefusedError
 
 __all__ = ["Mlflow"]
 

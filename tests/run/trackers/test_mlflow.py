@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from harness.mlflow_stand_in import StandIn, standing_in
 
+from raycls.run.trackers.delivery import RefusedError
 from raycls.run.trackers.mlflow import Mlflow
-from raycls.run.trackers.process import RefusedError
 from raycls.run.trackers.trackers import ENVIRONMENT
 
 NAN, INF = float("nan"), float("inf")

@@ -10,8 +10,8 @@ from harness.object_store import S3
 
 from raycls.run import strict_json
 from raycls.run.folder import RunFolder
-from raycls.run.trackers import process
-from raycls.run.trackers.process import RefusedError, Tail, deliver
+from raycls.run.trackers import delivery
+from raycls.run.trackers.delivery import RefusedError, Tail, deliver
 
 
 class _Destination:
@@ -58,7 +58,7 @@ class _Tail(Tail):
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(delivery, "_FIRST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -182,5 +182,5 @@ def test_the_innermost_reason_is_told() -> None:
 
     with pytest.raises(RuntimeError) as caught:
         fail()
-    assert process._told(caught.value) == "ConnectionRefusedError: [Errno 111] Connection refused"
-    assert process._told(KeyError()) == "KeyError"
+    assert delivery._told(caught.value) == "ConnectionRefusedError: [Errno 111] Connection refused"
+    assert delivery._told(KeyError()) == "KeyError"
