@@ -22,6 +22,7 @@ __all__ = [
     "ModelError",
     "RayclsError",
     "TrainError",
+    "kind_and_line",
     "one_line",
 ]
 
@@ -127,6 +128,11 @@ def from_json(data: dict[str, object]) -> RayclsError:
     if isinstance(number := data.get("errno"), int):  # whether it was a full disk decides what a search does
         error.__cause__ = OSError(number, os.strerror(number))
     return error
+
+
+def kind_and_line(error: BaseException) -> str:
+    """The kind of an error and the first line that it says: `KeyError: 'width'`."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def one_line(error: BaseException) -> str:

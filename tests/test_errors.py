@@ -26,6 +26,8 @@ from raycls.errors import (
     RayclsError,
     TrainError,
     from_json,
+    kind_and_line,
+    one_line,
     to_json,
 )
 
@@ -120,3 +122,17 @@ def test_unknown_kind_becomes_the_general_one() -> None:
 def test_text_has_a_line_for_each_part() -> None:
     error = DataError("no images", where="photos", fix="look elsewhere")
     assert str(error) == "no images\n  where: photos\n  fix:   look elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("error", "first", "last"),
+    [
+        (ValueError("one"), "ValueError: one", "one"),
+        (ValueError("one\n  two  \n\n"), "ValueError: one", "two"),
+        (KeyError("width"), "KeyError: 'width'", "'width'"),
+        (TimeoutError(), "TimeoutError: ", "TimeoutError"),
+        (ValueError("x" * 400), "ValueError: " + "x" * 400, "x" * 300),
+    ],
+)
+def test_an_error_of_a_library_in_one_line(error: Exception, first: str, last: str) -> None:
+    assert (kind_and_line(error), one_line(error)) == (first, last)

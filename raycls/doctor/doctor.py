@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from raycls.cluster.ask import Unanswered
@@ -31,6 +28,7 @@ from raycls.errors import LaunchError, RayclsError, from_json
 from raycls.jobs import note
 from raycls.jobs.package import credentials, survey
 from raycls.launch.fit import check_fit, executor_of, group_size
+from raycls.launch.stopping import interrupted_by_sigterm
 from raycls.launch.trainer import device_of
 from raycls.run.folder import refuse_lost
 from raycls.run.storage.store import Store
@@ -73,7 +71,7 @@ def doctor(asked: Asked, *, as_json: bool = False) -> int:
             rows.append(row)
             yield row
 
-    with _ended_by_sigterm():
+    with interrupted_by_sigterm():
         if as_json:
             with Working("looking at the cluster"):
                 for _ in noted():
@@ -307,26 +305,3 @@ def _remove(folder: str, node: Node, examined: Examined) -> None:
     examined.ask_each({node.name: (node_probes.remove, folder)}, seconds=_TIDYING)
     if node is examined.nodes[0]:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-class _ended_by_sigterm:  # noqa: N801 - used like a function
-    """SIGTERM leaves like Ctrl-C does: what was made is removed first.
-
-    As a KeyboardInterrupt on the way: from inside Ray a SystemExit would come out as an error of Ray's.
-    """
-
-    def __enter__(self) -> None:
-        self._before = None
-        self._asked = False
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._end)
-
-    def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-        if self._asked:
-            raise SystemExit(128 + signal.SIGTERM)
-
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        raise KeyboardInterrupt

@@ -18,7 +18,7 @@ from torchvision.models import WeightsEnum
 
 from raycls.config.names.builtin import MODELS
 from raycls.config.sections.model import ModelConfig
-from raycls.errors import ModelError, RayclsError
+from raycls.errors import ModelError, RayclsError, kind_and_line
 from raycls.models import library
 from raycls.models.surgery import LAYERS, find_head, initialise
 from raycls.models.weights import find
@@ -242,8 +242,7 @@ def _reason(error: BaseException) -> str:
     """The error in one line, with the place that raised it: the last one in the user's own code, where there is one."""
     frames = traceback.extract_tb(error.__traceback__)
     last = next((frame for frame in reversed(frames) if _is_own(Path(frame.filename))), frames[-1])
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} ({last.filename}:{last.lineno})"
+    return f"{kind_and_line(error)} ({last.filename}:{last.lineno})"
 
 
 def _is_own(file: Path) -> bool:

@@ -20,7 +20,7 @@ from raycls.config.sections.data import SplitConfig
 from raycls.config.sections.run import Run
 from raycls.data.images import operations as augment
 from raycls.data.source import Dataset, Split, check_source, open_dataset
-from raycls.errors import ConfigError, DataError, ModelError, RayclsError
+from raycls.errors import ConfigError, DataError, ModelError, RayclsError, kind_and_line
 from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.progress import progress
@@ -221,8 +221,7 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan, sta
         raise ModelError(
             "the model cannot be trained: its forward pass fails in training mode",
             where="model.name",
-            found=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]} "
-            f"(one image of {size[0]}x{size[1]} pixels)",
+            found=f"{kind_and_line(error)} (one image of {size[0]}x{size[1]} pixels)",
             fix="correct the model, or its arguments (model.args)",
         ) from error
 

@@ -40,7 +40,7 @@ for where in (address, "", "local", address):
         kept = signal.getsignal(signal.SIGTERM) is ours
         print(json.dumps([found.private, found.resources["CPU"], found.gpus, session, kept]), flush=True)
     changed = {name for name in {*environment, *os.environ} if environment.get(name) != os.environ.get(name)}
-    print(json.dumps(sorted(changed)), flush=True)
+    print(json.dumps(sorted(changed - {"PYTHONBREAKPOINT", "RAY_CLIENT_MODE"})), flush=True)  # Ray sets these itself
 """
 
 

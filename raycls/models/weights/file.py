@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from raycls.errors import ModelError
+from raycls.errors import ModelError, kind_and_line
 
 __all__ = ["Content", "read"]
 
@@ -233,6 +233,6 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
     return ModelError(
         "the weights cannot be read",
         where=str(path),
-        found=f"{type(error).__name__}: {(text.splitlines() or [''])[0]}",
+        found=kind_and_line(error),
         valid="a .safetensors file, or a state dict saved by torch.save",
     )
