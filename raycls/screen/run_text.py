@@ -137,7 +137,7 @@ def _value_text(best: Record, record: Record) -> str:
 
 
 def summary_lines(summary: Record) -> list[str]:
-    """The numbers of `metrics.summarise` for a reader: the averages, and each class where there are few.
+    """The result of an evaluation for a reader: its numbers, and what classification knows of averages and classes.
 
     `split` beside them is the one that was evaluated, `all` where that was other data as a whole.
     """
@@ -145,12 +145,16 @@ def summary_lines(summary: Record) -> list[str]:
     lines = [
         f"{'' if split == 'all' else f'split {split}, '}{summary['count']} images",
         *_weights_lines(summary.get("weights")),
-        f"loss       {summary['loss']:.6f}",
-        f"top1       {summary['top1']:.4f}",
-        f"top5       {summary['top5']:.4f}",
     ]
+    numbers = {name: value for name, value in summary.items() if type(value) is float}
+    lines += [f"{name:<10} {value:.{6 if name == 'loss' else 4}f}" for name, value in numbers.items()]
+    return [*lines, *_class_lines(summary)] if "macro_classes" in summary else lines
+
+
+def _class_lines(summary: Record) -> list[str]:
+    """The averages, and each class where there are few."""
     scores = ("precision", "recall", "f1")
-    lines.append(f"{'':<32}" + "".join(f"{name:>12}" for name in (*scores, "images")))
+    lines = [f"{'':<32}" + "".join(f"{name:>12}" for name in (*scores, "images"))]
     classes = list(summary["f1"]["per_class"])
     averaged = f"macro ({summary['macro_classes']:,} of {plural(len(classes), 'class')})"
     rows = [(averaged, "macro", summary["count"]), ("weighted", "weighted", summary["count"])]

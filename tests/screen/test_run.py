@@ -501,6 +501,11 @@ def test_summary_lines_name_each_class() -> None:
     assert lines[-1].split() == ["dog", "0.8000", "1.0000", "0.8889", "4"]
 
 
+def test_the_result_of_a_task_that_is_no_classification_is_its_numbers() -> None:
+    lines = summary_lines({"split": "test", "count": 4, "loss": 0.25, "error": 0.5, "cells": [1, 2]})
+    assert lines == ["split test, 4 images", "loss       0.250000", "error      0.5000"]
+
+
 def test_summary_lines_tell_a_class_without_images_from_one_that_was_missed() -> None:
     lines = summary_lines(summarise(np.diag([3, 4, 0]), loss_sum=4.0, top5=7, classes=("cat", "dog", "owl")))
     assert lines[5].split() == ["macro", "(2", "of", "3", "classes)", "1.0000", "1.0000", "1.0000", "7"]
