@@ -56,7 +56,7 @@ def settings() -> Run:
 def run(config: Run, *, command: Sequence[str], display: Display) -> Result:
     """Train `config` and evaluate the result on its test split.
 
-    An interrupted demo goes on; a finished one is kept under another name and a new one starts, because who
+    An interrupted demo is resumed; a finished one is kept under another name and a new one starts, because who
     types the command again wants to see it train.
     """
     from raycls.launch import trainer  # what it imports takes seconds, in which `display` moves
@@ -70,7 +70,7 @@ def run(config: Run, *, command: Sequence[str], display: Display) -> Result:
 
 
 def lines(result: Result) -> list[str]:
-    """What the demo prints last; nothing where it was stopped, the display said how to go on."""
+    """What the demo prints last; nothing where it was stopped, the display said how to resume."""
     if result.accuracy is None:
         return []
     enough = result.accuracy >= THRESHOLD

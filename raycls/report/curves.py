@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "svg"]
+__all__ = ["svg"]
 
 # Without a fixed salt the ids in the file, without text as text its size, would differ from run to run.
 _STYLE: dict[Any, Any] = {"svg.hashsalt": "raycls", "svg.fonttype": "none"}
 _COLORS = {"train": "#1f77b4", "val": "#d95f02", "test": "#1b9e77"}
 _NAMES = {"train": "train", "val": "validation", "test": "test"}
-
-
-def draw(records: Sequence[Mapping[str, Any]], path_svg: str | Path) -> None:
-    """Draw the records of a history into the local file `path_svg`, which is replaced atomically."""
-    path = Path(path_svg)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(svg(records))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def svg(records: Sequence[Mapping[str, Any]]) -> bytes:

@@ -1,4 +1,4 @@
-"""What goes on now, as a line that moves: told in steps of any length, read whenever a screen is drawn."""
+"""What is going on now, as a line that moves: told in steps of any length, read whenever a screen is drawn."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Activity:
         self.now, self.waits, self._moved = progress, waits, moved
 
     def clear(self) -> None:
-        """Nothing goes on any more."""
+        """Nothing is going on any more."""
         self.now = None
 
     @property
@@ -55,7 +55,7 @@ class Activity:
 
     @property
     def text(self) -> str:
-        """The line: `evaluating: 120/500 images (24%), 45 images/s, 0:00:08 left`; empty where nothing goes on."""
+        """The line: `evaluating: 120/500 images (24%), 45 images/s, 0:00:08 left`; empty where nothing is going on."""
         now = self.now
         if now is None:
             return ""

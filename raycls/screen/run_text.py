@@ -97,9 +97,9 @@ def ending_lines(outcome: Outcome, info: Record) -> list[str]:
     typed = [part for part in info.get("command") or () if part != "--new"]  # which would start anew once more
     command = shlex.join(typed) if typed else f"raycls train {folder}/config.yaml"
     if outcome.state == "stopped":
-        lines.append(f"next       {command}    # goes on from step {outcome.step}")
+        lines.append(f"next       {command}    # resumes from step {outcome.step}")
     elif outcome.state == "budget":
-        lines.append(f"next       {command} train.budget=off    # or a larger one; goes on from step {outcome.step}")
+        lines.append(f"next       {command} train.budget=off    # or a larger one; resumes from step {outcome.step}")
     else:
         split = " --split test" if "test" in (info.get("splits") or {}) else ""
         lines.append(f"next       raycls eval {folder}{split}")

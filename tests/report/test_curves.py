@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raycls.report.curves import draw, svg
+from raycls.report.curves import svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -77,11 +76,3 @@ def test_no_records_and_no_numbers() -> None:
 
 def test_evaluated_on_the_training_split() -> None:
     assert "train (evaluated)" in words(svg([train(1, 1.0, 0.5), evaluate(1, 0.6, "train")]))
-
-
-def test_draw_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "curves.svg"
-    path.write_text("old")
-    draw(RECORDS, path)
-    assert path.read_bytes() == svg(RECORDS)
-    assert [file.name for file in tmp_path.iterdir()] == ["curves.svg"]

@@ -307,7 +307,7 @@ def test_losses_that_are_not_finite_are_shown_as_history_writes_them() -> None:
             [
                 "stopped after a checkpoint: 0.07 epochs, 70 steps, 1:02:05 in this start",
                 "run folder runs/pets",
-                "next       raycls train pets.yaml 'a b=1'    # goes on from step 70",
+                "next       raycls train pets.yaml 'a b=1'    # resumes from step 70",
             ],
         ),
     ],

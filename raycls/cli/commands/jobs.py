@@ -124,7 +124,7 @@ def logs(job: Job, address: Address = None, insecure_cluster: Insecure = False) 
 
 
 def stop(job: Job, address: Address = None, insecure_cluster: Insecure = False) -> None:
-    """Stop a job after its step and a checkpoint, and wait for that. The same submission goes on with the run."""
+    """Stop a job after its step and a checkpoint, and wait for that. The same submission resumes the run."""
     dashboard = _connect(address, insecure_cluster)
     from raycls.jobs import submission as jobs
     from raycls.screen.working import Working
@@ -171,7 +171,7 @@ def _follow(dashboard: Dashboard, job: str) -> int:
 
             found = Follower(dashboard, job, write, say).run()
     except KeyboardInterrupt:
-        say(f"\njob {job} goes on without you")
+        say(f"\njob {job} keeps running without you")
         say(_later("follow it", "logs", dashboard, job))
         say(_later("end it", "stop", dashboard, job))
         return 130
@@ -187,7 +187,7 @@ def _checked_words(context: typer.Context, words: list[str]) -> str:
     """Check the command as far as this machine can, before anything is sent; a name for its job."""
     if words[0] not in _COMMANDS:
         raise ConfigError(
-            "this is no command for a cluster",
+            "not a command for a cluster",
             found=words[0],
             valid=", ".join(_COMMANDS),
             fix="raycls submit -- train CONFIG; options of submit stand before the command",
