@@ -10,6 +10,7 @@ from pathlib import Path
 
 from raycls.config.paths import expand
 from raycls.errors import ConfigError
+from raycls.quantities import plural
 
 __all__ = ["LIMIT", "Package", "check", "credentials", "megabytes", "refuse_outside", "survey"]
 
@@ -96,7 +97,7 @@ def check(package: Package) -> None:
         raise ConfigError(
             "the working directory is too large to be sent with the job",
             where=str(package.folder),
-            found=f"{megabytes(package.size)} in {len(package.files)} files; the largest: "
+            found=f"{megabytes(package.size)} in {plural(len(package.files), 'file')}; the largest: "
             + ", ".join(f"{name} ({megabytes(size)})" for name, size in package.biggest),
             valid=f"less than {megabytes(LIMIT)}, the limit of the cluster's dashboard",
             fix="name what the run does not need in .rayignore; data belongs on storage that every node reaches",

@@ -19,6 +19,7 @@ from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, LaunchError
 from raycls.jobs import note, package
 from raycls.jobs.dashboard import Dashboard
 from raycls.jobs.package import Package, megabytes
+from raycls.quantities import plural
 from raycls.run.versions import differences, installed
 
 __all__ = [
@@ -184,7 +185,7 @@ def table(jobs: Sequence[JobDetails]) -> list[str]:
 
 
 def _files(package: Package) -> str:
-    return f"{len(package.files)} files, {megabytes(package.size)}"
+    return f"{plural(len(package.files), 'file')}, {megabytes(package.size)}"
 
 
 def _checked_name(name: str, option: str) -> str:

@@ -36,7 +36,7 @@ def test_what_is_sent(tmp_path: Path) -> None:
     assert made.name != make(tmp_path).name
     lines = submission.describe(made, "http://head:8265")
     assert lines[0].split() == ["to", "http://head:8265"]
-    assert f"folder     {tmp_path}: 1 files, 0.1 KiB" in lines
+    assert f"folder     {tmp_path}: 1 file, 0.1 KiB" in lines
     assert lines[-1] == "  1 bytes  a.yaml"
 
 
