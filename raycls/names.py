@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from raycls.config.errors import Path, Place, Problem, dotted
 from raycls.config.names import torchvision_models
 from raycls.config.names.arguments import bind_signature
 from raycls.config.names.belongings import PUBLISHED, name_of
+from raycls.config.names.builders import BUILDERS, argument_problems
 from raycls.config.names.builtin import MODELS, OPERATIONS, SOURCES, TASKS
 from raycls.config.names.suggest import suggest
 from raycls.config.space.text import SPACE, Places, read
@@ -38,6 +40,8 @@ def name_problems(values: Mapping[str, Any], places: Mapping[Path, Place], home:
         *_section(values, ("task",), _alone(_task), (), at),
         *_weights(values, at),
     ]
+    for section in BUILDERS:
+        problems += _builder(values, section, places, home)
     for key in ("train", "eval"):
         problems += _operations(_at(values, ("augment", key)), ("augment", key), at)
     return [*problems, *_searched(values, at, Places(places, home))]
@@ -96,6 +100,25 @@ def _model(name: str) -> Found:
 
 def _task(name: str) -> Found:
     return find("task", name, TASKS)
+
+
+def _builder(values: Mapping[str, Any], section: str, places: Mapping[Path, Place], home: Place) -> Iterator[Problem]:
+    """The name of what is built, and the arguments of a plug-in: those of a built-in are checked with the schema."""
+    at, kind = _Placed(places, home), BUILDERS[section]
+    name, args = name_of(values, (section,)), _at(values, (section, "args"))
+    try:
+        found = find(kind.kind, name, kind.builtins)
+    except ConfigError as error:
+        yield _problem(error, (section, "name"), at((section, "name")))
+        return
+    if found is None or name in kind.builtins or not (args is None or isinstance(args, Mapping)):
+        return
+    searched = _at(values, SPACE)
+    whole = not isinstance(searched, Mapping) or not any(
+        str(key).startswith(f"{section}.args") for key in cast("Mapping[str, Any]", searched)
+    )
+    arguments = cast("Mapping[str, Any]", args or {})
+    yield from argument_problems(section, *found, arguments, values, places, home, whole)
 
 
 def _alone(look_up: Callable[[str], Found]) -> Callable[[str], Found]:
@@ -174,13 +197,16 @@ def _searched(values: Mapping[str, Any], at: _Placed, places: Places) -> Iterato
         inside = (*SPACE, parameter.path, *(("values",) if parameter.when else ()))
         for index, value in enumerate(parameter.values):
             here = (*inside, index)
-            if parameter.path != "model.name":
+            section = parameter.path.partition(".")[0]
+            if section == "augment":
                 yield from _operations(value, here, at)
             elif isinstance(value, str):
-                yield from _named(value, None, here, here, _alone(_model), (), at)
+                kind = BUILDERS.get(section)
+                look_up = _model if kind is None else partial(find, kind.kind, builtins=kind.builtins)
+                yield from _named(value, None, here, here, _alone(look_up), (), at)
 
 
-_SEARCHED = ("model.name", "augment.train", "augment.eval")
+_SEARCHED = ("model.name", *(f"{section}.name" for section in BUILDERS), "augment.train", "augment.eval")
 
 
 def _problem(error: ConfigError, path: Path, place: Place) -> Problem:

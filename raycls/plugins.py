@@ -32,12 +32,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from raycls.config.errors import Place
+from raycls.config.names.annotations import checked, json_schema, typed
 from raycls.config.names.arguments import bind, bind_signature
-from raycls.config.names.definitions import Definition, read
+from raycls.config.names.definitions import Definition, ours, read
 from raycls.config.names.suggest import suggest
-from raycls.errors import ConfigError, TrainError
+from raycls.config.names.values import value_problem
+from raycls.errors import ConfigError, RayclsError, TrainError
 
-__all__ = ["GROUP", "bind", "bind_signature", "find", "no_exit", "resolve", "suggest"]
+__all__ = ["GROUP", "bind", "bind_signature", "build", "find", "no_exit", "resolve", "suggest"]
 
 GROUP = "raycls.plugins"
 """The entry-point group of packages that bring plug-ins."""
@@ -83,10 +86,8 @@ def find(
         value = builtins[name]
         if not isinstance(value, str):
             return None
-        module, _, attribute = value.partition(":")
-        spec = _locate_ours(module)
-        found = None if spec is None or spec.origin is None else read(spec.origin)
-        definition = None if found is None else found.names.get(attribute)
+        attribute = value.partition(":")[2]
+        definition = ours(value)
     elif any(mark in name for mark in ":/\\"):
         module, attribute = _formed(kind, name)
         definition = _Local(kind, name, _root(root)).definition(module, attribute)
@@ -97,6 +98,62 @@ def find(
     if definition is None or definition.signature is None or not definition.certain:
         return None
     return attribute, definition.signature
+
+
+def build(
+    kind: str,
+    name: str,
+    args: Mapping[str, Any],
+    builtins: Mapping[str, Callable[..., Any] | str],
+    *,
+    given: Mapping[str, Any],
+    where: str,
+    returns: type = object,
+) -> Any:
+    """What the builder that `name` stands for makes of `given` and of `args`, each as its annotation has it.
+
+    `where` is the section of both in the config. Raises ConfigError where name or arguments do not fit, the builder
+    fails, or what it returns is no `returns`.
+    """
+    function = resolve(kind, name, builtins)
+    bind(function, args, given=tuple(given), where=f"{where}.args")
+    values = _as_annotated(function, args, f"{where}.args")
+    try:
+        made = function(**given, **values)
+    except RayclsError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a plug-in raises
+        raise ConfigError(
+            f"the {kind} {name} cannot be built",
+            where=f"{where}.name",
+            found=f"{type(error).__name__}: {error}",
+            fix=f"correct it, or its arguments ({where}.args)",
+        ) from error
+    if not isinstance(made, returns):
+        found, valid = f"{name} returned {type(made).__name__}", f"a {returns.__module__}.{returns.__qualname__}"
+        raise ConfigError(f"this is no {kind}", where=f"{where}.name", found=found, valid=valid)
+    return made
+
+
+def _as_annotated(function: Callable[..., Any], args: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`args`, each value checked against the annotation of its parameter, and as that has it."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return dict(args)
+    names = vars(sys.modules.get(getattr(function, "__module__", ""), inspect))
+    kinds, values, home = typed(signature, names), dict[str, Any](), Place(where)
+    for key, value in args.items():
+        values[key], errors = checked(kinds.get(key, Any), value)
+        if errors:
+            path = (*where.split("."), key)
+            nested: Any = value
+            for outer in reversed(path):
+                nested = {outer: nested}
+            problem = value_problem(path, errors, nested, {}, home, json_schema(kinds[key]))
+            what = f"{problem.path}: {problem.what}"
+            raise ConfigError(what, where=problem.path, found=problem.found, valid=problem.valid, fix=problem.fix)
+    return values
 
 
 @contextmanager
@@ -152,12 +209,6 @@ def _formed(kind: str, name: str) -> tuple[str, str]:
         valid = f"a built-in name, an entry point, or {_FORM_WORDS}"
         raise ConfigError(f"{name!r} is no name of a {kind}", found=name, valid=valid)
     return match[1], match[2]
-
-
-def _locate_ours(module: str) -> ModuleSpec | None:
-    """The spec of a module of raycls, from its file; imports nothing."""
-    folder = Path(__file__).parent.joinpath(*module.split(".")[1:-1])
-    return FileFinder(str(folder), *_KINDS).find_spec(module)
 
 
 def _root(root: Path | None) -> Path:

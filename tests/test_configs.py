@@ -11,7 +11,7 @@ from raycls.config.space.check import apply, space_of
 from raycls.data.images.operations import build
 from raycls.data.source import check_source
 from raycls.models.zoo import check
-from raycls.train.optim import lr_factor
+from raycls.train.schedules import build_schedule
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
@@ -44,7 +44,7 @@ def test_names_and_arguments_exist(file: Path) -> None:
     check(run.model)
     for operations, train in ((run.augment.train, True), (run.augment.eval, False)):
         build(operations, train=train, image_size=run.data.image_size)
-    lr_factor(run.schedule, 0, steps_per_epoch=100, total_steps=1000)
+    build_schedule(run.schedule, steps_per_epoch=100, total_steps=1000)
 
 
 @pytest.mark.parametrize("file", SEARCHES, ids=lambda file: file.stem)
@@ -75,9 +75,10 @@ def test_a_search_extends_the_config_it_varies(file: Path) -> None:
 def test_imagenet_rate_falls_at_epochs_30_60_and_80() -> None:
     run = load(CONFIGS / "imagenet_resnet50.yaml").run
     steps = 1252  # of 1,281,167 images in batches of 1,024
+    schedule = build_schedule(run.schedule, steps_per_epoch=steps, total_steps=90 * steps)
 
     def factor(epoch: int, step: int = 0) -> float:
-        return lr_factor(run.schedule, epoch * steps + step, steps_per_epoch=steps, total_steps=90 * steps)
+        return schedule.factor(epoch * steps + step)
 
     assert factor(0) == pytest.approx(1 / (5 * steps))
     assert factor(5) == 1

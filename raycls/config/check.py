@@ -11,20 +11,18 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from raycls.config import describe
-from raycls.config.errors import COMMAND_LINE, Path, Place, Problem, dotted
+from raycls.config.errors import Path, Place, Problem, dotted
+from raycls.config.moved import MOVED
+from raycls.config.names.builders import BUILDERS, builtin_problems
 from raycls.config.names.suggest import suggest
+from raycls.config.names.values import value_problem
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section
-from raycls.config.write import flow, override, written
-from raycls.config.yaml_text import parse_value
+from raycls.config.write import flow
 
 __all__ = ["known", "validate"]
 
 _ROUNDS = 40
-_OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
-_LENGTH = {"too_short", "too_long", "missing"}
-_NO = ("no", "none", "never", "false")
-_TEXT = {"string_pattern_mismatch", "string_too_short", "string_too_long"}
 
 
 def known(
@@ -82,7 +80,7 @@ def validate(
             run = Run.model_validate(rest)
         except ValidationError as error:
             bad, broken = _sorted(error.errors(include_url=False), rest)
-            found += [_value_problem(path, errors, rest, places, home) for path, errors in bad.items()]
+            found += [value_problem(path, errors, rest, places, home) for path, errors in bad.items()]
             for path in bad:
                 gone.add(dotted(_keys(path)))
             removed = [_remove(rest, _keys(path)) for path in bad]
@@ -95,6 +93,12 @@ def validate(
             if not any(removed):
                 return None, found
         else:
+            names = {
+                section: getattr(run, section).name
+                for section in BUILDERS
+                if not gone & {section, f"{section}.name", f"{section}.args"}
+            }
+            found += builtin_problems(rest, names, places, home, whole=rules)
             return (None if found else run), found
     return None, found
 
@@ -102,7 +106,7 @@ def validate(
 def _unknown(key: str, value: Any, place: Place, model: type[Section], path: Path) -> Problem:
     here = dotted((*path, key))
     prefix = dotted(path) + "." if path else ""
-    others = describe.meant(key, model, prefix)
+    others = _moved(key, model, path) or describe.meant(key, model, prefix)
     fix = f"did you mean {' or '.join(others)}?" if others else None
     if others == (key,) and "." in key:
         *sections, last = key.split(".")
@@ -110,6 +114,14 @@ def _unknown(key: str, value: Any, place: Place, model: type[Section], path: Pat
     shown = None if isinstance(value, Mapping) else describe.shown(value)
     what = "there is no such option" if path else "there is no such section"
     return Problem(place, here, what, shown, ", ".join(model.model_fields), fix)
+
+
+def _moved(key: str, model: type[Section], path: Path) -> tuple[str, ...]:
+    """The argument that an unknown key may have meant: one near to an option that this section had."""
+    inside = {old.partition(".")[2]: new for old, new in MOVED.items() if old.partition(".")[0] == dotted(path)}
+    near = None if suggest(key, model.model_fields) else suggest(key, inside)
+    elsewhere = (new for old, new in MOVED.items() if old.partition(".")[2] == key and path and not inside)
+    return tuple(dict.fromkeys(elsewhere)) if near is None else (inside[near],)
 
 
 def _sorted(
@@ -146,94 +158,18 @@ def _option(location: Path, values: Mapping[str, Any]) -> tuple[Path, bool]:
     return tuple(path), False
 
 
-def _value_problem(
-    path: Path, errors: list[ErrorDetails], values: Mapping[str, Any], places: Mapping[Path, Place], home: Place
-) -> Problem:
-    keys = _keys(path)
-    kinds = {error["type"] for error in errors}
-    if kinds <= _LENGTH:  # the list as a whole is wrong, not the item that is not there
-        path = keys
-    index = path[-1] if isinstance(path[-1], int) else None
-    valid, choices = describe.allowed(keys, index)
-    value = _at(values, path)
-    own = [str(context["error"]) for context in (error.get("ctx", {}) for error in errors) if "error" in context]
-    if kinds & _OUT_OF_RANGE:
-        what = "out of range"
-    elif own and isinstance(value, str) and not choices:
-        what = own[0]
-    elif isinstance(value, str) and choices:
-        what = "this value is not one of the choices"
-    elif kinds & _LENGTH:
-        what = "the wrong number of values"
-    else:
-        what = "this text is not allowed" if kinds & _TEXT else "the wrong kind of value"
-    place = places.get(path, places.get(keys, home))
-    fix = _remedy(value, kinds, choices, valid) if value is not None else _for_null(place, keys)
-    if isinstance(fix, tuple):
-        fix = " or ".join(_written(place, path, each, values) for each in fix)
-    is_number = isinstance(value, str) and choices and isinstance(_number(value), (int, float))
-    found = str(value) if is_number else describe.shown(value)  # a number became text where text is wanted
-    return Problem(place, dotted(path), what, found, valid, fix)
-
-
-def _for_null(place: Place, keys: tuple[str, ...]) -> str:
-    name = dotted(keys) if place.file == COMMAND_LINE else "the key"
-    return f"leave {name} out to have the default"
-
-
-def _written(place: Place, path: Path, value: Any, values: Mapping[str, Any]) -> str:
-    """How to write `value` at `path`: as YAML in a file, on the command line as it is typed there."""
-    if place.file != COMMAND_LINE:
-        return f"write {written(value)}"
-    keys = _keys(path)
-    if path != keys:  # an item: the list is typed whole
-        whole = copy.deepcopy(_at(values, keys))
-        _at(whole, path[len(keys) : -1])[path[-1]] = value
-        value = whole
-    return f"write {override(dotted(keys), value)}"
-
-
-def _remedy(value: Any, kinds: set[str], choices: Sequence[str], valid: str) -> str | tuple[Any, ...] | None:
-    """The values that may be meant, or words, where that can be told from what was written."""
-    if isinstance(value, bool) and "off" in choices:
-        return ("off",) if value is False else None
-    if isinstance(value, str):
-        if "bool_type" in kinds and value.lower() in ("yes", "no", "on", "off", "true", "false"):
-            return (value.lower() in ("yes", "on", "true"),)
-        near = "off" if "off" in choices and value.lower() in _NO else suggest(value, choices)
-        if near is not None:
-            return f"did you mean {near}?"
-        if "number" in valid and re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", value):
-            return (_number(value),)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if "a duration" in valid:
-            return f"{value:g}ep", f"{value:g}st"
-        if "string_type" in kinds and "{name:" not in valid:  # no operation has a number for a name
-            return (str(value),)
-        if isinstance(value, float) and value.is_integer() and "a whole number" in valid and "int_type" in kinds:
-            return (int(value),)
-    if valid.startswith("a list, each") and not isinstance(value, (list, tuple, dict)):
-        return ([value],)
-    return None
-
-
-def _number(text: str) -> Any:
-    try:
-        return parse_value(text)
-    except ValueError:
-        return text
-
-
 def _named(path: Path, message: str) -> list[Path]:
     """The options that a rule of the section at `path` speaks of, in the order it names them."""
     tokens = re.findall(r"[A-Za-z_][\w.]*\w", message)
     if not path:
         everything = set(describe.options())
-        return list(dict.fromkeys(tuple(token.split(".")) for token in tokens if token in everything))
+        named = (token for token in tokens if token in everything or token.partition(".args.")[0] in BUILDERS)
+        return list(dict.fromkeys(tuple(token.split(".")) for token in named))
     model: type[Section] = Run
     for part in path:
         model = describe.child(model, str(part)) or model
-    return list(dict.fromkeys((*path, token) for token in tokens if token in model.model_fields))
+    inside = [tuple(token.split(".")) for token in tokens]
+    return list(dict.fromkeys((*path, *keys) for keys in inside if keys[0] in model.model_fields))
 
 
 def _rule_problem(

@@ -92,10 +92,15 @@ def _kind(value: Any) -> str:
     return "a mapping" if isinstance(value, Mapping) else "a list"
 
 
-def allowed(path: tuple[str, ...], index: int | None = None) -> tuple[str, tuple[str, ...]]:
-    """What the option at `path` (its item `index`, where given) may be, in words; and its literal choices."""
-    schema = _json_schema()
-    node: dict[str, Any] = schema
+def allowed(
+    path: tuple[str, ...], index: int | None = None, schema: dict[str, Any] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """What the option at `path` (its item `index`, where given) may be, in words; and its literal choices.
+
+    `schema` is that of the value itself, where it is an argument.
+    """
+    node, path = (_json_schema(), path) if schema is None else (schema, ())
+    schema = node
     for key in path:
         node = _resolved(node["properties"][key], schema)
     if index is not None:

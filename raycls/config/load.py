@@ -18,7 +18,9 @@ from raycls.config.check import known, validate
 from raycls.config.describe import child
 from raycls.config.difference import HARMLESS, Difference, difference
 from raycls.config.errors import COMMAND_LINE, ConfigProblemsError, Path, Place, Problem, dotted
+from raycls.config.moved import moved_note, rewrite
 from raycls.config.names.belongings import Belongings
+from raycls.config.names.builders import with_defaults
 from raycls.config.names.suggest import suggest
 from raycls.config.overrides import read_overrides
 from raycls.config.paths import expand
@@ -99,7 +101,7 @@ def from_dict(data: Mapping[str, Any]) -> Run:
     run, more = validate(values, {}, home, problems)
     if run is None or problems:
         raise ConfigProblemsError("config", problems + more)
-    return run
+    return with_defaults(run)
 
 
 def show(loaded: Loaded) -> str:
@@ -121,7 +123,7 @@ def _resolve(
     problems: list[Problem] = []
     values: dict[str, Any] = {}
     places: dict[Path, Place] = {}
-    belongings = Belongings()
+    belongings, old = Belongings(), [path for document in (*files, *overrides) for path in rewrite(document)]
     for layer in (*([file] for file in files), overrides):
         belongings.switch(values, places, layer)
         for document in layer:
@@ -129,7 +131,7 @@ def _resolve(
             mine, its_places, twice = spread(mine, document.places, home)
             problems += [*document.problems, *unknown, *twice]
             _merge(values, places, mine, its_places)
-    notes = [*belongings.notes(values), *overruled((*files, *overrides), values, places, home)]
+    notes = [*moved_note(old), *belongings.notes(values), *overruled((*files, *overrides), values, places, home)]
     values.setdefault("run", {}).setdefault("name", _name(stem))
     complete = all(document.complete for document in files)
     run, wrong = validate(values, places, home, problems, rules=complete)
@@ -144,6 +146,7 @@ def _resolve(
         problems += searched_in_vain(values, places, home)
     if run is None or problems:
         raise ConfigProblemsError(title, _in_order(problems, title))
+    run = with_defaults(run)
     return Loaded(run, _origins(run, places), tuple(notes))
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from raycls.config.describe import shown
 from raycls.config.errors import Path, Place, Problem, dotted
+from raycls.config.names.builders import BUILDERS, builtin
 from raycls.config.sections.run import Run
 from raycls.config.space.conditions import in_order
 from raycls.config.space.space import Space
@@ -46,18 +47,7 @@ _EFFECTIVE: Mapping[str, _Beside] = {
     "data.formats": _IMAGE_FILES,
     "data.max_pixels": _IMAGE_FILES,
     "optim.weight_decay_on": _Beside("optim.weight_decay", (0,), other=True),
-    "optim.momentum": _Beside("optim.name", ("sgd", "rmsprop")),
-    "optim.nesterov": _Beside("optim.name", ("sgd",)),
-    "optim.betas": _Beside("optim.name", ("adam", "adamw")),
-    "optim.eps": _Beside("optim.name", ("adam", "adamw", "rmsprop")),
-    "optim.alpha": _Beside("optim.name", ("rmsprop",)),
     "optim.ema_warmup": _Beside("optim.ema", ("off",), other=True),
-    "schedule.every": _Beside("schedule.name", ("step", "cosine_restarts")),
-    "schedule.milestones": _Beside("schedule.name", ("multistep",)),
-    "schedule.gamma": _Beside("schedule.name", ("step", "multistep", "exponential", "plateau")),
-    "schedule.period_factor": _Beside("schedule.name", ("cosine_restarts",)),
-    "schedule.min_factor": _Beside("schedule.name", ("cosine", "cosine_restarts", "plateau")),
-    "schedule.patience": _Beside("schedule.name", ("plateau",)),
     "train.early_stop.min_delta": _Beside("train.early_stop.patience", ("off",), other=True),
     "scale.cpus_per_worker": _ON_RAY,
     "scale.max_failures": _ON_RAY,
@@ -143,7 +133,8 @@ def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], ho
     The space is right otherwise (`check_space`).
     """
     space = _space(values)
-    hanging = {option: needs for option, needs in _EFFECTIVE.items() if {option, needs.choice} <= space.keys()}
+    effective = {**_EFFECTIVE, **_arguments(space, home)}
+    hanging = {option: needs for option, needs in effective.items() if {option, needs.choice} <= space.keys()}
     if not hanging:
         return []
     at = Places(places, home)
@@ -162,6 +153,20 @@ def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], ho
             fix = f"write a condition: {option}: {when}" if good else "leave it out"
             found[option] = Problem(at(option), dotted((*SPACE, option)), what, None, f"beside {needs}", fix)
     return list(found.values())
+
+
+def _arguments(space: Mapping[str, Any], home: Place) -> dict[str, _Beside]:
+    """Searched arguments, and the searched names that take them. A plug-in may take any."""
+    found: dict[str, _Beside] = {}
+    for option in space:
+        section, _, key = option.partition(".args.")
+        choice = f"{section}.name"
+        if section in BUILDERS and choice in space:
+            parameters, _ = read({choice: space[choice]}, Places({}, home))
+            names = {str(value): builtin(section, str(value)) for each in parameters for value in each.values}
+            takers = (name for name, taken in names.items() if taken is None or key in taken[1].parameters)
+            found[option] = _Beside(choice, tuple(takers))
+    return found
 
 
 def _met(needs: _Beside, values: Mapping[str, Any], space: Mapping[str, Any], home: Place) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from raycls.config import load as config
+from raycls.config.names.builders import bound
+from raycls.config.names.builtin import SCHEDULES
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.optim import ScheduleConfig
 from raycls.config.sections.run import Run
@@ -17,6 +19,7 @@ from raycls.errors import ConfigError
 from raycls.run.folder import RunFolder
 from raycls.train.limits import idle
 from raycls.train.plan import make_plan
+from raycls.train.schedules import build_schedule
 
 __all__ = ["DURATION", "check_longer", "write_duration"]
 
@@ -53,7 +56,7 @@ def check_longer(
     if result.get("state") == "early":
         say(f"{change} changes nothing: the run ended at step {result['step']} by train.early_stop.patience")
         return
-    reasons = _reasons(before, folder, result, old) if new > old else []
+    reasons = _reasons(before, folder, result, old, new) if new > old else []
     if reasons:
         raise ConfigError(
             "this run cannot be trained for longer as the run it would have been: other options follow its length",
@@ -76,22 +79,27 @@ def write_duration(folder: RunFolder, run: Run) -> None:
         folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(longer).encode())
 
 
-def _reasons(before: Run, folder: RunFolder, result: Mapping[str, Any], old: int) -> list[str]:
+def _reasons(before: Run, folder: RunFolder, result: Mapping[str, Any], old: int, new: int) -> list[str]:
     """What of the first `old` steps would have been otherwise in a longer run."""
     shares = [*_shares(before.schedule), *_evaluated_shares(before.evaluate)]
     reasons = [f"{path} {value}: per cent of the run" for path, value in shares]
     if before.schedule.name == "cosine":
         reasons.insert(0, "schedule.name: cosine, which falls over the whole run")
-    every = before.evaluate.every
+    every, written = before.evaluate.every, folder.read_json(RunFolder.PLAN) or {}
+    shorter, longer = (
+        build_schedule(before.schedule, steps_per_epoch=int(written["steps_per_epoch"]), total_steps=total)
+        for total in (old, new)
+    )
+    if before.schedule.name not in SCHEDULES and any(shorter.factor(at) != longer.factor(at) for at in range(old)):
+        reasons.append(f"schedule.name: {before.schedule.name}, which follows the length of the run")
     if reasons or isinstance(every, str) or old not in folder.steps():
         return reasons
-    written = folder.read_json(RunFolder.PLAN) or {}
     if not written.get("evaluate_rows") or old % max(1, every.steps(int(written["steps_per_epoch"]))) == 0:
         return []
     # The longer run is not evaluated here; what followed from it?
     what = f"the evaluation at its end, step {old}, which a run with evaluate.every {every} has only there"
-    if before.schedule.name == "plateau":
-        return [f"{what}: schedule.name: plateau counted it"]
+    if shorter.plateau is not None:
+        return [f"{what}: schedule.name: {before.schedule.name} counted it"]
     if before.train.early_stop.patience != "off":
         return [f"{what}: train.early_stop.patience counted it"]
     if result.get("state") != "done":
@@ -103,11 +111,11 @@ def _reasons(before: Run, folder: RunFolder, result: Mapping[str, Any], old: int
 
 def _shares(schedule: ScheduleConfig) -> list[tuple[str, Duration]]:
     used = [("schedule.warmup", schedule.warmup)] if schedule.warmup.value else []
-    if schedule.name in ("step", "cosine_restarts"):
-        used.append(("schedule.every", schedule.every))
-    if schedule.name == "multistep":
-        used += [(f"schedule.milestones[{index}]", item) for index, item in enumerate(schedule.milestones)]
-    return [(path, value) for path, value in used if value.unit == "%"]
+    for key, value in bound("schedule", schedule.name, schedule.args).items():
+        path = f"schedule.args.{key}"
+        items = cast("tuple[Any, ...]", value) if isinstance(value, tuple) else ()
+        used += [(path, value)] if isinstance(value, Duration) else [(f"{path}[{at}]", x) for at, x in enumerate(items)]
+    return [(path, value) for path, value in used if isinstance(value, Duration) and value.unit == "%"]
 
 
 def _evaluated_shares(evaluate: EvaluateConfig) -> list[tuple[str, Duration]]:

@@ -34,10 +34,12 @@ from raycls.session.data.resumed import Resumed, note_left_out, resumed_data
 from raycls.session.data.scored import LEFT_OUT
 from raycls.session.data.unfit import tried
 from raycls.session.longer import DURATION, check_longer
+from raycls.tasks.losses import check_loss
 from raycls.tasks.metrics import check_metric
 from raycls.train.limits import check_acting, notes
-from raycls.train.optim import check_schedule
+from raycls.train.optimizers import build_optimizer
 from raycls.train.plan import Plan, make_plan
+from raycls.train.schedules import build_schedule
 
 __all__ = [
     "Prepared",
@@ -118,12 +120,14 @@ def prepare(
         say(note)
     evaluated_split(run, dataset)
     check_metric_of(run, dataset)
+    check_loss(run.loss, len(dataset.classes))
     if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
         say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
     plan = _resumed_plan(run, plan_of(run, dataset, found.left_out), written)
     _check_durations(run, plan, say, resumed=resumed)
     progress("building the model")
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=False)
+    build_optimizer(run.optim, model)
     weights = () if resumed else _load_weights(run, model, dataset, plan)
     _check_forward(run, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -138,7 +142,7 @@ def prepare(
 
 
 def _check_durations(run: Run, plan: Plan, say: Callable[[str], None], *, resumed: bool) -> None:
-    check_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+    build_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
     if resumed:
         return
     check_acting(run.schedule, run.optim, run.train.early_stop, plan)

@@ -31,10 +31,11 @@ from raycls.session.job import Decide
 from raycls.session.messages import Evaluated, Event, Message, Post, Trained
 from raycls.tasks.classification import digests
 from raycls.tasks.metrics import flat
-from raycls.train.optim import improves, mode_of
+from raycls.train.optim import mode_of
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
 from raycls.train.reasons import Reason
+from raycls.train.schedules import improves
 from raycls.train.state import TrainState
 
 __all__ = ["Judged", "Recorder"]
@@ -152,7 +153,7 @@ class Recorder:
         if improved:
             state.best = {**state.last, "metric": metric, "value": value}
             self._best_to_keep = state.best
-        if self.run.schedule.name == "plateau":
+        if state.plateau is not None:
             state.plateau.update(value, mode)
         if state.early_stop.update(value):
             state.finished = Reason.EARLY

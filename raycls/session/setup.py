@@ -17,6 +17,7 @@ from raycls.session.job import Job, World
 from raycls.session.messages import Event
 from raycls.session.reporter import Reporter
 from raycls.tasks.classification import Classification, generators_put_back
+from raycls.tasks.losses import build_loss
 from raycls.train.plan import Plan
 from raycls.train.precision import arithmetic, precision_dtype
 from raycls.train.ranks import Ranks
@@ -51,7 +52,7 @@ def make_task(run: Run, precision: str, device: torch.device) -> Classification:
         seed=run.run.seed,
         mean=run.augment.mean,
         std=run.augment.std,
-        label_smoothing=run.loss.label_smoothing,
+        loss=build_loss(run.loss),
         amp=precision_dtype(precision),
         channels_last=run.train.memory_format == "channels_last",
         device=device,

@@ -35,11 +35,13 @@ from raycls.session.stall import Stall
 from raycls.tasks.classification import Classification
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.loop import train as train_loop
-from raycls.train.optim import EarlyStop, Plateau, build_optimizer, lr_factor
+from raycls.train.optim import EarlyStop
+from raycls.train.optimizers import build_optimizer
 from raycls.train.plan import Plan
 from raycls.train.precision import cpu_kind, emulated, resolve_precision
 from raycls.train.ranks import Ranks
 from raycls.train.reduction import make_reduction
+from raycls.train.schedules import Schedule, build_schedule
 from raycls.train.state import TrainState, moving_average
 
 __all__ = ["train"]
@@ -184,7 +186,7 @@ def _build(
         optimizer=build_optimizer(run.optim, model),
         ema=moving_average(model, run.optim.ema, run.optim.ema_warmup),
         scaler=scaler,
-        plateau=Plateau.of(run.schedule),
+        plateau=_schedule(run, plan).plateau,
         early_stop=EarlyStop.of(run.train.early_stop, run.evaluate.metric),
     )
     if resumed:
@@ -214,11 +216,12 @@ def _open(run: Run, job: Job, plan: Plan, start: Started, world: World, reporter
 
 
 def _learning_rate(run: Run, plan: Plan) -> Callable[[int], float]:
-    def rate(step: int) -> float:
-        factor = lr_factor(run.schedule, step, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
-        return run.optim.lr * factor
+    schedule = _schedule(run, plan)
+    return lambda step: run.optim.lr * schedule.factor(step)
 
-    return rate
+
+def _schedule(run: Run, plan: Plan) -> Schedule:
+    return build_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
 
 
 def _evaluate_now(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raycls.data.order import key
+from raycls.tasks.losses import Loss
 
 __all__ = ["Classification", "MicroBatch", "digests"]
 
@@ -30,7 +30,7 @@ class MicroBatch:
 
 
 class Classification:
-    """Cross entropy over one label per image.
+    """One label per image.
 
     Everything it returns is a sum over samples: who divides, and by what, is decided once per global batch.
     """
@@ -41,13 +41,13 @@ class Classification:
         seed: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        label_smoothing: float,
+        loss: Loss,
         amp: torch.dtype | None,
         channels_last: bool,
         device: torch.device,
     ) -> None:
         self.seed = seed
-        self.label_smoothing = label_smoothing
+        self._loss = loss
         self.amp = amp
         self.device = device
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -94,7 +94,7 @@ class Classification:
         with self.autocast():
             logits = model(batch.images)
         logits = logits.float()
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=self.label_smoothing)
+        loss = self._loss(logits, batch.labels)
         correct = (logits.detach().argmax(1) == batch.labels).sum()
         return loss, correct
 

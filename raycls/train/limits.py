@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from raycls.config.names.builders import bound
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.optim import OptimConfig, ScheduleConfig
 from raycls.config.sections.train import CheckpointConfig, EarlyStopConfig, EvaluateConfig
 from raycls.config.write import override
 from raycls.errors import ConfigError
 from raycls.quantities import plural
-from raycls.train.optim import schedule_steps
 from raycls.train.plan import Plan
+from raycls.train.schedules import Steps, warmup_steps
 from raycls.train.state import ema_decay, ema_share
 
 __all__ = ["Idle", "check_acting", "idle", "notes"]
@@ -58,7 +59,7 @@ def idle(schedule: ScheduleConfig, optim: OptimConfig, early_stop: EarlyStopConf
     """The options that cannot act. One for which no value could, in a run of a step or two, is not among them."""
     total = plan.total_steps
     found: list[Idle] = []
-    warmup = schedule_steps(schedule.warmup, "warmup", plan.steps_per_epoch, total, least=0)
+    warmup = warmup_steps(schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=total)
     if warmup > 1 and warmup >= total:
         why = f"schedule.warmup {schedule.warmup}: {warmup} steps, so optim.lr is reached at the end or never"
         found.append(Idle("schedule.warmup", why, {"schedule.warmup": f"{total // 10}st"}))
@@ -104,25 +105,26 @@ def _idle_schedule(schedule: ScheduleConfig, plan: Plan, left: int) -> list[Idle
     """Of periods and milestones, where `left` steps follow the warm-up."""
     if left < 2:
         return []
-    total, per_epoch = plan.total_steps, plan.steps_per_epoch
+    total, args = plan.total_steps, bound("schedule", schedule.name, schedule.args)
+    steps_of = Steps(plan.steps_per_epoch, total)
     after = f"{left} steps after the warm-up" if left < total else f"{left} steps"
     if schedule.name in ("step", "cosine_restarts"):
-        every = schedule_steps(schedule.every, "every", per_epoch, total, least=1)
+        every = steps_of.count(args["every"], "every")
         if every > left or (every == left and schedule.name == "step"):
             what = "the rate never falls" if schedule.name == "step" else "not even the first period ends"
-            why = f"schedule.every {schedule.every}: {every} steps, and there are {after}: {what}"
-            return [Idle("schedule.every", why, {"schedule.every": f"{max(1, left // 3)}st"})]
+            why = f"schedule.args.every {args['every']}: {every} steps, and there are {after}: {what}"
+            return [Idle("schedule.args.every", why, {"schedule.args.every": f"{max(1, left // 3)}st"})]
     if schedule.name == "multistep":
         counted = [
-            (item, schedule_steps(item, f"milestones[{index}]", per_epoch, total, least=0))
-            for index, item in enumerate(schedule.milestones)
+            (item, steps_of.count(item, f"milestones[{index}]", least=0))
+            for index, item in enumerate(args["milestones"])
         ]
         late = [f"{item} ({steps} steps)" for item, steps in counted if steps >= left]
         if late:
             kept = [str(item) for item, steps in counted if steps < left]
             kept = kept or [f"{step}st" for step in sorted({left // 2, 3 * left // 4})]
-            why = f"schedule.milestones {', '.join(late)}: there are {after}"
-            return [Idle("schedule.milestones", why, {"schedule.milestones": kept})]
+            why = f"schedule.args.milestones {', '.join(late)}: there are {after}"
+            return [Idle("schedule.args.milestones", why, {"schedule.args.milestones": kept})]
     return []
 
 
@@ -133,9 +135,10 @@ def _idle_patience(schedule: ScheduleConfig, early_stop: EarlyStopConfig, plan: 
     more = {"evaluate.every": f"{total // 3}st"} if count < 3 <= total else {}
     shorter = max(1, (count - 1) // 2)
     found: list[Idle] = []
-    if schedule.name == "plateau" and schedule.patience >= count and (count >= 3 or more):
-        why = f"schedule.patience {schedule.patience}: the run has {told}"
-        found.append(Idle("schedule.patience", why, {**more, "schedule.patience": shorter}))
+    waits = bound("schedule", schedule.name, schedule.args).get("patience", 0) if schedule.name == "plateau" else 0
+    if waits >= count and waits and (count >= 3 or more):
+        why = f"schedule.args.patience {waits}: the run has {told}"
+        found.append(Idle("schedule.args.patience", why, {**more, "schedule.args.patience": shorter}))
     patience = early_stop.patience
     if patience != "off" and patience >= count:
         why = f"train.early_stop.patience {patience}: the run has {told}"

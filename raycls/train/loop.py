@@ -61,7 +61,7 @@ def train(
 
         # One global batch: the gradient of its mean loss, whoever computes which part of it.
         for group in state.optimizer.param_groups:
-            group["lr"] = lr(step) * state.plateau.factor
+            group["lr"] = lr(step) * (1.0 if state.plateau is None else state.plateau.factor)
         rows, parts = order.rows(step), micro_rows(order, step, ranks.rank, ranks.world)
         if not rows:  # all samples of this batch are left out: a step without an update
             seen(step, batch, parts)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from raycls.train.optim import EarlyStop, Plateau
+from raycls.train.optim import EarlyStop
 from raycls.train.reasons import Reason
+from raycls.train.schedules import Plateau
 
 __all__ = ["Meter", "TrainState", "ema_decay", "ema_share", "moving_average"]
 
@@ -51,7 +52,8 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     ema: AveragedModel | None
     scaler: torch.amp.GradScaler  # type: ignore[name-defined]
-    plateau: Plateau
+    plateau: Plateau | None
+    """What evaluations change of the learning rate, where the schedule is one of these."""
     early_stop: EarlyStop
     step: int = 0
     elapsed: float = 0.0
@@ -85,7 +87,7 @@ class TrainState:
                 "finished": str(self.finished),
                 "unevaluated": self.unevaluated,
                 "meter": vars(self.meter),
-                "plateau": self.plateau.state_dict(),
+                **({} if self.plateau is None else {"plateau": self.plateau.state_dict()}),
                 "early_stop": self.early_stop.state_dict(),
                 "scaler": self.scaler.state_dict(),
             },
@@ -106,7 +108,8 @@ class TrainState:
         self.skipped_in_a_row, self.finished = values["skipped_in_a_row"], Reason(values["finished"])
         self.unevaluated = values.get("unevaluated", False)
         self.meter = Meter(**values["meter"])
-        self.plateau.load_state_dict(values["plateau"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(values["plateau"])
         self.early_stop.load_state_dict(values["early_stop"])
         if values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])

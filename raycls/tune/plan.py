@@ -34,7 +34,7 @@ from raycls.session.data.scored import LEFT_OUT
 from raycls.session.prepare import check_metric_of, evaluated_split, image_size, plan_of
 from raycls.tasks.metrics import check_metric
 from raycls.train.limits import check_acting
-from raycls.train.optim import check_schedule
+from raycls.train.schedules import build_schedule
 from raycls.tune.donors import keep
 from raycls.tune.model_cost import within
 
@@ -238,7 +238,7 @@ def _check_acting(run: Run, dataset: Dataset, space: Space, origins: Mapping[str
         varied = apply(run, chosen)
         plan = plan_of(varied, dataset)
         try:
-            check_schedule(varied.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+            build_schedule(varied.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
             check_acting(varied.schedule, varied.optim, varied.train.early_stop, plan)
         except ConfigError as error:
             about = ("schedule", "optim.ema", "train.", "data.batch_size")

@@ -19,13 +19,13 @@ def test_descriptions() -> None:
         "a whole number, at least 0 or a list of 2 values, each a whole number, at least 1"
     )
     assert allowed(("optim", "lr"))[0] == "a number, greater than 0"
-    assert allowed(("optim", "name")) == ("sgd, adam, adamw or rmsprop", ("sgd", "adam", "adamw", "rmsprop"))
+    assert allowed(("optim", "weight_decay_on")) == ("all or weights", ("all", "weights"))
     assert allowed(("train", "micro_batches")) == ("a whole number, at least 1 or auto", ("auto",))
     assert allowed(("train", "duration"))[0].startswith("a duration such as 90ep")
     assert allowed(("augment", "std"), 1)[0] == "a number, greater than 0"
     assert allowed(("augment", "std"))[0] == "a list of 3 values, each a number, greater than 0"
-    assert allowed(("optim", "nesterov"))[0] == "true or false"
-    assert allowed(("loss",))[0] == "a section with task, label_smoothing"
+    assert allowed((), None, {"type": "boolean"})[0] == "true or false"
+    assert allowed(("loss",))[0] == "a section with name, args"
 
 
 def test_where_a_misplaced_key_belongs() -> None:

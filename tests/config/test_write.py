@@ -72,8 +72,8 @@ def test_a_config_with_everything_survives_both_ways() -> None:
         "data": {"formats": ["png", "jpeg"], "source": {"args": {"big": 10**30, "none": None, "e": {}, "l": []}}},
         "augment": {"train": ["resize", {"rotation": {"degrees": 1e-07}}], "mean": [0, 0.5, 1]},
         "train": {"duration": "300st", "micro_batches": 4, "budget": "2h"},
-        "optim": {"clip_norm": 1.0, "eps": 1e-12},
-        "schedule": {"name": "multistep", "milestones": ["30ep", "60ep"]},
+        "optim": {"name": "adam", "clip_norm": 1.0, "args": {"eps": 1e-12}},
+        "schedule": {"name": "multistep", "args": {"milestones": ["30ep", "60ep"]}},
     }
     run = from_dict(values)
     assert from_dict(json.loads(json.dumps(to_dict(run)))) == run

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from raycls.config.errors import Path, Place, dotted
 from raycls.config.names import torchvision_models
+from raycls.config.names.builders import BUILDERS, defaults
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section, child, is_free
 from raycls.config.write import flow, to_dict
@@ -69,10 +70,10 @@ class Belongings:
     def notes(self, values: Mapping[str, Any]) -> list[str]:
         """What was left out of `values`, all layers laid over each other, a line for each."""
         left_out = [
-            f"{dotted(path)} {flow(value)} of {name} left out: "
+            f"{dotted(path)} {flow(told)} of {name} left out: "
             f"{dotted((*path[:-1], 'name'))} is {name_of(values, path[:-1])} now"
             for (path, name), (value, _) in self._aside.items()
-            if value
+            if (told := _beside_defaults(path, name, value))
         ]
         stays = [
             f"model.weights {weights} stays: {name} has weights of that name too"
@@ -115,13 +116,22 @@ def searched_notes(run: Run, paths: Sequence[str]) -> list[str]:
     """What trials with another name do without, where `paths` are searched, a line for each."""
     values = to_dict(run)
     return [
-        f"{dotted(path)} {flow(value)} of {name_of(values, section)} left out in trials with another "
+        f"{dotted(path)} {flow(told)} of {name_of(values, section)} left out in trials with another "
         f"{dotted((*section, 'name'))}" + (", except where it has weights of that name" if path == _WEIGHTS else "")
         for section in named()
         for path in _owned(section)
         if dotted((*section, "name")) in paths and (value := _at(values, path))
         if path != _WEIGHTS or PUBLISHED.fullmatch(value)
+        if (told := _beside_defaults(path, name_of(values, section), value))
     ]
+
+
+def _beside_defaults(path: Path, name: str, value: Any) -> object:
+    """`value` without the arguments that are what they are without a word."""
+    if path[0] not in BUILDERS or not isinstance(value, Mapping):
+        return value
+    usual: dict[str, Any] = defaults(str(path[0]), name)
+    return {key: each for key, each in cast("Mapping[str, Any]", value).items() if usual.get(key) != each}
 
 
 def name_of(values: Mapping[str, Any], section: Path) -> str:

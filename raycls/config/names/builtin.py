@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["MODELS", "OPERATIONS", "SOURCES", "TASKS"]
+__all__ = ["LOSSES", "MODELS", "OPERATIONS", "OPTIMIZERS", "SCHEDULES", "SOURCES", "TASKS"]
 
 SOURCES: Mapping[str, str] = {
     "folder": "raycls.data.sources.folder:folder",
@@ -35,3 +35,17 @@ MODELS: Mapping[str, str] = {
 
 TASKS: Mapping[str, str] = {"classification": "raycls.tasks.classification:Classification"}
 """Tasks, each called with what the run knows of itself and `task.args`."""
+
+LOSSES: Mapping[str, str] = {"cross_entropy": "raycls.tasks.losses:cross_entropy"}
+"""Losses, each called with `loss.args`."""
+
+OPTIMIZERS: Mapping[str, str] = {
+    name: f"raycls.train.optimizers:{name}" for name in ("sgd", "adam", "adamw", "rmsprop")
+}
+"""Optimizers, each called with the parameters, `optim.lr` and `optim.args`."""
+
+SCHEDULES: Mapping[str, str] = {
+    name: f"raycls.train.schedules:{name}"
+    for name in ("constant", "step", "multistep", "exponential", "cosine", "cosine_restarts", "plateau")
+}
+"""Schedules, each called with the length of the run in steps and `schedule.args`."""

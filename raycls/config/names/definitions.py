@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
-__all__ = ["Definition", "Definitions", "read"]
+__all__ = ["Definition", "Definitions", "Unknown", "ours", "read"]
 
 Scope = Sequence[ast.stmt]
 
@@ -62,6 +63,13 @@ def read(file: str) -> Definitions | None:
     except (OSError, ValueError, RecursionError):
         return None
     return _scope(tree.body)
+
+
+def ours(target: str) -> Definition | None:
+    """The definition of a `module:attribute` of raycls; None where its file cannot be found."""
+    module, _, attribute = target.partition(":")
+    found = read(str(Path(__file__).parents[2].joinpath(*module.split(".")[1:]).with_suffix(".py")))
+    return None if found is None else found.names.get(attribute)
 
 
 def _scope(body: Scope) -> Definitions:

@@ -84,8 +84,8 @@ class Run(Section):
                     f"train.micro_batches ({self.train.micro_batches}) must not exceed "
                     f"data.batch_size ({self.data.batch_size})"
                 )
-        if self.schedule.name == "multistep" and not self.schedule.milestones:
-            raise ValueError("schedule.name: multistep needs schedule.milestones, for example [30ep, 60ep]")
+        if self.schedule.name == "multistep" and not self.schedule.args.get("milestones"):
+            raise ValueError("schedule.name: multistep needs schedule.args.milestones, for example [30ep, 60ep]")
         if self.schedule.name == "plateau" and self.evaluate.every == "off":
             raise ValueError("schedule.name: plateau needs evaluate.every, it is off")
         if self.train.early_stop.patience != "off" and self.evaluate.every == "off":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -23,7 +23,9 @@ class TaskConfig(Section):
 class LossConfig(Section):
     """What is minimised."""
 
-    task: Literal["classification"] = "classification"
-    """Cross entropy over one label per image."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Weight given to the uniform distribution (Szegedy et al. 2016, section 7)."""
+    name: Annotated[str, Field(min_length=1)] = "cross_entropy"
+    """`cross_entropy`, an entry point, or `package.module:attribute` (called with `args`, returns a function from
+    logits and labels to their loss, summed over the samples)."""
+    args: dict[str, Any] = {}
+    """Further arguments of the loss. `cross_entropy`: `label_smoothing` (0), the weight given to the uniform
+    distribution (Szegedy et al. 2016, section 7)."""

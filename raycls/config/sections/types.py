@@ -15,6 +15,8 @@ __all__ = [
     "Positive",
     "Section",
     "Tuple",
+    "UnderOne",
+    "UpToOne",
     "child",
     "is_free",
 ]
@@ -28,6 +30,8 @@ Tuple = BeforeValidator(_as_tuple)  # YAML has lists, a frozen config has tuples
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+UnderOne = Annotated[float, Field(ge=0, lt=1)]
+UpToOne = Annotated[float, Field(gt=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Operation = str | dict[str, dict[str, Any]]

@@ -13,7 +13,9 @@ from raycls.config import describe
 from raycls.config.check import known, validate
 from raycls.config.difference import HARMLESS
 from raycls.config.errors import ConfigProblemsError, Path, Place, Problem, dotted
-from raycls.config.names.belongings import without_others
+from raycls.config.moved import moved
+from raycls.config.names.belongings import name_of, without_others
+from raycls.config.names.builders import BUILDERS, builtin, defaults, with_defaults
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
 from raycls.config.space.conditions import condition_problems, in_order
@@ -49,11 +51,7 @@ _FIXED: Mapping[str, str] = {
 }
 """Sections and options that may not be searched, and why."""
 
-_MUTABLE = (
-    *(f"optim.{name}" for name in ("lr", "weight_decay", "momentum", "betas", "eps", "alpha", "clip_norm")),
-    "loss.label_smoothing",
-    "augment.train",
-)
+_MUTABLE = ("optim.lr", "optim.weight_decay", "optim.args", "optim.clip_norm", "loss.args", "augment.train")
 """What can change within a run, as population based training does."""
 
 
@@ -75,7 +73,8 @@ def check_space(values: Mapping[str, Any], places: Mapping[Path, Place], home: P
     problems += wrong.values()
     for parameter in parameters:
         if parameter.path not in wrong:
-            problems += _value_problems(parameter, at) or _method_problems(parameter, search, at)
+            name, untaken = _builder_of(parameter, parameters, values, at)
+            problems += untaken or _value_problems(parameter, name, at) or _method_problems(parameter, search, at)
     problems += _overlaps([path for path in space if path not in wrong], at)
     problems += condition_problems(parameters, tuple(space), at)
     if not problems and run is not None:
@@ -98,11 +97,12 @@ def apply(run: Run, chosen: Mapping[str, Any]) -> Run:
     """`run` with the values of a trial, without its search section, and without the arguments of the names that it
     replaces. Raises `ConfigProblemsError`."""
     home = Place("trial")
-    values, problems = known(_with(_base(run), chosen), {}, home)
+    written = {moved(path): value for path, value in chosen.items()}
+    values, problems = known(_with(_base(run), written), {}, home)
     result, wrong = validate(values, {}, home, problems)
     if result is None or problems:
         raise ConfigProblemsError("the values of a trial", problems + wrong)
-    return result
+    return with_defaults(result)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -169,15 +169,43 @@ def _meant(path: str) -> tuple[str, ...]:
     return ()
 
 
-def _value_problems(parameter: Parameter, at: Places) -> list[Problem]:
-    """Values that the option cannot have; for a range, which of its ends."""
+def _builder_of(
+    parameter: Parameter, parameters: Sequence[Parameter], values: Mapping[str, Any], at: Places
+) -> tuple[str | None, list[Problem]]:
+    """The name of the built-in that a searched argument is for, of those that it may meet, where it is for one.
+
+    A problem where it is for none of them. What only some take is looked at by `searched_in_vain`.
+    """
+    section, _, rest = parameter.path.partition(".args.")
+    if section not in BUILDERS or not rest:
+        return None, []
+    choice, key = f"{section}.name", rest.partition(".")[0]
+    met = [value for condition in parameter.when if condition.path == choice for value in condition.values]
+    names = met or [value for each in parameters if each.path == choice for value in each.values]
+    names = list(map(str, names or [name_of(values, (section,))]))
+    signatures = {name: builtin(section, name) for name in names}
+    for name, found in signatures.items():
+        if found is not None and key in found[1].parameters:
+            return name, []
+    if None in signatures.values():
+        return None, []  # a plug-in, which is asked when a trial starts
+    known = [each for name in names for each in defaults(section, name)]
+    near = suggest(key, known)
+    what = f"{' and '.join(names)} {'take' if len(names) > 1 else 'takes'} no argument {key}"
+    fix = "leave it out, or choose another name" if near is None else f"did you mean {section}.args.{near}?"
+    path = dotted((*SPACE, parameter.path))
+    return None, [Problem(at(parameter.path), path, what, None, ", ".join(known) or "no arguments", fix)]
+
+
+def _value_problems(parameter: Parameter, builder: str | None, at: Places) -> list[Problem]:
+    """Values that the option cannot have; for a range, which of its ends. An argument is that of a `builder`."""
     if parameter.kind == "choice":
-        return [*_choice_problems(parameter, at), *_duplicates(parameter, at)]
-    if kind_of(parameter.path) == "argument":
+        return [*_choice_problems(parameter, builder, at), *_duplicates(parameter, at)]
+    if kind_of(parameter.path) == "argument" and builder is None:
         return []
     place, where = at(parameter.path), dotted((*SPACE, parameter.path))
     text = written(parameter)
-    whole = _whole_only(parameter.path)
+    whole = _whole_only(parameter.path, builder)
     if whole is not None and _has_fractions(parameter):
         name = {"uniform": "randint", "loguniform": "lograndint"}.get(parameter.kind, parameter.kind)
         numbers = [max(1, round(number)) for number in (parameter.low, parameter.high, parameter.step)]
@@ -185,7 +213,7 @@ def _value_problems(parameter: Parameter, at: Places) -> list[Problem]:
         return [Problem(place, where, "this range gives numbers that are not whole", text, whole, fix)]
     problems: list[Problem] = []
     for name, end in zip(("lower", "upper"), parameter.ends, strict=False):
-        found = _rejected(parameter.path, end)
+        found = _rejected(parameter.path, end, builder)
         if found is None:
             continue
         if found.what != _RANGE:
@@ -202,23 +230,24 @@ def _has_fractions(parameter: Parameter) -> bool:
     return parameter.kind in ("uniform", "loguniform")
 
 
-def _whole_only(path: str) -> str | None:
+def _whole_only(path: str, builder: str | None) -> str | None:
     """What is allowed, where that is whole numbers and no others."""
-    half, one = _rejected(path, 0.5), _rejected(path, 1)
+    half, one = _rejected(path, 0.5, builder), _rejected(path, 1, builder)
     return half.valid if half is not None and half.what != _RANGE and (one is None or one.what == _RANGE) else None
 
 
-def _rejected(path: str, value: Any) -> Problem | None:
+def _rejected(path: str, value: Any, builder: str | None) -> Problem | None:
     """What is wrong with one value of an option, whatever the other options are."""
-    _, problems = validate(_placed({}, path.split("."), value), {}, Place(""), rules=False)
+    alone = {} if builder is None else {path.partition(".")[0]: {"name": builder}}
+    _, problems = validate(_placed(alone, path.split("."), value), {}, Place(""), rules=False)
     return problems[0] if problems else None
 
 
-def _choice_problems(parameter: Parameter, at: Places) -> Iterator[Problem]:
-    if kind_of(parameter.path) == "argument":
+def _choice_problems(parameter: Parameter, builder: str | None, at: Places) -> Iterator[Problem]:
+    if kind_of(parameter.path) == "argument" and builder is None:
         return
     for index, value in enumerate(parameter.values):
-        found = _rejected(parameter.path, value)
+        found = _rejected(parameter.path, value, builder)
         if found is not None:
             inside = found.path.removeprefix(parameter.path)
             where = f"{dotted((*SPACE, parameter.path, index))}{inside}"
@@ -258,9 +287,13 @@ def _method_problems(parameter: Parameter, search: Mapping[str, Any], at: Places
         ends = f"{flow(parameter.low)}, {flow(parameter.high)}"
         fix = f"write a list, quniform({ends}, STEP), or search.algorithm: random"
         yield Problem(place, where, what, written(parameter), fix=fix)
-    if _mapping(search.get("scheduler")).get("name") == "pbt" and parameter.path not in _MUTABLE:
+    if _mapping(search.get("scheduler")).get("name") == "pbt" and not _mutable(parameter.path):
         what = "search.scheduler.name: pbt changes values within a run, where this one cannot change"
         yield Problem(place, where, what, valid=", ".join(_MUTABLE), fix="take it out, or search.scheduler.name: asha")
+
+
+def _mutable(path: str) -> bool:
+    return any(path == start or path.startswith(f"{start}.") for start in _MUTABLE)
 
 
 def _corner_problems(space: Space, run: Run, at: Places) -> Iterator[Problem]:

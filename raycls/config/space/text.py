@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from raycls.config.describe import child, is_free, shown
 from raycls.config.errors import Path, Place, Problem, dotted
+from raycls.config.moved import moved
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section
@@ -82,21 +83,22 @@ def spread(
     flat: dict[str, Any] = {}
     names: dict[Path, str] = {}
     problems: list[Problem] = []
-    for path, where, value in _flat(cast("Mapping[str, Any]", space), SPACE, ""):
+    for old, where, value in _flat(cast("Mapping[str, Any]", space), SPACE, ""):
+        path = moved(old)
         if path in flat:
             place = places.get(where, home)
             what = "the path is written twice, nested and with dots"
             problems.append(Problem(place, _full(path), what, fix="keep one of the two"))
             continue
         flat[path], names[where] = value, path
-    moved: dict[Path, Place] = {}
+    placed: dict[Path, Place] = {}
     for where, place in places.items():
         depth = next((depth for depth in range(len(SPACE) + 1, len(where) + 1) if where[:depth] in names), None)
         if depth is not None:
-            moved[(*SPACE, names[where[:depth]], *where[depth:])] = place
+            placed[(*SPACE, names[where[:depth]], *where[depth:])] = place
         elif where[: len(SPACE)] != SPACE or where == SPACE:
-            moved[where] = place
-    return {**values, "search": {**cast("Mapping[str, Any]", search), "space": flat}}, moved, problems
+            placed[where] = place
+    return {**values, "search": {**cast("Mapping[str, Any]", search), "space": flat}}, placed, problems
 
 
 def _flat(space: Mapping[str, Any], where: Path, name: str) -> Iterator[tuple[str, Path, Any]]:
@@ -168,7 +170,7 @@ def _conditions(path: str, when: Any, places: Places) -> tuple[Condition, ...]:
         values = tuple(cast("list[Any]", value)) if isinstance(value, list) else (value,)
         if not values:
             raise _WrongError(places(path, "when", other), (path, "when", other), "the list of values is empty")
-        result.append(Condition(other, values))
+        result.append(Condition(moved(other), values))
     return tuple(result)
 
 

@@ -39,7 +39,7 @@ def only(space: str, rest: str = "") -> Problem:
     ],
 )
 def test_a_misspelt_path(path: str, fix: str | None) -> None:
-    problem = only(f"loss.label_smoothing: [0, 0.1]\n{path}: [0.1]")
+    problem = only(f"loss.args.label_smoothing: [0, 0.1]\n{path}: [0.1]")
     assert (problem.where, problem.path) == ("one.yaml:4", f"search.space.{path}")
     assert (problem.what, problem.fix) == ("there is no such option", fix)
 
@@ -88,12 +88,12 @@ optim.lr:
   - 0.1
   - "0.2"
   - -1
-optim.name: [sgd, adamm]
+optim.weight_decay_on: [all, weight]
 data.batch_size: [32, 64.5]
 schedule.warmup: [1ep, 3]
 augment.train: [[resize, 5], null]
-optim.momentum:
-  when: {optim.name: sgd}
+optim.args.momentum:
+  when: {optim.weight_decay_on: all}
   values:
     - 0.9
     - 1.0
@@ -102,14 +102,15 @@ optim.momentum:
 
 def test_every_wrong_value_of_a_choice_is_told_at_its_own_line() -> None:
     found = [(problem.where, problem.path, problem.what, problem.fix) for problem in problems(CHOICES)]
+    choice = "this value is not one of the choices"
     assert found == [
         ("one.yaml:5", "search.space.optim.lr[1]", "the wrong kind of value", "write 0.2"),
         ("one.yaml:6", "search.space.optim.lr[2]", "out of range", None),
-        ("one.yaml:7", "search.space.optim.name[1]", "this value is not one of the choices", "did you mean adam?"),
+        ("one.yaml:7", "search.space.optim.weight_decay_on[1]", choice, "did you mean weights?"),
         ("one.yaml:8", "search.space.data.batch_size[1]", "the wrong kind of value", None),
         ("one.yaml:9", "search.space.schedule.warmup[1]", "the wrong kind of value", "write 3ep or write 3st"),
         ("one.yaml:10", "search.space.augment.train[0][1]", "the wrong kind of value", None),
-        ("one.yaml:15", "search.space.optim.momentum[1]", "out of range", None),
+        ("one.yaml:15", "search.space.optim.args.momentum[1]", "out of range", None),
     ]
 
 
@@ -123,7 +124,7 @@ def test_a_wrong_value_is_told_with_what_was_found_and_what_is_allowed() -> None
     [
         ("optim.lr: uniform(0, 1)", "the lower end 0 is outside of what is allowed", "a number, greater than 0"),
         (
-            "optim.momentum: uniform(0.5, 1)",
+            "optim.args.momentum: uniform(0.5, 1)",
             "the upper end 1 is outside of what is allowed",
             "a number, at least 0 and less than 1",
         ),
@@ -133,13 +134,13 @@ def test_a_wrong_value_is_told_with_what_was_found_and_what_is_allowed() -> None
             "a whole number, at least 1",
         ),
         (
-            "loss.label_smoothing: quniform(0, 1, 0.25)",
+            "loss.args.label_smoothing: quniform(0, 1, 0.25)",
             "the upper end 1.0 is outside of what is allowed",
             "a number, at least 0 and less than 1",
         ),
         ("optim.ema: uniform(0.9, 1)", "the upper end 1 is outside of what is allowed", None),
-        ("optim.name: randint(1, 2)", "a range of numbers does not fit this option", "sgd, adam, adamw or rmsprop"),
-        ("optim.nesterov: randint(0, 1)", "a range of numbers does not fit this option", "true or false"),
+        ("optim.weight_decay_on: randint(1, 2)", "a range of numbers does not fit this option", "all or weights"),
+        ("optim.args.nesterov: randint(0, 1)", "a range of numbers does not fit this option", "true or false"),
         ("train.duration: randint(5, 9)", "a range of numbers does not fit this option", None),
         ("model.args: uniform(0, 1)", "a range of numbers does not fit this option", "a mapping"),
     ],
@@ -153,7 +154,7 @@ def test_a_range_that_is_partly_or_wholly_outside(line: str, what: str, valid: s
 
 
 def test_both_ends_can_be_outside() -> None:
-    assert len(problems("optim.momentum: uniform(-1, 1)")) == 2
+    assert len(problems("optim.args.momentum: uniform(-1, 1)")) == 2
 
 
 @pytest.mark.parametrize(
@@ -198,32 +199,35 @@ def test_a_path_inside_another_one() -> None:
 def test_problems_of_conditions_have_the_line_of_the_condition() -> None:
     found = problems("""
 optim.name: [sgd, adamw]
-optim.momentum:
+optim.args.momentum:
   when:
     optim.nane: sgd
   values: [0.5, 0.9]
-optim.eps:
+optim.args.eps:
   when: {optim.name: [adamw, adam]}
   values: [1e-8, 1e-6]
 """)
     assert [(problem.where, problem.path, problem.fix) for problem in found] == [
-        ("one.yaml:6", "search.space.optim.momentum.when.optim.nane", "did you mean optim.name?"),
-        ("one.yaml:9", "search.space.optim.eps.when.optim.name", None),
+        ("one.yaml:6", "search.space.optim.args.momentum.when.optim.nane", "did you mean optim.name?"),
+        ("one.yaml:9", "search.space.optim.args.eps.when.optim.name", None),
     ]
     assert (found[1].found, found[1].valid) == ("adam (text)", "sgd, adamw")
 
 
 def test_a_circle_of_conditions() -> None:
-    problem = only("""
-optim.momentum: {when: {optim.alpha: 0.9}, values: [0.5, 0.9]}
-optim.alpha: {when: {optim.momentum: 0.9}, values: [0.5, 0.9]}
-""")
+    problem = only(
+        """
+optim.args.momentum: {when: {optim.args.alpha: 0.9}, values: [0.5, 0.9]}
+optim.args.alpha: {when: {optim.args.momentum: 0.9}, values: [0.5, 0.9]}
+""",
+        "optim: {name: rmsprop}\n",
+    )
     assert problem.where == "one.yaml:3"
-    assert "optim.momentum -> optim.alpha -> optim.momentum" in problem.what
+    assert "optim.args.momentum -> optim.args.alpha -> optim.args.momentum" in problem.what
 
 
 def test_a_grid_needs_finite_values() -> None:
-    problem = only("optim.lr: loguniform(1e-4, 1)\noptim.momentum: quniform(0, 0.9, 0.1)", "  algorithm: grid\n")
+    problem = only("optim.lr: loguniform(1e-4, 1)\noptim.args.momentum: quniform(0, 0.9, 0.1)", "  algorithm: grid\n")
     assert (problem.path, problem.found) == ("search.space.optim.lr", "loguniform(0.0001, 1)")
     assert "search.algorithm: random" in str(problem.fix)
 
@@ -236,10 +240,12 @@ def test_population_based_training_varies_what_can_change_within_a_run() -> None
 
 
 def test_a_combination_that_breaks_a_rule_is_named() -> None:
-    problem = only("optim.nesterov: [true, false]\noptim.momentum: uniform(0, 0.9)")
-    assert (problem.where, problem.path) == ("one.yaml:3", "search.space.optim.nesterov")
-    assert problem.what.startswith("a combination breaks a rule: nesterov: true needs momentum greater than 0")
-    assert problem.found == "optim.nesterov: true, optim.momentum: 0"
+    problem = only("optim.args.nesterov: [true, false]\noptim.args.momentum: uniform(0, 0.9)")
+    assert (problem.where, problem.path) == ("one.yaml:3", "search.space.optim.args.nesterov")
+    assert problem.what.startswith(
+        "a combination breaks a rule: args.nesterov: true needs args.momentum greater than 0"
+    )
+    assert problem.found == "optim.args.nesterov: true, optim.args.momentum: 0"
 
 
 def test_a_rule_between_the_space_and_the_rest_of_the_config_is_told_once() -> None:
@@ -253,9 +259,11 @@ def test_a_value_that_no_combination_can_have() -> None:
 
 
 def test_a_condition_mends_a_combination() -> None:
-    space = "optim: {nesterov: [true, false], momentum: {when: {optim.nesterov: false}, values: uniform(0, 0.9)}}"
+    space = (
+        "optim.args: {nesterov: [true, false], momentum: {when: {optim.args.nesterov: false}, values: uniform(0, 0.9)}}"
+    )
     run = load_text(f"search: {{space: {{{space}}}}}").run
-    assert space_of(run).paths == ("optim.nesterov", "optim.momentum")
+    assert space_of(run).paths == ("optim.args.nesterov", "optim.args.momentum")
 
 
 def test_problems_of_the_space_come_with_all_others() -> None:
@@ -279,7 +287,10 @@ def test_a_large_space_is_right_and_quick() -> None:
         "data.batch_size: lograndint(1, 4096)",
         "optim.name: [sgd, adam, adamw]",
     ]
-    lines += ["optim.momentum: {when: {optim.name: sgd}, values: uniform(0, 0.99)}", "schedule.warmup: [0st, 1ep, 5%]"]
+    lines += [
+        "optim.args.momentum: {when: {optim.name: sgd}, values: uniform(0, 0.99)}",
+        "schedule.warmup: [0st, 1ep, 5%]",
+    ]
     lines += [
         "augment.train: [null, [resize], [{random_crop: {size: 8}}, horizontal_flip]]",
         "optim.clip_norm: ['off', 1]",
@@ -310,10 +321,16 @@ SEARCH: dict[str, Any] = {
 
 def test_apply_sets_values_and_leaves_the_search_out() -> None:
     run = from_dict(SEARCH)
-    chosen = {"optim.lr": 1, "model.args.width": 8, "schedule.warmup": "3ep", "optim.betas": [0.5, 0.9]}
+    chosen = {
+        "optim.lr": 1,
+        "model.args.width": 8,
+        "schedule.warmup": "3ep",
+        "optim.name": "adam",
+        "optim.args.betas": [0.5, 0.9],
+    }
     trial = apply(run, chosen)
     assert trial.search == SearchConfig()
-    assert (trial.optim.lr, trial.optim.betas, str(trial.schedule.warmup)) == (1.0, (0.5, 0.9), "3ep")
+    assert (trial.optim.lr, trial.optim.args["betas"], str(trial.schedule.warmup)) == (1.0, [0.5, 0.9], "3ep")
     assert trial.model.args == {"width": 8, "depth": 2}
     assert run.model.args == {"width": 48, "depth": 2}
     assert from_dict(to_dict(trial)) == trial

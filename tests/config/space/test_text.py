@@ -50,7 +50,7 @@ def test_choices_hold_values_of_our_yaml(value: Any) -> None:
 
 def test_conditions_name_a_value_or_several_by_dotted_or_nested_path() -> None:
     when = {"optim": {"name": ["sgd", "rmsprop"]}, "model.name": "tiny_cnn"}
-    parameter = one({"when": when, "values": "uniform(0, 0.9)"}, "optim.momentum")
+    parameter = one({"when": when, "values": "uniform(0, 0.9)"}, "optim.args.momentum")
     assert parameter.kind == "uniform"
     assert parameter.when == (Condition("optim.name", ("sgd", "rmsprop")), Condition("model.name", ("tiny_cnn",)))
 
@@ -143,7 +143,7 @@ search:
       args:
         width: [8,
                 16]
-    optim.momentum: {when: {model.args.width: 8}, values: quniform(0.5, 0.9, 0.2)}
+    optim.args.momentum: {when: {model.args.width: 8}, values: quniform(0.5, 0.9, 0.2)}
 """
 
 
@@ -155,7 +155,7 @@ def test_sections_and_dots_are_one_and_every_value_knows_its_origin(tmp_path: Pa
         "optim.lr": [0.1, 0.2],
         "optim.weight_decay": [0, 1e-4],
         "model.args.width": [8, 16],
-        "optim.momentum": {"when": {"model.args.width": 8}, "values": "quniform(0.5, 0.9, 0.2)"},
+        "optim.args.momentum": {"when": {"model.args.width": 8}, "values": "quniform(0.5, 0.9, 0.2)"},
         "schedule.name": ["step", "cosine"],
     }
     origins = {path: origin for path, origin in loaded.origins.items() if path.startswith("search.space")}
@@ -163,8 +163,8 @@ def test_sections_and_dots_are_one_and_every_value_knows_its_origin(tmp_path: Pa
         "search.space.optim.lr": "command line",
         "search.space.optim.weight_decay": "one.yaml:3",
         "search.space.model.args.width": "one.yaml:6",
-        "search.space.optim.momentum.when.model.args.width": "one.yaml:8",
-        "search.space.optim.momentum.values": "one.yaml:8",
+        "search.space.optim.args.momentum.when.model.args.width": "one.yaml:8",
+        "search.space.optim.args.momentum.values": "one.yaml:8",
         "search.space.schedule.name": "command line",
     }
     assert "optim.weight_decay: [0, 0.0001]" in show(loaded)

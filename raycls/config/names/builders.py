@@ -1,0 +1,154 @@
+"""Sections whose `name` is built by a function with typed arguments, `args`: optimizers, schedules, losses.
+
+Such a function takes what raycls passes, and what the config says by keyword. Its signature is the reference: the
+names, the types, the ranges and the defaults. That of a built-in is read from its file, without importing it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from raycls.config.errors import Path, Place, Problem, dotted
+from raycls.config.names import annotations
+from raycls.config.names.arguments import bind_signature
+from raycls.config.names.builtin import LOSSES, OPTIMIZERS, SCHEDULES
+from raycls.config.names.definitions import ours
+from raycls.config.names.values import value_problem
+from raycls.config.sections.duration import Duration
+from raycls.config.sections.run import Run
+from raycls.errors import ConfigError
+
+__all__ = [
+    "BUILDERS",
+    "Builder",
+    "argument_problems",
+    "bound",
+    "builtin",
+    "builtin_problems",
+    "defaults",
+    "with_defaults",
+]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What builds the thing that a section names."""
+
+    kind: str
+    builtins: Mapping[str, str]
+    given: tuple[str, ...]
+    """The arguments that raycls passes."""
+
+
+BUILDERS: Mapping[str, Builder] = {
+    "optim": Builder("optimizer", OPTIMIZERS, ("groups", "lr")),
+    "schedule": Builder("schedule", SCHEDULES, ("steps",)),
+    "loss": Builder("loss", LOSSES, ()),
+}
+"""By section."""
+
+
+def builtin(section: str, name: str) -> tuple[str, inspect.Signature] | None:
+    """Title and signature of the built-in; None where there is none of this name."""
+    target = BUILDERS[section].builtins.get(name)
+    found = None if target is None else ours(target)
+    return None if found is None or found.signature is None else (name, found.signature)
+
+
+def defaults(section: str, name: str) -> dict[str, Any]:
+    """The defaults of a built-in's arguments, in plain values."""
+    found = builtin(section, name)
+    if found is None:
+        return {}
+    given = BUILDERS[section].given
+    return {key: _plain(value) for key, value in annotations.defaults(found[1]).items() if key not in given}
+
+
+def bound(section: str, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a built-in, each as its annotation has it, defaults too; those of others as written.
+
+    Raises nothing: what does not fit stays as it is.
+    """
+    found = builtin(section, name)
+    if found is None:
+        return dict(args)
+    kinds, given = annotations.typed(found[1]), BUILDERS[section].given
+    every = {key: value for key, value in annotations.defaults(found[1]).items() if key not in given}
+    return {**every, **{key: annotations.checked(kinds.get(key, Any), value)[0] for key, value in args.items()}}
+
+
+def with_defaults(run: Run) -> Run:
+    """`run` with all arguments of its built-ins, in plain values: a run keeps them whatever later defaults are."""
+    sections: dict[str, Any] = {}
+    for section in BUILDERS:
+        config = getattr(run, section)
+        args = {key: _plain(value) for key, value in bound(section, config.name, config.args).items()}
+        sections[section] = config.model_copy(update={"args": args})
+    return run.model_copy(update=sections)
+
+
+def builtin_problems(
+    values: Mapping[str, Any], names: Mapping[str, str], places: Mapping[Path, Place], home: Place, *, whole: bool
+) -> Iterator[Problem]:
+    """What is wrong with the arguments of built-ins in a config. `names` has the name in each section that is right.
+
+    Not `whole`: values that are not all there, or that a search adds to.
+    """
+    for section, name in names.items():
+        found = builtin(section, name)
+        args = cast("Mapping[str, Any]", values.get(section) or {}).get("args")
+        if found is None or not isinstance(args, Mapping):
+            continue
+        yield from argument_problems(section, *found, cast("Mapping[str, Any]", args), values, places, home, whole)
+
+
+def argument_problems(
+    section: str,
+    title: str,
+    signature: inspect.Signature,
+    args: Mapping[str, Any],
+    values: Mapping[str, Any],
+    places: Mapping[Path, Place],
+    home: Place,
+    whole: bool = True,
+) -> Iterator[Problem]:
+    """What is wrong with the names, then with the values, of the arguments `args` of one builder."""
+    given, path = BUILDERS[section].given, (section, "args")
+    needed = signature if whole else _optional(signature)
+    try:
+        bind_signature(title, needed, args, given=given, where=dotted(path))
+    except ConfigError as error:
+        wrong = next((key for key in args if key in given or key not in signature.parameters), None)
+        around = [path, path[:1]] if wrong is None else [(*path, wrong), path, path[:1]]
+        place = next((places[each] for each in around if each in places), home)
+        what = error.what.removeprefix(f"{dotted(path)}: ")
+        yield Problem(place, dotted(path), what, error.found, error.valid, error.fix)
+    kinds = annotations.typed(signature)
+    for key, value in args.items():
+        if key not in kinds or key in given:
+            continue
+        _, errors = annotations.checked(kinds[key], value)
+        item = next((step for step in errors[0]["loc"] if isinstance(step, int)), None) if errors else None
+        here: Path = (*path, key) if item is None or not isinstance(value, (list, tuple)) else (*path, key, item)
+        if errors:
+            yield value_problem(here, errors, values, places, home, annotations.json_schema(kinds[key]))
+
+
+def _optional(signature: inspect.Signature) -> inspect.Signature:
+    parameters = [
+        parameter.replace(default=None) if parameter.default is parameter.empty else parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
+    any_more = [each for each in signature.parameters.values() if each.kind is each.VAR_KEYWORD]
+    keyword = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    return inspect.Signature([*keyword, *any_more])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast("tuple[Any, ...]", value)]
+    return str(value) if isinstance(value, Duration) else value
