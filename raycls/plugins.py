@@ -33,7 +33,7 @@ from types import ModuleType
 from typing import Any
 
 from raycls.config.errors import Place
-from raycls.config.names.annotations import checked, json_schema, typed
+from raycls.config.names.annotations import checked, inside, json_schema, typed
 from raycls.config.names.arguments import bind, bind_signature
 from raycls.config.names.definitions import Definition, ours, read
 from raycls.config.names.suggest import suggest
@@ -147,10 +147,11 @@ def _as_annotated(function: Callable[..., Any], args: Mapping[str, Any], where: 
         values[key], errors = checked(kinds.get(key, Any), value)
         if errors:
             path = (*where.split("."), key)
+            here = inside(path, value, errors)
             nested: Any = value
             for outer in reversed(path):
                 nested = {outer: nested}
-            problem = value_problem(path, errors, nested, {}, home, json_schema(kinds[key]))
+            problem = value_problem(here, errors, nested, {}, home, json_schema(kinds[key]))
             what = f"{problem.path}: {problem.what}"
             raise ConfigError(what, where=problem.path, found=problem.found, valid=problem.valid, fix=problem.fix)
     return values

@@ -140,5 +140,9 @@ def test_recipe_is_that_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.lr == config.optim.lr and recipe.weight_decay == config.optim.weight_decay
     assert recipe.batch == config.data.batch_size and recipe.mean == config.augment.mean
     assert recipe.epochs == config.train.duration.value and recipe.warmup_epochs == config.schedule.warmup.value
-    assert config.optim.momentum == 0.9 and config.loss.label_smoothing == 0 and config.model.init == "default"
+    assert (
+        config.optim.args["momentum"] == 0.9
+        and config.loss.args == {"label_smoothing": 0}
+        and config.model.init == "default"
+    )
     sys.modules.pop("cifar", None)

@@ -57,7 +57,7 @@ class Recipe:
     def read(cls, epochs: int | None) -> Recipe:
         config = yaml.safe_load(CONFIG.read_text())
         optim, augment = config["optim"], config["augment"]
-        assert optim["name"] == "sgd" and optim["nesterov"] and optim["weight_decay_on"] == "weights", optim
+        assert optim["name"] == "sgd" and optim["args"]["nesterov"] and optim["weight_decay_on"] == "weights", optim
         assert config["schedule"]["name"] == "cosine" and config["model"]["name"] == "tiny_cnn"
         return cls(
             batch=config["data"]["batch_size"],

@@ -30,8 +30,10 @@ from raycls.data.slices import Position, Slice
 from raycls.data.stream import Stream
 from raycls.models.tiny import tiny_cnn
 from raycls.tasks.classification import Classification
+from raycls.tasks.losses import cross_entropy
 from raycls.train.loop import train
-from raycls.train.optim import EarlyStop, Plateau, build_optimizer
+from raycls.train.optim import EarlyStop
+from raycls.train.optimizers import build_optimizer
 from raycls.train.plan import Plan
 from raycls.train.precision import arithmetic
 from raycls.train.ranks import Ranks
@@ -93,15 +95,15 @@ class Ours:
         self.batches, self.between, self.steps = batches, between, steps
         self.plan = _EndlessPlan(0, MANY * rows, 10, rows, micro_batches, MANY, steps, 50, 0, 0, 1, 0, 0.0, 0.0)
         self.task = Classification(
-            seed=0, mean=MEAN, std=STD, label_smoothing=0.0, amp=None, channels_last=True, device=CPU
+            seed=0, mean=MEAN, std=STD, loss=cross_entropy(), amp=None, channels_last=True, device=CPU
         )
         model = model.to(memory_format=torch.channels_last)
         self.state = TrainState(
             model=model,
-            optimizer=build_optimizer(OptimConfig(lr=LR, momentum=MOMENTUM), model),
+            optimizer=build_optimizer(OptimConfig(lr=LR, args={"momentum": MOMENTUM}), model),
             ema=None,
             scaler=torch.amp.GradScaler("cpu", enabled=False),
-            plateau=Plateau(0.1, 1),
+            plateau=None,
             early_stop=EarlyStop("off", 0.0, "max"),
         )
         self.ranks = Ranks()

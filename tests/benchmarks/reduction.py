@@ -32,6 +32,7 @@ from raycls.data.slices import micro_rows
 from raycls.models.resnet_cifar import resnet18_cifar
 from raycls.models.tiny import tiny_cnn
 from raycls.tasks.classification import Classification
+from raycls.tasks.losses import cross_entropy
 from raycls.train.loop import gradient_norm
 from raycls.train.precision import arithmetic
 from raycls.train.reduction import make_reduction
@@ -71,7 +72,7 @@ class Training:
         self.parameters = list(self.model.parameters())
         mean = (0.485, 0.456, 0.406)
         self.task = Classification(
-            seed=0, mean=mean, std=(0.23, 0.22, 0.23), label_smoothing=0.0, amp=None, channels_last=True, device=CPU
+            seed=0, mean=mean, std=(0.23, 0.22, 0.23), loss=cross_entropy(), amp=None, channels_last=True, device=CPU
         )
         rows = len(self.order.slice_ids(0, rank, world))
         random = np.random.RandomState(rank)

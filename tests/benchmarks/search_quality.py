@@ -56,8 +56,8 @@ augment:
   mean: [0.305, 0.305, 0.305]
   std: [0.376, 0.376, 0.376]
 model: {name: tiny_cnn, args: {width: 16}}
-loss: {label_smoothing: 0.1}
-optim: {name: sgd, nesterov: true, weight_decay_on: weights}
+loss: {args: {label_smoothing: 0.1}}
+optim: {name: sgd, args: {nesterov: true}, weight_decay_on: weights}
 schedule: {name: cosine, warmup: 1ep}
 train: {duration: 27ep, micro_batches: 1}
 evaluate: {every: 1ep}

@@ -778,7 +778,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "tune/plan.py:_check_same",
-        f"{SEARCH} {SPACE} optim.momentum=0.5",
+        f"{SEARCH} {SPACE} optim.args.momentum=0.5",
         lambda folder: (folder / "runs/c/trials.jsonl").touch(),
         "undo",
         before=edit("workers: 0", "workers: 1"),

@@ -22,7 +22,7 @@ augment:
     - pacing:paced: {flag: FLAG}
   eval: []
 model: {name: tiny_cnn, args: {width: 8, dropout: 0.1}}
-loss: {label_smoothing: 0.1}
+loss: {args: {label_smoothing: 0.1}}
 optim: {lr: 0.05, clip_norm: 1.0, ema: 0.9}
 schedule: {name: cosine, warmup: 5st}
 train: {duration: 5ep, micro_batches: 4, reduction: exact, amp: "off", ledger: pixels}

@@ -175,10 +175,10 @@ def test_steps_stay_steps() -> None:
 
 def test_choices_move_to_a_neighbour() -> None:
     values = ([0.9, 0.999], [0.8, 0.99], [0.5, 0.9], None)
-    space = Space((Parameter("optim.betas", "choice", values),))
-    kinds = [str(one["optim.betas"]) for one in _explored(space, {"optim.betas": [0.8, 0.99]}, resample=0.0)]
+    space = Space((Parameter("optim.args.betas", "choice", values),))
+    kinds = [str(one["optim.args.betas"]) for one in _explored(space, {"optim.args.betas": [0.8, 0.99]}, resample=0.0)]
     assert set(kinds) == {str(values[0]), str(values[2])}
-    kinds = [str(one["optim.betas"]) for one in _explored(space, {"optim.betas": None}, resample=0.0)]
+    kinds = [str(one["optim.args.betas"]) for one in _explored(space, {"optim.args.betas": None}, resample=0.0)]
     assert set(kinds) == {str(values[2]), "None"}
 
 
@@ -198,12 +198,12 @@ def test_values_that_are_not_of_the_space_are_drawn_anew() -> None:
 def test_conditional_paths_follow() -> None:
     kind = Parameter("augment.train", "choice", ("none", "flip", "crop"))
     size = Parameter(
-        "loss.label_smoothing", "uniform", low=0.1, high=0.2, when=(Condition("augment.train", ("crop",)),)
+        "loss.args.label_smoothing", "uniform", low=0.1, high=0.2, when=(Condition("augment.train", ("crop",)),)
     )
     found = _explored(Space((kind, size)), {"augment.train": "flip"}, resample=0.0)
     assert {one["augment.train"] for one in found} == {"none", "crop"}
     for one in found:
-        assert ("loss.label_smoothing" in one) == (one["augment.train"] == "crop")
-        assert 0.1 <= one.get("loss.label_smoothing", 0.1) <= 0.2
-    found = _explored(Space((kind, size)), {"augment.train": "crop", "loss.label_smoothing": 0.15}, resample=0.0)
+        assert ("loss.args.label_smoothing" in one) == (one["augment.train"] == "crop")
+        assert 0.1 <= one.get("loss.args.label_smoothing", 0.1) <= 0.2
+    found = _explored(Space((kind, size)), {"augment.train": "crop", "loss.args.label_smoothing": 0.15}, resample=0.0)
     assert {len(one) for one in found} == {1, 2}

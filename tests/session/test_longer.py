@@ -51,16 +51,16 @@ def _state(folder: Path) -> dict[str, Any]:
     ("short", "options"),
     [
         pytest.param("2ep", (), marks=pytest.mark.slow),
-        ("2ep", ("schedule={name: plateau, gamma: 0.5, patience: 1}", "optim.lr=0.4")),
-        pytest.param("3ep", ("schedule={name: step, every: 1ep, warmup: 1ep}",), marks=pytest.mark.slow),
-        ("4ep", ("schedule={name: multistep, milestones: [1ep, 10st]}", "optim={ema: 0.9, lr: 0.05}")),
+        ("2ep", ("schedule={name: plateau, args: {gamma: 0.5, patience: 1}}", "optim.lr=0.4")),
+        pytest.param("3ep", ("schedule={name: step, args: {every: 1ep}, warmup: 1ep}",), marks=pytest.mark.slow),
+        ("4ep", ("schedule={name: multistep, args: {milestones: [1ep, 10st]}}", "optim={ema: 0.9, lr: 0.05}")),
         pytest.param(
             "1ep",
-            ("schedule={name: exponential, gamma: 0.8}", "train.early_stop.patience=2", "evaluate.every=1st"),
+            ("schedule={name: exponential, args: {gamma: 0.8}}", "train.early_stop.patience=2", "evaluate.every=1st"),
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            "2ep", ("schedule={name: cosine_restarts, every: 4st, period_factor: 1.5}",), marks=pytest.mark.slow
+            "2ep", ("schedule={name: cosine_restarts, args: {every: 4st, period_factor: 1.5}}",), marks=pytest.mark.slow
         ),
         pytest.param("4st", ("evaluate.every=4st",), marks=pytest.mark.slow),
         ("4st", ("evaluate.every=off", "checkpoint.every=50%")),
@@ -117,11 +117,11 @@ def _refused(folder: Path, data: Path, *options: str, to: str = "train.duration=
     [
         (("schedule.name=cosine",), "schedule.name: cosine"),
         (("schedule.warmup=10%",), "schedule.warmup 10%"),
-        (("schedule={name: step, every: 50%}",), "schedule.every 50%"),
-        (("schedule={name: multistep, milestones: [1ep, 50%]}",), "schedule.milestones[1] 50%"),
-        (("schedule={name: cosine_restarts, every: 25%}",), "schedule.every 25%"),
+        (("schedule={name: step, args: {every: 50%}}",), "schedule.args.every 50%"),
+        (("schedule={name: multistep, args: {milestones: [1ep, 50%]}}",), "schedule.args.milestones[1] 50%"),
+        (("schedule={name: cosine_restarts, args: {every: 25%}}",), "schedule.args.every 25%"),
         (("evaluate.every=25%",), "evaluate.every 25%"),
-        (("evaluate.every=5st", "schedule={name: plateau, patience: 1}"), "schedule.name: plateau"),
+        (("evaluate.every=5st", "schedule={name: plateau, args: {patience: 1}}"), "schedule.name: plateau"),
         (("evaluate.every=5st", "train.early_stop={patience: 2, min_delta: 0.0}"), "train.early_stop.patience"),
         (("evaluate.every=11st", "evaluate.metric=loss", "optim.lr=0.001"), "it is the best one"),
     ],

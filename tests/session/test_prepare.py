@@ -91,7 +91,7 @@ def test_a_first_start_writes_what_it_was_started_with() -> None:
         (ConfigError, "augment.eval=[{resize: {sise: 3}}]", "sise"),
         (ConfigError, "model.name=tiny_cn", "tiny_cnn"),
         (ConfigError, "model.name=os:system", "os:system"),
-        (ConfigError, "schedule={name: step, every: 2h}", "schedule.every"),
+        (ConfigError, "schedule={name: step, args: {every: 2h}}", "schedule.args.every"),
         (ModelError, "model.weights=missing.safetensors", "missing.safetensors"),
         (DataError, "data.source.path=missing.npz", "missing.npz"),
         (DataError, "evaluate.split=test", "train (40), val (8)"),

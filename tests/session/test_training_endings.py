@@ -92,7 +92,7 @@ def test_early_stop(data: Path, tmp_path: Path) -> None:
 
 def test_plateau(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    options = ("evaluate.metric=top1", "optim.lr=1e-9", "schedule={name: plateau, gamma: 0.5, patience: 2}")
+    options = ("evaluate.metric=top1", "optim.lr=1e-9", "schedule={name: plateau, args: {gamma: 0.5, patience: 2}}")
     train(make_job(folder, data, *_OPTIONS, "train.duration=7ep", *options))
     tops = [record["top1"] for record in _evaluations(folder)]
     assert len(set(tops)) == 1, "at this rate no accuracy may change"
@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_is_never_the_best(
 
     monkeypatch.setattr(training, "evaluate_model", evaluate)
     options = ("train.duration=9ep", f"evaluate.metric={metric}", "train.early_stop.patience=4")
-    schedule = "schedule={name: plateau, gamma: 0.5, patience: 3}"
+    schedule = "schedule={name: plateau, args: {gamma: 0.5, patience: 3}}"
     result = train(make_job(tmp_path / "run", data, *_OPTIONS, *options, schedule))
     best = 6 if metric == "top1" else 3  # for the loss the second 1.5 is no improvement
     records = _evaluations(tmp_path / "run")
@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_is_never_the_best(
 
 
 def test_plateau_survives_a_stop(data: Path, tmp_path: Path) -> None:
-    options = ("optim.lr=1e-9", "schedule={name: plateau, gamma: 0.5, patience: 2}", "train.duration=7ep")
+    options = ("optim.lr=1e-9", "schedule={name: plateau, args: {gamma: 0.5, patience: 2}}", "train.duration=7ep")
     train(make_job(tmp_path / "whole", data, *_OPTIONS, *options))
     for after in (7, 4):
         asked = iter([""] * after + [Reason.SIGINT])

@@ -15,6 +15,7 @@ from torch import nn
 
 from raycls.data.order import key
 from raycls.tasks.classification import Classification, MicroBatch, digests
+from raycls.tasks.losses import cross_entropy
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -24,7 +25,7 @@ def _task(**options: Any) -> Classification:
         "seed": 3,
         "mean": _MEAN,
         "std": _STD,
-        "label_smoothing": 0.0,
+        "loss": cross_entropy(),
         "amp": None,
         "channels_last": True,
         "device": torch.device("cpu"),
@@ -75,7 +76,7 @@ def test_loss_is_a_sum(smoothing: float) -> None:
     labels = torch.tensor([0, 2, 1])
     logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.25], [0.0, 3.0, 1.0]])
     batch = MicroBatch(0, torch.zeros(3, 3, 2, 2), labels)
-    loss, correct = _task(label_smoothing=smoothing).loss(_Returns(logits), batch)
+    loss, correct = _task(loss=cross_entropy(label_smoothing=smoothing)).loss(_Returns(logits), batch)
     chances = logits.double().softmax(1).numpy()
     target = np.eye(3)[labels] * (1 - smoothing) + smoothing / 3
     assert loss.item() == pytest.approx(float(-(target * np.log(chances)).sum()), rel=1e-6)

@@ -15,6 +15,7 @@ from torch import nn
 from raycls.data.slices import Position, Slice
 from raycls.errors import DataError, TrainError
 from raycls.tasks.classification import Classification
+from raycls.tasks.losses import cross_entropy
 from raycls.train.evaluate import evaluate
 from raycls.train.ranks import ABORTED, Ranks
 
@@ -36,7 +37,7 @@ def _task() -> Classification:
         seed=0,
         mean=(0.4, 0.5, 0.6),
         std=(0.2, 0.3, 0.4),
-        label_smoothing=0.1,  # of the training alone
+        loss=cross_entropy(label_smoothing=0.1),  # of the training alone
         amp=None,
         channels_last=True,
         device=torch.device("cpu"),

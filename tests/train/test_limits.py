@@ -48,41 +48,46 @@ _CASES = [
         ("train.duration=10st", "schedule.warmup=5ep"),
         "50 steps",
     ),
-    ("schedule.every", ("schedule={name: step, every: 99st}",), ("schedule={name: step, every: 100st}",), "100 steps"),
     (
-        "schedule.every",
-        ("schedule={name: step, every: 8ep, warmup: 19st}",),
-        ("schedule={name: step, every: 8ep, warmup: 2ep}",),
+        "schedule.args.every",
+        ("schedule={name: step, args: {every: 99st}}",),
+        ("schedule={name: step, args: {every: 100st}}",),
+        "100 steps",
+    ),
+    (
+        "schedule.args.every",
+        ("schedule={name: step, args: {every: 8ep}, warmup: 19st}",),
+        ("schedule={name: step, args: {every: 8ep}, warmup: 2ep}",),
         "80 steps",
     ),
     (
-        "schedule.every",
-        ("schedule={name: cosine_restarts, every: 10ep}",),
+        "schedule.args.every",
+        ("schedule={name: cosine_restarts, args: {every: 10ep}}",),
         ("schedule={name: cosine_restarts}",),
         "300 steps",
     ),
     (
-        "schedule.milestones",
-        ("schedule={name: multistep, milestones: [5ep, 99st]}",),
-        ("schedule={name: multistep, milestones: [5ep, 10ep]}",),
+        "schedule.args.milestones",
+        ("schedule={name: multistep, args: {milestones: [5ep, 99st]}}",),
+        ("schedule={name: multistep, args: {milestones: [5ep, 10ep]}}",),
         "10ep (100 steps)",
     ),
     (
-        "schedule.milestones",
-        ("schedule={name: multistep, milestones: [70%], warmup: 25%}",),
-        ("schedule={name: multistep, milestones: [80%], warmup: 25%}",),
+        "schedule.args.milestones",
+        ("schedule={name: multistep, args: {milestones: [70%]}, warmup: 25%}",),
+        ("schedule={name: multistep, args: {milestones: [80%]}, warmup: 25%}",),
         "80% (80 steps)",
     ),
     (
-        "schedule.patience",
-        ("schedule={name: plateau, patience: 9}",),
-        ("schedule={name: plateau, patience: 10}",),
+        "schedule.args.patience",
+        ("schedule={name: plateau, args: {patience: 9}}",),
+        ("schedule={name: plateau, args: {patience: 10}}",),
         "10 evaluations",
     ),
     (
-        "schedule.patience",
-        ("schedule={name: plateau, patience: 3}", "evaluate.every=3ep"),
-        ("schedule={name: plateau, patience: 4}", "evaluate.every=3ep"),
+        "schedule.args.patience",
+        ("schedule={name: plateau, args: {patience: 3}}", "evaluate.every=3ep"),
+        ("schedule={name: plateau, args: {patience: 4}}", "evaluate.every=3ep"),
         "4 evaluations",
     ),
     (
@@ -140,13 +145,13 @@ def test_what_cannot_act_is_refused_with_what_does(
 
 def test_all_options_are_told_at_once_with_one_line_to_paste() -> None:
     late = (
-        "train.duration=10st", "schedule={name: multistep, warmup: 5ep, milestones: [25ep, 55ep]}",
+        "train.duration=10st", "schedule={name: multistep, args: {milestones: [25ep, 55ep]}, warmup: 5ep}",
         "train.early_stop={patience: 5, min_delta: 0.01}", "optim={ema: 0.999, ema_warmup: off}",
     )  # fmt: skip
     run = _run(*late)
     with pytest.raises(ConfigError) as caught:
         check_acting(run.schedule, run.optim, run.train.early_stop, _plan(run))
-    where = "schedule.warmup, schedule.milestones, train.early_stop.patience, optim.ema"
+    where = "schedule.warmup, schedule.args.milestones, train.early_stop.patience, optim.ema"
     assert caught.value.where == where
     assert _idle(*late, *_typed(caught.value)) == []
 
@@ -158,8 +163,8 @@ def test_the_remedy_holds_for_every_short_run(name: str, steps: int) -> None:
     file = f"""
 train: {{duration: {steps}st, early_stop: {{patience: 40, min_delta: 0.1}}}}
 optim: {{ema: 0.9999, ema_warmup: off}}
-schedule: {{name: {name}, warmup: 5ep{", milestones: [25ep, 55ep]" if name == "multistep" else ""}
-  {", patience: 50" if name == "plateau" else ""}}}
+schedule: {{name: {name}, warmup: 5ep{", args: {milestones: [25ep, 55ep]}" if name == "multistep" else ""}
+  {", args: {patience: 50}" if name == "plateau" else ""}}}
 """
     run = load_text(file, "run.yaml").run
     try:

@@ -22,12 +22,14 @@ from raycls.data.stream import Stream
 from raycls.errors import DataError, TrainError
 from raycls.models import zoo
 from raycls.tasks.classification import Classification, MicroBatch
+from raycls.tasks.losses import cross_entropy
 from raycls.train import loop
-from raycls.train.optim import EarlyStop, Plateau
+from raycls.train.optim import EarlyStop
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
 from raycls.train.reasons import Reason
 from raycls.train.reduction import Exact, Fast
+from raycls.train.schedules import Plateau
 from raycls.train.state import TrainState
 
 _ROWS, _BATCH, _STEPS = 70, 32, 9  # three epochs of 32, 32 and 6 rows
@@ -44,9 +46,9 @@ def test_losses_are_those_of_a_bare_loop(reduction: str, tmp_path: Path) -> None
         "model.name=tiny_cnn",
         "model.args={width: 8}",
         "run.seed=4",
-        "optim={name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.01, clip_norm: 0.7, ema: 0.8}",
+        "optim={name: sgd, lr: 0.05, args: {momentum: 0.9}, weight_decay: 0.01, clip_norm: 0.7, ema: 0.8}",
         "schedule={name: cosine, warmup: 3st}",
-        "loss.label_smoothing=0.1",
+        "loss.args.label_smoothing=0.1",
         "track.log_every=1st",
         "evaluate.every=off",
     )
@@ -214,7 +216,7 @@ class _Poisoned(Classification):
             seed=0,
             mean=(0.5,) * 3,
             std=(0.5,) * 3,
-            label_smoothing=0.0,
+            loss=cross_entropy(),
             amp=None,
             channels_last=False,
             device=torch.device("cpu"),

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from raycls.run.snapshot import snapshot
-from raycls.train.optim import EarlyStop, Plateau
+from raycls.train.optim import EarlyStop
+from raycls.train.schedules import Plateau
 from raycls.train.state import Meter, TrainState, ema_share, moving_average
 
 _OPTIMIZERS = {

@@ -88,8 +88,8 @@ def space(*lines: str) -> str:
         (space("data.batch_size: uniform(8, 32)"), ["search.yaml:13", "data.batch_size", "randint(8, 32)"]),
         (space("optim.name: uniform(0, 1)"), ["search.yaml:13", "optim.name", "a range of numbers"]),
         (space("optim.lr: []"), ["search.yaml:13", "optim.lr", "empty"]),
-        (space("loss.label_smoothing: uniform(0, 1.5)"), ["search.yaml:13", "the upper end 1.5 is outside"]),
-        (space("optim.momentum: uniform(-0.5, 0.9)"), ["search.yaml:13", "the lower end -0.5 is outside"]),
+        (space("loss.args.label_smoothing: uniform(0, 1.5)"), ["search.yaml:13", "the upper end 1.5 is outside"]),
+        (space("optim.args.momentum: uniform(-0.5, 0.9)"), ["search.yaml:13", "the lower end -0.5 is outside"]),
         (space("optim.lr: loguniform(0, 1)"), ["search.yaml:13", "loguniform(0, 1)"]),
         (space("model.name: [tiny_cnn, tiny_cn]"), ["search.yaml:13", "model.name", "tiny_cn", "tiny_cnn"]),
         (
@@ -115,8 +115,8 @@ def space(*lines: str) -> str:
         ("  target: 95\n" + _SPACE, ["search.yaml:12", "95 is never reached: top1 is a share, from 0 to 1"]),
         ("  target: -1\n  metric: loss\n" + _SPACE, ["-1 is never reached: loss is 0 or more"]),
         (
-            space("optim.name: [sgd, adamw]", "optim.momentum: uniform(0.8, 0.99)"),
-            ["search.yaml:14", "no effect beside optim.name: adamw", "optim.momentum: {when: {optim.name: sgd}"],
+            space("optim.name: [sgd, adamw]", "optim.args.momentum: uniform(0.8, 0.99)"),
+            ["search.yaml:14", "no effect beside optim.name: adamw", "optim.args.momentum: {when: {optim.name: sgd}"],
         ),
         ("", ["nothing to search", "search.space"]),
     ],
@@ -220,7 +220,7 @@ def test_a_first_start_writes_its_config_and_splits_and_nothing_more() -> None:
     ("change", "words"),
     [
         ("search.space.optim.lr=loguniform(1e-4, 1)", ["search.space", "loguniform(1e-4, 1)", "loguniform(1e-3, 1)"]),
-        ("search.space.optim.momentum=[0.8, 0.9]", ["search.space", "optim.momentum"]),
+        ("search.space.optim.args.momentum=[0.8, 0.9]", ["search.space", "optim.args.momentum"]),
         ("search.seed=1", ["search.seed"]),
         ("search.algorithm=optuna", ["search.algorithm", "random", "optuna"]),
         ("search.scheduler.reduction=2", ["search.scheduler.reduction"]),

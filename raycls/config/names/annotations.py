@@ -15,11 +15,12 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails
 
+from raycls.config.errors import Path
 from raycls.config.names.definitions import Unknown
 from raycls.config.sections import types
 from raycls.config.sections.duration import Duration
 
-__all__ = ["checked", "defaults", "json_schema", "typed"]
+__all__ = ["checked", "defaults", "inside", "json_schema", "typed"]
 
 _ALIASES = ("Count", "Finite", "Fraction", "NotNegative", "Positive", "UnderOne", "UpToOne")
 _NAMES: Mapping[str, Any] = {
@@ -70,6 +71,12 @@ def checked(kind: Any, value: Any) -> tuple[Any, list[ErrorDetails]]:
         return value, error.errors(include_url=False)
 
 
+def inside(path: Path, value: Any, errors: Sequence[ErrorDetails]) -> Path:
+    """`path` of a value, or of the item in it that `errors` are about."""
+    item = next((step for step in errors[0]["loc"] if isinstance(step, int)), None)
+    return path if item is None or not isinstance(value, (list, tuple)) else (*path, item)
+
+
 def json_schema(kind: Any) -> dict[str, Any]:
     """The JSON schema of a type that `typed` gave."""
     adapter = _adapter(kind)
@@ -111,8 +118,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any] | None:
 
 
 def _made(kind: Any) -> TypeAdapter[Any] | None:
-    try:
-        return TypeAdapter(kind, config=ConfigDict(strict=True))
+    try:  # a dataclass has a configuration of its own
+        return TypeAdapter(kind) if kind is Duration else TypeAdapter(kind, config=ConfigDict(strict=True))
     except PydanticUserError:  # a type that pydantic does not know, such as a tensor
         return None
 

@@ -131,9 +131,8 @@ def argument_problems(
         if key not in kinds or key in given:
             continue
         _, errors = annotations.checked(kinds[key], value)
-        item = next((step for step in errors[0]["loc"] if isinstance(step, int)), None) if errors else None
-        here: Path = (*path, key) if item is None or not isinstance(value, (list, tuple)) else (*path, key, item)
         if errors:
+            here = annotations.inside((*path, key), value, errors)
             yield value_problem(here, errors, values, places, home, annotations.json_schema(kinds[key]))
 
 

@@ -40,7 +40,7 @@ _OPTIONS = (
     "train.duration=3ep",
     "train.micro_batches=2",
     "train.ledger=ids",
-    "optim={name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.01}",
+    "optim={name: sgd, lr: 0.05, args: {momentum: 0.9}, weight_decay: 0.01}",
 )
 _ORDER = Order(0, _SAMPLES, _BATCH, _MICROS)
 
