@@ -78,9 +78,9 @@ def without_effect(
 
     Dotted paths in `wrong` have an error of their own already, and nothing is said that hangs on them.
 
-    Where a later layer chose otherwise than the one with the option (`optim.name=adamw` over a file with
-    `optim: {name: sgd, momentum: 0.8}`), or where the space searches the choice, nothing is wrong. Nor is it in a
-    file in which every option is written: raycls printed that one.
+    Where a later layer chose otherwise than the one with the option (`data.executor=inline` over a file with
+    `data: {executor: processes, processes: 4}`), or where the space searches the choice, nothing is wrong. Nor is it
+    in a file in which every option is written: raycls printed that one.
     """
     layers = _layers(documents)
     printed = {name for document in documents if _is_whole(document) for name in _files(document)}
@@ -108,7 +108,8 @@ def overruled(
 ) -> list[str]:
     """Take the options out of `values` that only another name reads than the one that a later layer chose.
 
-    `optim.name=adamw` over a file with `optim: {name: sgd, momentum: 0.8}` drops the momentum. Returns a line for each.
+    `search.scheduler.name=median` over a file with `search: {scheduler: {name: asha, brackets: 2}}` drops the brackets.
+    Returns a line for each.
     """
     layers, space, defaults = _layers(documents), _space(values), to_dict(Run())
     notes: list[str] = []
