@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 
 from raycls.config import describe
 from raycls.config.errors import Path, Place, Problem, dotted
-from raycls.config.moved import MOVED
 from raycls.config.names.builders import BUILDERS, builtin_problems
+from raycls.config.names.moved import MOVED
 from raycls.config.names.suggest import suggest
 from raycls.config.names.values import value_problem
 from raycls.config.sections.run import Run

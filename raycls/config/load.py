@@ -18,9 +18,9 @@ from raycls.config.check import known, validate
 from raycls.config.describe import child
 from raycls.config.difference import HARMLESS, Difference, difference
 from raycls.config.errors import COMMAND_LINE, ConfigProblemsError, Path, Place, Problem, dotted
-from raycls.config.moved import moved_note, rewrite
 from raycls.config.names.belongings import Belongings
 from raycls.config.names.builders import with_defaults
+from raycls.config.names.moved import moved_note, rewrite
 from raycls.config.names.suggest import suggest
 from raycls.config.overrides import read_overrides
 from raycls.config.paths import expand

@@ -13,9 +13,9 @@ from raycls.config import describe
 from raycls.config.check import known, validate
 from raycls.config.difference import HARMLESS
 from raycls.config.errors import ConfigProblemsError, Path, Place, Problem, dotted
-from raycls.config.moved import moved
 from raycls.config.names.belongings import name_of, without_others
 from raycls.config.names.builders import BUILDERS, builtin, defaults, with_defaults
+from raycls.config.names.moved import moved
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
 from raycls.config.space.conditions import condition_problems, in_order

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from raycls.config.describe import child, is_free, shown
 from raycls.config.errors import Path, Place, Problem, dotted
-from raycls.config.moved import moved
+from raycls.config.names.moved import moved
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raycls.config.load import ConfigProblemsError, load, load_text
-from raycls.config.moved import MOVED
+from raycls.config.names.moved import MOVED
 from raycls.config.sections.run import Run
 from raycls.config.space.check import apply, space_of
 from raycls.config.write import render, to_dict
