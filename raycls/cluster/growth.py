@@ -1,7 +1,7 @@
 """Whether a cluster grows, and how far, so that a run that needs more than is there waits instead of giving up.
 
-Ray keeps a place for how far beside its other books, and its own autoscaler leaves it empty. The head's start commands
-of cluster/ run `python -m raycls.cluster.growth FILE` once Ray is up. Where nobody did (KubeRay, a cluster that others
+The GCS of Ray has a field for how far, and Ray's own autoscaler leaves it empty. The head's start commands of cluster/
+run `python -m raycls.cluster.growth FILE` once Ray is up. Where that was not run (KubeRay, a cluster that others
 started), an autoscaler that reports is seen all the same, and how far remains unknown.
 """
 
@@ -26,11 +26,11 @@ _SILENT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Growth:
-    """What the books of a cluster say."""
+    """What the GCS of a cluster says."""
 
     grows: bool = False
     most: dict[str, float] = field(default_factory=dict[str, float])
-    """The most of each resource that there may be; empty where nobody says."""
+    """The most of each resource that there may be; empty where it is unknown."""
     groups: tuple[tuple[int, dict[str, float]], ...] = ()
     """How many nodes with which resources there may be at most; -1: any number."""
 
@@ -62,15 +62,15 @@ def growth(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def report(config: dict[str, Any], address: str = "127.0.0.1:6379") -> None:
-    """Write the growth of `config` into the books of the Ray at `address`; nothing where it does not grow."""
+    """Write the growth of `config` into the GCS of the Ray at `address`; nothing where it does not grow."""
     from ray import _raylet
     from ray.core.generated import autoscaler_pb2
 
     found = growth(config)
     if not found["groups"]:
         return
-    raylet, books = cast("Any", _raylet), cast("Any", autoscaler_pb2)  # compiled and generated, without type hints
-    message = books.ClusterConfig()
+    raylet, generated = cast("Any", _raylet), cast("Any", autoscaler_pb2)  # compiled and generated, without type hints
+    message = generated.ClusterConfig()
     message.max_resources.update(found["most"])
     for group in found["groups"]:
         written = message.node_group_configs.add(name=group["name"], min_count=group["least"], max_count=group["most"])
@@ -79,14 +79,14 @@ def report(config: dict[str, Any], address: str = "127.0.0.1:6379") -> None:
 
 
 def read(*, idle: bool) -> Growth:
-    """What the books of the Ray that this process is connected to say of its growth.
+    """What the GCS of the Ray that this process is connected to says of its growth.
 
     `idle`: nothing can run on it as it is, so an autoscaler that has just started is waited for.
     """
     from ray._private.state import state
 
-    books: Any = state.get_cluster_config()  # generated, without type hints
-    groups = [(int(group.max_count), dict(group.resources)) for group in books.node_group_configs] if books else []
+    written: Any = state.get_cluster_config()  # generated, without type hints
+    groups = [(int(group.max_count), dict(group.resources)) for group in written.node_group_configs] if written else []
     known = {name: float(count) for name, count in (state.get_max_resources_from_cluster_config() or {}).items()}
     if known:
         return Growth(True, known, tuple((count, each) for count, each in groups if count and each))
@@ -97,7 +97,7 @@ def read(*, idle: bool) -> Growth:
 
 
 def autoscales(status: bytes | None, error: bytes | None, reply: Any) -> bool | None:
-    """Whether an autoscaler that can add nodes is at work; None where nobody has reported yet.
+    """Whether an autoscaler that can add nodes is at work; None where none has reported yet.
 
     Every Ray has a monitor, which only looks on where it was given no configuration. `status` and `error` are what
     the older one writes: there the types of nodes have names of their own. `reply`, Ray's GetClusterStatusReply, has
@@ -123,11 +123,11 @@ def _reports() -> tuple[bytes | None, bytes | None, Any]:
     from ray.core.generated import autoscaler_pb2
 
     here, generated = cast("Any", worker.global_worker), cast("Any", autoscaler_pb2)
-    books = here.gcs_client
+    gcs = here.gcs_client
     reply = generated.GetClusterStatusReply()
-    reply.ParseFromString(books.get_cluster_status())
+    reply.ParseFromString(gcs.get_cluster_status())
     keys = (ray_constants.DEBUG_AUTOSCALING_STATUS, ray_constants.DEBUG_AUTOSCALING_ERROR)
-    status, error = (books.internal_kv_get(key.encode(), None) for key in keys)
+    status, error = (gcs.internal_kv_get(key.encode(), None) for key in keys)
     return status, error, reply
 
 

@@ -56,7 +56,7 @@ class Node:
     name: str
     """Its id in Ray."""
     address: str
-    """`host:port` of the cluster's books."""
+    """`host:port` of the cluster's GCS."""
     logs: str
     """The folder of its logs."""
 
@@ -180,8 +180,8 @@ def drain(node: Node, notice: Notice) -> None:
     from ray import _raylet
     from ray.core.generated import autoscaler_pb2
 
-    raylet, books = cast("Any", _raylet), cast("Any", autoscaler_pb2)  # compiled and generated, without type hints
-    reason = books.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    raylet, generated = cast("Any", _raylet), cast("Any", autoscaler_pb2)  # compiled and generated, without type hints
+    reason = generated.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     end = int(max(notice.deadline, time.time() + 1.0) * 1000)
     accepted, why = raylet.GcsClient(node.address).drain_node(node.name, reason, notice.said, end, timeout=_SECONDS)
     if not accepted:

@@ -93,7 +93,7 @@ def nodes(answers: Answers, lost: Mapping[str, int] | None = None) -> Row:
         fix = "look after that node (is it frozen, out of memory, cut off?), or take it out of the cluster: `ray stop`"
         return Row("nodes", "wrong", f"{count}; {said}", fix, facts)
     if gone:
-        fix = "if its work matters, look into why it ended; the run goes on without it"
+        fix = "if its work matters, look into why it ended; a run continues without it"
         return Row("nodes", "warning", f"{count}; lost: {', '.join(gone)}", fix, facts)
     return Row("nodes", "ok", count, facts=facts)
 
@@ -215,7 +215,7 @@ def told(answers: Answers) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def partly(row: Row, silent: Mapping[str, str]) -> Row:
-    """`row`, unless some nodes did not answer: then nobody can say that all is well."""
+    """`row`, unless some nodes did not answer: then it is unknown whether all is well."""
     if not silent:
         return row
     missing = "not examined: " + "; ".join(f"{node} {why}" for node, why in silent.items())

@@ -136,7 +136,7 @@ def connect(address: str, *, insecure: bool, say: Callable[[str], None]) -> Dash
         token = find_token(say)
         if token is None:
             raise ConfigError(
-                "the cluster wants a token and there is none",
+                "the cluster requires a token, and none was found",
                 where=address,
                 valid="a token in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token",
                 fix="copy ~/.ray/auth_token from the head node (`ray get-auth-token` prints it), with mode 0600",
@@ -146,7 +146,7 @@ def connect(address: str, *, insecure: bool, say: Callable[[str], None]) -> Dash
         _refuse_wrong(found, address, token)
     elif found.status_code == 200 and not insecure and not _is_loopback(address):
         raise ConfigError(
-            "this cluster is open: it answers without a token, so whoever reaches it can run anything on it",
+            "this cluster is open: it answers without a token, so anyone who reaches it can run anything on it",
             where=address,
             fix="start it with RAY_AUTH_MODE=token; or add --insecure-cluster where its network is closed",
         )

@@ -21,7 +21,7 @@ __all__ = ["Follower"]
 _HEARTBEAT = 30.0
 """Seconds between two signs of life of the connection; one that is missing ends it."""
 _PAUSE = 1.0
-_PATIENCE = 300.0
+_DEADLINE = 300.0
 """Seconds that a cluster may be silent before following it is given up."""
 
 
@@ -43,7 +43,7 @@ class Follower:
     def run(self) -> JobDetails:
         """Write the log until the job has ended; what is known of it then.
 
-        Raises LaunchError where nobody answers for `_PATIENCE` seconds, or it was `closed`. The server always sends a
+        Raises LaunchError where nobody answers for `_DEADLINE` seconds, or it was `closed`. The server always sends a
         log from its beginning: after a break what was written before is left out.
         """
         while not self.closed:
@@ -60,7 +60,7 @@ class Follower:
                 if self.silent_since is None:
                     self.silent_since = time.monotonic()
                     self.say(f"the connection to the cluster is lost, trying again: {broken or one_line(error)}")
-                elif time.monotonic() - self.silent_since > _PATIENCE:
+                elif time.monotonic() - self.silent_since > _DEADLINE:
                     raise self._lost(error) from error
             time.sleep(_PAUSE)
         raise LaunchError("the log of the job is followed no longer", where=self.dashboard.address)
@@ -120,14 +120,14 @@ class Follower:
             "the cluster does not know the job any more: its head was started anew",
             where=self.dashboard.address,
             found=one_line(error),
-            fix="the same submission resumes the run from its newest checkpoint",
+            fix="the same submission resumes the run from its latest checkpoint",
         )
 
     def _lost(self, error: BaseException) -> LaunchError:
         return LaunchError(
-            f"the cluster does not answer any more, for {_PATIENCE / 60:g} minutes now",
+            f"the cluster does not answer any more, for {_DEADLINE / 60:g} minutes now",
             where=self.dashboard.address,
             found=one_line(error),
-            fix=f"if it is only the network, `raycls logs {word(self.job)}` goes on later; a job whose head node was "
+            fix=f"if it is only the network, `raycls logs {word(self.job)}` continues later; a job whose head node was "
             "lost has ended, and the same submission to a new cluster resumes the run",
         )

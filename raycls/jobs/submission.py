@@ -127,23 +127,23 @@ def send(dashboard: Dashboard, submission: Submission) -> None:
 def stop(dashboard: Dashboard, job: str) -> JobDetails:
     """Ask a job to stop, and wait until it has: it finishes its step and writes a checkpoint first.
 
-    LaunchError where it goes on for half a minute longer than Ray should let it.
+    LaunchError where it runs half a minute longer than Ray should let it.
     """
     found = dashboard.info(job)
     if found.status.is_terminal():
         return found
     with dashboard.talking():
         dashboard.client.stop_job(job)
-    patience = _STOP_SECONDS + 30
-    end = time.monotonic() + patience
+    deadline = _STOP_SECONDS + 30
+    end = time.monotonic() + deadline
     while not (found := dashboard.info(job)).status.is_terminal():
         if time.monotonic() >= end:
             raise LaunchError(
                 f"job {job} does not stop",
                 where=dashboard.address,
-                found=f"{found.status.value} {patience} s after it was asked; Ray should have killed it by then",
+                found=f"{found.status.value} {deadline} s after it was asked; Ray should have killed it by then",
                 fix=f"raycls logs {word(job)} may say what it waits for; raycls stop {word(job)} asks again; where the "
-                "node of its driver does not answer, end that node: the same submission goes on with the run",
+                "node of its driver does not answer, end that node: the same submission resumes the run",
             )
         time.sleep(0.5)
     return found
@@ -166,7 +166,7 @@ def end_lines(found: JobDetails) -> list[str]:
     if state == "SUCCEEDED":
         return [f"job {job} succeeded"]
     if state == "STOPPED":
-        return [f"job {job} was stopped; the same submission goes on with the run from its newest checkpoint"]
+        return [f"job {job} was stopped; the same submission resumes the run from its latest checkpoint"]
     if found.driver_exit_code == _NOT_FOUND:
         return [
             f"job {job} failed: the node of its driver has no command raycls",

@@ -213,7 +213,7 @@ def test_tokens(project: Site, board: Foreign) -> None:
     wrong = raycls(board, project, "status", token="canary-wrong")
     assert (wrong.returncode, "refuses the token" in wrong.stderr) == (2, True)
     none = raycls(board, project, "status", token="")
-    assert (none.returncode, "wants a token and there is none" in none.stderr) == (2, True)
+    assert (none.returncode, "requires a token, and none was found" in none.stderr) == (2, True)
     assert "canary" not in wrong.stderr + none.stderr
 
 

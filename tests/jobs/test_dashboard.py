@@ -55,7 +55,7 @@ def test_credentials_in_an_address_are_refused_and_not_shown() -> None:
 
 def test_right_no_and_wrong_token(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeDashboard(token="canary-right") as server:
-        with pytest.raises(ConfigError, match="wants a token and there is none"):
+        with pytest.raises(ConfigError, match="requires a token, and none was found"):
             connect(server.address, insecure=False, say=print)
         monkeypatch.setenv("RAY_AUTH_TOKEN", "canary-wrong")
         with pytest.raises(ConfigError, match="refuses the token") as caught:

@@ -68,7 +68,7 @@ def test_a_job_that_a_new_head_does_not_know_is_told_at_once() -> None:
 
 
 def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_logs, "_PATIENCE", 0.5)
+    monkeypatch.setattr(job_logs, "_DEADLINE", 0.5)
     monkeypatch.setattr(job_logs, "_PAUSE", 0.1)
     said: list[str] = []
     with FakeDashboard(log=LOG) as server:

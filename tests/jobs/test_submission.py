@@ -122,7 +122,7 @@ def test_exit_codes(state: str, code: int | None, expected: int) -> None:
 
 def test_each_end_has_its_words() -> None:
     assert submission.end_lines(ended("SUCCEEDED", 0)) == ["job j succeeded"]
-    assert "same submission goes on" in submission.end_lines(ended("STOPPED"))[0]
+    assert "same submission resumes" in submission.end_lines(ended("STOPPED"))[0]
     assert submission.end_lines(ended("FAILED", 3)) == ["job j failed with exit code 3"]
     assert "no command raycls" in submission.end_lines(ended("FAILED", 127))[0]
     assert submission.end_lines(ended("FAILED", None, "the node is gone\n")) == ["job j failed: the node is gone"]

@@ -68,6 +68,6 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigError("nobody is here to ask", found="no terminal", fix="--yes goes on without a question")
+        raise ConfigError("cannot prompt: stdin is not a terminal", fix="--yes skips the question")
     if not typer.confirm(question):
         raise typer.Exit(EXIT_FAILED)

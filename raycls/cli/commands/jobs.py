@@ -171,7 +171,7 @@ def _follow(dashboard: Dashboard, job: str) -> int:
 
             found = Follower(dashboard, job, write, say).run()
     except KeyboardInterrupt:
-        say(f"\njob {job} keeps running without you")
+        say(f"\njob {job} keeps running")
         say(_later("follow it", "logs", dashboard, job))
         say(_later("end it", "stop", dashboard, job))
         return 130

@@ -140,7 +140,7 @@ def _market(file: ClusterFile) -> Iterator[Finding]:
                 (*keys, "node_config"),
                 "the head would be a machine that its owner may take back",
                 found=node.machine or None,
-                fix="use an on-demand machine: the driver and the cluster's books are on the head",
+                fix="use an on-demand machine: the driver and the GCS run on the head",
             )
         elif node.spot and node.labels.get(MARKET) != "spot":
             what = "a machine that its owner may take back does not say so"

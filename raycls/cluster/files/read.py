@@ -37,14 +37,14 @@ _EXTRA_KEYS = {
 }
 """Keys that a provider of Ray 2.60 reads and Ray's schema does not list."""
 
-_KINDS = {dict: "mapping", list: "list", str: "text", bool: "true or false", int: "whole number", float: "number"}
+_KINDS = {dict: "mapping", list: "list", str: "string", bool: "boolean", int: "integer", float: "number"}
 _SCHEMA_KINDS = {
     "object": "a mapping",
     "array": "a list",
-    "string": "text",
-    "integer": "a whole number",
+    "string": "a string",
+    "integer": "an integer",
     "number": "a number",
-    "boolean": "true or false",
+    "boolean": "a boolean",
 }
 
 

@@ -132,7 +132,7 @@ NO_TOKEN = "Ray would start without token authentication"
         ("cluster_name: pets\n", "", None, "cluster_name", "this key is missing", "give the cluster a name"),
         ("    resources: {CPU: 8}\n", "", 17, "available_node_types.cpu.resources", "this key is missing", "say what"),
         ("  region: us-west-2\n", "", 2, "provider.region", "this key is missing", "the provider aws needs it"),
-        ("GPU: 2", "GPU: 0.5", 14, f"{GPU}.resources.GPU", "a value of another kind is wanted here", "a whole number"),
+        ("GPU: 2", "GPU: 0.5", 14, f"{GPU}.resources.GPU", "a value of another kind is wanted here", "an integer"),
         ("GPU: 2", "GPU: -1", 14, f"{GPU}.resources.GPU", "the number is too small", "0 or more"),
         ("max_workers: 8", "max_workers: many", 5, "max_workers", "a value of another kind is wanted here", "'many'"),
         ("max_workers: 8", "max_workers: -8", 5, "max_workers", "the number is too small", "0 or more"),

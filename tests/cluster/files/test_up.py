@@ -193,7 +193,7 @@ def test_without_yes_and_without_a_terminal_nothing_starts(
     code, out, err = run(monkeypatch, capsys, "up", "pets.yaml")
     assert (code, ray.calls) == (2, [])
     assert "at most  3 nodes" in out  # the plan comes before the question
-    assert "--yes goes on without a question" in err
+    assert "--yes skips the question" in err
     assert run(monkeypatch, capsys, "down", "pets.yaml")[0] == 2
     assert not ray.calls
 
