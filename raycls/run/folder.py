@@ -31,7 +31,7 @@ class Attempt:
     attempt: int
     """1 for the first."""
     step: int
-    """Steps that were done when it began: it went on from this checkpoint."""
+    """Steps that were done when it began: it resumed from this checkpoint."""
     workers: int
     threads: int
     """CPU threads of one worker."""
@@ -126,7 +126,7 @@ class RunFolder:
         return [found[number] for number in sorted(found)]
 
     def begin_attempt(self, step: int, workers: int, threads: int = 1, **rest: object) -> int:
-        """Note that an attempt goes on from `step` steps done; returns its number, 1 for the first.
+        """Note that an attempt resumes from `step` steps done; returns its number, 1 for the first.
 
         The result of an earlier attempt is deleted: the run is under way again.
         """
@@ -163,7 +163,7 @@ class RunFolder:
 def survivors(attempts: Sequence[Attempt]) -> dict[int, tuple[int, int | None]]:
     """Per attempt (first, last): its steps `first < step <= last` led to the newest state; None is no end.
 
-    What came after a checkpoint that a later attempt went on from was done again.
+    What came after a checkpoint that a later attempt resumed from was done again.
     """
     spans: dict[int, tuple[int, int | None]] = {}
     last: int | None = None

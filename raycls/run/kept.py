@@ -74,7 +74,7 @@ def choose(folder: RunFolder, wanted: str | None) -> Weights:
 
 
 def _kept(folder: RunFolder, info: dict[str, Any]) -> Weights:
-    """What `model/` is to hold: where the run went on since it was written, the best or last weights are others."""
+    """What `model/` is to hold: where the run was resumed since it was written, the best or last weights are others."""
     kept = info.get("weights") or {}
     name, step = str(kept.get("name", "")), kept.get("step")
     now = _step_of(folder, info, name)

@@ -21,4 +21,4 @@ class Outcome:
     exit_code: int
     seconds: float
     kept: dict[str, Any] | None = None
-    """Which weights `model/` holds, and why; None where the run is to go on, or an earlier version ended it."""
+    """Which weights `model/` holds, and why; None where the run is to be resumed, or an earlier version ended it."""

@@ -1,4 +1,4 @@
-"""Asynchronous successive halving: a trial goes on past a milestone if it is among the best that came there so far.
+"""Asynchronous successive halving: a trial continues past a rung if it is among the best that reached it so far.
 
 Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar: A System for Massively Parallel
 Hyperparameter Tuning, MLSys 2020. The paper pauses trials and promotes them later; this is the variant that

@@ -1,4 +1,4 @@
-"""What a search knows and decides: which trial comes next, which goes on, which learns from which. No Ray, no clock.
+"""What a search knows and decides: which trial comes next, which continues, which exploits which. No Ray, no clock.
 
 Everything is written to the ledger when it happens, and everything that is known is what the ledger says: a board
 over the ledger of a search that was killed decides as the one that was killed would have.
@@ -31,7 +31,7 @@ _LEAVING = ("target", "failed")
 _CORNERS = 64
 """Combinations that are looked at for the longest trial, where lengths are searched."""
 _TIMED_RUNGS = 10
-"""Rungs of a grace that is a time, where nobody knows how long a run takes."""
+"""Rungs of a grace that is a time, where the length of a run is not known."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Task:
     seed: int | None = None
     phase: str = "search"
     exploits: int = 0
-    """How many times it went on from another trial so far; the newest is in the ledger."""
+    """How many exploits it made so far; the latest is in the log."""
     tested: bool = False
     """Whether the test split was scored already."""
 
@@ -68,7 +68,7 @@ class Move:
     stop: bool = False
     why: str = ""
     task: Task | None = None
-    """Set where the trial goes on from the weights of `donor` after `step` steps, with other values."""
+    """Set where the trial continues from the weights of `donor` after `step` steps, with other values."""
     donor: str = ""
     step: int = 0
     turn: bool = False
@@ -106,7 +106,7 @@ class Board:
         self._verdicts: dict[str, tuple[int, str]] = {}
         """Trials that are to be stopped after a step, and why: killed between a result and what follows from it."""
         self._learner: tuple[Trial, int] | None = None
-        """A trial that is to go on from that of the number: killed at the same moment."""
+        """A trial that is to continue from that of the number: killed at the same moment."""
         self._replay()
 
     def start(self) -> None:
@@ -233,7 +233,7 @@ class Board:
         return [trial for trial in self.ledger.trials.values() if trial.state == "running"]
 
     def turn(self, name: str) -> tuple[float, int]:
-        """Whose turn it is where there are more trials than places: the trial's for which this is least."""
+        """Whose turn it is where there are more trials than places: the trial's for which this is smallest."""
         trial = self.ledger.trials[name]
         return trial.epochs, trial.number
 
@@ -295,7 +295,7 @@ class Board:
         return Move(turn=population.passed(time * before / epoch, time))
 
     def _exploit(self, trial: Trial, number: int) -> Move:
-        """Let `trial` go on from trial `number`, where its checkpoint can still be had."""
+        """Let `trial` continue from trial `number`, where its checkpoint can still be had."""
         donor, count = self.ledger.trials[trial_id(number)], len(trial.exploits) + 1
         step = donor.results[-1].step
         weights = self.keep(donor.id, step, trial.id, count)

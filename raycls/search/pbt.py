@@ -1,4 +1,4 @@
-"""Population based training: bad trials go on from the weights of good ones, with values changed a little.
+"""Population based training: bad trials continue from the weights of good ones, with values changed a little.
 
 Jaderberg et al.: Population Based Training of Neural Networks, 2017, sections 3 and 4.1: truncation selection, and
 perturbation by the factors 1.2 and 0.8 or a new draw.
@@ -26,7 +26,7 @@ _ROUNDING = 1e-9
 
 
 class Population:
-    """What all trials had at their latest interval, and who learns from whom.
+    """What all trials had at their latest interval, and which trial exploits which.
 
     Times are in the unit of `search.interval`: epochs, steps, per cent, or seconds for every unit of time. The
     reports of a ledger, given again in their order, bring it to where it was.
@@ -40,7 +40,7 @@ class Population:
         self._scores: dict[int, float] = {}
 
     def report(self, number: int, time: float, value: float) -> int | None:
-        """Record the result of trial `number` and say which trial it is to go on from; None: from itself.
+        """Record the result of trial `number` and return the trial to exploit; None: it continues as it is.
 
         That is asked at the first report after each interval, of trials in the lower quantile by what all had at their
         own latest interval; the donor is drawn from those in the upper quantile that are better. Afterwards the trial's
@@ -68,7 +68,7 @@ class Population:
         return self._intervals(time) > self._intervals(before)
 
     def explore(self, chosen: Mapping[str, Any], number: int, count: int) -> dict[str, Any]:
-        """What trial `number` goes on with after its exploit number `count`, from its donor's values `chosen`.
+        """The values of trial `number` after its exploit number `count`, from its donor's values `chosen`.
 
         Each value is drawn anew with probability `search.resample`; else a number is multiplied by 1.2 or 0.8 within
         its range, and a choice becomes a neighbour in the order written. Conditional paths follow what they depend on.

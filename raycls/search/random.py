@@ -1,7 +1,7 @@
 """Random values of a space, and the sampler that suggests them.
 
 What is drawn depends on the seed, the trial's number and what was suggested before, and on nothing else: a search
-that goes on after a crash, or is done again, suggests the same.
+that is resumed after a crash, or is done again, suggests the same.
 """
 
 from __future__ import annotations

@@ -39,11 +39,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Exploit:
-    """A trial went on from the weights of another one, with other values."""
+    """A trial continued from the weights of another one, with other values."""
 
     donor: str
     step: int
-    """It went on from here: what it had measured after this step is measured again."""
+    """It continued from here: what it had measured after this step is measured again."""
     chosen: Mapping[str, Any]
 
 
@@ -110,7 +110,7 @@ class _Known:
         self.attempt = 0
         """The number of the newest start, 0 before the first."""
         self.end_reason: str | None = None
-        """Why the search ended, None while it goes on or where it was cut off."""
+        """Why the search ended, None while it runs or where it was cut off."""
 
     def _take(self, line: Mapping[str, Any]) -> bool:
         """Learn what a line says; whether it said anything new."""
@@ -285,7 +285,7 @@ class TrialLog(_Known):
         return self._write({"kind": "stop", "trial": name, "step": step, "why": why})
 
     def exploit(self, name: str, *, donor: str, step: int, chosen: Mapping[str, Any], weights: str = "") -> bool:
-        """Note that a trial goes on from the weights that `donor` had after `step` steps, with the values `chosen`.
+        """Note that a trial continues from the weights that `donor` had after `step` steps, with the values `chosen`.
 
         `weights` is their sha256.
         """

@@ -74,7 +74,7 @@ class Lease:
             "another process has taken over this run folder: this one did not show for a while that it lives",
             where=self._store.describe(),
             found=self.holder(),
-            fix="let the other one go on; a run that was cut off from its storage ends like this",
+            fix="let the other one run; a run that was cut off from its storage ends like this",
         )
 
     def try_acquire(self) -> bool:

@@ -79,7 +79,7 @@ class Lock:
             "another process has taken over this run folder: this one stood still for too long",
             where=self._store.describe(),
             found=self._holder(None),
-            fix="let the other one go on",
+            fix="let the other one run",
         )
 
     def __enter__(self) -> Self:

@@ -47,7 +47,7 @@ class RemoteFiles:
         return RemoteFiles(self.filesystem, base, self.retry)
 
     def without_retry(self) -> RemoteFiles:
-        """The same files for one who does not wait for a storage that is away."""
+        """The same files for a caller that does not wait for a storage that is away."""
         return RemoteFiles(self.filesystem, self.base, self.retry.without_retry())
 
     def path(self, name: str) -> str:
@@ -83,7 +83,7 @@ class RemoteFiles:
         with self._memory:
             known = self._add(name, data)
         if not known:
-            with self._flushing:  # nobody lets go of the lines meanwhile
+            with self._flushing:  # no flush drops the lines meanwhile
                 before = self._before(name)
                 with self._memory:
                     self._lines.setdefault(name, bytearray(before))

@@ -60,7 +60,7 @@ def is_outage(error: OSError) -> bool:
 
 
 class Retry:
-    """Shared by all that use one storage, from any thread: an outage is one, whoever meets it.
+    """Shared by all that use one storage, from any thread: one outage is told once, whichever thread meets it.
 
     `say` hears once that the storage is away, and once that it is back. After an outage was given up each operation
     is tried once, until one succeeds: what closes files at the end of a run does not wait for each of them.

@@ -78,7 +78,7 @@ class Store:
         return Store._on(self._files.below(f"{parent}/{name}"), uri)
 
     def without_retry(self) -> Store:
-        """The same store for one who does not wait for a storage that is away. Holds no appended lines."""
+        """The same store for a caller that does not wait for a storage that is away. Holds no appended lines."""
         return self if isinstance(self._files, LocalFiles) else Store._on(self._files.without_retry(), self.uri)
 
     def tell(self, say: Callable[[str], None]) -> None:
@@ -260,7 +260,7 @@ _REMEDIES: dict[int | None, str] = {
 
 
 def _explain(error: OSError, action: str, where: str) -> CheckpointError:
-    unreachable = "check that the storage can be reached and is the right one; then the same command goes on from there"
+    unreachable = "check that the storage can be reached and is the right one; then the same command resumes the run"
     remedy = _REMEDIES.get(error.errno, unreachable)
     found = hidden(error.strerror or str(error) or type(error).__name__)
     return CheckpointError(f"a file of the run could not be {action}", where=where, found=found, fix=remedy)

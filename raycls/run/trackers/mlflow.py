@@ -124,7 +124,7 @@ class Mlflow:
         self._log(tags=[RunTag(name, value) for name, value in {**tags, **changed}.items()])
 
     def _ask(self, names: set[str]) -> None:
-        """What an earlier start brought of these metrics: it may have got further than what this one goes on from."""
+        """What an earlier start brought of these metrics: it may be more than this one has, which began before it."""
         for name in sorted(names - self._asked) if self._may_know else []:
             for point in sorted(self._client.get_metric_history(self._run, name), key=lambda each: each.timestamp):
                 self._known[name, point.step] = point.value

@@ -55,7 +55,7 @@ _END_SECONDS, _DOWN_SECONDS = 20.0, 2.0
 
 
 def check_trackers(track: TrackConfig, folder: RunFolder) -> None:
-    """Refuse a tracker whose package is not installed, and offline files that nobody would find again."""
+    """Refuse a tracker whose package is not installed, and offline files that would be lost with the node."""
     for kind in _kinds(track):
         spec = importlib.util.find_spec(kind)
         if spec is None or spec.origin is None:  # a folder of that name, such as W&B makes, is no package
