@@ -39,6 +39,7 @@ from raycls.config.names.definitions import Definition, ours, read
 from raycls.config.names.suggest import suggest
 from raycls.config.names.values import value_problem
 from raycls.errors import ConfigError, RayclsError, TrainError
+from raycls.workdir import workdir
 
 __all__ = ["GROUP", "bind", "bind_signature", "build", "find", "no_exit", "resolve", "suggest"]
 
@@ -57,7 +58,7 @@ def resolve(
     """The callable that `name` stands for; `kind` (`model`, `source`) is for messages.
 
     A built-in may be the text `package.module:attribute`, which is imported when it is asked for. `root`
-    is the working directory: by default `$RAYCLS_WORKDIR`, else the current one. It is put at the end of
+    is the working directory: by default `workdir`. It is put at the end of
     `sys.path`, so that a plug-in can import the files beside it. Raises ConfigError.
     """
     builtin = builtins.get(name)
@@ -213,7 +214,7 @@ def _formed(kind: str, name: str) -> tuple[str, str]:
 
 
 def _root(root: Path | None) -> Path:
-    return Path(os.path.realpath(root or os.environ.get("RAYCLS_WORKDIR") or os.getcwd()))
+    return Path(os.path.realpath(root or workdir()))
 
 
 class _Local:

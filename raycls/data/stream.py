@@ -24,6 +24,7 @@ import numpy as np
 from raycls.config.sections.data import DataConfig
 from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline, failed, unexpected
 from raycls.errors import DataError, RayclsError, from_json, to_json
+from raycls.workdir import set_workdir, workdir
 
 __all__ = ["Stream", "open_stream"]
 
@@ -214,7 +215,7 @@ def _splits(timeline: Timeline, maker: Maker) -> list[Any]:
             _timeline_source(timeline), override_num_blocks=1, concurrency=1, num_cpus=0.01
         )
         decoded = source.map_batches(
-            _Decode(ray.put(maker), os.environ.get("RAYCLS_WORKDIR", os.getcwd())),
+            _Decode(ray.put(maker), str(workdir())),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=0.9,  # the share of a CPU that the training workers' reservations leave on every node
@@ -280,7 +281,7 @@ class _Decode:
         name = self.maker.hex()
         try:
             if name not in _makers:
-                os.environ["RAYCLS_WORKDIR"] = self.workdir  # where plug-ins are, before they are unpickled
+                set_workdir(self.workdir)  # where plug-ins are, before they are unpickled
                 _makers.clear()
                 _makers[name] = ray.get(self.maker)
         except RayclsError as error:

@@ -20,6 +20,7 @@ from raycls.session.messages import Advice, Message, Trained
 from raycls.session.prepare import plan_of, prepare
 from raycls.train.limits import check_acting
 from raycls.train.reasons import Reason
+from raycls.workdir import set_workdir
 
 __all__ = ["rehearse", "rehearsed"]
 
@@ -38,7 +39,7 @@ def rehearse(settings: dict[str, Any], folder: str, workdir: str, device: str, s
     Everything is written below `folder`, which the caller removes.
     """
     end = time.monotonic() + seconds
-    os.environ["RAYCLS_WORKDIR"] = workdir
+    set_workdir(workdir)
     os.chdir(workdir)
     try:
         return _rehearse(config.from_dict(settings), folder, device, end)

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -19,7 +18,6 @@ from ray.train import collective
 from ray.train import torch as ray_torch
 from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError
 
-from raycls.cluster.connection import Cluster
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.run import Run
 from raycls.errors import LaunchError, RayclsError, TrainError, from_json, one_line, to_json
@@ -34,10 +32,8 @@ from raycls.session.stall import write_stacks
 from raycls.train.ranks import ABORTED
 from raycls.train.reasons import Reason
 
-__all__ = ["StopWatch", "WorkersLostError", "run_group"]
+__all__ = ["StopWatch", "UnplacedError", "WorkersLostError", "run_group"]
 
-_CONTROLLER_RETRIES = 10
-"""How often Ray Train may try to place a group of workers before the run fails."""
 _WAIT = 0.5
 _GRACE = 5.0
 """Seconds that the other workers have to end by themselves after one has reported an error."""
@@ -47,38 +43,35 @@ _CLEANER = "PlacementGroupCleanerCallback"
 
 
 class WorkersLostError(LaunchError):
-    """Workers died, or raised what none of our errors is, and were not replaced."""
+    """Workers died, or raised what none of our errors is."""
 
-    unplaced = False
-    """Whether they found no place at all, within the time that Ray gives it."""
+
+class UnplacedError(WorkersLostError):
+    """Workers found no place at all, within the time that Ray gives it."""
 
 
 def run_group(
     function: Callable[[Job, World], dict[str, Any]],
     job: Job,
     run: Run,
-    cluster: Cluster,
     stop_asked: Callable[[], Reason],
     post: Post,
     decide: Decide | None = None,
     *,
-    workers: int | None = None,
-    replaced: int | None = None,
+    workers: int,
+    logs: str,
 ) -> dict[str, Any]:
-    """Run `function` on `workers` workers (`scale.workers`) through `TorchTrainer`; returns rank 0's result.
+    """Run `function` on `workers` workers through `TorchTrainer`; returns rank 0's result.
 
     `decide` is called in this thread with each evaluation while the workers wait for its verdict, see `World`.
 
-    `fit` runs in a thread, so that signals come to this one and Ray does not handle them. Workers that die
-    are replaced up to `replaced` times (`scale.max_failures`), by as many; then WorkersLostError is raised. Errors of
-    ours end the run at once, as they were raised. `stop_asked` may change its reason; what it says is passed on.
+    `fit` runs in a thread, so that signals come to this one and Ray does not handle them. Where workers die or find no
+    place WorkersLostError is raised, with the place of their `logs`; Ray replaces none. Errors of ours end the run at
+    once, as they were raised. `stop_asked` may change its reason; what it says is passed on.
     """
     mailbox = make_mailbox()
     folder = f"ray-{uuid.uuid4().hex[:8]}"  # Ray Train's own state, of this start alone: nothing of ours depends on it
-    scaling = _Scaling(
-        run.scale.max_workers if workers is None else workers, run.scale.max_failures if replaced is None else replaced
-    )
-    trainer = _trainer(function, job, run, mailbox, folder, scaling, judged=decide is not None)
+    trainer = _trainer(function, job, run, mailbox, folder, workers, judged=decide is not None)
     failures: list[BaseException] = []
 
     def fit() -> None:
@@ -94,7 +87,7 @@ def run_group(
     finally:
         _tidy(job, folder)
     if outcome is None:
-        raise _lost(scaling.replaced, cluster, failures)
+        raise _lost(logs, failures)
     if isinstance(outcome, Failed):
         raise from_json(outcome.error)
     return outcome.result
@@ -140,8 +133,7 @@ def _wait(
         if ended and not messages:
             return outcome
         if time.monotonic() > deadline:
-            # The other ranks wait in a collective for the one that failed. Let them leave: Ray Train starts a new
-            # group, which sees why and ends, and cleans up after it as after any other.
+            # The other ranks wait in a collective for the one that failed. Let them leave: Ray Train cleans up.
             mailbox.stop.remote(Reason.ABORT)
             deadline = float("inf")
 
@@ -151,19 +143,13 @@ def _tidy(job: Job, folder: str) -> None:
         RunFolder(job.folder).store.without_retry().delete_tree(folder)
 
 
-@dataclass(frozen=True)
-class _Scaling:
-    workers: int
-    replaced: int
-
-
 def _trainer(
     function: Callable[[Job, World], dict[str, Any]],
     job: Job,
     run: Run,
     mailbox: Any,
     folder: str,
-    scaling: _Scaling,
+    workers: int,
     *,
     judged: bool,
 ) -> _Trainer:
@@ -180,7 +166,7 @@ def _trainer(
             "notices": os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0",
         },
         scaling_config=ray_train.ScalingConfig(
-            num_workers=scaling.workers,
+            num_workers=workers,
             use_gpu=gpu,
             resources_per_worker=resources,
             # CPU workers reserve next to nothing: packed, all of them would share one node.
@@ -189,10 +175,9 @@ def _trainer(
         run_config=ray_train.RunConfig(
             name=folder,
             storage_path=job.folder,
+            # Another group is ours to start, see `launch.groups`.
             failure_config=ray_train.FailureConfig(
-                max_failures=scaling.replaced,
-                max_preemption_failures=-1 if scaling.replaced else 0,
-                controller_failure_limit=_CONTROLLER_RETRIES if scaling.replaced else 0,
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=0
             ),
         ),
         torch_config=TorchConfig(
@@ -225,9 +210,6 @@ def _worker_main(settings: dict[str, Any]) -> None:
     context = ray_train.get_context()
     rank = context.get_world_rank()
     device: Any = torch.device("cpu") if job.device == "cpu" else ray_torch.get_device()
-    asked: Any = ray.get(mailbox.stopped.remote(Reason.NONE, 0.0))
-    if asked.aborts:
-        return  # the group before this one failed for good
     stop = StopWatch(mailbox, last_words=lambda: write_stacks(RunFolder(job.folder), rank))
     if rank == 0 and settings["judged"]:
         mailbox.post.remote(Reserved(_placement_group()))
@@ -296,16 +278,13 @@ class StopWatch:
             self._reason = reason
 
 
-def _lost(replaced: int, cluster: Cluster, failures: list[BaseException]) -> WorkersLostError:
-    found = one_line(failures[0].__cause__ or failures[0]) if failures else "the workers ended without a result"
-    after = f", and {replaced} restarts did not help" if replaced else ""
-    error = WorkersLostError(
-        f"the run failed: its workers were lost or raised{after}",
-        found=found,
-        fix=f"the logs are in {cluster.logs}; the same command goes on from the newest checkpoint; "
-        "scale.workers=0 runs the same training in one process, under a debugger",
-    )
+def _lost(logs: str, failures: list[BaseException]) -> WorkersLostError:
     # A group of Ray's that cannot be placed ends with an error of its controller.
     why = getattr(failures[0], "controller_failure", None) if failures else None
-    error.unplaced = isinstance(why, WorkerGroupStartupTimeoutError | InsufficientClusterResourcesError)
-    return error
+    unplaced = isinstance(why, WorkerGroupStartupTimeoutError | InsufficientClusterResourcesError)
+    return (UnplacedError if unplaced else WorkersLostError)(
+        "the run failed: its workers were lost or raised",
+        found=one_line(failures[0].__cause__ or failures[0]) if failures else "the workers ended without a result",
+        fix=f"the logs are in {logs}; the same command goes on from the newest checkpoint; "
+        "scale.workers=0 runs the same training in one process, under a debugger",
+    )

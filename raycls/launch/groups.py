@@ -1,8 +1,8 @@
-"""Groups of workers, one after another, until a run ends: workers join, leave, and are lost with their nodes.
+"""Groups of workers, one after another, until the work is done: workers join, leave, and are lost with their nodes.
 
 A group has a fixed size. It ends at a step boundary, with a checkpoint, where there is room for more workers or where
 one of its nodes is about to be taken away; the next one goes on from there. What it computes does not depend on its
-size, so nothing else changes.
+size, so nothing else changes. An evaluation keeps its group, and begins anew with another one where that is lost.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ from collections.abc import Callable, Set
 from contextlib import suppress
 from typing import Any
 
-from raycls.cluster.connection import Cluster
 from raycls.cluster.nodes import draining, nodes
 from raycls.config.sections.run import Run
 from raycls.errors import LaunchError, RayclsError
 from raycls.launch.fit import Nodes, group_size
-from raycls.launch.group import WorkersLostError, run_group
+from raycls.launch.group import UnplacedError, WorkersLostError, run_group
 from raycls.launch.waiting import Demand, wait_for_room
 from raycls.quantities import plural
 from raycls.run.folder import RunFolder
-from raycls.session import training
-from raycls.session.job import Decide, Job
-from raycls.session.messages import Event, Lost, Message, Moved, Placing, Post, Started
+from raycls.session.job import Decide, Job, World
+from raycls.session.messages import Began, Event, Lost, Message, Moved, Placing, Post
 from raycls.train.reasons import Reason
 
-__all__ = ["train_in_groups"]
+__all__ = ["run_in_groups"]
 
 _LOOK_SECONDS = 2.0
 """How often the driver asks for nodes that are about to be taken away."""
@@ -36,54 +34,63 @@ _NOTICED_SECONDS = 300.0
 """For so long after a notice the loss of workers is put down to it."""
 
 
-def train_in_groups(
+def run_in_groups(
+    function: Callable[[Job, World], dict[str, Any]],
     job: Job,
     run: Run,
-    cluster: Cluster,
     stop_asked: Callable[[], Reason],
     post: Post,
     decide: Decide | None = None,
     *,
+    logs: str,
+    grows: bool = False,
     patient: bool = False,
     placing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Train on as many groups of workers as it takes; returns the last one's result, see `run_group`.
+    """Run a training or an evaluation on as many groups of workers as it takes; returns the last one's result.
 
-    `patient`: whether to wait for nodes that are not there yet; `placing` is called before each group. LaunchError
-    where no room comes, or workers were lost more often than `scale.max_failures` allows, those after a notice apart,
-    which `scale.max_preemption_failures` bounds.
+    `grows`: whether the cluster adds nodes when asked, else only a `patient` start waits for some that are not there
+    yet; `placing` is called before each group. LaunchError where no room comes, or workers were lost more often than
+    `scale.max_failures` allows, those after a notice apart, which `scale.max_preemption_failures` bounds.
     """
-    losses, limit, result = _Losses(run), _Limit(), None
+    failures, scaling, result = _FailurePolicy(run), _ScalingPolicy(), None
     while True:
-        patient = patient or cluster.grows or result is not None or losses.any
-        size = _room(job, run, cluster, stop_asked, post, limit, patient=patient)
+        size = wait_for_room(
+            run,
+            job.device,
+            nodes,
+            patient=patient or grows or result is not None or failures.any,
+            grows=grows,
+            stopped=lambda: bool(stop_asked()),
+            say=lambda text: post(Event(text)),
+            size=scaling.size,
+        )
         if not size:
             return _stopped(job, result, stop_asked())
         placing()
         post(Placing(size))
-        watch = _Watch(run, job.device, size, stop_asked, post, limit, grows=cluster.grows)
+        watch = _Watch(job, run, size, stop_asked, post, scaling, grows=grows)
         try:
-            result = run_group(
-                training.train, job, run, cluster, watch.asked, watch.post, decide, workers=size, replaced=0
-            )
+            result = run_group(function, job, run, watch.asked, watch.post, decide, workers=size, logs=logs)
         except WorkersLostError as error:
-            if error.unplaced:
-                limit.lower(nodes(), size)
-            if losses.count(error, watch):
-                post(Lost(error.unplaced))
+            unplaced = isinstance(error, UnplacedError)
+            if unplaced:
+                scaling.lower(nodes(), size)
+            if failures.count(error, watch):
+                post(Lost(unplaced))
             continue
         finally:
             watch.close()
-        if not result["reason"].moves:
+        if not result.get("reason", Reason.DONE).moves:  # an evaluation has none
             return result
         if asked := stop_asked():
             return _stopped(job, result, asked)
         post(Moved(result["reason"]))
         if result["reason"] is Reason.PREEMPTED:
-            losses.count_preemption(watch.noticed | draining())
+            failures.count_preemption(watch.noticed | draining())
 
 
-class _Losses:
+class _FailurePolicy:
     """The groups that were lost, and how often that may happen."""
 
     def __init__(self, run: Run) -> None:
@@ -99,7 +106,7 @@ class _Losses:
         Raises WorkersLostError or LaunchError where it is the last one.
         """
         self.any = True
-        if error.unplaced:
+        if isinstance(error, UnplacedError):
             news = self._unplaced_since == float("inf")
             self._unplaced_since = min(self._unplaced_since, time.monotonic())
             if time.monotonic() - self._unplaced_since > (self._run.scale.wait.seconds or 0.0):
@@ -146,7 +153,7 @@ class _Losses:
             ) from error
 
 
-class _Limit:
+class _ScalingPolicy:
     """How many workers found no place, on nodes that seemed to have room for them: other programs use some of it."""
 
     def __init__(self) -> None:
@@ -160,28 +167,6 @@ class _Limit:
         """As `group_size`, below what found no place while the nodes were the same; at least `scale.workers`."""
         size = group_size(run, there, device)
         return max(run.scale.min_workers, min(size, self._most)) if there == self._nodes else size
-
-
-def _room(
-    job: Job,
-    run: Run,
-    cluster: Cluster,
-    stop_asked: Callable[[], Reason],
-    post: Post,
-    limit: _Limit,
-    *,
-    patient: bool,
-) -> int:
-    return wait_for_room(
-        run,
-        job.device,
-        nodes,
-        patient=patient,
-        grows=cluster.grows,
-        stopped=lambda: bool(stop_asked()),
-        say=lambda text: post(Event(text)),
-        size=limit.size,
-    )
 
 
 def _stopped(job: Job, result: dict[str, Any] | None, reason: Reason) -> dict[str, Any]:
@@ -200,23 +185,24 @@ class _Watch:
 
     def __init__(
         self,
+        job: Job,
         run: Run,
-        device: str,
         size: int,
         stop_asked: Callable[[], Reason],
         post: Post,
-        limit: _Limit,
+        scaling: _ScalingPolicy,
         *,
         grows: bool,
     ) -> None:
-        self._run, self._device, self._size, self._stop_asked, self._post = run, device, size, stop_asked, post
+        self._run, self._device, self._size, self._stop_asked, self._post = run, job.device, size, stop_asked, post
+        self._elastic = run.scale.elastic and not job.split
         self.started = False
-        """Whether the group has begun to train."""
-        self._limit = limit
+        """Whether the group has come together."""
+        self._scaling = scaling
         self._looked = self._sized = time.monotonic()
         self._notices: dict[str, float] = {}
         self._resize, self._other = Reason.NONE, size
-        self._demand = Demand(run, device) if grows and size < run.scale.max_workers else None
+        self._demand = Demand(run, job.device) if grows and self._elastic and size < run.scale.max_workers else None
 
     def asked(self) -> Reason:
         """Why the group is to end: a signal, or room for more workers, or for fewer."""
@@ -226,16 +212,16 @@ class _Watch:
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now
             self._notices |= dict.fromkeys(draining(), now)
-        if self._run.scale.elastic and now - self._sized >= (self._run.scale.resize_every.seconds or 0.0):
+        if self._elastic and now - self._sized >= (self._run.scale.resize_every.seconds or 0.0):
             self._sized = now
-            size = self._limit.size(self._run, nodes(), self._device)
+            size = self._scaling.size(self._run, nodes(), self._device)
             if size != self._size and size == self._other:  # seen twice: nodes that flicker move nobody
                 self._resize = Reason.RESIZE
             self._other = size
         return self._stop_asked() or self._resize
 
     def post(self, message: Message) -> None:
-        self.started = self.started or isinstance(message, Started)
+        self.started = self.started or isinstance(message, Began)
         self._post(message)
 
     @property

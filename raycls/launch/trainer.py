@@ -6,38 +6,31 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from raycls.cluster.connection import Cluster, running_cluster
-from raycls.cluster.nodes import nodes
 from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.errors import EXIT_DONE, ConfigError, LaunchError
 from raycls.launch.fit import check_device, check_growth, executor_of
 from raycls.launch.stopping import StopRequest, exit_code
-from raycls.launch.waiting import wait_for_room
 from raycls.progress import progress
 from raycls.quantities import plural
 from raycls.run import kept
 from raycls.run.folder import RunFolder
-from raycls.run.kept import Weights
 from raycls.run.outcome import Outcome
 from raycls.screen.run import Display
 from raycls.screen.run_text import STOPPING
 from raycls.session import evaluation, training
 from raycls.session.data.scored import LEFT_OUT, score, source_of
 from raycls.session.job import Job, World
-from raycls.session.messages import Evaluated, Event, Lost, Message, Moved, Placing, Started, Trained, Working
+from raycls.session.messages import Evaluated, Event, Lost, Message, Moved, Placing, Post, Started, Trained, Working
 from raycls.session.prepare import Prepared, prepare, reduction_of
 from raycls.train.plan import Plan
 from raycls.train.reasons import Reason
-
-if TYPE_CHECKING:
-    from raycls.launch.node_checks import Sight
 
 __all__ = ["connecting", "device_of", "evaluate", "make_job", "train"]
 
@@ -68,7 +61,8 @@ def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: 
         elif run.scale.max_workers == 0:
             result = _train_here(prepared, stop, display)
         else:
-            result = _train_on_ray(prepared, stop, display)
+            job_on = partial(make_job, run, prepared.folder, prepared.plan, prepared.dataset)
+            result = _on_ray(training.train, run, job_on, stop.asked, display, partial(_Poster, prepared, display))
     outcome = _outcome(result, prepared.folder, began)
     display.finish(outcome, prepared.dataset.splits)
     return outcome
@@ -120,7 +114,14 @@ def evaluate(
         world = World(device=torch.device(device), post=partial(_show, display))
         summary = evaluation.evaluate(job_on(device), world)
     else:
-        summary = _evaluate_on_ray(run, job_on, display, evaluating)
+
+        def post(message: Message) -> None:
+            if isinstance(message, Placing):
+                display.event(evaluating)
+                progress(f"starting {plural(message.workers, 'worker')}")
+            _show(display, message)
+
+        summary = _on_ray(evaluation.evaluate, run, job_on, lambda: Reason.NONE, display, lambda job: post)
     return {**scored.facts, "weights": chosen.to_dict(), **summary}
 
 
@@ -140,57 +141,40 @@ def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict
 
     world = World(
         device=torch.device(device),
-        post=_Poster(prepared, job, display),
+        post=_Poster(prepared, display, job),
         stop_requested=stop_requested,
     )
     return training.train(job, world)
 
 
-def _train_on_ray(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
-    run = prepared.run
+def _on_ray(
+    function: Callable[[Job, World], dict[str, Any]],
+    run: Run,
+    job_on: Callable[..., Job],
+    stop_asked: Callable[[], Reason],
+    display: Display,
+    post: Callable[[Job], Post],
+) -> dict[str, Any]:
     display.event(connecting())
     progress(connecting())
     with running_cluster() as cluster:
         from raycls.launch.gauges import job_page
-        from raycls.launch.groups import train_in_groups
+        from raycls.launch.groups import run_in_groups
+        from raycls.launch.node_checks import Mark, Sight
 
         device = _device_on(run, cluster)
-        job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
-        job = replace(job, dashboard=job_page())
-        placing = _sight(run, job, cluster, display).check
-        return train_in_groups(job, run, cluster, stop.asked, _Poster(prepared, job, display), placing=placing)
-
-
-def _evaluate_on_ray(run: Run, job_on: Callable[[str], Job], display: Display, evaluating: str) -> dict[str, Any]:
-    display.event(connecting())
-    progress(connecting())
-    with running_cluster() as cluster:
-        from raycls.launch.group import run_group
-
-        device = _device_on(run, cluster)
-        job = job_on(device)
-        workers = wait_for_room(
+        job = job_on(device, dashboard=job_page())
+        sight = Sight(run, Mark(job.folder, RunFolder.ENV, job.nonce), cluster, device, display.event)
+        return run_in_groups(
+            function,
+            job,
             run,
-            device,
-            nodes,
-            patient=cluster.grows,
+            stop_asked,
+            post(job),
+            logs=cluster.logs,
             grows=cluster.grows,
-            stopped=lambda: False,
-            say=display.event,
+            placing=sight.check,
         )
-        _sight(run, job, cluster, display).check()
-        display.event(evaluating)
-        progress(f"starting {plural(workers, 'worker')}")
-        return run_group(
-            evaluation.evaluate, job, run, cluster, lambda: Reason.NONE, partial(_show, display), workers=workers
-        )
-
-
-def _sight(run: Run, job: Job, cluster: Cluster, display: Display) -> Sight:
-    from raycls.launch.node_checks import Mark, Sight
-
-    mark = Mark(job.folder, RunFolder.ENV, job.nonce)
-    return Sight(run, mark, cluster, job.device, display.event)
 
 
 def make_job(
@@ -199,10 +183,9 @@ def make_job(
     plan: Plan,
     dataset: Any,
     device: str,
-    split: str = "",
-    weights: Weights | None = None,
+    **more: Any,
 ) -> Job:
-    """What the workers of a run are told. `split` and `weights` are for an evaluation."""
+    """What the workers of a run are told; `more` are fields of `Job` that have a default."""
     written = folder.read_json(RunFolder.PLAN) or {}
     return Job(
         config=config.to_dict(run),
@@ -214,8 +197,7 @@ def make_job(
         executor=executor_of(run),
         workdir=os.getcwd(),
         nonce=hashlib.sha256(folder.store.read_bytes(RunFolder.ENV)).hexdigest(),
-        split=split,
-        weights=weights,
+        **more,
     )
 
 
@@ -284,6 +266,8 @@ def _show(display: Display, message: Message) -> None:
     match message:
         case Event():
             display.event(message.text)
+        case Lost():
+            display.event(_UNPLACED if message.unplaced else _GONE)
         case Working():
             display.tell(message.now, waits=message.waits, ago=message.ago, steps=message.steps)
         case Trained():
@@ -295,8 +279,8 @@ def _show(display: Display, message: Message) -> None:
 class _Poster:
     """Tells the display what becomes of the groups of a run; the start of the first one is the header."""
 
-    def __init__(self, prepared: Prepared, job: Job, display: Display) -> None:
-        self.prepared, self.job, self.display = prepared, job, display
+    def __init__(self, prepared: Prepared, display: Display, job: Job) -> None:
+        self.prepared, self.display, self.job = prepared, display, job
         self.started = False
         self.why = _LOST
 
@@ -306,8 +290,6 @@ class _Poster:
                 workers = plural(message.workers, "worker")
                 self.display.event(f"placing {workers}")
                 progress(f"starting {workers}")
-            case Lost():
-                self.display.event(_UNPLACED if message.unplaced else _GONE)
             case Moved():
                 self.why = _MOVED[message.reason]
             case Started() if self.started:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -19,12 +18,14 @@ from raycls.run import kept
 from raycls.run.folder import RunFolder
 from raycls.session.consistency import check_shared
 from raycls.session.job import Job, World
+from raycls.session.messages import Began
 from raycls.session.setup import make_maker, make_task, surrounded, together
 from raycls.session.stall import Stall
 from raycls.tasks.classification import Classification
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
+from raycls.workdir import set_workdir
 
 __all__ = ["evaluate"]
 
@@ -33,12 +34,14 @@ __all__ = ["evaluate"]
 def evaluate(job: Job, world: World) -> dict[str, Any]:
     """Evaluate weights of a run on `job.split`; returns `metrics.summarise`'s dictionary."""
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
-    os.environ["RAYCLS_WORKDIR"] = job.workdir
+    set_workdir(job.workdir)
     ranks = Ranks(world.rank, world.size, world.device)
     rows = len(job.dataset.splits[job.split])
     batches = -(-rows // plan.evaluate_batch)
     with ExitStack() as stack:
         reporter = surrounded(run, job, world, stack)
+        if world.rank == 0:
+            world.post(Began(world.size))
         stack.enter_context(Stall(ranks, RunFolder(job.folder), run.train.stall_timeout, world.stalled))
         timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch, True)
         maker = make_maker(run, plan, job.dataset, world.size, job.split)

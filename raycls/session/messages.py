@@ -12,24 +12,6 @@ from typing import Any
 from raycls.progress import Progress, Steps
 from raycls.train.reasons import Reason
 
-__all__ = [
-    "Advice",
-    "Ended",
-    "Evaluated",
-    "Event",
-    "Failed",
-    "Judging",
-    "Lost",
-    "Message",
-    "Moved",
-    "Placing",
-    "Post",
-    "Reserved",
-    "Started",
-    "Trained",
-    "Working",
-]
-
 
 @dataclass(frozen=True)
 class Event:
@@ -61,10 +43,16 @@ class Reserved:
 
 
 @dataclass(frozen=True)
-class Started:
-    """A group of workers is about to train, from the state after `step` steps."""
+class Began:
+    """A group of workers has come together: from here on their loss counts."""
 
     workers: int
+
+
+@dataclass(frozen=True)
+class Started(Began):
+    """It is about to train, from the state after `step` steps."""
+
     step: int
     unevaluated: bool
     """Whether the evaluation after `step` is still to be done."""
@@ -134,5 +122,5 @@ class Failed:
     stalled: bool = False
 
 
-Message = Event | Placing | Reserved | Started | Working | Trained | Evaluated | Judging | Lost | Moved | Ended | Failed
+Message = Event | Placing | Reserved | Began | Working | Trained | Evaluated | Judging | Lost | Moved | Ended | Failed
 Post = Callable[[Message], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -43,6 +42,7 @@ from raycls.train.ranks import Ranks
 from raycls.train.reduction import make_reduction
 from raycls.train.schedules import Schedule, build_schedule
 from raycls.train.state import TrainState, moving_average
+from raycls.workdir import set_workdir
 
 __all__ = ["train"]
 
@@ -52,7 +52,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
     """Train until the plan, the budget, a signal or an error ends it. Returns what `Recorder.result` says."""
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
     folder = RunFolder(job.folder)
-    os.environ["RAYCLS_WORKDIR"] = job.workdir
+    set_workdir(job.workdir)
     judged = Judged(world.decide if world.rank == 0 else None, world.stop_requested)
     ranks = Ranks(
         world.rank,

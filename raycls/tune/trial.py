@@ -15,14 +15,13 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 from ray import tune
 
-from raycls.cluster.connection import Cluster
 from raycls.cluster.environment import prepare_environment
 from raycls.cluster.nodes import draining
 from raycls.config import load as config
@@ -246,17 +245,18 @@ class _Trial:
         return state
 
     def _train(self, prepared: Prepared) -> dict[str, Any]:
-        job = make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device)
-        job = replace(job, curves=False, search=self.shared.name, dashboard=self.shared.dashboard)
-        result = self._compute(training.train, job)
+        shared = self.shared
+        more = {"curves": False, "search": shared.name, "dashboard": shared.dashboard}
+        result = self._compute(training.train, self._job(prepared, **more))
         if result["reason"] is Reason.PREEMPTED and not self.talk.report("leaving"):
             _leave()
         return result
 
     def _score(self, prepared: Prepared) -> dict[str, Any]:
-        split = self.shared.test_split
-        job = make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device, split)
-        return self._compute(evaluation.evaluate, job)
+        return self._compute(evaluation.evaluate, self._job(prepared, split=self.shared.test_split))
+
+    def _job(self, prepared: Prepared, **more: Any) -> Job:
+        return make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device, **more)
 
     def _compute(self, function: Callable[..., dict[str, Any]], job: Job) -> dict[str, Any]:
         def asked() -> Reason:
@@ -264,13 +264,14 @@ class _Trial:
             return of_all if of_all.signal else self.verdict or self.talk.stopping or of_all
 
         if self.run_config.scale.max_workers > 1:
-            from raycls.launch.group import run_group
-            from raycls.launch.groups import train_in_groups
+            from raycls.launch.groups import run_in_groups
 
-            nowhere = Cluster(False, "", {}, "the logs of the cluster")
-            if function is training.train:
-                return train_in_groups(job, self.run_config, nowhere, asked, self._post, self._decide, patient=True)
-            return run_group(function, job, self.run_config, nowhere, asked, self._post)
+            if job.split:
+                asked = lambda: Reason.NONE  # noqa: E731 - it has no end but its own
+            logs = "the logs of the cluster"
+            return run_in_groups(
+                function, job, self.run_config, asked, self._post, self._decide, logs=logs, patient=True
+            )
         device = torch.device(self.shared.device)
         gauges = Gauges(self.run_config.run.name, self.shared.name)
         world = World(

@@ -14,11 +14,12 @@ import pytest
 _ROOT = Path(__file__).parents[2] / "raycls"
 _FILES = sorted(_ROOT.rglob("*.py"))
 
-_LOW = {"progress", "quantities", "errors"}
+_LOW = {"progress", "quantities", "workdir", "errors"}
 _MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
     "quantities": set(),
+    "workdir": set(),
     "config": {"errors", "quantities"},
     "plugins": {"config", *_LOW},
     "names": {"plugins", "config", *_LOW},

@@ -147,3 +147,48 @@ def starting(site: Site, name: str) -> Command:
     command = site.raycls("train", "small.yaml", f"run.name={name}", "scale.workers=2")
     command.until(lambda: bool(titled(command.processes(), "gcs_server")))
     return command
+
+
+_WAITING = """
+import os
+import time
+from pathlib import Path
+
+from torch import nn
+
+
+class Net(nn.Module):
+    # Says that it computes, and takes its time, while the file `waits` is there.
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(3, num_classes)
+
+    def forward(self, images):
+        folder = Path(__file__).parent
+        if not self.training and (folder / "waits").exists():
+            (folder / "computes").touch()
+            time.sleep(1)
+        return self.head(images.mean((2, 3)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_an_evaluation_whose_worker_is_killed_counts_the_same(site: Site) -> None:
+    (site.folder / "waiting.py").write_text(_WAITING)
+    model = ("model.name=waiting:Net", "model.args={}", "train.duration=1ep")
+    with site.raycls("train", "small.yaml", "run.name=waiting", "scale.workers=0", *model) as command:
+        assert command.wait(120) == 0, command.said()
+    words = ("eval", "runs/waiting", "--split", "train", "--json")
+    with site.raycls(*words, "scale.workers=0") as command:
+        assert command.wait(60) == 0, command.said()
+        undisturbed = command.stdout
+    (site.folder / "waits").touch()
+    with site.raycls(*words, "scale.workers=2", "scale.max_failures=1") as command:
+        command.until((site.folder / "computes").exists)
+        random.choice(titled(command.processes(), "ray::RayTrainWorker")).kill()
+        (site.folder / "waits").unlink()
+        assert command.wait(200) == 0, command.said()
+        assert command.stdout == undisturbed
+        assert "workers were lost: looking for room for others" in command.stderr
+        command.assert_gone(GONE)

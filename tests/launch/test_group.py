@@ -10,7 +10,6 @@ import pytest
 from harness.processes import start
 from harness.runs import Foreign
 
-from raycls.cluster.connection import Cluster
 from raycls.config.sections.duration import Duration
 from raycls.errors import LaunchError, to_json
 
@@ -29,7 +28,7 @@ with running_cluster() as cluster:
     from raycls.launch.group import run_group
     events = []
     try:
-        run_group(groups.error_of_rank_1, job, run, cluster, lambda: Reason.NONE, events.append)
+        run_group(groups.error_of_rank_1, job, run, lambda: Reason.NONE, events.append, workers=2, logs=cluster.logs)
     except RayclsError as error:
         print(type(error).__name__, error.exit_code, error.what, "|", error.where, "|", error.found)
     for told in sorted(event.text for event in events):
@@ -52,26 +51,24 @@ def test_error_of_one_rank_is_raised_by_the_driver(foreign: Foreign, tmp_path: P
 def test_lost_workers_are_told_with_the_place_of_the_logs() -> None:
     from raycls.launch.group import _lost
 
-    cluster = Cluster(True, "local", {}, "/tmp/raycls-1-x/session_latest/logs")
-    error = _lost(2, cluster, [RuntimeError("first line\n  last line")])
+    logs = "/tmp/raycls-1-x/session_latest/logs"
+    error = _lost(logs, [RuntimeError("first line\n  last line")])
     assert isinstance(error, LaunchError)
-    assert "2 restarts did not help" in error.what
     assert error.found == "last line"
     assert error.fix is not None
-    assert cluster.logs in error.fix
-    assert _lost(2, cluster, []).found == "the workers ended without a result"
+    assert logs in error.fix
+    assert _lost(logs, []).found == "the workers ended without a result"
 
 
 def test_a_group_without_a_place_is_told_apart() -> None:
     from ray.train import ControllerError
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-    from raycls.launch.group import _lost
+    from raycls.launch.group import UnplacedError, WorkersLostError, _lost
 
-    cluster = Cluster(True, "local", {}, "logs")
-    assert _lost(0, cluster, [ControllerError(WorkerGroupStartupTimeoutError(2))]).unplaced
-    assert not _lost(0, cluster, [ControllerError(RuntimeError("a bug"))]).unplaced
-    assert not _lost(0, cluster, [RuntimeError("a crash")]).unplaced
+    assert type(_lost("logs", [ControllerError(WorkerGroupStartupTimeoutError(2))])) is UnplacedError
+    assert type(_lost("logs", [ControllerError(RuntimeError("a bug"))])) is WorkersLostError
+    assert type(_lost("logs", [RuntimeError("a crash")])) is WorkersLostError
 
 
 def test_collectives_wait_longer_than_the_watch_for_progress() -> None:

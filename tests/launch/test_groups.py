@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from raycls.cluster.connection import Cluster
 from raycls.config.load import load_text
 from raycls.errors import LaunchError, TrainError
 from raycls.launch import groups as elastic
-from raycls.launch.group import WorkersLostError
-from raycls.launch.groups import train_in_groups
+from raycls.launch.group import UnplacedError, WorkersLostError
+from raycls.launch.groups import run_in_groups
 from raycls.run.folder import RunFolder
+from raycls.session import evaluation, training
 from raycls.session.job import Job
-from raycls.session.messages import Event, Lost, Message, Moved, Post, Started
+from raycls.session.messages import Began, Event, Lost, Message, Moved, Post, Started
 from raycls.train.reasons import Reason
 
 M = TypeVar("M", bound=Message)
@@ -34,21 +34,18 @@ class Play:
         self.draining: frozenset[str] = frozenset()
         self.groups: Iterator[Group] = iter(groups)
         self.sizes: list[int] = []
-        self.replaced: list[int | None] = []
         self.posts: list[Message] = []
         self.stop = Reason.NONE
 
-    def run_group(self, *given: Any, workers: int, replaced: int | None) -> dict[str, Any]:
+    def run_group(self, *given: Any, workers: int, logs: str) -> dict[str, Any]:
         self.sizes.append(workers)
-        self.replaced.append(replaced)
-        return next(self.groups)(self, given[4], given[5])
+        return next(self.groups)(self, given[3], given[4])
 
-    def train(self, *overrides: str) -> dict[str, Any]:
+    def train(self, *overrides: str, function: Any = training.train) -> dict[str, Any]:
         words = ["data.source.name=digits", "data.executor=inline", "scale.resize_every=0.001s", *overrides]
         run = load_text("", "run.yaml", [word for word in words if "resize" not in word or "[" in str(overrides)]).run
         job = Job({}, "folder", {"steps_per_epoch": 100}, None, "cpu", "exact", "inline", ".", "")  # type: ignore[arg-type]
-        cluster = Cluster(False, "", {}, "logs")
-        return train_in_groups(job, run, cluster, lambda: self.stop, self.posts.append)
+        return run_in_groups(function, job, run, lambda: self.stop, self.posts.append, logs="logs")
 
     def told(self, kind: type[M]) -> list[M]:
         return [post for post in self.posts if isinstance(post, kind)]
@@ -88,9 +85,7 @@ def lost_before_it_began(play: Play, asked: Any, post: Any) -> dict[str, Any]:
 
 def unplaced(play: Play, asked: Any, post: Any) -> dict[str, Any]:
     time.sleep(0.01)
-    error = WorkersLostError("no place")
-    error.unplaced = True
-    raise error
+    raise UnplacedError("no place")
 
 
 def grown(cpus: int) -> Group:
@@ -107,7 +102,7 @@ def grown(cpus: int) -> Group:
 def test_a_run_that_nothing_happens_to_is_one_group(play: Callable[..., Play]) -> None:
     made = play(2, whole)
     assert made.train("scale.workers=2")["state"] == "done"
-    assert made.sizes == [2] and made.replaced == [0]  # it is this loop that replaces them, not Ray
+    assert made.sizes == [2]
 
 
 def test_workers_join_and_leave(play: Callable[..., Play]) -> None:
@@ -138,6 +133,22 @@ def test_losses_are_counted(play: Callable[..., Play]) -> None:
     with pytest.raises(WorkersLostError):
         made.train("scale.workers=[1, 2]", "scale.max_failures=2")
     assert made.sizes == [2, 2, 2]
+
+
+def test_an_evaluation_is_begun_anew_where_its_workers_are_lost(play: Callable[..., Play]) -> None:
+    def gone(play: Play, asked: Any, post: Any) -> dict[str, Any]:
+        post(Began(2))
+        raise WorkersLostError("gone")
+
+    def counted(play: Play, asked: Any, post: Any) -> dict[str, Any]:
+        return {"count": 8}
+
+    made = play(2, gone, counted)
+    options = ("scale.workers=2", "scale.max_failures=1")
+    assert made.train(*options, function=evaluation.evaluate) == {"count": 8}
+    assert made.sizes == [2, 2] and made.told(Lost) == [Lost(unplaced=False)]
+    with pytest.raises(WorkersLostError, match="1 restarts did not help"):
+        play(2, gone, gone, counted).train(*options, function=evaluation.evaluate)
 
 
 def test_losses_after_a_notice_are_not_counted(play: Callable[..., Play]) -> None:

@@ -23,7 +23,7 @@ from raycls.cluster.growth import Growth
 from raycls.config.load import load_text
 from raycls.config.sections.run import Run
 from raycls.errors import ConfigError, DataError, LaunchError
-from raycls.launch import gauges, group, groups, node_checks, stopping, trainer, waiting
+from raycls.launch import gauges, groups, node_checks, stopping, trainer, waiting
 from raycls.screen.run import Display
 from raycls.screen.run_text import STOPPING
 from raycls.session.data import record
@@ -173,17 +173,19 @@ def test_an_evaluation_waits_for_nodes_as_a_training_does(trained: str, monkeypa
     seen = iter([({"CPU": 0.0},), ({"CPU": 0.0}, {"CPU": 1.0})])
     head = Cluster(False, "", {}, "logs", ({"CPU": 0.0},), Growth(True, {"CPU": 4.0}, ((4, {"CPU": 1.0}),)))
     monkeypatch.setattr(trainer, "running_cluster", lambda: nullcontext(head))
-    monkeypatch.setattr(trainer, "nodes", lambda: next(seen))
+    monkeypatch.setattr(groups, "nodes", lambda: next(seen))
+    monkeypatch.setattr(gauges, "job_page", lambda: "")
     monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(waiting, "Demand", Asked)
+    monkeypatch.setattr(groups, "Demand", lambda run, device: pytest.fail("an evaluation keeps its workers"))
     monkeypatch.setattr(Asked, "made", [])
     monkeypatch.setattr(node_checks.Sight, "check", lambda self: started.append("seen"))
 
-    def run_group(*given: Any, workers: int) -> dict[str, Any]:
+    def run_group(*given: Any, workers: int, logs: str) -> dict[str, Any]:
         started.append(workers)
         return {"count": 8}
 
-    monkeypatch.setattr(group, "run_group", run_group)
+    monkeypatch.setattr(groups, "run_group", run_group)
     options = ["scale.workers=[1, 4]", "scale.wait=7m", "data.executor=inline"]
     trainer.evaluate(trained, overrides=options, display=Display(screen))
     said = "waiting up to 7m for nodes with 1 to 4 x (1 CPUs); nodes: 1 x (0 CPUs)"
@@ -256,9 +258,7 @@ def test_the_header_of_a_run_in_this_process_says_so(tmp_path: Path) -> None:
 def test_the_header_of_a_run_on_ray_has_the_workers_that_began(
     workers: str, found: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_group(
-        _function: Any, _job: Any, _run: Any, _cluster: Any, _asked: Any, post: Any, *_: Any, **__: Any
-    ) -> Any:
+    def run_group(_function: Any, _job: Any, _run: Any, _asked: Any, post: Any, *_: Any, **__: Any) -> Any:
         post(Started(found, 0, False, 1, "off"))
         return {"state": "done", "reason": Reason.DONE, "step": 3, "epochs": 1.0, "best": None, "final": None}
 

@@ -21,6 +21,7 @@ from raycls.config.sections.run import RunSection
 from raycls.config.write import override
 from raycls.errors import ConfigError, ModelError
 from raycls.progress import progress
+from raycls.workdir import workdir
 
 __all__ = ["fetch", "locate", "published"]
 
@@ -33,14 +34,13 @@ _MODEL = "model.safetensors"
 def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
     """What `model.weights` names: one of the weights `offered` for the model, or else a local file.
 
-    A relative path is one from the working directory of the command (`$RAYCLS_WORKDIR` in a worker of a cluster, which
-    has another one). Raises ConfigError for an unknown name, ModelError for a file that is not there.
+    A relative path is one from the working directory of the command, see `workdir.workdir`.
+    Raises ConfigError for an unknown name, ModelError for a file that is not there.
     """
     found = published(name, offered)
     if found is not None:
         return found
-    root = os.environ.get("RAYCLS_WORKDIR", "")
-    path = Path(root, expand(name, where="model.weights"))
+    path = Path(workdir(), expand(name, where="model.weights"))
     if path.is_file():
         return path
     if path.is_dir():
@@ -49,7 +49,7 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
         raise ModelError(
             "the file of the weights is not there",
             where="model.weights",
-            found=f"{name} (in {root or Path.cwd()})",
+            found=f"{name} (in {workdir()})",
             fix="write the path of an existing file",
         )
     names = list(offered.__members__) if offered is not None else []
@@ -60,7 +60,7 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
         where="model.weights",
         found=name,
         valid=", ".join([*names, "a local .safetensors or .pth file"]),
-        fix=override("model.weights", str(of_run)) if Path(root, of_run).is_file() else None,
+        fix=override("model.weights", str(of_run)) if Path(workdir(), of_run).is_file() else None,
     )
 
 
