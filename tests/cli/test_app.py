@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from harness.command_line import Result, Trainer
 
 from raycls import __version__
-from raycls.cli import app
+from raycls.cli import app, commands
 from raycls.errors import DataError, LaunchError, ModelError, RayclsError
 
 
@@ -31,6 +33,19 @@ def test_help(raycls_command: Callable[..., Result], words: tuple[str, ...]) -> 
 def test_every_command_is_listed(raycls_command: Callable[..., Result]) -> None:
     listed = {line.split()[0] for line in raycls_command("--help").out.split("Commands:")[1].splitlines() if line}
     assert listed >= {"train", "eval", "ledger", "config", "init", "demo", "submit", "status", "logs", "stop"}
+
+
+def test_every_file_of_commands_is_part_of_the_command_line(raycls_command: Callable[..., Result]) -> None:
+    listed = {line.split()[0] for line in raycls_command("--help").out.split("Commands:")[1].splitlines() if line}
+    files = [file for file in Path(commands.__file__).parent.glob("*.py") if file.name != "__init__.py"]
+    assert len(files) >= 7
+    for file in files:
+        alone = typer.Typer()
+        alone.callback()(lambda: None)
+        importlib.import_module(f"{commands.__name__}.{file.stem}").register(alone)
+        group = typer.main.get_command(alone)
+        assert set(group.commands) <= listed, file.name
+        assert group.commands, file.name
 
 
 @pytest.mark.parametrize(

@@ -238,3 +238,14 @@ def test_the_live_table_shows_the_trials_and_gives_the_terminal_back(terminal: T
     text = terminal.getvalue()
     assert "[not markup]" in text and text.rstrip().endswith("winner     0003")
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0  # the cursor is visible again
+
+
+def test_what_follows_the_end_of_a_search_is_shown_without_its_table(terminal: Terminal, ledger: TrialLog) -> None:
+    example(ledger)
+    with SearchDisplay(terminal) as display:
+        display.update(ledger, "top1", "max")
+        display.finish(["winner     0003"])
+        before = len(terminal.getvalue())
+        display.tell(Progress("leaving Ray"))
+    after = terminal.getvalue()[before:]
+    assert "leaving Ray" in after and "running" not in after
