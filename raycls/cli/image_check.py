@@ -13,19 +13,19 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raycls.cli import init
 from raycls.config.load import load
+from raycls.config.names.builtin import TASKS
 from raycls.config.paths import expand
 from raycls.config.sections.data import DataConfig
 from raycls.config.sections.run import Run
 from raycls.config.write import override
 from raycls.data.ignore import pattern_of, read_patterns, write_patterns
 from raycls.data.samples import Files, UnfitError
-from raycls.data.slices import augmented, unexpected
+from raycls.data.slices import Arrays, made, unexpected
 from raycls.data.source import SOURCES, Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.plugins import resolve
@@ -33,9 +33,6 @@ from raycls.progress import progress
 from raycls.quantities import plural
 from raycls.screen.working import Working
 from raycls.session.data.unfit import NEARLY_ALL
-
-if TYPE_CHECKING:
-    from raycls.data.images.operations import Augment
 
 __all__ = ["Bad", "Checked", "check", "check_folder", "look", "report"]
 
@@ -111,17 +108,20 @@ def check_folder(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence
 def check(run: Run) -> Checked:
     """Decode every image that `run` uses, and augment it once where the operations are raycls's own."""
     from raycls.data.images import operations as augment
+    from raycls.session.setup import make_arrays
 
-    def build(train: bool) -> Augment | None:
+    def own(train: bool) -> bool:
+        """Whether all that is done to an image is raycls's own: what a plug-in raises is no fault of the image."""
         operations = run.augment.train if train else run.augment.eval
         names = [entry if isinstance(entry, str) else next(iter(entry), "") for entry in operations or ()]
-        if not set(names) <= set(augment.OPERATIONS):
-            return None  # what a user's own operation raises is no fault of the image
-        size, most = run.data.image_size, run.data.max_pixels
-        return augment.build(operations, train=train, image_size=size, max_pixels=most)
+        if run.task.name not in TASKS or not set(names) <= set(augment.OPERATIONS):
+            return False
+        augment.build(operations, train=train, image_size=run.data.image_size)
+        return True
 
     dataset = open_dataset(run.data)
-    return _check(run.data, dataset, {name: build(name == "train") for name in dataset.splits})
+    arrays = make_arrays(run, dataset.classes)
+    return _check(run.data, dataset, {name: arrays if own(name == "train") else None for name in dataset.splits})
 
 
 def report(checked: Checked) -> list[str]:
@@ -180,13 +180,13 @@ def _free_name() -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _check(data: DataConfig, dataset: Dataset, augments: dict[str, Augment | None]) -> Checked:
+def _check(data: DataConfig, dataset: Dataset, arrays: dict[str, Arrays | None]) -> Checked:
     splits = dataset.splits
     counts = {name: len(split) for name, split in splits.items()}
     parameters = inspect.signature(resolve("source", data.source.name, SOURCES)).parameters
     files = all(isinstance(split.reader, Files) for split in splits.values())
     found: dict[tuple[str, int], Bad] = {}
-    work = _Work(splits, augments)
+    work = _Work(splits, arrays)
     done, total = 0, sum(counts.values())
     progress("checking", 0, total, "images")
     for task, bad in _results(work, total):
@@ -242,7 +242,7 @@ class _Work:
     """What a process needs to look at any image."""
 
     splits: dict[str, Split]
-    augments: dict[str, Augment | None]
+    arrays: dict[str, Arrays | None]
 
     def tasks(self, size: int) -> Iterator[_Task]:
         for name, split in self.splits.items():
@@ -254,12 +254,12 @@ class _Work:
         return {place: bad for place in found if (bad := self._look(*place)) is not None}
 
     def _look(self, name: str, index: int) -> Bad | None:
-        split, augment = self.splits[name], self.augments.get(name)
+        split, arrays = self.splits[name], self.arrays.get(name)
         try:
-            if augment is None:
+            if arrays is None:
                 split.image(index)
             else:
-                augmented(split, augment, index, (0, 0, index))
+                made(arrays, split, index, (0, 0, index), train=name == "train")
         except RayclsError as error:
             return self.bad(name, index, error)
         except Exception as error:  # noqa: BLE001 - of a source that is a plug-in

@@ -162,7 +162,7 @@ def _named(path: Path, message: str) -> list[Path]:
     """The options that a rule of the section at `path` speaks of, in the order it names them."""
     tokens = re.findall(r"[A-Za-z_][\w.]*\w", message)
     if not path:
-        everything = set(describe.options())
+        everything = {option for option in describe.options() if "." in option}  # `loss` is a metric's name, too
         named = (token for token in tokens if token in everything or token.partition(".args.")[0] in BUILDERS)
         return list(dict.fromkeys(tuple(token.split(".")) for token in named))
     model: type[Section] = Run

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Protocol, overload
 
@@ -56,8 +56,9 @@ class Samples:
 
     classes: Sequence[str]
     """Class names. raycls sorts them (as integers where all are), unless `ordered`; the labels follow."""
-    labels: Sequence[int] | np.ndarray
-    """The class of each sample as an index into `classes`, `[N]`."""
+    labels: Sequence[int] | np.ndarray | None
+    """The class of each sample as an index into `classes`, `[N]`. None where a sample has no such label: then `classes`
+    means what the task says, keeps its order and may be empty, and splits by fraction are not stratified."""
     keys: Sequence[str]
     """A name for each sample that stays the same when the data moves to another machine, `[N]`."""
     reader: Reader
@@ -68,6 +69,9 @@ class Samples:
     """Whether the data itself declares the order of `classes`; they are not sorted then."""
     notes: Sequence[str] = ()
     """What a user should know about how the data was read, a line each; told before the training."""
+    parts: Mapping[str, Reader] = field(default_factory=dict[str, "Reader"])
+    """What else belongs to each sample, such as its mask, by a name of yours. A task reads it with
+    `Split.read(index, name)`."""
 
 
 class Keys(Sequence[str]):

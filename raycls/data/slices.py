@@ -8,10 +8,11 @@ epochs and evaluations: nothing is drained at a boundary, and the first batch af
 
 from __future__ import annotations
 
+import hashlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -20,18 +21,19 @@ from raycls.data.samples import UnfitError
 from raycls.errors import DataError, RayclsError
 
 if TYPE_CHECKING:  # the processes that only route slices need not import torch
-    from raycls.data.images.operations import Augment
     from raycls.data.source import Split
 
 __all__ = [
     "EVALUATE",
     "TRAIN",
+    "Arrays",
     "Maker",
     "Position",
     "Slice",
     "Timeline",
-    "augmented",
+    "collate",
     "failed",
+    "made",
     "micro_rows",
     "unexpected",
 ]
@@ -55,16 +57,37 @@ class Position:
 
 @dataclass(frozen=True)
 class Slice:
-    """Decoded samples: `ids` and `labels` `[B] int64`, `pixels` `[B, H, W, C] uint8`.
+    """Decoded samples: their `ids` `[B] int64`, and what the task makes of each, stacked: `arrays` `[B, ...]` by name.
 
-    `error` is set instead where a sample could not be read: every rank has to hear of it before one raises.
+    There are no arrays where there is no sample. `error` is set instead where a sample could not be read: every rank
+    has to hear of it before one raises.
     """
 
     position: Position
     ids: np.ndarray
-    labels: np.ndarray
-    pixels: np.ndarray
+    arrays: Mapping[str, np.ndarray]
     error: RayclsError | None = None
+
+    def part(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """The arrays of the samples from `start` to `stop`."""
+        return {name: array[start:stop] for name, array in self.arrays.items()}
+
+    def digests(self, start: int, stop: int) -> list[str]:
+        """sha256 of each of these samples, over the bytes of its arrays in the order of their names.
+
+        Single numbers, such as labels, are left out: what was augmented is meant.
+        """
+        chosen = [array for _, array in sorted(self.part(start, stop).items()) if array.ndim > 1]
+        samples = ([array[row].tobytes() for array in chosen] for row in range(stop - start))
+        return [hashlib.sha256(b"".join(parts)).hexdigest() for parts in samples]
+
+
+class Arrays(Protocol):
+    """Makes one sample, as `raycls.tasks.base.Task.arrays` does; it travels to other processes."""
+
+    def __call__(
+        self, split: Split, index: int, key: tuple[int, int, int], *, train: bool
+    ) -> dict[str, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -123,8 +146,7 @@ class Maker:
     train: Split | None
     evaluated: Split | None
     evaluate_batch: int
-    train_augment: Augment
-    evaluate_augment: Augment
+    arrays: Arrays
 
     def __call__(self, position: Position) -> Slice:
         try:
@@ -133,38 +155,32 @@ class Maker:
             return failed(position, error)
 
     def _make(self, position: Position) -> Slice:
-        from raycls.data.images.operations import collate
-
         if position.kind == TRAIN:
             if self.train is None:
                 raise DataError("there is no split to train on")
-            split, augment = self.train, self.train_augment
+            split = self.train
             ids = self.order.slice_ids(position.step, position.rank, self.world)
             rows = self.order.places(ids)
         else:
             if self.evaluated is None:
                 raise DataError("there is no split to evaluate")
-            split, augment = self.evaluated, self.evaluate_augment
+            split = self.evaluated
             start = position.index * self.evaluate_batch
             rows = np.arange(min(start, len(split)), min(start + self.evaluate_batch, len(split)), dtype=np.int64)
             ids = rows if split.ids is None else split.ids[rows]
         # The seed of an evaluated sample has no epoch: every evaluation sees the same pixels.
-        epoch = position.epoch if position.kind == TRAIN else -1
+        train = position.kind == TRAIN
+        epoch = position.epoch if train else -1
         keys = [(self.order.seed, epoch, index) for index in ids.tolist()]
-        images = [augmented(split, augment, row, key) for row, key in zip(rows.tolist(), keys, strict=True)]
-        if not images:
-            return Slice(position, ids, np.zeros(0, np.int64), np.zeros((0, 0, 0, 3), np.uint8))
-        pixels = collate(images, lambda index: split.locate(int(rows[index])))
-        return Slice(position, ids, split.labels[rows], pixels)
+        pairs = zip(rows.tolist(), keys, strict=True)
+        samples = [made(self.arrays, split, row, key, train=train) for row, key in pairs]
+        return Slice(position, ids, collate(samples, lambda index: split.locate(int(rows[index]))))
 
 
-def augmented(split: Split, augment: Augment, row: int, key: tuple[int, int, int]) -> np.ndarray:
-    """The sample at `row` of a split, with the generators of `key` = (seed, epoch, id), `[H, W, 3] uint8`.
-
-    A DataError of it names the file.
-    """
+def made(arrays: Arrays, split: Split, row: int, key: tuple[int, int, int], *, train: bool) -> dict[str, np.ndarray]:
+    """The sample at `row` of a split, drawn by `key` = (seed, epoch, id). A DataError of it names the file."""
     try:
-        return augment(split.image(row), key)
+        return arrays(split, row, key, train=train)
     except RayclsError as error:
         if isinstance(error, DataError):  # an augmentation knows the image, not where it came from
             error.where = error.where or split.locate(row)
@@ -175,12 +191,50 @@ def augmented(split: Split, augment: Augment, row: int, key: tuple[int, int, int
         raise unexpected(error, where=split.locate(row)) from error
 
 
+def collate(samples: Sequence[Mapping[str, np.ndarray]], locate: Callable[[int], str]) -> dict[str, np.ndarray]:
+    """Arrays of samples -> arrays `[B, ...]`, in native byte order. DataError names two samples that differ.
+
+    `locate` names a sample, given its position in `samples`.
+    """
+    if not samples:
+        return {}
+    kinds = [{name: (array.dtype, array.shape) for name, array in sample.items()} for sample in samples]
+    for name, (dtype, _) in kinds[0].items():
+        if dtype.kind not in "biufc":
+            what = f"the task made an array {name!r} of a kind that does not travel"
+            raise DataError(what, where=locate(0), found=str(dtype), valid="numbers or booleans")
+    for row, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            raise _differ(locate, row, kinds[0], kind)
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+_Kinds = Mapping[str, tuple[np.dtype, tuple[int, ...]]]
+
+
+def _differ(locate: Callable[[int], str], row: int, first: _Kinds, other: _Kinds) -> DataError:
+    names = [name for name in {**first, **other} if first.get(name) != other.get(name)]
+    shown = [
+        ", ".join(
+            f"{name} {kinds[name][0]} {list(kinds[name][1])}" if name in kinds else f"no {name}" for name in names
+        )
+        for kinds in (first, other)
+    ]
+    return DataError(
+        "the samples of a batch differ in shape or kind after augmentation",
+        where=locate(row),
+        found=f"{locate(0)}: {shown[0]}; {locate(row)}: {shown[1]}",
+        valid="one shape for all",
+        fix="end the list with a crop, or a resize to [height, width]: a resize to one number keeps the shape",
+    )
+
+
 def unexpected(error: BaseException, *, where: str | None = None) -> DataError:
-    """An exception of a data source or an augmentation as an error that can travel to the driver."""
+    """An exception of a data source, a task or an augmentation as an error that can travel to the driver."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f", raised in {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return DataError(
-        "a sample could not be made: the data source or an augmentation raised an exception",
+        "a sample could not be made: the data source, the task or an augmentation raised an exception",
         where=where,
         found=f"{type(error).__name__}: {error}{place}",
         fix="correct the plug-in; scale.workers=0 runs it in one process, under a debugger",
@@ -189,8 +243,7 @@ def unexpected(error: BaseException, *, where: str | None = None) -> DataError:
 
 def failed(position: Position, error: RayclsError) -> Slice:
     """The slice of `position` that says what went wrong with it."""
-    empty = np.zeros(0, np.int64)
-    return Slice(position, empty, empty, np.zeros((0, 0, 0, 3), np.uint8), error)
+    return Slice(position, np.zeros(0, np.int64), {}, error)
 
 
 def micro_rows(order: Order, step: int, rank: int, world: int) -> list[tuple[int, int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class Split:
     ids: np.ndarray | None = None
     """Ids of the samples, ascending `[N] int64`, where some that the run was started with are left out; None: their
     positions."""
+    parts: Mapping[str, Reader] = field(default_factory=dict[str, Reader])
+    """As in `Samples`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,6 +86,13 @@ class Split:
             )
         image = Image.fromarray(np.ascontiguousarray(data))
         return image if image.mode == "RGB" else image.convert("RGB")
+
+    def read(self, index: int, part: str) -> bytes | np.ndarray:
+        """Another part of the sample, as its reader has it; DataError where the source gave none of that name."""
+        if part not in self.parts:
+            found = ", ".join(self.parts) or "none"
+            raise DataError(f"the source gives samples no part {part!r}", where=self.locate(index), found=found)
+        return self.parts[part].read(index)
 
     def without(self, index: int) -> str:
         """How to leave a sample out, as it is typed."""
@@ -136,6 +145,8 @@ class Pool:
     """What a user should know about how the data was read, a line each."""
     ignore: tuple[str, ...] | None = None
     """As in `Split`."""
+    parts: Mapping[str, Reader] = field(default_factory=dict[str, Reader])
+    """As in `Samples`."""
 
     def ordered(self, classes: Sequence[str]) -> Pool:
         """This pool with its classes in the order of `classes`; as it is where these are others."""
@@ -152,7 +163,8 @@ class Pool:
         if isinstance(self.reader, Files) and self.reader.names is self.keys:
             reader = Files(self.reader.root, names)  # the keys are the file names: one copy is enough on the wire
         labels, formats = self.labels[rows], tuple(config.formats)
-        return Split(name, self.classes, labels, names, reader, formats, config.max_pixels, self.ignore)
+        parts = {part: _reader(other, rows, len(self.labels)) for part, other in self.parts.items()}
+        return Split(name, self.classes, labels, names, reader, formats, config.max_pixels, self.ignore, parts=parts)
 
 
 def check_source(config: DataConfig) -> None:
@@ -190,6 +202,7 @@ def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
         samples.splits,
         (*samples.notes, *notes),
         _ignore(source, config.source, samples.reader),
+        samples.parts,
     )
 
 
@@ -241,6 +254,8 @@ def _arranged(samples: Samples, least: int) -> tuple[tuple[str, ...], np.ndarray
     names, labels = list(samples.classes), np.asarray(samples.labels)
     if len(set(names)) < len(names) or not all(isinstance(name, str) and same_form(name) for name in names):
         raise DataError("class names must be unique strings", found=", ".join(map(repr, names[:10])))
+    if samples.labels is None:
+        return tuple(names), np.zeros(len(samples.keys), np.int64), ()
     _refuse_few(names, least)
     if labels.ndim != 1 or (len(labels) and labels.dtype.kind not in "iu"):
         raise DataError("the source's labels are not a list of integers", found=f"{labels.dtype} {list(labels.shape)}")
@@ -293,7 +308,7 @@ def _reader(reader: Reader, rows: np.ndarray, count: int) -> Reader:
 
 
 def _check_trained(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
-    trained = np.bincount(splits["train"].labels, minlength=len(classes)) > 0
+    trained = np.bincount(splits["train"].labels, minlength=len(classes)) > 0  # all are 0 where there are no labels
     for name, split in splits.items():
         unknown = [classes[label] for label in np.unique(split.labels) if not trained[label]]
         if unknown:

@@ -90,13 +90,13 @@ class _Slices:
     def __init__(self, maker: Maker) -> None:
         self.maker = maker
 
-    def __getitem__(self, position: Position) -> tuple[Position, Any, Any, Any, RayclsError | None]:
+    def __getitem__(self, position: Position) -> tuple[Position, Any, dict[str, Any], RayclsError | None]:
         import torch
 
         made = self.maker(position)
         # Tensors travel through shared memory, arrays would be copied through a pipe.
-        ids, labels, pixels = (torch.from_numpy(array) for array in (made.ids, made.labels, made.pixels))
-        return position, ids, labels, pixels, made.error
+        arrays = {name: torch.from_numpy(array) for name, array in made.arrays.items()}
+        return position, torch.from_numpy(made.ids), arrays, made.error
 
 
 class _Positions:
@@ -150,8 +150,8 @@ def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: 
     items = iter(loader)
 
     def slices() -> Iterator[Slice]:
-        for position, ids, labels, pixels, error in items:
-            yield Slice(position, ids.numpy(), labels.numpy(), pixels.numpy(), error)
+        for position, ids, arrays, error in items:
+            yield Slice(position, ids.numpy(), {name: array.numpy() for name, array in arrays.items()}, error)
 
     def close() -> None:
         stop = getattr(items, "_shutdown_workers", None)  # what its destructor calls; we do not wait for that
@@ -292,37 +292,46 @@ class _Decode:
 
 
 def _to_row(made: Slice) -> Any:
-    """A slice as an Arrow row. The images are one binary value over the array's own memory: no copy here,
-    and none when it is read back."""
+    """A slice as an Arrow row, with a column for each of its arrays.
+
+    An array is one binary value over its own memory: no copy here, and none when it is read back. Its dtype and shape
+    stand in the column `arrays`.
+    """
     import pyarrow as pa
 
     def binary(array: np.ndarray) -> pa.Array:
         buffer = pa.py_buffer(np.ascontiguousarray(array))
-        return pa.Array.from_buffers(pa.large_binary(), 1, [None, _offsets(buffer.size), buffer])
+        offsets = pa.py_buffer(np.array([0, buffer.size], np.int64))
+        return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
 
-    def _offsets(size: int) -> pa.Buffer:
-        return pa.py_buffer(np.array([0, size], np.int64))
-
+    kinds = {name: [array.dtype.str, list(array.shape)] for name, array in made.arrays.items()}
     return pa.table(
         {
             "position": pa.array([json.dumps(made.position.__dict__)], pa.string()),
             "ids": binary(made.ids),
-            "labels": binary(made.labels),
-            "shape": pa.array([list(made.pixels.shape)], pa.list_(pa.int64())),
-            "pixels": binary(made.pixels),
+            "arrays": pa.array([json.dumps(kinds)], pa.string()),
+            **{_COLUMN + name: binary(array) for name, array in made.arrays.items()},
             "error": pa.array([json.dumps(to_json(made.error)) if made.error else None], pa.string()),
         }
     )
 
 
 def _from_row(table: Any, index: int) -> Slice:
-    error = table.column("error")[index].as_py()
-    shape = table.column("shape")[index].as_py()
-    ids, labels, pixels = (table.column(name)[index].as_buffer() for name in ("ids", "labels", "pixels"))
+    def value(column: str) -> Any:
+        return table.column(column)[index]
+
+    error = value("error").as_py()
+    kinds: dict[str, tuple[str, list[int]]] = json.loads(value("arrays").as_py())
     return Slice(
-        Position(**json.loads(table.column("position")[index].as_py())),
-        np.frombuffer(ids, np.int64),
-        np.frombuffer(labels, np.int64),
-        np.frombuffer(pixels, np.uint8).reshape(shape),
+        Position(**json.loads(value("position").as_py())),
+        np.frombuffer(value("ids").as_buffer(), np.int64),
+        {
+            name: np.frombuffer(value(_COLUMN + name).as_buffer(), dtype).reshape(shape)
+            for name, (dtype, shape) in kinds.items()
+        },
         from_json(json.loads(error)) if error else None,
     )
+
+
+_COLUMN = "array."
+"""What the names of the columns of arrays begin with."""

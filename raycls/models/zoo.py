@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-import random
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torchvision.models import WeightsEnum
 
@@ -24,8 +21,9 @@ from raycls.models.surgery import LAYERS, find_head, initialise
 from raycls.models.weights import find
 from raycls.models.weights.loading import Loaded, load_into
 from raycls.plugins import bind, resolve
+from raycls.randomness import kept, seeded
 
-__all__ = ["build", "check", "check_copy", "check_head", "load", "probe"]
+__all__ = ["build", "check", "check_copy", "check_head", "forward_alone", "load", "probe", "size_text"]
 
 
 def check(config: ModelConfig) -> None:
@@ -56,7 +54,7 @@ def build(
     published = find.published(config.weights, offered) if config.weights is not None else None
     if load and config.weights is not None:
         find.locate(config.weights, offered)  # before the network is built, which may take long
-    with _scope(seed):
+    with seeded(seed):
         model = _construct(config, factory, num_classes, published)
         initialise(model, config.init)
     if load:
@@ -76,23 +74,22 @@ def _load(config: ModelConfig, model: nn.Module, num_classes: int, classes: Sequ
     return load_into(model, source, num_classes, classes, config.weights)
 
 
-def probe(model: nn.Module, num_classes: int, height: int, width: int) -> None:
-    """Run two black images of `height` x `width` pixels through `model`, in evaluation mode, on its device.
+def probe(model: nn.Module, example: tuple[Tensor, ...], outputs: tuple[int, ...] | None) -> None:
+    """Run `example`, what the network takes for one sample, twice in a batch, in evaluation mode, on its device.
 
-    Raises ModelError when the network cannot take images of that size, or returns anything but logits
-    `[2, num_classes]`. Weights, buffers, training flags and generators stay as they are.
+    Raises ModelError when the network cannot take it, or does not return a tensor of the shape `outputs`, where that is
+    given. Weights, buffers, training flags and generators stay as they are.
     """
     flags = {module: module.training for module in model.modules()}
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     model.eval()
     try:
-        with torch.no_grad(), _scope(0):
-            output = model(torch.zeros(2, 3, height, width, device=device))
+        with torch.no_grad(), seeded(0):
+            output = model(*(torch.cat([part, part]) for part in _beside(model, example)))
     except RayclsError:
         raise
     except (Exception, SystemExit) as error:
         raise ModelError(
-            f"the model cannot process images of {height}x{width} pixels",
+            f"the model cannot process images of {size_text(example)}",
             found=_reason(error),
             fix="change data.image_size, or the model's arguments (model.args)",
         ) from error
@@ -100,16 +97,44 @@ def probe(model: nn.Module, num_classes: int, height: int, width: int) -> None:
         for module, training in flags.items():
             module.training = training
     found = f"shape {list(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-    if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
+    if outputs is not None and (not isinstance(output, Tensor) or output.shape != outputs):
         raise ModelError(
-            "the model does not return one row of logits per image",
+            "the model does not return what the task needs of it, such as one row of logits per image",
             where="model.name",
-            found=f"{found} for 2 images and {num_classes} classes",
-            valid=f"a tensor of shape [2, {num_classes}]",
+            found=f"{found} for 2 images",
+            valid=f"a tensor of shape {list(outputs)}",
         )
 
 
-def check_head(model: nn.Module, num_classes: int, height: int, width: int) -> None:
+def forward_alone(model: nn.Module, example: tuple[Tensor, ...]) -> None:
+    """One image through `model` as in training, which leaves it as it was. No copy: some networks have none."""
+    flags = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with kept(), torch.no_grad():
+            model.train()(*example)
+    finally:
+        for module, training in flags.items():
+            module.training = training
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+def size_text(example: tuple[Tensor, ...]) -> str:
+    """`224x224 pixels`, or the shapes where the network takes something else than images."""
+    shapes = [list(part.shape[1:]) for part in example]
+    if len(shapes) == 1 and len(shapes[0]) == 3:
+        return f"{shapes[0][1]}x{shapes[0][2]} pixels"
+    return "shape " + " and ".join(map(str, shapes))
+
+
+def _beside(model: nn.Module, example: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`example` on the device of the network."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return tuple(part.to(device) for part in example)
+
+
+def check_head(model: nn.Module, num_classes: int, example: tuple[Tensor, ...]) -> None:
     """Raise ModelError where the layer that `find_head` names is not the last with `num_classes` outputs to compute.
 
     Its rows are moved by the names of the classes; those of a layer inside of the network must not be.
@@ -121,7 +146,7 @@ def check_head(model: nn.Module, num_classes: int, height: int, width: int) -> N
         if isinstance(module, LAYERS) and module.weight.shape[0] == num_classes
     ]
     try:
-        probe(model, num_classes, height, width)
+        probe(model, example, None)
     finally:
         for hook in hooks:
             hook.remove()
@@ -134,11 +159,11 @@ def check_head(model: nn.Module, num_classes: int, height: int, width: int) -> N
         )
 
 
-def check_copy(model: nn.Module, name: str, height: int, width: int) -> None:
+def check_copy(model: nn.Module, name: str, example: tuple[Tensor, ...]) -> None:
     """Raise ModelError where a moving average of `model`, which starts as a deep copy, would not be one.
 
-    The copy fails, or shares weights with the original, or computes with the original's on an image of `height` x
-    `width` pixels (a function that the network keeps, and that refers to it, is not copied). `name` is the model's.
+    The copy fails, or shares weights with the original, or computes with the original's on `example` (a function that
+    the network keeps, and that refers to it, is not copied). `name` is the model's.
     """
     try:
         copied = copy.deepcopy(model)
@@ -149,10 +174,9 @@ def check_copy(model: nn.Module, name: str, height: int, width: int) -> None:
     if shared:
         raise _no_copy(name, "its copy shares weights with it", ", ".join(shared[:5]))
     trained = {key: tensor for key, tensor in model.named_parameters() if tensor.requires_grad}
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     try:
-        with _scope(0), torch.enable_grad():
-            output = copied.eval()(torch.zeros(1, 3, height, width, device=device))
+        with seeded(0), torch.enable_grad():
+            output = copied.eval()(*_beside(model, example))
             found = torch.autograd.grad(output.sum(), list(trained.values()), allow_unused=True)
     except Exception:  # noqa: BLE001 - nothing of the original took part, or the forward pass itself tells what is wrong
         return
@@ -215,27 +239,6 @@ def _construct(
             fix="give all layers their sizes instead of using lazy modules",
         )
     return model
-
-
-@contextmanager
-def _scope(seed: int) -> Iterator[None]:
-    """Seeded CPU generators and one thread inside, and both put back afterwards.
-
-    One thread, because an initialisation that adds up (an orthogonal one) would depend on their number.
-    """
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
 
 
 def _reason(error: BaseException) -> str:

@@ -21,9 +21,10 @@ from raycls.session.job import Job, World
 from raycls.session.messages import Began
 from raycls.session.setup import make_maker, make_task, surrounded, together
 from raycls.session.stall import Stall
-from raycls.tasks.classification import Classification
+from raycls.tasks.base import Task
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.plan import Plan
+from raycls.train.precision import autocast
 from raycls.train.ranks import Ranks
 from raycls.workdir import set_workdir
 
@@ -32,7 +33,7 @@ __all__ = ["evaluate"]
 
 @no_exit()
 def evaluate(job: Job, world: World) -> dict[str, Any]:
-    """Evaluate weights of a run on `job.split`; returns `metrics.summarise`'s dictionary."""
+    """Evaluate weights of a run on `job.split`; returns the summary of its task."""
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
     set_workdir(job.workdir)
     ranks = Ranks(world.rank, world.size, world.device)
@@ -49,15 +50,16 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
         stack.callback(reporter.watch(stream, timeline).close)
         model, task = together(ranks, partial(_build_final, run, job, world))
         slices = stream.evaluation(0, batches, world.size)
-        return evaluate_model(model, slices, task, ranks, batches=batches, classes=job.dataset.classes)
+        written = RunFolder(job.folder).read_json(RunFolder.PLAN) or {}
+        precision = autocast(written.get("precision", "off"), world.device)
+        return evaluate_model(model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision)
 
 
-def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Classification]:
+def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Task]:
     folder = RunFolder(job.folder)
     check_shared(folder, job.nonce)
     tensors = kept.load(folder, job.weights or kept.choose(folder, None))
-    plan = folder.read_json(RunFolder.PLAN) or {}
-    task = make_task(run, plan.get("precision", "off"), world.device)
+    task = make_task(run, job.dataset.classes, world.device)
     model = zoo.build(run.model, len(job.dataset.classes), run.run.seed, load=False)
     model.load_state_dict(tensors)
     return model.to(device=world.device, memory_format=task.layout), task  # pyright: ignore[reportCallIssue]

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from raycls.config import load as config
+from raycls.config.names.builtin import TASKS
 from raycls.config.sections.data import SplitConfig
 from raycls.config.sections.run import Run
 from raycls.data.images import operations as augment
@@ -32,10 +33,13 @@ from raycls.session.data.preprocessing import differences
 from raycls.session.data.record import pack
 from raycls.session.data.resumed import Resumed, note_left_out, resumed_data
 from raycls.session.data.scored import LEFT_OUT
-from raycls.session.data.unfit import tried
+from raycls.session.data.unfit import first_sample, tried
 from raycls.session.longer import DURATION, check_longer
+from raycls.session.setup import make_arrays, make_task
+from raycls.tasks.base import Task
+from raycls.tasks.build import check as check_task
 from raycls.tasks.losses import check_loss
-from raycls.tasks.metrics import check_metric
+from raycls.tasks.metrics import check_metrics
 from raycls.train.limits import check_acting, notes
 from raycls.train.optimizers import build_optimizer
 from raycls.train.plan import Plan, make_plan
@@ -43,9 +47,7 @@ from raycls.train.schedules import build_schedule
 
 __all__ = [
     "Prepared",
-    "check_metric_of",
     "evaluated_split",
-    "image_size",
     "plan_of",
     "prepare",
     "reduction_of",
@@ -99,6 +101,7 @@ def prepare(
     check_source(run.data)
     augment.build(run.augment.train, train=True, image_size=run.data.image_size)
     augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
+    check_task(run.task)
     folder = RunFolder.at(run.run.storage, run.run.name)
     refuse_lost(folder.uri)
     folder.store.tell(say)
@@ -119,8 +122,7 @@ def prepare(
     for note in dataset.notes:
         say(note)
     evaluated_split(run, dataset)
-    check_metric_of(run, dataset)
-    check_loss(run.loss, len(dataset.classes))
+    task = _task(run, dataset)
     if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
         say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
     plan = _resumed_plan(run, plan_of(run, dataset, found.left_out), written)
@@ -128,8 +130,8 @@ def prepare(
     progress("building the model")
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=False)
     build_optimizer(run.optim, model)
-    weights = () if resumed else _load_weights(run, model, dataset, plan)
-    _check_forward(run, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
+    weights = () if resumed else _load_weights(run, task, model, dataset, plan)
+    _check_forward(run, task, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if resumed:
         note_left_out(run, folder)
@@ -141,6 +143,14 @@ def prepare(
     return Prepared(run, dataset, plan, folder, parameters, tuple(command), weights, ended, found.counts)
 
 
+def _task(run: Run, dataset: Dataset) -> Task:
+    task = make_task(run, dataset.classes, torch.device("cpu"))
+    check_metrics(task, run.evaluate, run.search)
+    if run.task.name in TASKS:  # a task of the user may have no use for `loss`
+        check_loss(run.loss, len(dataset.classes))
+    return task
+
+
 def _check_durations(run: Run, plan: Plan, say: Callable[[str], None], *, resumed: bool) -> None:
     build_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
     if resumed:
@@ -150,11 +160,11 @@ def _check_durations(run: Run, plan: Plan, say: Callable[[str], None], *, resume
         say(note)
 
 
-def _load_weights(run: Run, model: nn.Module, dataset: Dataset, plan: Plan) -> tuple[str, ...]:
+def _load_weights(run: Run, task: Task, model: nn.Module, dataset: Dataset, plan: Plan) -> tuple[str, ...]:
     """Load the first weights as every worker will, so that a file that does not fit is told now; lines about them."""
     loaded = zoo.load(run.model, model, dataset.classes)
     if loaded.moved:
-        zoo.check_head(model, len(dataset.classes), *image_size(run, dataset, plan))
+        zoo.check_head(model, len(dataset.classes), task.example(first_sample(run, dataset, plan)))
     return (*loaded.notes, *differences(run, loaded.preprocessing))
 
 
@@ -171,42 +181,23 @@ def evaluated_split(run: Run, dataset: Dataset) -> Split | None:
     return split
 
 
-def check_metric_of(run: Run, dataset: Dataset) -> None:
-    """ConfigError where the metric that decides about best, early stopping and plateau cannot vary on this data."""
-    if run.evaluate.every != "off":
-        check_metric(run.evaluate.metric, len(dataset.classes), "evaluate.metric")
-
-
-def image_size(run: Run, dataset: Dataset, plan: Plan) -> tuple[int, int]:
-    """Height and width of the training images, found by making the first one that is trained."""
-    order = plan.order
-    first = next(ids[:1] for ids in map(order.batch, range(order.steps_per_epoch)) if len(ids))
-    return _size_of(run, dataset, "train", int(order.places(first)[0]))
-
-
-def _size_of(run: Run, dataset: Dataset, split: str, index: int, *, train: bool = True) -> tuple[int, int]:
-    operations = run.augment.train if train else run.augment.eval
-    transform = augment.build(operations, train=train, image_size=run.data.image_size, max_pixels=run.data.max_pixels)
-    height, width, _ = tried(dataset.splits[split], transform, index, run.run.seed).shape
-    return height, width
-
-
-def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan, start: int) -> None:
+def _check_forward(run: Run, task: Task, model: nn.Module, dataset: Dataset, plan: Plan, start: int) -> None:
     """Run black images through the model, in the sizes and the smallest number that the steps after `start` bring."""
     progress("trying the model on two images")
-    size = image_size(run, dataset, plan)
+    example = task.example(first_sample(run, dataset, plan))
     if run.optim.ema != "off":  # before any forward pass, as the average is made: some copies fail only then
-        zoo.check_copy(model, run.model.name, *size)
-    zoo.probe(model, len(dataset.classes), *size)
+        zoo.check_copy(model, run.model.name, example)
+    zoo.probe(model, example, task.outputs(2))
     if plan.evaluate_rows:
-        evaluated = _size_of(run, dataset, run.evaluate.split, 0, train=False)
-        if evaluated != size:
-            zoo.probe(model, len(dataset.classes), *evaluated)
+        arrays, split = make_arrays(run, dataset.classes), dataset.splits[run.evaluate.split]
+        evaluated = task.example(tried(arrays, split, 0, run.run.seed, train=False))
+        if [part.shape for part in evaluated] != [part.shape for part in example]:
+            zoo.probe(model, evaluated, task.outputs(2))
     last = plan.order.fewest_rows(start, plan.total_steps)
     if last >= 2 * plan.micro_batches:
         return
     try:
-        _forward_alone(model, size)
+        zoo.forward_alone(model, example)
     except ValueError as error:  # batch normalisation over one value
         which = "last" if last == plan.order.rows(plan.steps_per_epoch - 1) else "smallest"
         raise ConfigError(
@@ -225,23 +216,9 @@ def _check_forward(run: Run, model: nn.Module, dataset: Dataset, plan: Plan, sta
         raise ModelError(
             "the model cannot be trained: its forward pass fails in training mode",
             where="model.name",
-            found=f"{kind_and_line(error)} (one image of {size[0]}x{size[1]} pixels)",
+            found=f"{kind_and_line(error)} (one image of {zoo.size_text(example)})",
             fix="correct the model, or its arguments (model.args)",
         ) from error
-
-
-def _forward_alone(model: nn.Module, size: tuple[int, int]) -> None:
-    """One image through `model` as in training, which leaves it as it was. No copy: some networks have none."""
-    flags = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            model.train()(torch.zeros(1, 3, *size))
-    finally:
-        for module, training in flags.items():
-            module.training = training
-        for buffer, before in buffers:
-            buffer.copy_(before)
 
 
 def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = ()) -> Plan:

@@ -29,9 +29,8 @@ from raycls.run.snapshot import snapshot
 from raycls.run.trackers.trackers import Trackers, open_trackers
 from raycls.session.job import Decide
 from raycls.session.messages import Evaluated, Event, Message, Post, Trained
-from raycls.tasks.classification import digests
-from raycls.tasks.metrics import flat
-from raycls.train.optim import mode_of
+from raycls.tasks.base import Task
+from raycls.tasks.metrics import mode_of
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
 from raycls.train.reasons import Reason
@@ -51,6 +50,7 @@ class Recorder:
         self,
         run: Run,
         plan: Plan,
+        task: Task,
         folder: RunFolder,
         ranks: Ranks,
         attempt: int,
@@ -59,7 +59,7 @@ class Recorder:
         *,
         curves: bool = True,
     ) -> None:
-        self.run, self.plan, self.folder, self.ranks = run, plan, folder, ranks
+        self.run, self.plan, self.task, self.folder, self.ranks = run, plan, task, folder, ranks
         self.attempt, self.post, self.dataset = attempt, post, dataset
         first = ranks.rank == 0
         self.history = History(folder, attempt) if first else None
@@ -115,7 +115,7 @@ class Recorder:
             return
         pixels = self.run.train.ledger == "pixels"
         for micro, start, stop in parts:
-            shas = digests(batch.pixels[start:stop]) if pixels else None
+            shas = batch.digests(start, stop) if pixels else None
             self.ledger.write(batch.position.epoch, step + 1, micro, batch.ids[start:stop].tolist(), shas)
 
     def log(self, state: TrainState, norm: float, waited: float) -> None:
@@ -143,8 +143,8 @@ class Recorder:
         """
         self._mark += seconds
         self._waited += waited
-        metric, mode = self.run.evaluate.metric, mode_of(self.run.evaluate.metric)
-        scalars = flat(summary)
+        metric, mode = self.run.evaluate.metric, mode_of(self.task, self.run.evaluate.metric)
+        scalars = self.task.scalars(summary)
         value = decisive(scalars, metric)
         best = None if state.best is None else float(state.best["value"])
         improved = improves(value, best, mode)

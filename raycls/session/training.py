@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.data.slices import Timeline
-from raycls.data.source import Dataset
 from raycls.data.stream import Stream, open_stream
 from raycls.errors import RayclsError, from_json, to_json
 from raycls.models import zoo
@@ -23,23 +22,24 @@ from raycls.run import checkpoint
 from raycls.run.folder import RunFolder
 from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
 from raycls.session.consistency import check_shared, compare_cpus, warn_of_changes
+from raycls.session.data.unfit import first_sample
 from raycls.session.job import Job, World
 from raycls.session.longer import write_duration
 from raycls.session.messages import Advice, Failed, Started
-from raycls.session.prepare import image_size
 from raycls.session.recorder import Judged, Recorder
 from raycls.session.reporter import Reporter
 from raycls.session.setup import make_maker, make_task, surrounded, tell, together
 from raycls.session.stall import Stall
-from raycls.tasks.classification import Classification
+from raycls.tasks.base import Task
+from raycls.tasks.metrics import mode_of
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.loop import train as train_loop
 from raycls.train.optim import EarlyStop
 from raycls.train.optimizers import build_optimizer
 from raycls.train.plan import Plan
-from raycls.train.precision import cpu_kind, emulated, resolve_precision
+from raycls.train.precision import autocast, cpu_kind, emulated, resolve_precision
 from raycls.train.ranks import Ranks
-from raycls.train.reduction import make_reduction
+from raycls.train.reduction import Reduction, make_reduction
 from raycls.train.schedules import Schedule, build_schedule
 from raycls.train.state import TrainState, moving_average
 from raycls.workdir import set_workdir
@@ -72,23 +72,16 @@ def train(job: Job, world: World) -> dict[str, Any]:
         stack.callback(stream.close)
         state, task = together(ranks, partial(_build, run, job, plan, folder, start, world))
         ranks.elapsed_before = state.elapsed
-        recorder = Recorder(run, plan, folder, ranks, start.attempt, world.post, job.dataset, curves=job.curves)
+        recorder = Recorder(run, plan, task, folder, ranks, start.attempt, world.post, job.dataset, curves=job.curves)
+        precision = autocast(start.precision, world.device)
         stack.enter_context(recorder).gauge = world.gauge
         together(ranks, partial(recorder.track, job.search, job.dashboard))
         ranks.pending_error = lambda: recorder.pending_error() or lock.error
         judged.watch(state, recorder)
         if job.reduction == "exact" and job.device == "cpu":
             compare_cpus(ranks, lambda text: tell(world, f"warning: {text}"))
-        reduction = make_reduction(
-            job.reduction,
-            state.model,
-            plan.order,
-            rank=world.rank,
-            world=world.size,
-            device=world.device,
-            image=together(ranks, partial(image_size, run, job.dataset, plan)),
-        )
-        evaluate = partial(_evaluate_now, run, plan, job.dataset, stream, task, ranks, recorder)
+        reduction = _reduction(run, job, plan, state, task, ranks)
+        evaluate = partial(_evaluate_now, plan, stream, task, ranks, recorder, precision)
         reason = train_loop(
             state,
             plan,
@@ -96,6 +89,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
             stream,
             ranks,
             reduction,
+            precision=precision,
             lr=_learning_rate(run, plan),
             clip_norm=float("inf") if isinstance(run.optim.clip_norm, str) else run.optim.clip_norm,
             skip_non_finite=run.train.non_finite == "skip",
@@ -107,6 +101,20 @@ def train(job: Job, world: World) -> dict[str, Any]:
         result = recorder.finish(state, reason)
         judged.verdict()
         return result
+
+
+def _reduction(run: Run, job: Job, plan: Plan, state: TrainState, task: Task, ranks: Ranks) -> Reduction:
+    example = together(ranks, lambda: task.example(first_sample(run, job.dataset, plan)))
+    return make_reduction(
+        job.reduction,
+        state.model,
+        plan.order,
+        rank=ranks.rank,
+        world=ranks.world,
+        device=ranks.device,
+        sums=len(task.sums),
+        example=example,
+    )
 
 
 def _lock(folder: RunFolder, start: str, world: World, stack: ExitStack) -> Lock:
@@ -170,15 +178,13 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> S
     return begun
 
 
-def _build(
-    run: Run, job: Job, plan: Plan, folder: RunFolder, start: Started, world: World
-) -> tuple[TrainState, Classification]:
+def _build(run: Run, job: Job, plan: Plan, folder: RunFolder, start: Started, world: World) -> tuple[TrainState, Task]:
     """Model, optimizer and what goes with them, at the step of the checkpoint."""
     check_shared(folder, job.nonce)
     resumed = start.step > 0
     progress("building the model")
     model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed, classes=job.dataset.classes)
-    task = make_task(run, start.precision, world.device)
+    task = make_task(run, job.dataset.classes, world.device)
     model.to(device=world.device, memory_format=task.layout)  # pyright: ignore[reportCallIssue]
     scaler = torch.amp.GradScaler(world.device.type, enabled=start.precision == "fp16")  # type: ignore[attr-defined]
     state = TrainState(
@@ -187,7 +193,7 @@ def _build(
         ema=moving_average(model, run.optim.ema, run.optim.ema_warmup),
         scaler=scaler,
         plateau=_schedule(run, plan).plateau,
-        early_stop=EarlyStop.of(run.train.early_stop, run.evaluate.metric),
+        early_stop=EarlyStop.of(run.train.early_stop, mode_of(task, run.evaluate.metric)),
     )
     if resumed:
         options = [{name: group[name] for name in group if name != "params"} for group in state.optimizer.param_groups]
@@ -225,18 +231,19 @@ def _schedule(run: Run, plan: Plan) -> Schedule:
 
 
 def _evaluate_now(
-    run: Run,
     plan: Plan,
-    dataset: Dataset,
     stream: Stream,
-    task: Classification,
+    task: Task,
     ranks: Ranks,
     recorder: Recorder,
+    precision: AbstractContextManager[object],
     state: TrainState,
 ) -> bool:
     began, waited = time.monotonic(), stream.waited
     batches = -(-plan.evaluate_rows // plan.evaluate_batch)
     slices = stream.evaluation(state.step, batches, ranks.world)
-    summary = evaluate_model(state.evaluated_model, slices, task, ranks, batches=batches, classes=dataset.classes)
+    summary = evaluate_model(
+        state.evaluated_model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision
+    )
     seconds = time.monotonic() - began
     return recorder.evaluated(state, summary, seconds=seconds, waited=stream.waited - waited)

@@ -1,121 +1,157 @@
-"""What is optimised: from the bytes of a slice to a loss that is a sum over samples."""
+"""One label per image: cross entropy, and the metrics of a confusion matrix."""
 
 from __future__ import annotations
 
-import hashlib
-import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raycls.data.order import key
-from raycls.tasks.losses import Loss
+from raycls.config.names.metrics import CLASSIFICATION
+from raycls.data.images import operations
+from raycls.data.images.operations import Augment
+from raycls.data.source import Split
+from raycls.tasks.base import Key, Setting, Task, tensor
+from raycls.tasks.losses import Loss, build_loss
 
-__all__ = ["Classification", "MicroBatch", "digests"]
+__all__ = ["Classification", "Labelled", "summarise"]
+
+_TOP = 5
 
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """A part of the global batch: `images` `[B, 3, H, W] float32`, `labels` `[B] int64`, on the device."""
+class Labelled(NamedTuple):
+    """`images` `[B, 3, H, W] float32`, `labels` `[B] int64`, on the device."""
 
-    index: int
     images: Tensor
     labels: Tensor
 
-    def __len__(self) -> int:
-        return len(self.labels)
 
+class Classification(Task):
+    """One label per image."""
 
-class Classification:
-    """One label per image.
+    measured = ("top1",)
+    metrics = CLASSIFICATION
 
-    Everything it returns is a sum over samples: who divides, and by what, is decided once per global batch.
-    """
-
-    def __init__(
-        self,
-        *,
-        seed: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        loss: Loss,
-        amp: torch.dtype | None,
-        channels_last: bool,
-        device: torch.device,
-    ) -> None:
-        self.seed = seed
-        self._loss = loss
-        self.amp = amp
-        self.device = device
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        mean, std = (
+            torch.tensor(values, dtype=torch.float64) for values in (setting.augment.mean, setting.augment.std)
+        )
         # (x / 255 - mean) / std as one multiplication and one addition
-        self._scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().to(device).view(1, 3, 1, 1)
-        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
-        self._shift = shift.float().to(device).view(1, 3, 1, 1)
+        self._scale = (1 / (255 * std)).float().to(setting.device).view(1, 3, 1, 1)
+        self._shift = (-mean / std).float().to(setting.device).view(1, 3, 1, 1)
 
-    def images(self, pixels: np.ndarray) -> Tensor:
-        """`[B, H, W, 3] uint8` to normalised `[B, 3, H, W] float32` on the device, in the chosen layout."""
-        moved = _tensor(pixels).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+    def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
+        """`image` `[H, W, 3] uint8` and `label` `[] int64`."""
+        image = self._augments[train](split.image(index), key)
+        return {"image": image, "label": np.asarray(split.labels[index])}
+
+    def batch(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Labelled:
+        moved = tensor(arrays["image"], self.setting.device).permute(0, 3, 1, 2)
         images = moved.to(torch.float32, memory_format=self.layout)
-        return images.mul_(self._scale).add_(self._shift)
+        return Labelled(images.mul_(self._scale).add_(self._shift), tensor(arrays["label"], self.setting.device))
 
-    def micro_batches(
-        self, pixels: np.ndarray, labels: np.ndarray, parts: list[tuple[int, int, int]]
-    ) -> Iterator[MicroBatch]:
-        """The `(micro-batch, start, stop)` parts of a slice, one at a time."""
-        targets = _tensor(labels).to(self.device, non_blocking=True)
-        for index, start, stop in parts:
-            if start == stop:
-                yield MicroBatch(index, torch.empty(0, 3, 0, 0), targets[:0])
-            else:
-                yield MicroBatch(index, self.images(pixels[start:stop]), targets[start:stop])
+    def loss(self, model: nn.Module, batch: Labelled) -> dict[str, Tensor]:
+        """The loss, and as `top1` the number of samples whose highest logit is their class."""
+        logits = model(batch.images).float()
+        return {"loss": self._loss(logits, batch.labels), "top1": (logits.detach().argmax(1) == batch.labels).sum()}
 
-    def seed_forward(self, step: int, micro: int) -> None:
-        """Seed what dropout and its like draw from: a function of the position, never carried along.
+    def counts(self, model: nn.Module, batch: Labelled) -> dict[str, Tensor]:
+        """`confusion` `[C, C]` with a row per true class, `top5`, and the summed cross entropy as `loss`."""
+        size = len(self.setting.classes)
+        logits = model(batch.images).double()
+        best = logits.topk(min(_TOP, size), dim=1).indices
+        cells = torch.bincount((batch.labels * size + best[:, 0]).cpu(), minlength=size * size)
+        return {
+            "confusion": cells.view(size, size),
+            "top5": (best == batch.labels[:, None]).any(1).sum(),
+            "loss": F.cross_entropy(logits, batch.labels, reduction="sum"),
+        }
 
-        numpy's and Python's generators too: layers that are left out at random often ask these.
-        """
-        seed = key(self.seed, step, micro) >> 1
-        # torch.manual_seed would also leave a note, with a traceback, for GPUs that nobody uses: a millisecond.
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        np.random.seed(seed & 0xFFFFFFFF)
-        random.seed(seed)
+    def summary(self, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return summarise(counts["confusion"], float(counts["loss"]), int(counts["top5"]), self.setting.classes)
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.amp or torch.bfloat16, enabled=self.amp is not None)
+    def scalars(self, summary: Mapping[str, Any]) -> dict[str, int | float]:
+        """`f1_macro`, `f1_weighted` and so on, nothing per class."""
+        values = {key: summary[key] for key in ("count", "loss", "top1", "top5")}
+        for name in ("precision", "recall", "f1"):
+            for average in ("macro", "weighted"):
+                values[f"{name}_{average}"] = summary[name][average]
+        return values
 
-    def loss(self, model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Summed loss (differentiable) and the number of correct top-1 predictions of a micro-batch."""
-        with self.autocast():
-            logits = model(batch.images)
-        logits = logits.float()
-        loss = self._loss(logits, batch.labels)
-        correct = (logits.detach().argmax(1) == batch.labels).sum()
-        return loss, correct
+    def example(self, sample: Mapping[str, np.ndarray]) -> tuple[Tensor, ...]:
+        height, width, _ = sample["image"].shape
+        return (torch.zeros(1, 3, height, width, device=self.setting.device),)
+
+    def outputs(self, rows: int) -> tuple[int, int]:
+        return rows, len(self.setting.classes)
+
+    def constant(self, metric: str) -> str:
+        classes = len(self.setting.classes)
+        if metric != "top5" or classes > _TOP:
+            return ""
+        return f"top5 with {classes} classes: every class is among the {_TOP} highest"
+
+    @cached_property
+    def _loss(self) -> Loss:
+        return build_loss(self.setting.loss)
+
+    @cached_property
+    def _augments(self) -> tuple[Augment, Augment]:
+        """For evaluation and for training."""
+        augment, size, most = self.setting.augment, self.setting.image_size, self.setting.max_pixels
+        return (
+            operations.build(augment.eval, train=False, image_size=size, max_pixels=most),
+            operations.build(augment.train, train=True, image_size=size, max_pixels=most),
+        )
 
 
-def digests(pixels: np.ndarray) -> list[str]:
-    """sha256 of each image of `[B, H, W, C] uint8`, over its bytes in that order."""
-    return [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
+def summarise(confusion: np.ndarray, loss_sum: float, top5: int, classes: Sequence[str]) -> dict[str, Any]:
+    """The metrics of one evaluation, as plain JSON.
+
+    `confusion` is `[C, C]` int64 with a row per true class and a column per predicted one, `loss_sum` the sum of
+    the losses of all rows, `top5` the number of rows whose class was among the min(5, C) highest logits.
+
+    Gives `count`, `loss` (mean), `top1`, `top5`, `confusion`, and `precision`, `recall` and `f1`, each with
+    `per_class` (by class name), `macro` (mean over the classes that occur in the labels or the predictions) and
+    `weighted` (mean weighted by the rows of each class); `macro_classes` is the number of classes that the macro
+    averages are over, `support` the rows of each class. A division by zero gives 0. All as scikit-learn's
+    `precision_recall_fscore_support(..., zero_division=0)` has it.
+    """
+    if confusion.shape != (len(classes), len(classes)):
+        raise ValueError(f"the confusion matrix is {confusion.shape}, there are {len(classes)} classes")
+    confusion = confusion.astype(np.int64, copy=False)
+    hits, truth, predicted = (np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+    count = int(confusion.sum())
+    occurs = (truth + predicted) > 0
+    scores = {
+        "precision": _ratio(hits, predicted),
+        "recall": _ratio(hits, truth),
+        "f1": _ratio(2 * hits, truth + predicted),
+    }
+    return {
+        "count": count,
+        "loss": float(loss_sum) / count if count else 0.0,
+        "top1": int(hits.sum()) / count if count else 0.0,
+        "top5": int(top5) / count if count else 0.0,
+        **{name: _averages(values, truth, occurs, classes) for name, values in scores.items()},
+        "macro_classes": int(occurs.sum()),
+        "support": dict(zip(classes, truth.tolist(), strict=True)),
+        "confusion": confusion.tolist(),
+    }
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    # Slices may lie in shared memory that must not be written to; torch has no read-only tensors.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.zeros(len(above), dtype=np.float64), where=below != 0)
 
 
-class generators_put_back:  # noqa: N801 - used like a function
-    """The loop seeds torch's generator for every forward pass; a process that trains itself gets its own back."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_rng_state(self.before[0])
-        np.random.set_state(self.before[1])
-        random.setstate(self.before[2])
+def _averages(values: np.ndarray, truth: np.ndarray, occurs: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "macro": float(values[occurs].mean()) if occurs.any() else 0.0,
+        "weighted": float((values * truth).sum() / max(1, truth.sum())),
+        "per_class": dict(zip(classes, values.tolist(), strict=True)),
+    }

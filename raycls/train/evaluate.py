@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from raycls.data.order import key
 from raycls.data.slices import Slice
-from raycls.tasks.classification import Classification
-from raycls.tasks.metrics import summarise
+from raycls.errors import TrainError
+from raycls.randomness import seed_all
+from raycls.tasks.base import Task
 from raycls.train.ranks import Ranks
 
 __all__ = ["evaluate"]
@@ -21,48 +23,89 @@ __all__ = ["evaluate"]
 _NO_STEP = -1
 """Stands for the step in the seeds of an evaluation, which are the same after every step."""
 
+_Layout = list[tuple[str, bool, tuple[int, ...]]]
+"""Name, whether it is an integer, and shape of each count."""
+
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
     slices: Iterable[Slice],
-    task: Classification,
+    task: Task,
     ranks: Ranks,
     *,
     batches: int,
-    classes: Sequence[str],
+    seed: int,
+    precision: AbstractContextManager[object],
 ) -> dict[str, Any]:
-    """Evaluate `model` on this rank's `slices` and add up over ranks; returns `metrics.summarise`'s dictionary.
+    """Evaluate `model` on this rank's `slices` and add up over ranks; returns what `task.summary` makes of it.
 
-    A batch is computed whole by one rank, so its bits do not depend on the world size. Counts are integers. Each
-    batch's loss is a float64 sum that only its rank contributes; the batches are added up in their order. A model
+    A batch is computed whole by one rank, so its bits do not depend on the world size. Integers are added up exactly.
+    Each batch's float is a float64 that only its rank contributes; the batches are added up in their order. A model
     that draws in evaluation mode too (`F.dropout(x)` does) draws the same for a batch, whoever computes it.
     Raises Interrupted where the ranks agree to leave it, and on every rank where one could not read a sample.
     """
-    size = len(classes)
-    losses = torch.zeros(max(1, batches), dtype=torch.float64)
-    counts = torch.zeros(size * size + 1, dtype=torch.int64)  # the confusion matrix, then top-5
+    found = _Counts(batches)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         for made in slices:
             ranks.go_on(made.error)
-            if not len(made.labels):
+            if not len(made.ids):
                 continue
-            labels = torch.from_numpy(made.labels.copy()).to(task.device)
-            task.seed_forward(_NO_STEP, made.position.index)
-            with task.autocast():
-                logits = model(task.images(made.pixels))
-            logits = logits.double()
-            losses[made.position.index] = F.cross_entropy(logits, labels, reduction="sum").item()
-            best = logits.topk(min(5, size), dim=1).indices
-            cells = (labels * size + best[:, 0]).cpu()
-            counts[:-1] += torch.bincount(cells, minlength=size * size)
-            counts[-1] += (best == labels[:, None]).any(1).sum().cpu()
+            seed_all(key(seed, _NO_STEP, made.position.index) >> 1, ranks.device)
+            batch = task.batch(made.arrays, train=False)
+            with precision:
+                counts = task.counts(model, batch)
+            found.add(made.position.index, counts)
     finally:
         for module, training in modes:
             module.training = training
-    ranks.sum(losses)
-    ranks.sum(counts)
-    confusion: np.ndarray = counts[:-1].view(size, size).numpy()
-    return summarise(confusion, math.fsum(losses.tolist()), int(counts[-1]), classes)
+    return task.summary(found.total(ranks))
+
+
+class _Counts:
+    """What the batches of this rank gave, flat: the integers added up, the floats batch by batch."""
+
+    def __init__(self, batches: int) -> None:
+        self._batches = batches
+        self._layout: _Layout | None = None
+        self._integers, self._floats = _empty([], 0)
+
+    def add(self, index: int, counts: Mapping[str, Tensor]) -> None:
+        layout = [(name, not value.is_floating_point(), tuple(value.shape)) for name, value in counts.items()]
+        if self._layout is None:
+            self._layout = layout
+            self._integers, self._floats = _empty(layout, self._batches)
+        if layout != self._layout:
+            raise TrainError(
+                "the task counts otherwise in one batch than in another",
+                where="task.name",
+                found=", ".join(f"{name} {list(shape)}" for name, _, shape in layout),
+                valid=", ".join(f"{name} {list(shape)}" for name, _, shape in self._layout),
+                fix="return the same names, kinds and shapes from its method counts for every batch",
+            )
+        for whole, into in ((True, self._integers), (False, self._floats[index])):
+            parts = [value.flatten() for name, value in counts.items() if value.is_floating_point() != whole]
+            if parts:
+                into += torch.cat([part.to("cpu", into.dtype) for part in parts])
+
+    def total(self, ranks: Ranks) -> dict[str, np.ndarray]:
+        """The same on every rank. A rank without a batch hears from the first one, which has one, what is counted."""
+        layout: _Layout = ranks.first(self._layout) or []
+        if self._layout is None:
+            self._integers, self._floats = _empty(layout, self._batches)
+        integers = ranks.sum(self._integers).numpy()
+        floats = np.array([math.fsum(values) for values in ranks.sum(self._floats).T.tolist()], np.float64)
+        totals: dict[str, np.ndarray] = {}
+        for name, whole, shape in layout:
+            size = math.prod(shape)
+            taken, rest = np.split(integers if whole else floats, [size])
+            totals[name] = taken.reshape(shape)
+            integers, floats = (rest, floats) if whole else (integers, rest)
+        return totals
+
+
+def _empty(layout: Sequence[tuple[str, bool, tuple[int, ...]]], batches: int) -> tuple[Tensor, Tensor]:
+    whole, rest = (sum(math.prod(shape) for _, kind, shape in layout if kind is integer) for integer in (True, False))
+    return torch.zeros(whole, dtype=torch.int64), torch.zeros(batches, rest, dtype=torch.float64)

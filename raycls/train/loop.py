@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import reduce
+from operator import add
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from raycls.data.order import Order
+from raycls.data.order import Order, key
 from raycls.data.slices import Slice, micro_rows
 from raycls.data.stream import Stream
 from raycls.errors import TrainError
-from raycls.tasks.classification import Classification
+from raycls.randomness import seed_all
+from raycls.tasks.base import Task
 from raycls.train.plan import Plan, due
 from raycls.train.ranks import Interrupted, Ranks
 from raycls.train.reasons import Reason
@@ -28,11 +32,12 @@ _MOST_SKIPPED = 10
 def train(
     state: TrainState,
     plan: Plan,
-    task: Classification,
+    task: Task,
     batches: Stream,
     ranks: Ranks,
     reduction: Reduction,
     *,
+    precision: AbstractContextManager[object],
     lr: Callable[[int], float],
     clip_norm: float,
     skip_non_finite: bool,
@@ -43,9 +48,8 @@ def train(
 ) -> Reason:
     """Train from `state.step` to the end of `plan`; say why it ended: `DONE`, `EARLY`, or what the ranks agreed on.
 
-    `lr(step)` is the learning rate of a step (0-based); `clip_norm` may be infinite. Called on the way: `seen`
-    with each trained slice, `log`, `evaluate` (which updates best, plateau and early stop, and says whether this is
-    the best state so far; Interrupted where there is no time for it) and `save`.
+    A forward pass runs inside `precision`; `lr(step)` counts from 0; `clip_norm` may be infinite. `evaluate` updates
+    best, plateau and early stop, and says whether this is the best state so far; Interrupted where time is short.
     """
     order, parameters = plan.order, [p for p in state.model.parameters() if p.requires_grad]
     between = _Between(state, plan, ranks, log, evaluate, save)
@@ -70,34 +74,36 @@ def train(
             continue
         state.model.train()
         reduction.begin(step)
-        for micro in task.micro_batches(batch.pixels, batch.labels, parts):
-            loss = correct = None
-            with reduction.micro_batch(micro.index, len(micro)):
-                if len(micro):
-                    task.seed_forward(step, micro.index)
-                    loss, correct = task.loss(reduction.model, micro)
-                    state.scaler.scale(loss * (reduction.factor / rows)).backward()
-            reduction.add(micro.index, loss, correct)
-        loss_sum, correct_sum = reduction.finish().tolist()
+        for micro, start, stop in parts:
+            sums = None
+            with reduction.micro_batch(micro, stop - start):
+                if start < stop:
+                    seed_all(key(plan.seed, step, micro) >> 1, ranks.device)
+                    part = task.batch(batch.part(start, stop), train=True)
+                    with precision:
+                        sums = ordered(task.loss(reduction.model, part), task)
+                    state.scaler.scale(minimised(sums, task) * (reduction.factor / rows)).backward()
+            reduction.add(micro, sums)
+        totals = named(reduction.finish().tolist(), task)
         seen(step, batch, parts)
 
         # One update, unless the gradient is not finite.
         state.scaler.unscale_(state.optimizer)
         norm = gradient_norm(parameters, clip_norm)
-        finite = math.isfinite(norm) and math.isfinite(loss_sum)
+        finite = math.isfinite(norm) and math.isfinite(totals["loss"])
         reduction.keep_buffers(finite)
         if finite:
             state.scaler.step(state.optimizer)
-            state.meter.add(loss_sum, int(correct_sum), rows)
+            state.meter.add(totals, rows)
             state.skipped_in_a_row = 0
             if state.ema is not None:
                 state.ema.update_parameters(state.model)
         else:
-            state.meter.skipped += 1
+            state.meter.add(totals, 0)
             state.skipped_in_a_row += not searching(state.scaler)
             refused = not (skip_non_finite or state.scaler.is_enabled())
             if refused or state.skipped_in_a_row >= _MOST_SKIPPED:
-                raise not_finite(order, step, loss_sum / rows, norm)
+                raise not_finite(order, step, totals["loss"] / rows, norm)
         state.scaler.update()
 
         if left := between.stepped(norm, batches.waited, agreed.save):
@@ -150,6 +156,30 @@ class _Between:
             self.state.elapsed = self.ranks.elapsed
             self.save(self.state)
             self.saved = self.state.step
+
+
+def ordered(sums: Mapping[str, Tensor], task: Task) -> list[Tensor]:
+    """The sums of a loss as the task declares them: the minimised ones first."""
+    if sums.keys() != set(task.sums) or any(value.numel() != 1 for value in sums.values()):
+        raise TrainError(
+            "the loss of the task does not return the sums that the task declares",
+            where="task.name",
+            found=", ".join(f"{name} {list(value.shape)}" for name, value in sums.items()) or "none",
+            valid=f"scalars: {', '.join(task.sums)}",
+            fix="return these from its method loss, or correct its attributes minimised and measured",
+        )
+    return [sums[name].reshape(()) for name in task.sums]
+
+
+def minimised(sums: Sequence[Tensor], task: Task) -> Tensor:
+    """What the backward pass starts from."""
+    return reduce(add, sums[: len(task.minimised)])
+
+
+def named(totals: Sequence[float], task: Task) -> dict[str, float]:
+    """The totals of a global batch by name: `loss` is that of all that is minimised, its parts follow."""
+    parts = dict(zip(task.sums, totals, strict=True))
+    return {"loss": sum(parts[name] for name in task.minimised), **parts}
 
 
 def gradient_norm(parameters: list[nn.Parameter], most: float) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from raycls.config.names.metrics import Mode
 from raycls.config.sections.train import EarlyStopConfig
-from raycls.train.schedules import Mode, improves
+from raycls.train.schedules import improves
 
-__all__ = ["EarlyStop", "mode_of"]
+__all__ = ["EarlyStop"]
 
 
 @dataclass
@@ -22,9 +23,9 @@ class EarlyStop:
     bad: int = 0
 
     @classmethod
-    def of(cls, config: EarlyStopConfig, metric: str) -> EarlyStop:
-        """As the config says, at the start of a run whose `evaluate.metric` is `metric`."""
-        return cls(config.patience, config.min_delta, mode_of(metric))
+    def of(cls, config: EarlyStopConfig, mode: Mode) -> EarlyStop:
+        """As the config says, at the start of a run; `mode` is that of its `evaluate.metric`."""
+        return cls(config.patience, config.min_delta, mode)
 
     def update(self, value: float) -> bool:
         """Take the metric of one evaluation; True when the run should end.
@@ -42,8 +43,3 @@ class EarlyStop:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.bad = state["best"], state["bad"]
-
-
-def mode_of(metric: str) -> Mode:
-    """Whether a smaller (`loss`) or a greater value of the metric is better."""
-    return "min" if metric == "loss" else "max"

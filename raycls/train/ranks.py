@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -138,6 +139,14 @@ class Ranks:
         if asked := self.stop_requested():
             return asked
         return Reason.BUDGET if self.budget_seconds and self.elapsed >= self.budget_seconds else Reason.NONE
+
+    def first(self, value: Any) -> Any:
+        """What rank 0 passes in, on every rank; a collective call."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
+        return box[0]
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add a CPU tensor up over all ranks, in place."""

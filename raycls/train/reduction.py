@@ -18,7 +18,7 @@ buffers count steps, not micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
@@ -34,7 +34,7 @@ Node = tuple[int, int]
 """(level, index): the sub-tree over micro-batches `index * 2**level` up to `(index + 1) * 2**level`."""
 
 Totals = Tensor
-"""`[2]`: the summed loss and the number of correct predictions of the global batch."""
+"""`[S]`: the sums of the task over the global batch, in its order."""
 
 
 class Reduction(Protocol):
@@ -46,7 +46,7 @@ class Reduction(Protocol):
 
     def begin(self, step: int) -> None: ...
     def micro_batch(self, index: int, rows: int) -> AbstractContextManager[None]: ...
-    def add(self, index: int, loss: Tensor | None, correct: Tensor | None) -> None: ...
+    def add(self, index: int, sums: Sequence[Tensor] | None) -> None: ...
     def finish(self) -> Totals: ...
     def keep_buffers(self, keep: bool) -> None: ...
 
@@ -59,12 +59,13 @@ def make_reduction(
     rank: int,
     world: int,
     device: torch.device,
-    image: tuple[int, int],
+    sums: int,
+    example: tuple[Tensor, ...],
 ) -> Reduction:
-    """`exact` or `fast`, for this rank. `image` is the height and width of the training images."""
+    """`exact` or `fast`, for this rank and `sums` numbers of the task. `example`: the model is called with it."""
     if name == "exact":
-        return Exact(model, order, rank, world, device)
-    return Fast(model, order, rank, world, device, image)
+        return Exact(model, order, rank, world, device, sums)
+    return Fast(model, order, rank, world, device, sums, example)
 
 
 def subtrees(owned: range, leaves: int) -> list[Node]:
@@ -96,14 +97,14 @@ def tree_sum(node: Node, leaves: int, find: Callable[[Node], Tensor | None]) -> 
 
 
 class _Flat:
-    """One contiguous vector for gradients, float buffers, the two totals, and a count per parameter.
+    """One contiguous vector for gradients, float buffers, the totals, and a count per parameter.
 
     There are views shaped like each. They have the parameters' strides, so that copying into them is a copy of
     memory. A count says in how many micro-batches the parameter got a gradient.
     """
 
     def __init__(
-        self, like: list[Tensor], parameters: int, padded: int, dtype: torch.dtype, device: torch.device
+        self, like: list[Tensor], sums: int, parameters: int, padded: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.data = torch.zeros(padded, dtype=dtype, device=device)
         self.views: list[Tensor] = []
@@ -112,8 +113,8 @@ class _Flat:
             part = self.data[start : start + tensor.numel()]
             self.views.append(part.as_strided(tensor.size(), _dense_strides(tensor), part.storage_offset()))
             start += tensor.numel()
-        self.totals = self.data[start : start + 2]
-        self.uses = self.data[start + 2 : start + 2 + parameters]
+        self.totals = self.data[start : start + sums]
+        self.uses = self.data[start + sums : start + sums + parameters]
 
 
 class Exact:
@@ -121,7 +122,7 @@ class Exact:
 
     factor = 1.0
 
-    def __init__(self, model: nn.Module, order: Order, rank: int, world: int, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, order: Order, rank: int, world: int, device: torch.device, sums: int) -> None:
         self.model = model
         self._order, self._rank, self._world, self._device = order, rank, world, device
         self._leaves = order.micro_batches
@@ -130,7 +131,8 @@ class Exact:
         self._floats = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
         self._like = [*self._parameters, *self._floats]
-        size = sum(tensor.numel() for tensor in self._like) + 2 + len(self._parameters)
+        self._sums = sums
+        size = sum(tensor.numel() for tensor in self._like) + sums + len(self._parameters)
         self._dtype = torch.float32
         for tensor in self._like:
             self._dtype = torch.promote_types(self._dtype, tensor.dtype)
@@ -142,7 +144,7 @@ class Exact:
         self._float_start: list[Tensor] = []
         self._counter_start: list[Tensor] = []
         self._counter_after: list[Tensor] | None = None
-        self._totals = torch.zeros(2)
+        self._totals = torch.zeros(sums)
 
     @property
     def _alone(self) -> bool:
@@ -167,16 +169,16 @@ class Exact:
             self._counter_after = [buffer.clone() for buffer in self._counters]
 
     @torch.no_grad()
-    def add(self, index: int, loss: Tensor | None, correct: Tensor | None) -> None:
+    def add(self, index: int, sums: Sequence[Tensor] | None) -> None:
         if self._alone:
-            self._totals = _totals(loss, correct, self._dtype, self._device)
+            self._totals = torch.zeros(self._sums) if sums is None else _totals(sums, self._dtype)
             return
         flat = self._spare.pop() if self._spare else self._new()
-        if loss is None:
+        if sums is None:
             flat.data.zero_()
         else:
             self._fill(flat)
-            flat.totals.copy_(_totals(loss, correct, self._dtype, self._device))
+            flat.totals.copy_(_totals(sums, self._dtype))
         node: Node = (0, index)
         while self._stack and node[1] % 2 and self._stack[-1][0] == (node[0], node[1] - 1):
             left = self._stack.pop()[1]
@@ -216,7 +218,8 @@ class Exact:
             _copy(self._counters, self._counter_start)
 
     def _new(self) -> _Flat:
-        return _Flat(self._like, len(self._parameters), self._shard * self._world, self._dtype, self._device)
+        padded = self._shard * self._world
+        return _Flat(self._like, self._sums, len(self._parameters), padded, self._dtype, self._device)
 
     def _fill(self, flat: _Flat) -> None:
         views, grads = [], []
@@ -272,7 +275,8 @@ class Fast:
         rank: int,
         world: int,
         device: torch.device,
-        image: tuple[int, int],
+        sums: int,
+        example: tuple[Tensor, ...],
     ) -> None:
         self.model: nn.Module = model
         # The loss is a sum divided by the global count, and DDP divides by the number of ranks.
@@ -282,9 +286,9 @@ class Fast:
         self._last = order.owned(rank, world).stop - 1
         self._buffers = list(model.buffers())
         self._start: list[Tensor] = []
-        self._totals = torch.zeros(2, dtype=torch.float64, device=device)
+        self._totals = torch.zeros(sums, dtype=torch.float64, device=device)
         self._step = 0
-        self._image = torch.zeros(1, 3, *image, device=device)
+        self._example = example
         if world > 1:
             # Looking for unused parameters costs a walk through the graph per step, and is right for every network:
             # which ones take part may depend on the images. DDP then keeps its buckets, too. Else it packs them anew
@@ -310,9 +314,9 @@ class Fast:
         with self.model.no_sync() if quiet else nullcontext():  # type: ignore[operator]
             yield
 
-    def add(self, index: int, loss: Tensor | None, correct: Tensor | None) -> None:
-        if loss is not None:
-            self._totals += _totals(loss, correct, torch.float64, self._device)
+    def add(self, index: int, sums: Sequence[Tensor] | None) -> None:
+        if sums is not None:
+            self._totals += _totals(sums, torch.float64)
         elif index == self._last and self._world > 1:
             self._pass_without_samples()
 
@@ -334,7 +338,7 @@ class Fast:
         modes = [(module, module.training) for module in self._module.modules()]
         self._module.eval()  # leaves batch-norm statistics alone and draws no random numbers
         try:
-            (self.model(self._image).sum() * 0).backward()
+            (_everything(self.model(*self._example)) * 0).backward()
         finally:
             for module, training in modes:
                 module.training = training
@@ -351,10 +355,16 @@ def _copy(to: list[Tensor], source: list[Tensor]) -> None:
         torch._foreach_copy_(to, source)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _totals(loss: Tensor | None, correct: Tensor | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    if loss is None or correct is None:
-        return torch.zeros(2, dtype=dtype, device=device)
-    return torch.stack([loss.detach().to(dtype), correct.detach().to(dtype)])
+def _totals(sums: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    return torch.stack([value.detach().to(dtype) for value in sums])
+
+
+def _everything(output: Tensor | Sequence[Tensor] | Mapping[str, Tensor]) -> Tensor:
+    """The sum of all that a network returned."""
+    if isinstance(output, Tensor):
+        return output.sum()
+    parts = output.values() if isinstance(output, Mapping) else output
+    return torch.stack([_everything(part) for part in parts]).sum()
 
 
 def _first_rank(order: Order, step: int, world: int) -> int:

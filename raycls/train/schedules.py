@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
 from raycls.config.names.builtin import SCHEDULES
+from raycls.config.names.metrics import Mode
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.optim import ScheduleConfig
 from raycls.config.sections.types import Count, Fraction, UpToOne
@@ -25,7 +26,6 @@ from raycls.plugins import build
 
 __all__ = [
     "Factor",
-    "Mode",
     "Plateau",
     "Schedule",
     "Steps",
@@ -41,7 +41,6 @@ __all__ = [
     "warmup_steps",
 ]
 
-Mode = Literal["min", "max"]
 Factor = Callable[[int], float]
 """From the number of steps since the warm-up to a factor of `optim.lr`."""
 

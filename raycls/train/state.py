@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,27 +22,37 @@ __all__ = ["Meter", "TrainState", "ema_decay", "ema_share", "moving_average"]
 class Meter:
     """Sums since the last log line. It is part of the state, so that a resumed run logs the same line."""
 
-    loss: float = 0.0
-    correct: int = 0
+    sums: dict[str, float] = field(default_factory=dict[str, float])
+    """Over samples, by name: the loss, and what else the task measures."""
     count: int = 0
     skipped: int = 0
     """Steps that were skipped because their gradient was not finite."""
 
-    def add(self, loss: float, correct: int, count: int) -> None:
-        self.loss += loss
-        self.correct += correct
+    def add(self, sums: Mapping[str, float], count: int) -> None:
+        """Take the sums of a step over `count` samples; a `count` of 0 is a step that was skipped."""
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + (value if count else 0.0)
         self.count += count
+        self.skipped += not count
 
     def take(self) -> dict[str, float]:
-        """Mean loss and accuracy since the last call, and start anew; nothing where no sample was trained."""
+        """The means since the last call, and start anew; nothing where no sample was trained."""
         if not self.count and not self.skipped:
             return {}
-        count = max(1, self.count)
-        means: dict[str, float] = {"loss": self.loss / count, "top1": self.correct / count}
+        means = {name: value / max(1, self.count) for name, value in self.sums.items()}
         if self.skipped:
             means["skipped_steps"] = self.skipped
-        self.loss, self.correct, self.count, self.skipped = 0.0, 0, 0, 0
+        self.sums, self.count, self.skipped = {}, 0, 0
         return means
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Meter:
+        """From a checkpoint."""
+        if "sums" in values:
+            return cls(**values)
+        # before tasks had names for their sums
+        sums = {"loss": values["loss"], "top1": values["correct"]} if values["count"] or values["skipped"] else {}
+        return cls(sums, values["count"], values["skipped"])
 
 
 @dataclass
@@ -107,7 +118,7 @@ class TrainState:
         self.best, self.last = values["best"], values["last"]
         self.skipped_in_a_row, self.finished = values["skipped_in_a_row"], Reason(values["finished"])
         self.unevaluated = values.get("unevaluated", False)
-        self.meter = Meter(**values["meter"])
+        self.meter = Meter.of(values["meter"])
         if self.plateau is not None:
             self.plateau.load_state_dict(values["plateau"])
         self.early_stop.load_state_dict(values["early_stop"])

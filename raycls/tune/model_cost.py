@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raycls.config.sections.run import Run
@@ -18,32 +18,32 @@ from raycls.models import zoo
 __all__ = ["Cost", "cost_of", "operations", "within"]
 
 Cost = tuple[int, int]
-"""(parameters, floating-point operations of the forward pass of one image)."""
+"""(parameters, floating-point operations of the forward pass of one sample)."""
 
 
-def cost_of(run: Run, classes: int, height: int, width: int) -> Cost:
-    """What the model of `run` costs on images of `height` x `width`, see `operations`.
+def cost_of(run: Run, classes: int, example: tuple[Tensor, ...]) -> Cost:
+    """What the model of `run` costs on `example`, which is what it takes for one sample, see `operations`.
 
     Raises ConfigError and ModelError where the model cannot be built.
     """
     model = zoo.build(run.model, classes, run.run.seed, load=False)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     try:
-        return parameters, operations(model.to("meta"), height, width)  # shapes alone: nothing is computed
+        return parameters, operations(model.to("meta"), example)  # shapes alone: nothing is computed
     except Exception:  # noqa: BLE001 - a network that looks at values, or keeps tensors that torch does not know of
         model = zoo.build(run.model, classes, run.run.seed, load=False)
-        return parameters, operations(model, height, width)
+        return parameters, operations(model, example)
 
 
-def operations(model: nn.Module, height: int, width: int) -> int:
-    """Operations of the forward pass of one image of `height` x `width`. Multiplication and addition are two.
+def operations(model: nn.Module, example: tuple[Tensor, ...]) -> int:
+    """Operations of the forward pass of `example`. Multiplication and addition are two.
 
     Convolutions, matrix products and attention are counted, by torch's `FlopCounterMode`; what goes element by element
     is not. So it is twice the multiply-adds that papers publish. `model` is left in evaluation mode.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with _unfused(), FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(1, 3, height, width, device=device))
+        model.eval()(*(part.to(device) for part in example))
     return counter.get_total_flops()
 
 
@@ -62,18 +62,18 @@ def _unfused() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def within(run: Run, classes: int, size: Callable[[Run], tuple[int, int]]) -> Callable[[Mapping[str, Any]], bool]:
+def within(run: Run, classes: int, example: Callable[[Run], tuple[Tensor, ...]]) -> Callable[[Mapping[str, Any]], bool]:
     """Whether values of the space give a model within `search.max_parameters` and `search.max_flops`.
 
-    `size` gives height and width of the images of a run. Each model is built once. One that cannot be built fits: its
-    trial fails, and tells why, and the search goes on.
+    `example` gives what the model of a run takes for one sample. Each model is built once. One that cannot be built
+    fits: its trial fails, and tells why, and the search goes on.
     """
     limits = run.search.max_parameters, run.search.max_flops
     known: dict[str, Cost | None] = {}
 
     def measure(varied: Run) -> Cost | None:
         try:
-            return cost_of(varied, classes, *size(varied))
+            return cost_of(varied, classes, example(varied))
         except Exception:  # noqa: BLE001 - whatever a plug-in raises
             return None
 
@@ -81,7 +81,7 @@ def within(run: Run, classes: int, size: Callable[[Run], tuple[int, int]]) -> Ca
         if limits == ("off", "off"):
             return True
         key = flow(
-            {path: value for path, value in chosen.items() if path.split(".")[0] in ("model", "data", "augment")}
+            {path: value for path, value in chosen.items() if path.startswith(("model.", "data.", "augment.", "task."))}
         )
         if key not in known:
             known[key] = measure(apply(run, chosen))

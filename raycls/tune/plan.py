@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from raycls.config import load as config
 from raycls.config.names.belongings import searched_notes
 from raycls.config.sections.duration import Duration
@@ -31,8 +34,11 @@ from raycls.search.trials import TrialLog
 from raycls.session.data.record import pack
 from raycls.session.data.resumed import searched_data
 from raycls.session.data.scored import LEFT_OUT
-from raycls.session.prepare import check_metric_of, evaluated_split, image_size, plan_of
-from raycls.tasks.metrics import check_metric
+from raycls.session.data.unfit import first_sample
+from raycls.session.prepare import evaluated_split, plan_of
+from raycls.session.setup import make_task
+from raycls.tasks.build import check as check_task
+from raycls.tasks.metrics import check_metrics
 from raycls.train.limits import check_acting
 from raycls.train.schedules import build_schedule
 from raycls.tune.donors import keep
@@ -157,8 +163,9 @@ def open_search(
         say(note)
     _check_splits(run, dataset)
     _check_acting(run, dataset, space, loaded.origins)
-    metric, mode = objective(run.search, run.evaluate.metric)
-    fits = within(run, len(dataset.classes), lambda varied: image_size(varied, dataset, plan_of(varied, dataset)))
+    metrics = make_task(run, dataset.classes, None).metrics
+    metric, mode = objective(run.search, run.evaluate.metric, metrics)
+    fits = within(run, len(dataset.classes), lambda varied: _example(varied, dataset))
     sampler = make_sampler(space, run.search, mode=mode, fits=fits)
     _check_budget(sampler.suggest, loaded.origins)
     for note in (*loaded.notes, *searched_notes(run, space.paths)):
@@ -180,6 +187,11 @@ def open_search(
         for line in _idle(run, board):
             say(line)
         yield Search(run, folder, dataset, space, board, metric, mode, tuple(command), record)
+
+
+def _example(run: Run, dataset: Dataset) -> tuple[Tensor, ...]:
+    task = make_task(run, dataset.classes, torch.device("cpu"))
+    return task.example(first_sample(run, dataset, plan_of(run, dataset)))
 
 
 def _idle(run: Run, board: Board) -> list[str]:
@@ -219,13 +231,17 @@ def _check_names(run: Run, space: Space, origins: Mapping[str, str]) -> None:
     for chosen in space.corners(_CORNERS):
         varied = apply(run, chosen)
         key = flow(
-            [varied.model.model_dump(mode="json"), varied.augment.model_dump(mode="json"), varied.data.image_size]
+            [
+                *(part.model_dump(mode="json") for part in (varied.model, varied.augment, varied.task)),
+                varied.data.image_size,
+            ]
         )
         if key in seen:
             continue
         seen.add(key)
         try:
             zoo.check(varied.model)
+            check_task(varied.task)
             operations.build(varied.augment.train, train=True, image_size=varied.data.image_size)
             operations.build(varied.augment.eval, train=False, image_size=varied.data.image_size)
         except RayclsError as error:
@@ -269,9 +285,7 @@ def _located(
 
 def _check_splits(run: Run, dataset: Dataset) -> None:
     evaluated_split(run, dataset)
-    check_metric_of(run, dataset)
-    if run.search.metric != "auto":
-        check_metric(run.search.metric, len(dataset.classes), "search.metric")
+    check_metrics(make_task(run, dataset.classes, None), run.evaluate, run.search)
     if isinstance(run.search.confirm.seeds, str):
         return
     if run.evaluate.split == "test":

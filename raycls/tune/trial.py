@@ -40,7 +40,7 @@ from raycls.session.data.scored import LEFT_OUT
 from raycls.session.job import Job, World
 from raycls.session.messages import Advice, Message, Reserved, Started
 from raycls.session.prepare import Prepared, prepare
-from raycls.tasks.metrics import flat
+from raycls.session.setup import make_task
 from raycls.train.reasons import Reason
 from raycls.tune.donors import take_over
 
@@ -241,7 +241,8 @@ class _Trial:
             self._tell_past()
             state = "finished"
         if state == "finished" and self.task.phase == "confirm" and not self.task.tested:
-            self.talk.report("test", values=flat(self._score(prepared)))
+            task = make_task(prepared.run, prepared.dataset.classes, None)
+            self.talk.report("test", values=task.scalars(self._score(prepared)))
         return state
 
     def _train(self, prepared: Prepared) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from harness.plugins import user_module
+from harness.tasks import arrays
 from PIL import Image
 
 from raycls.config.load import load_text
 from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.ignore import ignorer
-from raycls.data.images import operations as augment
 from raycls.data.order import Order
-from raycls.data.slices import TRAIN, Maker, Position
+from raycls.data.slices import TRAIN, Maker, Position, Slice, collate
 from raycls.data.source import open_dataset
 from raycls.errors import DataError
 
@@ -49,14 +50,12 @@ def grey():
 def test_exception_of_a_source_arrives_as_an_error_that_names_the_sample(tmp_path: Path) -> None:
     with user_module(tmp_path, "source_of_a_user", _PLUGIN) as name:
         dataset = open_dataset(DataConfig(source=SourceConfig(name=f"{name}:source", path=str(tmp_path))))
-    same = augment.build((), train=True, image_size=8)
-    maker = Maker(Order(0, 2, 1, 1), 1, dataset.splits["train"], dataset.splits["val"], 1, same, same)
+    maker = Maker(Order(0, 2, 1, 1), 1, dataset.splits["train"], dataset.splits["val"], 1, arrays())
     made = maker(Position(TRAIN, 0, 0, 0, 0))
     assert isinstance(made.error, DataError)
     assert made.error.where in {"sample 0", "sample 1"}
-    assert str(made.error.found).startswith("KeyError: 'no such key'")
-    assert str(made.error.found).endswith(f"{tmp_path / 'source_of_a_user.py'}:7")
-    assert made.pixels.shape == (0, 0, 0, 3)
+    assert made.error.found == f"KeyError: 'no such key', raised in {tmp_path / 'source_of_a_user.py'}:7"
+    assert (len(made.ids), made.arrays) == (0, {})
 
 
 def _write(path: Path, height: int, width: int) -> None:
@@ -90,7 +89,7 @@ def _sources(folder: Path, height: int, width: int) -> dict[str, tuple[SourceCon
         (({"resize": {"size": 8}},), 1, 9000, "1 x 9000"),
         (("MODULE:raises",), 16, 16, "ZeroDivisionError"),
         (("MODULE:grey",), 16, 16, "mode L"),
-        (("MODULE:cut",), 16, 16, "differ in size"),
+        (("MODULE:cut",), 16, 16, "differ in shape"),
     ],
 )
 def test_an_error_of_an_augmentation_names_the_file(
@@ -101,9 +100,8 @@ def test_an_error_of_an_augmentation_names_the_file(
     train = dataset.splits["train"]
     with user_module(tmp_path, "transforms_of_a_user", _TRANSFORMS) as name:
         named = tuple(str(entry).replace("MODULE", name) if isinstance(entry, str) else entry for entry in operations)
-        augmentation = augment.build(named, train=True, image_size=8, max_pixels=20_000)
         order = Order(0, len(train), len(train), 1)
-        made = Maker(order, 1, train, None, 1, augmentation, augmentation)(Position(TRAIN, 0, 0, 0, 0))
+        made = Maker(order, 1, train, None, 1, arrays(named, max_pixels=20_000))(Position(TRAIN, 0, 0, 0, 0))
     assert isinstance(made.error, DataError)
     assert words in str(made.error)
     if "MODULE" in str(operations):  # every image fails: whichever comes first is named
@@ -116,3 +114,48 @@ def test_an_error_of_an_augmentation_names_the_file(
             assert [key for key in train.keys if ignorer(kept)(key)] == [
                 next(k for k in train.keys if place.endswith(k))
             ]
+
+
+_IMAGE = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+
+
+def test_arrays_of_samples_are_stacked_by_name() -> None:
+    samples = [{"image": _IMAGE + row, "depth": np.array(row / 4, ">f4")} for row in range(3)]
+    batch = collate(samples, str)
+    assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
+        "image": ((3, 2, 3, 3), np.dtype(np.uint8)),
+        "depth": ((3,), np.dtype(np.float32)),
+    }
+    assert batch["depth"].dtype.isnative
+    assert batch["depth"].tolist() == [0.0, 0.25, 0.5]
+    assert batch["image"][2].tolist() == (_IMAGE + 2).tolist()
+    assert collate([], str) == {}
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ({"image": _IMAGE.transpose(1, 0, 2)}, "a.png: image uint8 [2, 3, 3]; b.png: image uint8 [3, 2, 3]"),
+        ({"image": _IMAGE.astype(np.int16)}, "a.png: image uint8 [2, 3, 3]; b.png: image int16 [2, 3, 3]"),
+        ({"image": _IMAGE, "mask": _IMAGE}, "a.png: no mask; b.png: mask uint8 [2, 3, 3]"),
+    ],
+)
+def test_samples_that_differ_are_an_error_that_names_both(other: dict[str, np.ndarray], found: str) -> None:
+    with pytest.raises(DataError) as caught:
+        collate([{"image": _IMAGE}, {"image": _IMAGE}, other], ["a.png", "c.png", "b.png"].__getitem__)
+    assert (caught.value.where, caught.value.found) == ("b.png", found)
+
+
+def test_an_array_of_words_is_an_error() -> None:
+    with pytest.raises(DataError) as caught:
+        collate([{"name": np.array("cat")}], ["a.png"].__getitem__)
+    assert (caught.value.where, caught.value.found) == ("a.png", "<U3")
+
+
+def test_digests_are_over_the_arrays_of_each_sample_but_not_its_numbers() -> None:
+    images, masks = np.stack([_IMAGE, _IMAGE + 1, _IMAGE + 2]), np.array([[0, 1], [2, 3], [4, 5]], np.uint8)
+    made = Slice(Position(TRAIN, 0, 0, 0, 0), np.arange(3), {"mask": masks, "label": np.arange(3), "image": images})
+    expected = [hashlib.sha256(bytes([*images[row].ravel().tolist(), *masks[row].tolist()])) for row in (1, 2)]
+    assert made.digests(1, 3) == [digest.hexdigest() for digest in expected]
+    cut = Slice(made.position, made.ids, {"image": images[:, ::2], "label": np.arange(3)})
+    assert cut.digests(0, 1) == [hashlib.sha256(bytes(_IMAGE[::2].ravel().tolist())).hexdigest()]

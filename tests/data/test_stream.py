@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from harness.tasks import arrays
 from PIL import Image
 
 from raycls.config.sections.data import DataConfig, SourceConfig, SplitConfig
@@ -62,8 +63,7 @@ def _maker(dataset: Dataset, world: int, operations: tuple[Any, ...] = _OPERATIO
         train=dataset.splits["train"],
         evaluated=dataset.splits["val"],
         evaluate_batch=_EVALUATE_BATCH,
-        train_augment=augment.build(operations, train=True, image_size=8),
-        evaluate_augment=augment.build((), train=False, image_size=8),
+        arrays=arrays(operations, seed=seed),
     )
 
 
@@ -91,16 +91,17 @@ def _slices(dataset: Dataset, folder: Path, executor: str, world: int, rank: int
 
 
 def _bytes(made: Slice) -> tuple[Any, ...]:
-    arrays = [(array.dtype.str, array.shape, array.tobytes()) for array in (made.ids, made.labels, made.pixels)]
-    return (made.position, *arrays)
+    every = {"": made.ids, **made.arrays}
+    return (made.position, *((name, array.dtype.str, array.shape, array.tobytes()) for name, array in every.items()))
 
 
 def _rows(slices: list[Slice]) -> dict[tuple[str, int], list[tuple[int, int, str]]]:
     """Per (kind, step) each sample's id, label and digest in order."""
     rows: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
     for made in slices:
-        digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in made.pixels]
-        found = zip(made.ids.tolist(), made.labels.tolist(), digests, strict=True)
+        images, labels = (made.arrays.get(name, np.zeros(0)) for name in ("image", "label"))
+        digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+        found = zip(made.ids.tolist(), labels.tolist(), digests, strict=True)
         rows.setdefault((made.position.kind, made.position.step), []).extend(found)
     return rows
 
@@ -109,18 +110,19 @@ def test_slices_are_what_order_and_augmentation_say(dataset: Dataset, folder: Pa
     maker = _maker(dataset, 1)
     for made in _slices(dataset, folder, "inline", 1, 0):
         if made.position.kind == "train":
-            ids, split, transform = maker.order.batch(made.position.step), dataset.splits["train"], maker.train_augment
+            ids, split = maker.order.batch(made.position.step), dataset.splits["train"]
+            transform = augment.build(_OPERATIONS, train=True, image_size=8)
             epoch = made.position.step // 3
         else:
             first = made.position.index * _EVALUATE_BATCH
             ids, split = np.arange(first, min(first + _EVALUATE_BATCH, _EVALUATED)), dataset.splits["val"]
-            transform, epoch = maker.evaluate_augment, -1
+            transform, epoch = augment.build((), train=False, image_size=8), -1
         assert made.error is None
         assert made.ids.tolist() == ids.tolist()
-        assert made.labels.tolist() == split.labels[ids].tolist()
+        assert made.arrays["label"].tolist() == split.labels[ids].tolist()
         expected = np.stack([transform(split.image(index), (6, epoch, index)) for index in ids.tolist()])
-        assert made.pixels.dtype == np.uint8
-        np.testing.assert_array_equal(made.pixels, expected)
+        assert made.arrays["image"].dtype == np.uint8
+        np.testing.assert_array_equal(made.arrays["image"], expected)
 
 
 @pytest.mark.parametrize("operations", [_OPERATIONS, _FOREIGN], ids=["built-in", "foreign"])
@@ -237,7 +239,7 @@ def test_unreadable_image_arrives_in_its_place(executor: str, tmp_path: Path) ->
             if index in maker.order.slice_ids(step, rank, 2):
                 assert isinstance(made.error, DataError)
                 assert bad.name in str(made.error)
-                assert len(made.ids) == len(made.labels) == len(made.pixels) == 0
+                assert (len(made.ids), made.arrays) == (0, {})
             else:
                 assert made.error is None
         assert [made.error for made in stream.evaluation(3, timeline.evaluate_batches, 2)] == [None]
@@ -351,10 +353,10 @@ def test_images_of_two_sizes_are_an_error_that_names_both(tmp_path: Path) -> Non
     _write(tmp_path)
     Image.new("RGB", (9, 8)).save(sorted((tmp_path / "train").rglob("*.png"))[0])
     dataset = open_dataset(_config(tmp_path))
-    maker = dataclasses.replace(_maker(dataset, 1), train_augment=augment.build((), train=True, image_size=8))
+    maker = _maker(dataset, 1, operations=())
     errors = [maker(Position("train", 0, step, 0, 0)).error for step in range(3)]
     assert [error is not None for error in errors].count(True) == 1
-    assert "8 x 9" in str(next(error for error in errors if error))
+    assert "[8, 9, 3]" in (next(error for error in errors if error).found or "")
 
 
 def test_without_the_split_an_evaluation_is_an_error(dataset: Dataset) -> None:

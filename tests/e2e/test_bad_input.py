@@ -46,24 +46,23 @@ class Breaks(nn.Module):
 _STREAM = """
 import json, sys
 from raycls.config.load import load
-from raycls.data import augment
 from raycls.data.order import Order
 from raycls.data.slices import Maker, Timeline
 from raycls.data.source import open_dataset
 from raycls.data.stream import open_stream
 from raycls.cluster.connection import running_cluster
+from raycls.session.setup import make_arrays
 
 run = load("small.yaml").run
 data = open_dataset(run.data)
-same = augment.build(run.augment.eval, train=False, image_size=8)
 order = Order(0, len(data.splits["train"]), 8, 2)
 rows = len(data.splits["val"])
-maker = Maker(order, 1, data.splits["train"], data.splits["val"], 1, same, same)
+maker = Maker(order, 1, data.splits["train"], data.splits["val"], 1, make_arrays(run, data.classes))
 with running_cluster():
     stream = open_stream(run.data, "ray", Timeline(order, 1, 0, 0, 1, rows, 1, True), maker, 0)
     for index, made in enumerate(stream.evaluation(0, rows, 1)):
         error = made.error
-        shown = [error.exit_code, str(error)] if error else list(made.pixels.shape)
+        shown = [error.exit_code, str(error)] if error else list(made.arrays["image"].shape)
         print(json.dumps([data.splits["val"].key(index), shown]))
     stream.close()
 """

@@ -19,7 +19,7 @@ from raycls.session.recorder import Recorder
 
 Command = Callable[[str], tuple[int, str]]
 _PARAMETERS = [pytest.param(case, marks=pytest.mark.slow) if case.slow else case for case in CASES]
-_WHOLE = ("data/sources/folder.py:_error", "data/sources/layout.py:refuse_wrapper", "tasks/metrics.py:check_metric")
+_WHOLE = ("data/sources/folder.py:_error", "data/sources/layout.py:refuse_wrapper", "tasks/metrics.py:check_metrics")
 """Sites whose cases are run by the installed command too."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from raycls.run.outcome import Outcome
-from raycls.tasks.metrics import summarise
+from raycls.tasks.classification import summarise
 
 SUMMARY = summarise(np.array([[3, 1], [0, 4]]), loss_sum=4.0, top5=8, classes=("cat", "dog"))
 

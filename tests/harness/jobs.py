@@ -14,13 +14,14 @@ import torch.distributed as dist
 
 from harness.ranks import run_ranks
 from raycls.config.load import load_text, to_yaml
+from raycls.data import order
 from raycls.run.folder import RunFolder
 from raycls.run.history import read
 from raycls.session import evaluation, training
 from raycls.session.job import Job, World
 from raycls.session.messages import Message, Trained
 from raycls.session.prepare import prepare, reduction_of
-from raycls.tasks.classification import Classification
+from raycls.train import loop
 from raycls.train.ranks import Ranks
 from raycls.train.reasons import Reason
 
@@ -97,15 +98,14 @@ def train_rank(rank: int, world: int, job: Job, die_at: int = -1) -> dict[str, A
 
 def train_rank_killed(rank: int, world: int, job: Job, who: int, at: int) -> dict[str, Any]:
     """One rank of `train`; rank `who` ends by SIGKILL in the middle of step `at` (0-based), before a forward pass."""
-    original = Classification.seed_forward
 
-    def seed_forward(self: Classification, step: int, micro: int) -> None:
+    def key(seed: int, step: int, micro: int) -> int:
         if rank == who and step >= at:
             os.kill(os.getpid(), 9)
-        original(self, step, micro)
+        return order.key(seed, step, micro)
 
-    Classification.seed_forward = seed_forward  # type: ignore[method-assign]
-    return train_rank(rank, world, job)
+    with mock.patch.object(loop, "key", key):
+        return train_rank(rank, world, job)
 
 
 def train_rank_stopped(

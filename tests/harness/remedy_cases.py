@@ -619,7 +619,7 @@ CASES: tuple[Case, ...] = (
         use=lambda folder, command, fix: "rm -r runs/c/model && raycls train c.yaml",
     ),
     Case("train/loop.py:not_finite", f"{TRAIN} optim.lr=1e30", use=add()),
-    Case("tasks/metrics.py:check_metric", f"{TRAIN} evaluate.metric=top5"),
+    Case("tasks/metrics.py:check_metrics", f"{TRAIN} evaluate.metric=top5"),
     Case("models/weights/find.py:locate", f"{TRAIN} run.name=second model.weights=c", first=TRAIN),
     Case("models/weights/find.py:_folder", f"{TRAIN} run.name=second model.weights=runs/c", first=TRAIN),
     Case("models/zoo.py:_no_copy", f"{TRAIN} model.name=locked:net optim.ema=0.5", put(locked__py=_LOCKED)),

@@ -74,7 +74,7 @@ class Computed(Net):
 )
 def test_a_network_without_a_copy_of_its_own(model: nn.Module, words: str) -> None:
     with pytest.raises(ModelError) as caught:
-        check_copy(model, "nets:net", 8, 8)
+        check_copy(model, "nets:net", (torch.zeros(1, 3, 8, 8),))
     error = caught.value
     assert error.where == "optim.ema, model.name"
     assert words in (error.found or "")
@@ -99,7 +99,7 @@ def test_one_with_a_copy(make: Any) -> None:
     model = make()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    check_copy(model, "net", 8, 8)
+    check_copy(model, "net", (torch.zeros(1, 3, 8, 8),))
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

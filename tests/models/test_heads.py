@@ -282,10 +282,10 @@ class Hidden(nn.Module):
 
 def test_a_layer_that_is_not_the_head_is_told_before_its_rows_are_trained() -> None:
     with pytest.raises(ModelError) as caught:
-        check_head(HeadFirst(), 5, 8, 8)
+        check_head(HeadFirst(), 5, (torch.zeros(1, 3, 8, 8),))
     assert all(word in (caught.value.found or "") for word in ("head", "body"))
     for model in (Hidden(), Auxiliary(), net(), normed(), Plain(), nn.Sequential(nn.Flatten(), nn.Linear(192, 5))):
-        check_head(model, 5, 8, 8)
+        check_head(model, 5, (torch.zeros(1, 3, 8, 8),))
         assert not any(module._forward_hooks for module in model.modules())
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from harness.jobs import make_job, train, weights, write_arrays
 from harness.plugins import user_module
+from harness.tasks import arrays
 from PIL import Image
 
 from raycls.config.load import load_text
 from raycls.config.sections.run import Run
-from raycls.data.images.operations import build
 from raycls.data.source import open_dataset
 from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
 from raycls.launch.fit import check_fit, executor_of
@@ -134,11 +134,12 @@ def test_an_image_that_alone_is_too_small_may_be_left_out() -> None:
     data = open_dataset(
         _run("data.source.name=folder", "data.source.path=f", "data.split={train: 1, val: 0, test: 0}").data
     ).splits["train"]
-    crop = build(({"random_crop": {"size": 8}},), train=True, image_size=8)
+    crop = arrays(({"random_crop": {"size": 8}},))
     small = list(data.keys).index("a/0.png")
     with pytest.raises(DataError, match=r"data.source.args.ignore='?\[a/0.png\]"):
-        tried(data, crop, small, 0)
-    assert tried(data, crop, (small + 1) % len(data), 0).shape == (8, 8, 3)
+        tried(crop, data, small, 0, train=True)
+    other = tried(crop, data, (small + 1) % len(data), 0, train=True)
+    assert {name: array.shape for name, array in other.items()} == {"image": (8, 8, 3), "label": ()}
 
 
 def test_a_transform_that_returns_no_image_is_refused_before_the_start(tmp_path: Path) -> None:

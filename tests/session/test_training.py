@@ -22,7 +22,7 @@ from raycls.run.folder import RunFolder
 from raycls.run.sample_ledger import check
 from raycls.session import evaluation
 from raycls.session.job import Job, World
-from raycls.tasks.classification import Classification, MicroBatch
+from raycls.tasks.classification import Classification, Labelled
 from raycls.train.ranks import ABORTED
 
 _STEPS = ("train.micro_batches=4", "data.batch_size=32", "train.duration=2ep", "track.log_every=1st")
@@ -154,7 +154,7 @@ def test_operation_without_a_deterministic_kernel_ends_the_run_with_its_name(
 ) -> None:
     original = Classification.loss
 
-    def loss(self: Classification, model: torch.nn.Module, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self: Classification, model: torch.nn.Module, batch: Labelled) -> dict[str, torch.Tensor]:
         batch.images.flatten().put_(torch.tensor([0, 0]), torch.ones(2))
         return original(self, model, batch)
 

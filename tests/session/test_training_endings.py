@@ -15,13 +15,14 @@ import torch
 from harness.jobs import curve, make_job, train, weights, write_arrays
 from safetensors.torch import load_file
 
+from raycls.data import order
 from raycls.errors import CheckpointError, TrainError
 from raycls.run import checkpoint
 from raycls.run.folder import RunFolder
 from raycls.session import training
 from raycls.session.job import World
-from raycls.tasks.classification import Classification
-from raycls.tasks.metrics import summarise
+from raycls.tasks.classification import Classification, summarise
+from raycls.train import loop
 from raycls.train.reasons import Reason
 
 _OPTIONS = ("data.batch_size=16", "track.log_every=1st", "train.micro_batches=2")
@@ -150,13 +151,11 @@ class _Slow:
     """Makes every step take at least this long, so that a time passes in a known number of steps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-        original = Classification.seed_forward
-
-        def seed_forward(task: Classification, step: int, micro: int) -> None:
+        def key(seed: int, step: int, micro: int) -> int:
             time.sleep(seconds if micro == 0 else 0)
-            original(task, step, micro)
+            return order.key(seed, step, micro)
 
-        monkeypatch.setattr(Classification, "seed_forward", seed_forward)
+        monkeypatch.setattr(loop, "key", key)
 
 
 def test_budget(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from harness.ranks import run_ranks
+from harness.tasks import classification
 from torch import nn
 
 from raycls.data.slices import Position, Slice
 from raycls.errors import DataError, TrainError
 from raycls.tasks.classification import Classification
-from raycls.tasks.losses import cross_entropy
 from raycls.train.evaluate import evaluate
 from raycls.train.ranks import ABORTED, Ranks
 
@@ -33,15 +34,12 @@ def _model() -> nn.Module:
 
 
 def _task() -> Classification:
-    return Classification(
-        seed=0,
-        mean=(0.4, 0.5, 0.6),
-        std=(0.2, 0.3, 0.4),
-        loss=cross_entropy(label_smoothing=0.1),  # of the training alone
-        amp=None,
-        channels_last=True,
-        device=torch.device("cpu"),
-    )
+    # the smoothing is of the training alone
+    return classification(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), label_smoothing=0.1, classes=_CLASSES)
+
+
+def _evaluate(model: nn.Module, slices: list[Slice], ranks: Ranks, batches: int) -> dict[str, Any]:
+    return evaluate(model, slices, _task(), ranks, batches=batches, seed=0, precision=nullcontext())
 
 
 def _slices(count: int, batch: int, rank: int, world: int) -> list[Slice]:
@@ -51,7 +49,7 @@ def _slices(count: int, batch: int, rank: int, world: int) -> list[Slice]:
     made = []
     for index in range(rank, -(-batches // world) * world, world):
         ids = np.arange(min(index * batch, count), min((index + 1) * batch, count))
-        made.append(Slice(Position("evaluate", 0, 0, index, rank), ids, labels[ids], pixels[ids]))
+        made.append(Slice(Position("evaluate", 0, 0, index, rank), ids, {"image": pixels[ids], "label": labels[ids]}))
     return made
 
 
@@ -60,7 +58,7 @@ def of_rank(rank: int, world: int, count: int, batch: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     ranks = Ranks(rank, world)
     slices = _slices(count, batch, rank, world)
-    return evaluate(_model(), slices, _task(), ranks, batches=-(-count // batch), classes=_CLASSES)
+    return _evaluate(_model(), slices, ranks, -(-count // batch))
 
 
 @pytest.mark.parametrize(("count", "batch"), [(1003, 64), (5, 4)])
@@ -84,7 +82,7 @@ class _Draws(nn.Module):
 def of_rank_that_draws(rank: int, world: int, count: int, batch: int) -> dict[str, Any]:
     torch.manual_seed(rank)
     slices = _slices(count, batch, rank, world)
-    return evaluate(_Draws(), slices, _task(), Ranks(rank, world), batches=-(-count // batch), classes=_CLASSES)
+    return _evaluate(_Draws(), slices, Ranks(rank, world), -(-count // batch))
 
 
 def test_a_model_that_draws_in_evaluation_draws_the_same_on_any_number_of_ranks() -> None:
@@ -121,7 +119,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model = _model().train()
     model[1].eval()  # frozen by its owner
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    evaluate(model, _slices(20, 8, 0, 1), _task(), Ranks(), batches=3, classes=_CLASSES)
+    _evaluate(model, _slices(20, 8, 0, 1), Ranks(), 3)
     assert [module.training for module in model] == [True, False, True, True, True]
     assert model.training
     for name, value in model.state_dict().items():
@@ -133,8 +131,9 @@ def test_fewer_classes_than_five() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
     pixels, labels = _data(12)
-    slices = [Slice(Position("evaluate", 0, 0, 0, 0), np.arange(12), labels % 3, pixels)]
-    found = evaluate(model, slices, _task(), Ranks(), batches=1, classes=("x", "y", "z"))
+    slices = [Slice(Position("evaluate", 0, 0, 0, 0), np.arange(12), {"image": pixels, "label": labels % 3})]
+    task = classification(classes=("x", "y", "z"))
+    found = evaluate(model, slices, task, Ranks(), batches=1, seed=0, precision=nullcontext())
     assert (found["count"], found["top5"]) == (12, 1.0)
 
 
@@ -142,11 +141,9 @@ def with_error(rank: int, world: int) -> tuple[str, str]:
     """Rank 1 cannot read a sample; the batches after it still arrive."""
     slices = _slices(40, 8, rank, world)
     if rank == 1:
-        empty = np.zeros(0, np.int64)
-        first = slices[0].position
-        slices[0] = Slice(first, empty, empty, np.zeros((0, 0, 0, 3), np.uint8), DataError("a broken picture"))
+        slices[0] = Slice(slices[0].position, np.zeros(0, np.int64), {}, DataError("a broken picture"))
     try:
-        evaluate(_model(), slices, _task(), Ranks(rank, world), batches=5, classes=_CLASSES)
+        _evaluate(_model(), slices, Ranks(rank, world), 5)
     except (DataError, TrainError) as error:
         return type(error).__name__, error.what
     return "", ""
@@ -160,6 +157,6 @@ def test_a_loss_that_is_not_finite_is_told() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10))
     with torch.no_grad():
         model[1].bias[0] = float("nan")
-    found = evaluate(model, _slices(8, 8, 0, 1), _task(), Ranks(), batches=1, classes=_CLASSES)
+    found = _evaluate(model, _slices(8, 8, 0, 1), Ranks(), 1)
     assert np.isnan(found["loss"])
     assert found["count"] == 8

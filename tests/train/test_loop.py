@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from harness.jobs import curve, make_job, train, write_arrays
+from harness.tasks import setting
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,8 +23,7 @@ from raycls.data.slices import Position, Slice
 from raycls.data.stream import Stream
 from raycls.errors import DataError, TrainError
 from raycls.models import zoo
-from raycls.tasks.classification import Classification, MicroBatch
-from raycls.tasks.losses import cross_entropy
+from raycls.tasks.classification import Classification, Labelled
 from raycls.train import loop
 from raycls.train.optim import EarlyStop
 from raycls.train.plan import Plan
@@ -166,10 +167,8 @@ class _World:
 
     def run(self, *, skip: bool = False, fast: bool = False) -> str:
         order = self.plan.order
-        image = torch.device("cpu"), (2, 2)
-        reduction = (
-            Fast(self.state.model, order, 0, 1, *image) if fast else Exact(self.state.model, order, 0, 1, image[0])
-        )
+        common = self.state.model, order, 0, 1, torch.device("cpu"), 2
+        reduction = Fast(*common, (torch.zeros(1, 3, 2, 2),)) if fast else Exact(*common)
 
         def note(kind: str) -> Callable[..., None]:
             return lambda state, *rest: self.events.append((kind, state.step))
@@ -185,6 +184,7 @@ class _World:
             Stream(self._slices(), self._positions()),
             self.ranks,
             reduction,
+            precision=nullcontext(),
             lr=lambda step: 0.1,
             clip_norm=math.inf,
             skip_non_finite=skip,
@@ -202,7 +202,7 @@ class _World:
         for position in self._positions():
             ids = self.plan.order.batch(position.step)
             error = DataError("a broken picture") if position.step == self.error_at else None
-            yield Slice(position, ids, ids % 2, pixels[ids], error)
+            yield Slice(position, ids, {"image": pixels[ids], "label": ids % 2}, error)
 
     def steps_of(self, kind: str) -> list[int]:
         return [step for name, step in self.events if name == kind]
@@ -212,24 +212,13 @@ class _Poisoned(Classification):
     """A task whose loss is infinite in some steps."""
 
     def __init__(self, steps: frozenset[int] = frozenset(), poison: float = math.inf) -> None:
-        super().__init__(
-            seed=0,
-            mean=(0.5,) * 3,
-            std=(0.5,) * 3,
-            loss=cross_entropy(),
-            amp=None,
-            channels_last=False,
-            device=torch.device("cpu"),
-        )
-        self.steps, self.poison, self.now = steps, poison, -1
+        super().__init__(setting(mean=(0.5,) * 3, std=(0.5,) * 3, channels_last=False))
+        self.steps, self.poison, self.calls = steps, poison, 0
 
-    def seed_forward(self, step: int, micro: int) -> None:
-        self.now = step
-        super().seed_forward(step, micro)
-
-    def loss(self, model: nn.Module, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, correct = super().loss(model, batch)
-        return (loss * self.poison if self.now in self.steps else loss), correct
+    def loss(self, model: nn.Module, batch: Labelled) -> dict[str, torch.Tensor]:
+        sums = super().loss(model, batch)
+        step, self.calls = self.calls // 2, self.calls + 1  # two micro-batches
+        return {**sums, "loss": sums["loss"] * self.poison} if step in self.steps else sums
 
 
 def _bits(state: TrainState) -> list[bytes]:
@@ -284,7 +273,8 @@ def test_a_batch_with_a_gap_has_the_mean_gradient_of_the_others(micro: int) -> N
     world.state.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     weight, bias = (value.detach().clone().requires_grad_() for value in model[1].parameters())
     kept = np.delete(ids, 1)
-    images = world.task.images(np.random.RandomState(1).randint(0, 256, (8, 2, 2, 3), dtype=np.uint8)[kept]).flatten(1)
+    pixels = np.random.RandomState(1).randint(0, 256, (8, 2, 2, 3), dtype=np.uint8)[kept]
+    images = world.task.batch({"image": pixels, "label": kept}, train=True).images.flatten(1)
     F.cross_entropy(F.linear(images, weight, bias), torch.from_numpy(kept % 2)).backward()
     assert world.run() == "done"
     for found, start in zip(model[1].parameters(), (weight, bias), strict=True):
@@ -376,13 +366,13 @@ def test_plateau_lowers_the_rate_of_the_next_steps() -> None:
     world = _World(steps=3)
     rates: list[float] = []
     world.evaluate = lambda state: False
-    original = world.task.seed_forward
+    original = world.task.loss
 
-    def note(step: int, micro: int) -> None:
+    def note(model: nn.Module, batch: Labelled) -> dict[str, torch.Tensor]:
         rates.append(world.state.optimizer.param_groups[0]["lr"])
         world.state.plateau.factor = 0.5
-        original(step, micro)
+        return original(model, batch)
 
-    world.task.seed_forward = note  # type: ignore[method-assign]
+    world.task.loss = note  # type: ignore[method-assign]
     world.run()
     assert rates == [0.1, 0.1, 0.05, 0.05, 0.05, 0.05]

@@ -78,7 +78,8 @@ def one_step(
     order = Order(5, count, batch, micro)
     images, labels = _samples(count)
     model = build()
-    reduction = make_reduction(name, model, order, rank=rank, world=world, device=_CPU, image=(9, 9))
+    example = (torch.zeros(1, 3, 9, 9),)
+    reduction = make_reduction(name, model, order, rank=rank, world=world, device=_CPU, sums=2, example=example)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     totals = torch.zeros(2)
     gradients, used = [], []
@@ -87,7 +88,7 @@ def one_step(
         ids = order.slice_ids(now, rank, world)
         reduction.begin(now)
         for index, start, stop in micro_rows(order, now, rank, world):
-            loss = correct = None
+            sums = None
             with reduction.micro_batch(index, stop - start):
                 if stop > start:
                     torch.manual_seed(1000 * now + index)
@@ -95,8 +96,9 @@ def one_step(
                     logits = reduction.model(images[chosen])
                     loss = F.cross_entropy(logits, labels[chosen], reduction="sum")
                     correct = (logits.argmax(1) == labels[chosen]).sum()
+                    sums = [loss, correct]
                     (loss * (reduction.factor / rows)).backward()
-            reduction.add(index, loss, correct)
+            reduction.add(index, sums)
         totals = reduction.finish().clone()
         gradients = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
         used.append([name for name, parameter in model.named_parameters() if parameter.grad is not None])

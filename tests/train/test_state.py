@@ -46,7 +46,7 @@ def _steps(state: TrainState, count: int) -> None:
         state.scaler.update()
         if state.ema is not None:
             state.ema.update_parameters(state.model)
-        state.meter.add(loss.item(), 1, 6)
+        state.meter.add({"loss": loss.item(), "top1": 1.0}, 6)
         state.plateau.update(loss.item(), "min")
         state.early_stop.update(-loss.item())
         state.step += 1
@@ -151,11 +151,22 @@ def test_what_is_evaluated() -> None:
 
 def test_meter_is_a_mean_over_samples() -> None:
     meter = Meter()
-    meter.add(loss=6.0, correct=3, count=4)
-    meter.add(loss=1.0, correct=0, count=1)  # a short batch weighs what it is
-    meter.skipped = 2
+    meter.add({"loss": 6.0, "top1": 3.0}, 4)
+    meter.add({"loss": 1.0, "top1": 0.0}, 1)  # a short batch weighs what it is
+    for loss in (float("nan"), float("inf")):
+        meter.add({"loss": loss, "top1": 4.0}, 0)
     assert meter.take() == {"loss": 1.4, "top1": 0.6, "skipped_steps": 2}
     assert meter.take() == {}  # no sample, no mean
+    meter.add({"loss": float("nan"), "top1": 1.0}, 0)
+    assert meter.take() == {"loss": 0.0, "top1": 0.0, "skipped_steps": 1}
+
+
+def test_a_meter_of_an_earlier_version_goes_on() -> None:
+    meter = Meter.of({"loss": 6.0, "correct": 3, "count": 4, "skipped": 1})
+    meter.add({"loss": 1.0, "top1": 0.0}, 1)
+    assert meter.take() == {"loss": 1.4, "top1": 0.6, "skipped_steps": 1}
+    assert Meter.of({"loss": 0.0, "correct": 0, "count": 0, "skipped": 0}) == Meter()
+    assert Meter.of(vars(meter)) == meter
 
 
 def test_counters_have_no_mean() -> None:

@@ -71,6 +71,10 @@ def run(*overrides: str) -> Run:
     return load_text("", "search.yaml", ["model.name=nets:net", *overrides]).run
 
 
+def black(height: int, width: int) -> tuple[torch.Tensor]:
+    return (torch.zeros(1, 3, height, width),)
+
+
 def by_hand(channels: int, hidden: int, classes: int, height: int, width: int) -> tuple[int, int]:
     convolution = (3 * 9 + 1) * channels, 2 * height * width * channels * 3 * 9
     first, last = (4 * channels + 1) * hidden, (hidden + 1) * classes
@@ -79,14 +83,14 @@ def by_hand(channels: int, hidden: int, classes: int, height: int, width: int) -
 
 @pytest.mark.parametrize(("channels", "hidden", "height", "width"), [(5, 7, 8, 8), (1, 1, 6, 10), (16, 32, 12, 12)])
 def test_a_convolution_and_two_linear_layers_by_hand(channels: int, hidden: int, height: int, width: int) -> None:
-    found = cost_of(run(f"model.args={{channels: {channels}, hidden: {hidden}}}"), 10, height, width)
+    found = cost_of(run(f"model.args={{channels: {channels}, hidden: {hidden}}}"), 10, black(height, width))
     assert found == by_hand(channels, hidden, 10, height, width)
 
 
 @pytest.mark.parametrize("frozen", ["no", "weights", "inside", "looks"])
 def test_attention_by_hand_however_it_is_fused(frozen: str) -> None:
     """`looks` decides by a value, so it is counted with real numbers."""
-    _, found = cost_of(run("model.name=nets:Attention", f"model.args={{frozen: {frozen}}}"), 10, 4, 4)
+    _, found = cost_of(run("model.name=nets:Attention", f"model.args={{frozen: {frozen}}}"), 10, black(4, 4))
     tokens, width, hidden = 16, 8, 16
     projections = 4 * tokens * width * width  # query, key, value, and what comes out
     scores, sums = tokens * tokens * width, tokens * tokens * width  # over all heads together
@@ -124,7 +128,7 @@ def test_one_model_of_each_family_costs_what_torchvision_publishes(monkeypatch: 
     for family in _FAMILIES:
         weights = next(iter(torchvision.models.get_model_weights(family)))
         side = weights.transforms().crop_size[0]
-        parameters, found = cost_of(load_text("", "a.yaml", [f"model.name={family}"]).run, 1000, side, side)
+        parameters, found = cost_of(load_text("", "a.yaml", [f"model.name={family}"]).run, 1000, black(side, side))
         assert found / 2e9 == pytest.approx(weights.meta["_ops"], abs=0.000_501), family
         assert parameters == weights.meta["num_params"] - _AUXILIARY.get(family, 0), family
 
@@ -140,7 +144,7 @@ def test_a_budget_counts_both_and_its_limit_is_within() -> None:
         ((f"search.max_parameters={10 * parameters}", f"search.max_flops={operations}"), (True, False)),
         ((f"search.max_parameters={10 * parameters}",), (True, True)),
     ):
-        check = within(run(*limits), 10, lambda varied: (8, 8))
+        check = within(run(*limits), 10, lambda varied: black(8, 8))
         assert (check(small), check(large)) == fits, limits
 
 
@@ -148,21 +152,21 @@ def test_each_model_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     original = model_cost.zoo.build
     monkeypatch.setattr(model_cost.zoo, "build", lambda *what, **more: built.append(what) or original(*what, **more))
-    check = within(run("search.max_parameters=1000"), 10, lambda varied: (varied.data.image_size, 8))
+    check = within(run("search.max_parameters=1000"), 10, lambda varied: black(varied.data.image_size, 8))
     for rate in (0.1, 0.2, 0.3):
         for channels in (4, 5):
             check({"model.args.channels": channels, "optim.lr": rate})
     assert len(built) == 2
     check({"model.args.channels": 4, "data.image_size": 16})  # other images, other operations
     assert len(built) == 3
-    within(run(), 10, lambda varied: (8, 8))({"model.args.channels": 4})  # without a budget nothing is built
+    within(run(), 10, lambda varied: black(8, 8))({"model.args.channels": 4})  # without a budget nothing is built
     assert len(built) == 3
 
 
 def test_a_model_that_cannot_be_built_is_left_to_its_trial() -> None:
-    check = within(run("search.max_parameters=100000", "search.max_flops=100000"), 10, lambda varied: (8, 8))
+    check = within(run("search.max_parameters=100000", "search.max_flops=100000"), 10, lambda varied: black(8, 8))
     with pytest.raises(ModelError, match="cannot be built"):
-        cost_of(run("model.args={channels: 13}"), 10, 8, 8)
+        cost_of(run("model.args={channels: 13}"), 10, black(8, 8))
     assert check({"model.args.channels": 13})
     assert check({"model.name": "nets:picky"})  # its forward pass fails on such images
 
@@ -170,7 +174,7 @@ def test_a_model_that_cannot_be_built_is_left_to_its_trial() -> None:
 def test_generators_and_gradients_stay_as_they_are() -> None:
     before = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads()
     fused = torch.backends.mha.get_fastpath_enabled()
-    cost_of(run(), 10, 8, 8)
+    cost_of(run(), 10, black(8, 8))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (torch.is_grad_enabled(), torch.get_num_threads()) == before[1:]
     assert torch.backends.mha.get_fastpath_enabled() == fused

@@ -7,11 +7,11 @@ as steps per epoch, belong to the plan.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
+from raycls.config.names.metrics import METRICS
 from raycls.config.sections.data import AugmentConfig, DataConfig
 from raycls.config.sections.model import ModelConfig
 from raycls.config.sections.optim import OptimConfig, ScheduleConfig
@@ -96,13 +96,8 @@ class Run(Section):
     def _search(self) -> None:
         if self.search.space and self.evaluate.every == "off":
             raise ValueError("evaluate.every is off: a search compares trials by their evaluations")
-        metric, mode = objective(self.search, self.evaluate.metric)
-        if self.search.mode not in ("auto", mode):
-            raise ValueError(f"search.mode: {self.search.mode} looks for the worst {metric}; leave it out, or {mode}")
-        target, highest = self.search.target, math.inf if metric == "loss" else 1.0
-        if not isinstance(target, str) and not 0 <= target <= highest:
-            valid = "0 or more" if metric == "loss" else "a share, from 0 to 1"
-            raise ValueError(f"search.target: {target:g} is never reached: {metric} is {valid}")
+        if self.task.name in METRICS:  # those of a plug-in are known once it is imported
+            objective(self.search, self.evaluate.metric, METRICS[self.task.name])
         if self.search.scheduler.name == "pbt" and self.search.algorithm == "grid":
             raise ValueError(
                 "search.scheduler.name: pbt changes values as it goes; with search.algorithm: grid each stays"

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from raycls.config.names.metrics import Metric, Mode
+from raycls.config.names.suggest import suggest
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.types import Count, Finite, Fraction, Section
 
@@ -60,8 +62,8 @@ class SearchConfig(Section):
     `{when: {path: value}, values: ...}` for what is only there where another path has that value."""
     trials: Count = 20
     """How many trials there are; for pbt, how many there are at a time. A grid ends earlier where it is smaller."""
-    metric: Literal["auto", "top1", "top5", "loss", "f1_macro", "f1_weighted"] = "auto"
-    """What trials are compared by, at their best evaluation. `auto`: `evaluate.metric`."""
+    metric: Annotated[str, Field(min_length=1)] = "auto"
+    """What trials are compared by, at their best evaluation: a metric of the task. `auto`: `evaluate.metric`."""
     mode: Literal["auto", "max", "min"] = "auto"
     """Whether more is better. `auto` follows from the metric."""
     algorithm: Literal["grid", "random", "optuna"] = "random"
@@ -95,10 +97,26 @@ class SearchConfig(Section):
         return self
 
 
-def objective(search: SearchConfig, evaluated: str) -> tuple[str, Literal["max", "min"]]:
-    """(metric, mode) that trials are compared by, where `evaluated` is `evaluate.metric`."""
-    metric = evaluated if search.metric == "auto" else search.metric
-    return metric, "min" if metric == "loss" else "max"
+def objective(search: SearchConfig, evaluated: str, metrics: Mapping[str, Metric]) -> tuple[str, Mode]:
+    """(metric, mode) that trials are compared by, where `evaluated` is `evaluate.metric` and `metrics` are the task's.
+
+    ValueError, which names the option, for a metric that the task has not, and for a mode or a target that no trial
+    can be judged by.
+    """
+    for option, name in (("evaluate.metric", evaluated), ("search.metric", search.metric)):
+        if name not in metrics and (option, name) != ("search.metric", "auto"):
+            near = suggest(name, list(metrics))
+            meant = "" if near is None else f"; did you mean {near}?"
+            raise ValueError(f"{option}: the task has no metric {name!r}, it has {', '.join(metrics)}{meant}")
+    name = evaluated if search.metric == "auto" else search.metric
+    metric, target = metrics[name], search.target
+    if search.mode not in ("auto", metric.mode):
+        raise ValueError(f"search.mode: {search.mode} looks for the worst {name}; leave it out, or {metric.mode}")
+    if not isinstance(target, str) and not metric.low <= target <= metric.high:
+        valid = "a share, from 0 to 1" if metric.share else f"{metric.low:g} or more"
+        valid = valid if math.isinf(metric.high) or metric.share else f"from {metric.low:g} to {metric.high:g}"
+        raise ValueError(f"search.target: {target:g} is never reached: {name} is {valid}")
+    return name, metric.mode
 
 
 def decisive(values: Mapping[str, float], metric: str) -> float:

@@ -15,7 +15,8 @@ class TaskConfig(Section):
     """What a sample is, what is minimised and what is measured."""
 
     name: Annotated[str, Field(min_length=1)] = "classification"
-    """`classification` (one label per image), an entry point, or `package.module:attribute`."""
+    """`classification` (one label per image), an entry point, or `package.module:Class`, a subclass of
+    `raycls.tasks.base.Task`."""
     args: dict[str, Any] = {}
     """Further arguments of the task."""
 

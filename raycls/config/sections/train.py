@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.types import Count, NotNegative, Section
@@ -68,8 +68,9 @@ class EvaluateConfig(Section):
     """The split that is evaluated during training."""
     batch_size: Count | Literal["auto"] = "auto"
     """Images of one forward. `auto`: `data.batch_size`, at most 256."""
-    metric: Literal["top1", "top5", "loss", "f1_macro", "f1_weighted"] = "top1"
-    """What the best checkpoint, early stopping and the plateau schedule look at."""
+    metric: Annotated[str, Field(min_length=1)] = "top1"
+    """What the best checkpoint, early stopping and the plateau schedule look at: a metric of the task. Of
+    `classification`: `top1`, `top5`, `loss`, `f1_macro` or `f1_weighted`."""
     keep: Literal["best", "last"] = "best"
     """Which weights `model/` holds at the end: those of the best evaluation by `metric`, or those after the last step.
     The last ones too where nothing was evaluated."""

@@ -12,9 +12,7 @@ CPU and with any number of threads.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +28,9 @@ from raycls.data.order import key as order_key
 from raycls.data.samples import UnfitError
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import bind, resolve
+from raycls.randomness import seeded, seeded_torch
 
-__all__ = ["OPERATIONS", "Augment", "build", "collate", "default_operations"]
+__all__ = ["OPERATIONS", "Augment", "build", "default_operations"]
 
 Size = int | Sequence[int]
 
@@ -72,17 +71,8 @@ class Augment:
         """
         if not self._random:
             return self._apply(image)
-        seed = order_key(*key)
-        if self._foreign:
-            with _every_generator(seed):
-                return self._apply(image)
-        generator = torch.default_generator
-        state = generator.get_state()
-        try:
-            generator.manual_seed(seed)
+        with seeded(order_key(*key)) if self._foreign else seeded_torch(order_key(*key)):
             return self._apply(image)
-        finally:
-            generator.set_state(state)
 
     def _apply(self, image: Image.Image) -> np.ndarray:
         for step in self._steps:
@@ -97,26 +87,6 @@ class Augment:
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, self._recipe
-
-
-def collate(images: Sequence[np.ndarray], locate: Callable[[int], str]) -> np.ndarray:
-    """Images `[H, W, 3] uint8` of one size -> `[B, H, W, 3] uint8`. DataError names two samples that differ.
-
-    `locate` names the sample of an image, given its position in `images`.
-    """
-    for row, image in enumerate(images):
-        if image.shape != images[0].shape:
-            sizes = (
-                f"{locate(at)}: {shape[0]} x {shape[1]}" for at, shape in ((0, images[0].shape), (row, image.shape))
-            )
-            raise DataError(
-                "the images of a batch differ in size after augmentation",
-                where=locate(row),
-                found=", ".join(sizes) + " (height x width)",
-                valid="one size for all",
-                fix="end the list with a crop, or a resize to [height, width]: a resize to one number keeps the shape",
-            )
-    return np.stack(images)
 
 
 class _Step(NamedTuple):
@@ -225,29 +195,6 @@ def _too_large(step: _Step, image: Image.Image, most: int) -> UnfitError:
         valid=f"at most {MULTIPLE} times data.max_pixels, {most / 1e6:g} million pixels",
         fix=f"{shape}raise data.max_pixels where there is the memory",
     )
-
-
-@contextmanager
-def _every_generator(seed: int) -> Iterator[None]:
-    """Torch's, numpy's and Python's global generators start at `seed`; afterwards they are as they were.
-
-    Torch runs with one thread meanwhile, because the bits of its sums depend on how many there are.
-    """
-    threads = torch.get_num_threads()
-    states = torch.default_generator.get_state(), np.random.get_state(legacy=False), random.getstate()
-    try:
-        if threads != 1:
-            torch.set_num_threads(1)
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed & 0xFFFFFFFF)
-        random.seed(seed)
-        yield
-    finally:
-        torch.default_generator.set_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-        if threads != 1:
-            torch.set_num_threads(threads)
 
 
 def resize(image_size: int, *, size: Size | None = None, interpolation: str = "bilinear") -> Callable[[Any], Any]:

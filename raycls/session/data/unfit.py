@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from raycls.config.sections.run import Run
 from raycls.data.samples import UnfitError
-from raycls.data.slices import augmented
-from raycls.data.source import Split
+from raycls.data.slices import Arrays, made
+from raycls.data.source import Dataset, Split
 from raycls.errors import DataError
+from raycls.session.setup import make_arrays
+from raycls.train.plan import Plan
 
-if TYPE_CHECKING:
-    from raycls.data.images.operations import Augment
-
-__all__ = ["NEARLY_ALL", "tried"]
+__all__ = ["NEARLY_ALL", "first_sample", "tried"]
 
 NEARLY_ALL = 0.9
 """An operation that fails on this part of the images is at fault, not the images."""
 _OTHERS = 3
 
 
-def tried(split: Split, augment: Augment, index: int, seed: int) -> np.ndarray:
-    """The sample at `index`, augmented, `[H, W, 3] uint8`.
+def tried(arrays: Arrays, split: Split, index: int, seed: int, *, train: bool) -> dict[str, np.ndarray]:
+    """The sample at `index`, as the task makes it.
 
     An UnfitError of it says how to leave the sample out only where the same operation suits another sample.
     """
     try:
-        return augmented(split, augment, index, (seed, 0, index))
+        return made(arrays, split, index, (seed, 0, index), train=train)
     except UnfitError as error:
         others = np.unique(np.linspace(0, len(split) - 1, _OTHERS + 1).round().astype(int))
         others = others[others != index].tolist()
-        if others and all(_fails(split, augment, other, seed, error.entry) for other in others):
+        if others and all(_fails(arrays, split, other, seed, error.entry, train=train) for other in others):
             leave_out = f"; {split.without(index)}"
             error.fix = (error.fix or "").removesuffix(leave_out)
             images = "another image fails" if len(others) == 1 else f"{len(others)} other images fail"
@@ -39,9 +37,17 @@ def tried(split: Split, augment: Augment, index: int, seed: int) -> np.ndarray:
         raise
 
 
-def _fails(split: Split, augment: Augment, index: int, seed: int, entry: str) -> bool:
+def first_sample(run: Run, dataset: Dataset, plan: Plan) -> dict[str, np.ndarray]:
+    """The first sample that is trained, as the task makes it: of the shapes of all."""
+    order = plan.order
+    first = next(ids[:1] for ids in map(order.batch, range(order.steps_per_epoch)) if len(ids))
+    index = int(order.places(first)[0])
+    return tried(make_arrays(run, dataset.classes), dataset.splits["train"], index, run.run.seed, train=True)
+
+
+def _fails(arrays: Arrays, split: Split, index: int, seed: int, entry: str, *, train: bool) -> bool:
     try:
-        augmented(split, augment, index, (seed, 0, index))
+        made(arrays, split, index, (seed, 0, index), train=train)
     except DataError as error:
         return isinstance(error, UnfitError) and error.entry == entry
     return False

@@ -7,6 +7,7 @@ import pytest
 from raycls.config.describe import options
 from raycls.config.difference import difference
 from raycls.config.load import ConfigProblemsError, from_dict
+from raycls.config.names.metrics import CLASSIFICATION
 from raycls.config.sections.search import SearchConfig, objective
 
 
@@ -86,7 +87,7 @@ def test_what_is_allowed() -> None:
     ],
 )
 def test_what_trials_are_compared_by(metric: Any, evaluated: str, expected: tuple[str, str]) -> None:
-    assert objective(SearchConfig(metric=metric), evaluated) == expected
+    assert objective(SearchConfig(metric=metric), evaluated, CLASSIFICATION) == expected
 
 
 def test_a_search_does_not_make_it_another_run() -> None:

@@ -16,7 +16,7 @@ from harness.plugins import user_module
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from raycls.data.images.operations import build, collate
+from raycls.data.images.operations import build
 from raycls.data.order import key
 from raycls.data.samples import UnfitError
 from raycls.errors import ConfigError, DataError
@@ -266,15 +266,6 @@ def test_an_image_too_small_for_a_crop() -> None:
     what = re.compile(r"random_crop \(augment\.train\[0\]\).* 40 x 60")
     with raised(UnfitError, what=what, found=re.compile("ValueError"), fix=re.compile("resize")):
         _run({"random_crop": {"size": 50}})
-
-
-def test_collate() -> None:
-    images = [np.full((2, 3, 3), value, dtype=np.uint8) for value in (1, 2)]
-    batch = collate(images, ["a", "b"].__getitem__)
-    assert batch.shape == (2, 2, 3, 3)
-    assert batch[:, 0, 0, 0].tolist() == [1, 2]
-    with raised(DataError, found="a.png: 2 x 3, b.png: 3 x 2 (height x width)", fix=re.compile(r"\[height, width\]")):
-        collate([images[0], images[0], images[1].transpose(1, 0, 2)], ["a.png", "c.png", "b.png"].__getitem__)
 
 
 LIMIT = 2000  # and no operation makes more than twice as many

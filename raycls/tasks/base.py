@@ -1,0 +1,140 @@
+"""The seam: a task owns what a sample is, what is minimised and what is measured.
+
+The loop, the stream, the checkpoints, the searches and the displays know only `Task`. A task of your own is a subclass
+in a file under the working directory, named in the config as `task.name: module:Class`. It is called with a `Setting`
+and the arguments in `task.args`.
+
+Where a sample comes from: the data source (`data.source`) hands over `raycls.data.samples.Samples`. Its `reader` has
+the image of each sample, `parts` has whatever else belongs to one, such as a mask: `{"mask": reader}`. A task reads
+`split.image(index)` (decoded, 8-bit RGB), `split.read(index, "mask")` (bytes or an array, as the reader has them) and
+`split.labels[index]`. Data without one integer label per sample leaves `labels` out (None): then `classes` means what
+the task says, such as the classes of pixels, and may be empty.
+
+How the bits stay free of the number of workers: `arrays` draws from the global generators of torch, numpy and Python
+only inside `raycls.randomness.seeded(raycls.data.order.key(*key))`; `batch`, `loss` and `counts` may draw from them as
+they like, for they are called with generators that follow from (seed, step, micro-batch). `batch` sees one micro-batch:
+who mixes samples (MixUp, CutMix) finds the partners inside it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raycls.config.names.metrics import Metric
+from raycls.config.sections.data import AugmentConfig
+from raycls.config.sections.task import LossConfig
+from raycls.data.source import Split
+
+__all__ = ["Key", "Metric", "Setting", "Task", "tensor"]
+
+Key = tuple[int, int, int]
+"""(seed, epoch, sample); the epoch of an evaluated sample is -1."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run knows and a task may need."""
+
+    seed: int
+    classes: tuple[str, ...]
+    """The class names of the data in the order of the labels."""
+    image_size: int
+    """`data.image_size`."""
+    max_pixels: int
+    """`data.max_pixels`."""
+    augment: AugmentConfig
+    """Operations, and the mean and standard deviation of each channel in 0..1."""
+    loss: LossConfig
+    channels_last: bool
+    device: torch.device | None = None
+    """Where `batch` puts tensors. None in a process that only makes samples, which asks for nothing but `arrays`: leave
+    out there what is large, such as a teacher. Such networks belong to the task, never to `model.parameters()`."""
+
+
+class Task(ABC):
+    """One sample, one batch, the loss, the counts and the metrics. See the module's docstring."""
+
+    minimised: tuple[str, ...] = ("loss",)
+    """Names of the sums of `loss` whose total is minimised. Only a single one may be called `loss`: that is what the
+    history calls their total."""
+    measured: tuple[str, ...] = ()
+    """Names of the other sums of `loss`: their means over samples stand in the history beside the loss."""
+    metrics: Mapping[str, Metric] = {}
+    """What `evaluate.metric`, early stopping, the schedule `plateau` and searches may use: scalars of `summary` and how
+    to read them. The first one is shown beside the loss."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    @abstractmethod
+    def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
+        """The sample at `index` of `split`, decoded and augmented: numbers or booleans, under the same names and of the
+        same shapes for every sample. `train` is false for an evaluated sample.
+
+        DataError where it cannot be made.
+        """
+
+    @abstractmethod
+    def batch(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Any:
+        """What `loss` and `counts` are handed, on the device. `arrays` are those of `arrays`, stacked `[B, ...]`, which
+        may be read-only (see `tensor`)."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
+        """The sums over samples that `minimised` and `measured` name, each a scalar; the first ones differentiable.
+
+        Called in the precision of the run. Who divides, and by what, is decided once per global batch.
+        """
+
+    @abstractmethod
+    def counts(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
+        """What one batch of an evaluation adds: integers and floats of any shape, the same for every batch.
+
+        Integers are added up exactly, floats as float64 in the order of the batches: so `summary` does not depend on
+        the number of workers. Called in evaluation mode, in the precision of the run, without gradients.
+        """
+
+    @abstractmethod
+    def summary(self, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The result of an evaluation as plain JSON, from the sums of `counts` (int64 and float64)."""
+
+    def scalars(self, summary: Mapping[str, Any]) -> dict[str, int | float]:
+        """The numbers of `summary` for one line of the history; `metrics` are among them."""
+        return {name: value for name, value in summary.items() if type(value) in (int, float)}
+
+    def example(self, sample: Mapping[str, np.ndarray]) -> tuple[Tensor, ...]:
+        """What the network is called with for one black sample of the shape of `sample`, on `setting.device`."""
+        black = {name: np.zeros((1, *array.shape), array.dtype) for name, array in sample.items()}
+        batch = self.batch(black, train=False)
+        return batch if isinstance(batch, tuple) else (batch,)
+
+    def outputs(self, rows: int) -> tuple[int, ...] | None:
+        """The shape of what the network returns for `rows` samples; None where that is not looked at."""
+        return None
+
+    def constant(self, metric: str) -> str:
+        """Why this metric is the same on this data whatever is predicted; empty where it is not."""
+        return ""
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """The names of all sums of `loss`, in the order in which they are added up."""
+        return (*self.minimised, *self.measured)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """How the weights lie in memory."""
+        return torch.channels_last if self.setting.channels_last else torch.contiguous_format
+
+
+def tensor(array: np.ndarray, device: torch.device | None) -> Tensor:
+    """`array` on the device."""
+    # Slices may lie in shared memory that must not be written to; torch has no read-only tensors.
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device, non_blocking=True)
