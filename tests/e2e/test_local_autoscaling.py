@@ -48,6 +48,7 @@ extends: digits.yaml
 run: {name: search}
 scale: {workers: 1}
 train: {duration: 1ep}
+schedule: {warmup: 2st}  # one epoch, as in the file, would be the whole run
 search: {trials: 4, scheduler: {name: none}, space: {optim.lr: [0.01, 0.02, 0.05, 0.1]}}
 """
 
