@@ -1,4 +1,4 @@
-"""From plain values to a `Run`, with every error in our own words and at its place."""
+"""From plain values to a `Run`, with every error in words of its own and at its place."""
 
 from __future__ import annotations
 

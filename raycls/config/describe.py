@@ -82,14 +82,14 @@ def shown(value: Any) -> str:
 
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
-        return "true or false"
+        return "boolean"
     if isinstance(value, int):
-        return "a whole number"
+        return "integer"
     if isinstance(value, float):
-        return "a number"
+        return "number"
     if isinstance(value, str):
-        return "text"
-    return "a mapping" if isinstance(value, Mapping) else "a list"
+        return "string"
+    return "mapping" if isinstance(value, Mapping) else "list"
 
 
 def allowed(
@@ -146,7 +146,7 @@ def _words(node: dict[str, Any], schema: dict[str, Any]) -> str:
         return str(node["const"])
     kind = node.get("type")
     if kind in ("integer", "number"):
-        return ("a whole number" if kind == "integer" else "a number") + _bounds(node)
+        return ("an integer" if kind == "integer" else "a number") + _bounds(node)
     if kind == "string":
         return _text_words(node)
     if kind == "array":
@@ -168,8 +168,8 @@ def _text_words(node: dict[str, Any]) -> str:
             "a name of letters, digits, dots, dashes and underscores, at most 128, that begins with a letter or digit"
         )
     if pattern:
-        return f"text like {pattern}"
-    return "text that is not empty" if node.get("minLength") else "text"
+        return f"a string like {pattern}"
+    return "a string that is not empty" if node.get("minLength") else "a string"
 
 
 def _list_words(node: dict[str, Any], schema: dict[str, Any]) -> str:

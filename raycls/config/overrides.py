@@ -41,7 +41,7 @@ def read_override(text: str) -> Document:
     try:
         parsed, texts = (parse_text(value), {}) if is_text(name) else read_value(value)
     except ValueError as error:
-        fix = f"for a text, write {override(name, value)}" if _is_argument(path) else None
+        fix = f"for a string, write {override(name, value)}" if _is_argument(path) else None
         return _refused(Problem(_PLACE, name, str(error), hidden(value), fix=None if fix is None else hidden(fix)))
     nested: Any = parsed
     for key in reversed(path):

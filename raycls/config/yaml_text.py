@@ -109,7 +109,7 @@ def parse_text(text: str) -> str | None:
         value, _ = read_value(text)
         return value if isinstance(value, str) else text
     if _UNUSABLE.search(text):
-        raise ValueError("a text with a NUL character or half a surrogate pair")
+        raise ValueError("a string with a NUL character or half a surrogate pair")
     try:
         _Loader(text).dispose()
     except ReaderError as error:
@@ -128,7 +128,7 @@ def read_value(text: str) -> tuple[Any, dict[Path, str]]:
             raise ValueError("a value that begins with # is a comment; put quotes around it")
         return None, {}
     if isinstance(node, (MappingNode, SequenceNode)) and not node.flow_style:
-        raise ValueError("a mapping is written {key: value} here, a list [a, b], and text with ': ' in quotes")
+        raise ValueError("a mapping is written {key: value} here, a list [a, b], and a string with ': ' in quotes")
     if text[node.end_mark.index :].strip():
         raise ValueError("a # after a space begins a comment; put quotes around the value")
     document = Document()
@@ -202,7 +202,9 @@ class _Reading:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode) or key_node.tag != f"{_TAG}str":
                 found = key_node.value if isinstance(key_node, ScalarNode) else "a list or mapping as key"
-                self._wrong(key_node, path, "a key is text", str(found) or "an empty key", "put the key in quotes")
+                self._wrong(
+                    key_node, path, "a key must be a string", str(found) or "an empty key", "put the key in quotes"
+                )
                 continue
             key = key_node.value
             if key in first:
@@ -256,7 +258,7 @@ class _Reading:
         text, kind = node.value, node.tag.removeprefix(_TAG)
         if kind == "str":
             if _UNUSABLE.search(text):
-                return self._wrong(node, path, "a text with a NUL character or half a surrogate pair", None, None)
+                return self._wrong(node, path, "a string with a NUL character or half a surrogate pair", None, None)
             return text
         patterns = {"null": _NULL, "bool": _BOOL, "int": _INT, "float": _FLOAT}
         if kind not in patterns:

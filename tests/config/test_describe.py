@@ -14,13 +14,13 @@ def test_every_option_can_be_described() -> None:
 
 
 def test_descriptions() -> None:
-    assert allowed(("scale", "max_failures"))[0] == "a whole number, at least 0"
+    assert allowed(("scale", "max_failures"))[0] == "an integer, at least 0"
     assert allowed(("scale", "workers"))[0] == (
-        "a whole number, at least 0 or a list of 2 values, each a whole number, at least 1"
+        "an integer, at least 0 or a list of 2 values, each an integer, at least 1"
     )
     assert allowed(("optim", "lr"))[0] == "a number, greater than 0"
     assert allowed(("optim", "weight_decay_on")) == ("all or weights", ("all", "weights"))
-    assert allowed(("train", "micro_batches")) == ("a whole number, at least 1 or auto", ("auto",))
+    assert allowed(("train", "micro_batches")) == ("an integer, at least 1 or auto", ("auto",))
     assert allowed(("train", "duration"))[0].startswith("a duration such as 90ep")
     assert allowed(("augment", "std"), 1)[0] == "a number, greater than 0"
     assert allowed(("augment", "std"))[0] == "a list of 3 values, each a number, greater than 0"
@@ -40,8 +40,8 @@ def test_where_a_misplaced_key_belongs() -> None:
 
 
 def test_values_are_shown_with_their_kind_and_short() -> None:
-    assert shown("64") == "'64' (text)"
-    assert shown(64) == "64 (a whole number)"
-    assert shown(True) == "true (true or false)"
+    assert shown("64") == "'64' (string)"
+    assert shown(64) == "64 (integer)"
+    assert shown(True) == "true (boolean)"
     assert shown(None) == "null"
     assert len(shown("x" * 1000)) < 80

@@ -65,7 +65,7 @@ def test_the_message_names_the_other_choice_and_what_would_help(tmp_path: Path) 
     (found,) = problems(tmp_path, "data:\n  executor: inline\n  processes: 4\n")
     assert str(found) == (
         f"{tmp_path / 'mine.yaml'}:3  data.processes: it has no effect beside data.executor: inline\n"
-        "  found: 4 (a whole number)\n"
+        "  found: 4 (integer)\n"
         "  valid: beside data.executor: processes\n"
         "  fix:   leave it out, or change the other one"
     )
@@ -140,7 +140,7 @@ def test_a_searched_option_that_some_trials_have_for_nothing_is_a_problem(
     (found,) = problems(tmp_path, searching(space, "optim: {name: adamw}\n"))
     line = 5 + next(index for index, text in enumerate(space.splitlines()) if "optim.args.momentum" in text)
     assert (found.place.line, found.path) == (line, "search.space.optim.args.momentum")
-    assert f"no effect beside {beside}, which is searched too" in found.what
+    assert beside in found.what and "searched" in found.what
     assert found.fix is not None and "{when: {optim.name: " in found.fix
 
 

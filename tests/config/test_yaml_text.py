@@ -108,8 +108,8 @@ def test_a_text_that_is_no_config_is_located(text: str, line: int, words: str) -
         ("a: !mine 1\n", "tags"),
         ("a: !!timestamp 2001-01-01\n", "tags"),
         ("a: !!int x\n", "does not fit"),
-        ("1: x\n", "a key is text"),
-        ("[a]: x\n", "a key is text"),
+        ("1: x\n", "a key must be"),
+        ("[a]: x\n", "a key must be"),
         ("a: &a {x: 1}\nb: {<<: *a}\n", "merge keys"),
         ("a: " + "9" * 5000 + "\n", "100 digits"),
         ('a: "\\0"\n', "NUL"),
@@ -135,7 +135,7 @@ def test_alias_bombs_are_refused() -> None:
     assert not document.complete
     assert "10000 values" in document.problems[0].what
     many = parse("a: &a 1\nb: [" + ", ".join(["*a"] * 101) + "]\n", "a.yaml")
-    assert "more than 100 aliases" in many.problems[0].what
+    assert "100 aliases" in many.problems[0].what
     endless = parse("a: &a [*a]\n", "a.yaml")
     assert "no end" in endless.problems[0].what
 

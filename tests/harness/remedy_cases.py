@@ -314,7 +314,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "config/overrides.py:read_override",
         f"{CONFIG} data.source.name=manifest 'data.source.args.root=a: b'",
-        text="for a text",
+        text="for a string",
     ),
     Case(
         "config/space/check.py:_path_problem",

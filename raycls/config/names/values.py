@@ -50,19 +50,19 @@ def value_problem(
     elif kinds & _LENGTH:
         what = "the wrong number of values"
     else:
-        what = "this text is not allowed" if kinds & _TEXT else "the wrong kind of value"
+        what = "this string is not allowed" if kinds & _TEXT else "the wrong type of value"
     place = places.get(path, places.get(keys, home))
     fix = _remedy(value, kinds, choices, valid) if value is not None else _for_null(place, keys)
     if isinstance(fix, tuple):
         fix = " or ".join(_written(place, path, each, values) for each in fix)
     is_number = isinstance(value, str) and choices and isinstance(_number(value), (int, float))
-    found = str(value) if is_number else describe.shown(value)  # a number became text where text is wanted
+    found = str(value) if is_number else describe.shown(value)  # a number became a string where a string is wanted
     return Problem(place, dotted(path), what, found, valid, fix)
 
 
 def _for_null(place: Place, keys: tuple[str, ...]) -> str:
     name = dotted(keys) if place.file == COMMAND_LINE else "the key"
-    return f"leave {name} out to have the default"
+    return f"leave {name} out to use the default"
 
 
 def _written(place: Place, path: Path, value: Any, values: Mapping[str, Any]) -> str:
@@ -94,7 +94,7 @@ def _remedy(value: Any, kinds: set[str], choices: Sequence[str], valid: str) -> 
             return f"{value:g}ep", f"{value:g}st"
         if "string_type" in kinds and "{name:" not in valid:  # no operation has a number for a name
             return (str(value),)
-        if isinstance(value, float) and value.is_integer() and "a whole number" in valid and "int_type" in kinds:
+        if isinstance(value, float) and value.is_integer() and "an integer" in valid and "int_type" in kinds:
             return (int(value),)
     if valid.startswith("a list, each") and not isinstance(value, (list, tuple, dict)):
         return ([value],)

@@ -1,6 +1,6 @@
 """Every option of raycls: the one reference. `raycls config schema` prints it as JSON Schema.
 
-The models are strict (a number is not a text), frozen (nothing changes after loading) and closed (an
+The models are strict (a number is not a string), frozen (nothing changes after loading) and closed (an
 unknown key is an error). A config never reads the machine it runs on: numbers that follow from it, such
 as steps per epoch, belong to the plan.
 """

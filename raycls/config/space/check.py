@@ -210,7 +210,7 @@ def _value_problems(parameter: Parameter, builder: str | None, at: Places) -> li
         name = {"uniform": "randint", "loguniform": "lograndint"}.get(parameter.kind, parameter.kind)
         numbers = [max(1, round(number)) for number in (parameter.low, parameter.high, parameter.step)]
         fix = f"write {name}({', '.join(map(str, numbers[: 3 if parameter.kind == 'quniform' else 2]))})"
-        return [Problem(place, where, "this range gives numbers that are not whole", text, whole, fix)]
+        return [Problem(place, where, "this range gives numbers that are not integers", text, whole, fix)]
     problems: list[Problem] = []
     for name, end in zip(("lower", "upper"), parameter.ends, strict=False):
         found = _rejected(parameter.path, end, builder)
@@ -231,7 +231,7 @@ def _has_fractions(parameter: Parameter) -> bool:
 
 
 def _whole_only(path: str, builder: str | None) -> str | None:
-    """What is allowed, where that is whole numbers and no others."""
+    """What is allowed, where that is integers and no others."""
     half, one = _rejected(path, 0.5, builder), _rejected(path, 1, builder)
     return half.valid if half is not None and half.what != _RANGE and (one is None or one.what == _RANGE) else None
 

@@ -222,10 +222,10 @@ def _wrong_range(name: str, arguments: list[Any]) -> tuple[str, str] | None:
         return f"{name} takes {number} numbers, not {len(arguments)}", ""
     for argument in arguments:
         if isinstance(argument, bool) or not isinstance(argument, (int, float)) or not math.isfinite(argument):
-            return f"{name} takes numbers, {flow(argument)} is none", ""
+            return f"{name} takes numbers, {flow(argument)} is not one", ""
         if name in _WHOLE and not isinstance(argument, int):
             whole = f"write {argument:.0f}" if argument.is_integer() else ""
-            return f"{name} takes whole numbers, {flow(argument)} is none", whole
+            return f"{name} takes integers, {flow(argument)} is not one", whole
     low, high = arguments[:2]
     if low > high:
         swapped = ", ".join(flow(argument) for argument in (high, low, *arguments[2:]))

@@ -28,11 +28,11 @@ def problems(folder: Path, text: str, *overrides: str) -> list[Problem]:
     ("line", "path", "what", "valid"),
     [
         ("optim: {args: {momentum: 1}}", "optim.args.momentum", "out of range", "a number, at least 0 and less than 1"),
-        ("optim: {args: {nesterov: yes}}", "optim.args.nesterov", "the wrong kind of value", "true or false"),
+        ("optim: {args: {nesterov: yes}}", "optim.args.nesterov", "the wrong type of value", "true or false"),
         ("optim: {name: adam, args: {betas: [0.9]}}", "optim.args.betas", "the wrong number of values", None),
         ("optim: {name: adam, args: {betas: [0.9, 1]}}", "optim.args.betas[1]", "out of range", None),
         ("optim: {name: adam, args: {eps: 0}}", "optim.args.eps", "out of range", "a number, greater than 0"),
-        ("schedule: {name: step, args: {every: 30}}", "schedule.args.every", "the wrong kind of value", None),
+        ("schedule: {name: step, args: {every: 30}}", "schedule.args.every", "the wrong type of value", None),
         ("schedule: {name: step, args: {gamma: 0}}", "schedule.args.gamma", "out of range", None),
         (
             "schedule: {name: multistep, args: {milestones: [30ep, x]}}",
