@@ -38,7 +38,7 @@ def main() -> None:
         typer.main.get_command(app)(prog_name="raycls")
     except RayclsError as error:
         if error.fix and "--new" in sys.argv:  # which would start anew once more
-            error.fix = error.fix.replace("the same command", "the same command without --new")
+            error.fix = error.fix.replace("rerun the command", "rerun the command without --new")
         say(f"raycls: {error}")
         code = error.exit_code
     except KeyboardInterrupt:

@@ -113,7 +113,8 @@ class _FailurePolicy:
                 raise LaunchError(
                     f"no room for the workers came within {self._run.scale.wait}: other programs use the cluster",
                     found=error.found,
-                    fix="raise scale.wait, or lower scale.workers; the same command goes on from the newest checkpoint",
+                    fix="raise scale.wait or lower scale.workers; "
+                    "rerun the command to resume from the latest checkpoint",
                 ) from error
             return news
         self._unplaced_since = float("inf")
@@ -149,7 +150,7 @@ class _FailurePolicy:
                 f"{plural(self._preempted, 'time')} nodes of the run were taken away, "
                 f"and scale.max_preemption_failures is {most}",
                 found=error.found if error else None,
-                fix="raise it, or use nodes that stay; the same command goes on from the newest checkpoint",
+                fix="raise it, or use nodes that stay; rerun the command to resume from the latest checkpoint",
             ) from error
 
 

@@ -294,7 +294,7 @@ class _Poster:
                 self.why = _MOVED[message.reason]
             case Started() if self.started:
                 on = f" on {plural(message.workers, 'worker')}" if self.prepared.run.scale.elastic else ""
-                self.display.resumed(message.step, f"{self.why}; going on from step {message.step}{on}")
+                self.display.resumed(message.step, f"{self.why}; resuming from step {message.step}{on}")
                 self.why = _LOST
             case Started():
                 self.started = True

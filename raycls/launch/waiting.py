@@ -183,5 +183,5 @@ def _waited(error: LaunchError, seconds: float) -> LaunchError:
         f"no nodes came within {seconds:.0f} seconds that the run fits on",
         found=error.found,
         valid=error.valid,
-        fix="add nodes, or raise scale.wait; the same command goes on from the newest checkpoint, if there is one",
+        fix="add nodes, or raise scale.wait; rerun the command to resume from the latest checkpoint, if there is one",
     )

@@ -159,7 +159,7 @@ def commit(folder: RunFolder, state: Snapshot, *, keep: int, best: Mapping[str, 
             "the checkpoint just written does not read back as it was written",
             where=_put_aside(folder, state.step),
             found=str(error),
-            fix="check the disk; the same command resumes from the checkpoint before it",
+            fix="check the disk, then rerun the command to resume from the checkpoint before it",
         ) from error
     if best is not None:
         folder.write_json(folder.BEST, best)

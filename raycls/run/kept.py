@@ -152,9 +152,9 @@ def _not_there(folder: RunFolder, info: dict[str, Any] | None, what: str, wanted
     names = _names(folder, info, folder.steps())
     there = _listed(names)
     if not there:
-        fix = "let the training end first: the same raycls train command resumes it"
+        fix = "let the training end first: rerun raycls train to resume it"
     elif wanted is None:
-        fix = f"let the training end first: the same raycls train command resumes it; or --weights {there[-1]}"
+        fix = f"let the training end first: rerun raycls train to resume it; or --weights {there[-1]}"
     else:
         fix = "choose one of these with --weights, or leave it out for what model/ holds"
     return ConfigError(

@@ -60,7 +60,7 @@ def read_model(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, An
             "this run has no finished model",
             where=folder.store.describe(missing),
             found="no such file",
-            fix="let the run end: the same `raycls train` command resumes it",
+            fix="let the run end: rerun `raycls train` to resume it",
         )
     try:
         info = json.loads(text)
@@ -72,5 +72,5 @@ def read_model(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, An
             "the finished model is damaged",
             where=folder.store.describe(folder.MODEL),
             found=str(error) or type(error).__name__,
-            fix="delete the folder `model` and run the same `raycls train` command: it is written again",
+            fix="delete the folder `model` and rerun `raycls train` to write it again",
         ) from error

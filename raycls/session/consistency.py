@@ -38,7 +38,7 @@ def warn_of_changes(
     for name, value in here.items():
         before = attempt.rest.get(name, value)
         if before != value:
-            warn(f"this run went on until now on {name} {before} and goes on on {value}: its bits may differ")
+            warn(f"this run used {name} {before} until now and resumes with {value}: its bits may differ")
     if reduction == "fast" and max(1, attempt.workers) != workers:
         warn(f"the fast reduction adds differently on {workers} workers than on {attempt.workers} before")
 

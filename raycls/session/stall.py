@@ -92,8 +92,8 @@ class Stall:
                 f"the run makes no progress: rank {self._ranks.rank} has waited for {seconds:.0f} seconds",
                 where=where,
                 found=f"train.stall_timeout: {self._timeout}",
-                fix="the files beside that one say where each worker stood: one that is missing there was frozen or "
-                "gone. The same command goes on from the newest checkpoint, or evaluates anew; where steps, batches of "
-                "an evaluation or checkpoints take that long, raise train.stall_timeout",
+                fix="the files beside that one show where each worker was: a worker without a file was frozen or gone; "
+                "rerun the command to resume from the latest checkpoint or to repeat the evaluation; if steps, "
+                "evaluation batches or checkpoints take that long, raise train.stall_timeout",
             )
         )

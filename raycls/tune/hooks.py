@@ -220,7 +220,7 @@ class Lost(_Unsaved, Callback):
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """What its workers had reserved is given back before it starts again."""
         name = self._left(trial)
-        self._say(f"trial {name} was lost with its process or node; it goes on from its newest checkpoint")
+        self._say(f"trial {name} was lost with its process or node; it resumes from its latest checkpoint")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """It was lost once too often: a failed trial. Or its process was lost before it began, which Tune does not try

@@ -120,7 +120,7 @@ class Search:
         known = self.board.searched
         if known:
             running = sum(trial.state == "running" for trial in known)
-            lines.append(f"going on   {len(known)} trials are known, {running} of them not at their end")
+            lines.append(f"resuming   {len(known)} trials are known, {running} of them unfinished")
         return lines
 
     def rungs_in_epochs(self) -> list[float]:

@@ -252,7 +252,7 @@ class _Play:
                 "the run folders of the trials cannot be written, so the search was stopped",
                 where=self.plan.trials,
                 found=self.full,
-                fix="make room there; then the same command goes on with the search",
+                fix="make room there, then rerun the command to resume the search",
             )
 
     def _refuse_forgotten(self, names: Iterable[str]) -> None:
@@ -263,7 +263,7 @@ class _Play:
                 f"{plural(len(left), 'trial')} did not come to an end, and nothing runs any more",
                 where=self.plan.trials,
                 found=", ".join(left),
-                fix="the same command goes on with them",
+                fix="rerun the command to resume them",
             )
 
     def _started(self, task: Task) -> str:
@@ -274,7 +274,7 @@ class _Play:
             self.display.event(
                 f"trial {task.trial} begins anew: its line in the ledger was lost, its run is now {moved}"
             )
-        again = ", going on" if trial.results else ""
+        again = ", resuming" if trial.results else ""
         self.display.event(start_text(trial) + again)
         self.display.update(self.ledger, self.plan.metric, self.plan.mode)
         return self._donated(task) if task.exploits else ""
@@ -283,7 +283,7 @@ class _Play:
         """Where a trial finds the weights that it goes on from."""
         newest = self.ledger.trials[task.trial].exploits[-1]
         place = self.plan.folder.store.sub(kept(task.trial, task.exploits))
-        self.display.event(f"trial {task.trial} goes on from trial {newest.donor} at step {newest.step}")
+        self.display.event(f"trial {task.trial} continues from trial {newest.donor} at step {newest.step}")
         return json.dumps({"checkpoint": place.uri, "step": newest.step, "count": task.exploits})
 
     def _changed(self, name: str, move: Move | None) -> None:
@@ -370,8 +370,8 @@ def _own(error: BaseException | None) -> RayclsError | None:
 def _ending(plan: Search, interrupted: Reason, winner: str | None) -> list[str]:
     folder = plan.folder.store.describe()
     if interrupted:
-        why = "search.budget is used up: with a larger one" if interrupted is Reason.BUDGET else "stopped:"
-        return [f"{why} the same command goes on with the search", f"search     {folder}"]
+        why = "search.budget is used up: raise it and" if interrupted is Reason.BUDGET else "stopped:"
+        return [f"{why} rerun the command to resume the search", f"search     {folder}"]
     lines = [f"search     {folder}"]
     if winner is None:
         return lines

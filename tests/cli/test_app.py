@@ -163,6 +163,6 @@ def test_the_same_command_without_new_is_the_remedy_of_one_that_started_anew(
     raycls_command: Callable[..., Result], trainer: Trainer, tmp_path: Path
 ) -> None:
     (tmp_path / "c.yaml").write_text("")
-    trainer.error = LaunchError("lost", fix="the same command goes on from the newest checkpoint")
-    assert "fix:   the same command goes on" in raycls_command("train", "c.yaml").err
-    assert "fix:   the same command without --new goes on" in raycls_command("train", "c.yaml", "--new").err
+    trainer.error = LaunchError("lost", fix="rerun the command to resume from the latest checkpoint")
+    assert "fix:   rerun the command to resume" in raycls_command("train", "c.yaml").err
+    assert "fix:   rerun the command without --new to resume" in raycls_command("train", "c.yaml", "--new").err

@@ -30,7 +30,7 @@ def test_one_three_two_workers(site: Site) -> None:
             assert command.wait(300) == 0, command.said()
         sizes = [attempt["workers"] for attempt in site.attempts(name)]
         assert (sizes[0], sizes[-1]) == (1, 2) and 3 in sizes
-        assert "the cluster has changed its size; going on from step" in command.stdout
+        assert "the cluster has changed its size; resuming from step" in command.stdout
         assert "workers were lost" in command.stdout
         assert set(state(cluster.environment)["groups"].values()) <= {"REMOVED"}
     site.assert_same(name, "steady")

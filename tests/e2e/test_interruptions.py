@@ -53,7 +53,7 @@ def test_killed_three_times_and_stopped_twice(site: Site, foreign: Foreign, slow
         assert site.attempts(name)[1]["step"] >= 7
         step = random.randint(17, 24)
         command.until(lambda: site.step(name) >= step)
-        assert "workers were lost; going on from step" in command.stdout
+        assert "workers were lost; resuming from step" in command.stdout
         assert not command.stderr
         command.kill()
         seconds = command.assert_gone(GONE)

@@ -346,7 +346,7 @@ def test_ctrl_c_twice_and_a_budget_that_is_raised(searched: Site) -> None:
             command.assert_gone(30)
     finally:
         searched.slow(False)
-    assert "search.budget is used up: with a larger one the same command goes on" in command.stdout
+    assert "search.budget is used up: raise it and rerun" in command.stdout
     assert not found.of_kind("end_of_search")
     assert [line["reason"] for line in found.of_kind("pause")] == ["budget"]  # the second Ctrl-C left no time for one
     with searched.raycls(*words, "train.duration=3ep", f"search.budget={used + 11:.1f}s") as command:

@@ -652,7 +652,7 @@ CASES: tuple[Case, ...] = (
         "run/kept.py:_not_there",
         "raycls eval c",
         lambda folder: [(folder / "runs/c").mkdir(parents=True), put(**{"runs/c/config__yaml": "{}"})(folder)],
-        "resumes it",
+        "to resume it",
         use=options(TRAIN),
     ),
     Case(
@@ -667,7 +667,7 @@ CASES: tuple[Case, ...] = (
         "run/kept.py:_not_there",
         "raycls eval c",
         lambda folder: shutil.rmtree(folder / "runs/c/model"),
-        "resumes it; or",
+        "to resume it; or",
         first=TRAIN,
         use=options(TRAIN),
     ),

@@ -195,7 +195,7 @@ def test_a_message_that_a_record_overtook_takes_nothing_back() -> None:
     display.trained(train_record(100, 150.0))
     told(display, "waiting until the checkpoint is written", step=99, images=9, waited=0.0, time=149.0)
     assert display.eta == 4900.0
-    display.resumed(50, "workers were lost; going on from step 50")
+    display.resumed(50, "workers were lost; resuming from step 50")
     assert display.eta is None
     told(display, "training", 51, 5000, "steps", step=51, images=1, waited=0.0, time=300.0)
     told(display, "training", 52, 5000, "steps", step=52, images=2, waited=0.0, time=302.0)

@@ -107,7 +107,7 @@ def nothing(play: Any, now: str) -> None:
 def test_what_comes_after_the_last_trial_interrupts_nothing(monkeypatch: pytest.MonkeyPatch, reason: Reason) -> None:
     outcome, said = play(monkeypatch, interrupting("after", reason))
     assert (outcome.state, outcome.exit_code, outcome.best) == ("done", 0, "0002")
-    assert "the same command goes on" not in said
+    assert "rerun the command" not in said
     assert Path("runs/search/curves.svg").exists()
     outcome, said = play(monkeypatch, lambda play, now: pytest.fail("it was played again"))
     assert (outcome.state, "starting Ray" in said) == ("done", False)
@@ -116,7 +116,7 @@ def test_what_comes_after_the_last_trial_interrupts_nothing(monkeypatch: pytest.
 def test_a_signal_before_the_last_trial_ended_interrupts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome, said = play(monkeypatch, interrupting("0002"))
     assert (outcome.state, outcome.exit_code, outcome.best) == ("stopped", 130, "0001")
-    assert "the same command goes on" in said
+    assert "rerun the command" in said
     outcome, _ = play(monkeypatch, nothing)
     assert (outcome.state, outcome.exit_code, outcome.best) == ("done", 0, "0002")
 
@@ -137,7 +137,7 @@ def test_a_full_disk_stops_the_search_and_blames_no_trial(monkeypatch: pytest.Mo
 
     with pytest.raises(LaunchError, match="cannot be written") as raised:
         play(monkeypatch, fill)
-    assert "no space left" in str(raised.value) and "the same command goes on" in str(raised.value)
+    assert "no space left" in str(raised.value) and "rerun the command" in str(raised.value)
     outcome, _ = play(monkeypatch, nothing)
     assert (outcome.exit_code, outcome.best) == (0, "0002")
 

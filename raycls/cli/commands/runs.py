@@ -29,7 +29,7 @@ def train(
         bool, typer.Option("--new", help="Start again: a run folder that is there is renamed, never deleted.")
     ] = False,
 ) -> None:
-    """Train what CONFIG describes. The same command again resumes the run."""
+    """Train what CONFIG describes. Rerun the command to resume the run."""
     loaded = load_config(config, overrides)
     prepare()
     with display(loaded.run.track) as shown:

@@ -235,7 +235,7 @@ class _Tracker:
         if not self._complained:
             self._complained = True
             who = " at ".join(part for part in (_NAMES[self._kind], self._address) if part)
-            self.news.append(f"warning: {who} does not answer as it should, the run goes on: {problem}")
+            self.news.append(f"warning: {who} does not answer as it should; the run continues: {problem}")
 
 
 def _kinds(track: TrackConfig) -> list[str]:

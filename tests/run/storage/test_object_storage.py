@@ -131,7 +131,7 @@ def test_an_outage_for_good_is_given_up_in_time_and_then_at_once(s3: S3, monkeyp
         store.write_bytes("a", b"new")
     assert 5.5 < time.monotonic() - began < 25
     assert "runs/x/a" in str(caught.value.where) and str(s3.proxy.port) in str(caught.value.found)
-    assert "the same command goes on" in str(caught.value.fix)
+    assert "rerun the command" in str(caught.value.fix)
     assert len(said) == 1
     began = time.monotonic()
     with pytest.raises(CheckpointError):

@@ -117,7 +117,7 @@ def test_down_at_the_start_and_back_later(tmp_path: Path) -> None:
     assert [number for number, _ in server.points("train/loss")] == list(range(1, step + 3))
     warning, url = said
     assert warning == (
-        f"warning: MLflow at {server.uri} does not answer as it should, the run goes on: "
+        f"warning: MLflow at {server.uri} does not answer as it should; the run continues: "
         "ConnectionRefusedError: [Errno 111] Connection refused"
     )
     assert url.startswith("MLflow: http")
@@ -180,7 +180,7 @@ def test_the_process_of_a_tracker_is_killed(tmp_path: Path) -> None:
         log(tmp_path, trackers, _line(2))
         trackers.end("FINISHED", {})
     assert said[1:] == [
-        f"warning: MLflow at {server.uri} does not answer as it should, the run goes on: its process ended with -9",
+        f"warning: MLflow at {server.uri} does not answer as it should; the run continues: its process ended with -9",
         "warning: MLflow: 1 of 2 log lines did not arrive; history.jsonl has all of them",
     ]
 
