@@ -81,15 +81,8 @@ def shown(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return "integer"
-    if isinstance(value, float):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "mapping" if isinstance(value, Mapping) else "list"
+    kinds: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    return kinds.get(type(value), "mapping" if isinstance(value, Mapping) else "list")
 
 
 def allowed(

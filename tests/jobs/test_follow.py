@@ -64,7 +64,7 @@ def test_a_job_that_a_new_head_does_not_know_is_told_at_once() -> None:
     with FakeDashboard(log=LOG, breaks=(30,), known=False) as server, pytest.raises(LaunchError) as caught:
         follow(server)
     assert "started anew" in str(caught.value)
-    assert "resumes" in str(caught.value.fix)
+    assert "resume" in str(caught.value.fix)
 
 
 def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
