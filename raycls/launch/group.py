@@ -117,7 +117,7 @@ def _wait(
             raise LaunchError(
                 "the connection to the workers was lost",
                 found=one_line(error.__cause__ or error),
-                fix="the same command goes on from the newest checkpoint",
+                fix="rerun the command to resume from the latest checkpoint",
             ) from error
         for message in messages:
             if isinstance(message, Judging) and decide is not None:
@@ -285,6 +285,6 @@ def _lost(logs: str, failures: list[BaseException]) -> WorkersLostError:
     return (UnplacedError if unplaced else WorkersLostError)(
         "the run failed: its workers were lost or raised",
         found=one_line(failures[0].__cause__ or failures[0]) if failures else "the workers ended without a result",
-        fix=f"the logs are in {logs}; the same command goes on from the newest checkpoint; "
+        fix=f"the logs are in {logs}; rerun the command to resume from the latest checkpoint; "
         "scale.workers=0 runs the same training in one process, under a debugger",
     )

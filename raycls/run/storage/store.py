@@ -244,7 +244,7 @@ def _refuse_secrets(uri: str) -> None:
 
 
 _REMEDIES: dict[int | None, str] = {
-    errno.ENOSPC: "free some space, or set run.storage to a larger disk; then run the same command again",
+    errno.ENOSPC: "free some space, or set run.storage to a larger disk; then rerun the command",
     errno.EDQUOT: "your quota is used up: free some space, or set run.storage elsewhere",
     errno.EFBIG: "the file is larger than this disk or its limits admit (see `ulimit -f`): set run.storage elsewhere",
     errno.EACCES: "ask for permission, or set run.storage to a folder of yours",
