@@ -220,17 +220,24 @@ def test_a_failure_of_ray_is_exit_1_and_a_problem_exit_2(
     assert "did you mean head_ip?" in err
 
 
-def here() -> ClusterFile:
-    return check(CLUSTERS / "local-autoscaling.yaml")
+NAME = f"raycls-test-{os.getpid()}"
+"""Of no other cluster: `down` ends whatever of this machine has the name."""
+
+
+def here(home: Path) -> ClusterFile:
+    text = (CLUSTERS / "local-autoscaling.yaml").read_text()
+    assert text.count("cluster_name: raycls-local") == 1
+    (home / "here.yaml").write_text(text.replace("cluster_name: raycls-local", f"cluster_name: {NAME}"))
+    return check(home / "here.yaml")
 
 
 def test_down_on_this_machine_ends_what_up_started_and_nothing_else(home: Path) -> None:
     words = [sys.executable, "-c", "import time; time.sleep(600)"]
-    theirs = {**os.environ, "RAYCLS_CLUSTER": "raycls-local-2"}
-    ours = {**os.environ, "RAYCLS_CLUSTER": "raycls-local"}
+    theirs = {**os.environ, "RAYCLS_CLUSTER": f"{NAME}-2"}
+    ours = {**os.environ, "RAYCLS_CLUSTER": NAME}
     processes = [subprocess.Popen(words, env=environment) for environment in (ours, ours, theirs)]
     try:
-        assert up.down(here()) == 0
+        assert up.down(here(home)) == 0
         assert [processes[index].wait(10) for index in (0, 1)] == [-15, -15]
         assert processes[2].poll() is None
     finally:
@@ -240,16 +247,16 @@ def test_down_on_this_machine_ends_what_up_started_and_nothing_else(home: Path) 
 
 
 def test_up_on_this_machine_runs_the_file_s_own_commands(home: Path, ray: Ray) -> None:
-    assert up.up(here()) == 0
+    assert up.up(here(home)) == 0
     (words, environment), (told, _) = ray.calls
     assert told[2] == "RAY_AUTH_MODE=token python -m raycls.cluster.growth $RAYCLS_CLUSTER_FILE"
     assert words[:2] == ["/bin/bash", "-c"]
     assert "RAY_AUTH_MODE=token ray start --head" in words[2]
-    expected: dict[str, Any] = {"RAY_FAKE_CLUSTER": "1", "RAYCLS_CLUSTER": "raycls-local", "SPT_NOENV": "1"}
+    expected: dict[str, Any] = {"RAY_FAKE_CLUSTER": "1", "RAYCLS_CLUSTER": NAME, "SPT_NOENV": "1"}
     assert expected.items() <= environment.items()
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
-    bootstrap = home / ".raycls" / "raycls-local.json"
+    bootstrap = home / ".raycls" / f"{NAME}.json"
     assert environment["RAYCLS_CLUSTER_FILE"] == str(bootstrap)
     assert json.loads(bootstrap.read_text())["available_node_types"]["worker"]["max_workers"] == 2
-    up.down(here())
+    up.down(here(home))
     assert not bootstrap.exists()
