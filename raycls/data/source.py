@@ -151,7 +151,7 @@ class Pool:
     def ordered(self, classes: Sequence[str]) -> Pool:
         """This pool with its classes in the order of `classes`; as it is where these are others."""
         position = {name: index for index, name in enumerate(classes)}
-        if set(position) != set(self.classes):
+        if not position or set(position) != set(self.classes):
             return self
         moved = np.array([position[name] for name in self.classes], np.int64)
         return replace(self, classes=tuple(classes), labels=moved[self.labels])

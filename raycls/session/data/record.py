@@ -32,6 +32,8 @@ MOST_SAMPLES, MOST_BYTES = 65_536, 256 << 20
 sizes of the files are kept, and no digests."""
 _DIGEST = np.dtype("S32")
 _THREADS = 8
+_NAMELESS = ("",)
+"""The class of every sample of data that has none."""
 _PHASE = "taking digests of the samples"
 
 
@@ -78,7 +80,7 @@ def pack(dataset: Dataset, place: str | None) -> bytes:
     small = sum(map(len, splits)) <= MOST_SAMPLES and all((part >= 0).all() for part in size)
     small = small and sum(int(part.sum()) for part in size) <= MOST_BYTES
     digest = [digests(split.reader, np.arange(len(split))) if small else None for split in splits]
-    names = pa.array([name.encode("utf-8", "surrogateescape") for name in dataset.classes], pa.binary())
+    names = pa.array([name.encode("utf-8", "surrogateescape") for name in dataset.classes or _NAMELESS], pa.binary())
     columns = {
         "split": pa.DictionaryArray.from_arrays(
             np.repeat(np.arange(len(splits), dtype=np.int8), [len(split) for split in splits]),
@@ -115,7 +117,7 @@ def unpack(data: bytes, where: str) -> Record:
         told = json.loads(table.schema.metadata[b"raycls"])
         split = np.asarray(table["split"].cast(pa.string()).to_numpy(zero_copy_only=False))
         keys = table["key"].cast(pa.large_binary()).combine_chunks()
-        names = [name.encode("utf-8", "surrogateescape") for name in told["classes"]]
+        names = [name.encode("utf-8", "surrogateescape") for name in told["classes"] or _NAMELESS]
         labels = _positions(table["class"].cast(pa.binary()), pa.array(names, pa.binary()))
         size = table["size"].fill_null(-1).to_numpy().astype(np.int64)
         digest = None
@@ -154,8 +156,8 @@ class Comparison:
 def compare(record: Record, pool: Pool) -> Comparison:
     """Find the samples of the record in the data of today, by their keys. Nothing is read."""
     today = _arrow(pool.keys)
-    of_record = {name: index for index, name in enumerate(record.classes)}
-    classes = np.array([of_record.get(name, -1) for name in pool.classes], np.int64)
+    of_record = {name: index for index, name in enumerate(record.classes or _NAMELESS)}
+    classes = np.array([of_record.get(name, -1) for name in pool.classes or _NAMELESS], np.int64)
     recorded = np.zeros(len(pool.labels), bool)
     rows: dict[str, np.ndarray] = {}
     relabelled: dict[str, np.ndarray] = {}
