@@ -298,7 +298,7 @@ def _one_by_one(work: _Work, task: _Task) -> Iterator[tuple[_Task, _Found]]:
         if not lost:
             return
         (single,) = lost
-        error = DataError("Decoding an image ended the process.", found="no memory, or a fault of the decoder")
+        error = DataError("decoding an image ended the process", found="no memory, or a fault of the decoder")
         yield single, {(single.split, single.start): work.bad(single.split, single.start, error)}
 
 

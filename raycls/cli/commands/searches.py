@@ -23,7 +23,7 @@ def search(
         bool, typer.Option("--new", help="Start again: a search folder that is there is renamed, never deleted.")
     ] = False,
 ) -> None:
-    """Search over options of CONFIG with Ray Tune. The same command again resumes the search."""
+    """Search over options of CONFIG with Ray Tune. Rerun the command to resume the search."""
     loaded = load_config(config, overrides)
     prepare()
     from raycls.screen.search import SearchDisplay

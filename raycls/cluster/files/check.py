@@ -58,7 +58,7 @@ def _token(file: ClusterFile) -> Iterator[Finding]:
     if not any(str(remote).endswith("/.ray/auth_token") for remote in mounts):
         yield Finding(
             ("file_mounts", TOKEN),
-            "no token: whoever reaches the cluster could run code on it",
+            "no token: anyone who reaches the cluster could run code on it",
             found="file_mounts without the token's file" if mounts else "no file_mounts",
             fix=f"add the line {TOKEN}: {TOKEN} to file_mounts",
         )

@@ -17,16 +17,16 @@ __all__ = ["ConfirmConfig", "SchedulerConfig", "SearchConfig", "decisive", "obje
 
 
 class SchedulerConfig(Section):
-    """Which trials go on and which are stopped, by their evaluations while they train."""
+    """Which trials continue and which are stopped, by their evaluations while they train."""
 
     name: Literal["asha", "median", "pbt", "none"] = "asha"
     """`asha`: successive halving without waiting (Li et al. 2020). `median`: stop what is worse than the median
     of the others (Golovin et al. 2017). `pbt`: population based training (Jaderberg et al. 2017), where bad
-    trials go on from the weights of good ones with changed values. `none`: every trial runs to its end."""
+    trials continue from the weights of good ones with changed values. `none`: every trial runs to its end."""
     grace: Duration = Duration(1, "ep")
     """For asha and median: no trial is stopped before; for asha the first rung."""
     reduction: Annotated[int, Field(ge=2)] = 4
-    """For asha: one of this many goes on at each rung, and the rungs are this factor apart."""
+    """For asha: one of this many continues at each rung, and the rungs are this factor apart."""
     brackets: Count = 1
     """For asha: how many rows of rungs there are, each beginning one rung later than the one before."""
     interval: Duration = Duration(1, "ep")

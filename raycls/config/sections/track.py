@@ -1,4 +1,4 @@
-"""The section `track`: what is written down and shown while a run goes on, and who else is told."""
+"""The section `track`: what is written down and shown during a run, and who else is told."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class WandbConfig(Section):
 
 
 class TrackConfig(Section):
-    """What is written down and shown while a run goes on, and who else is told."""
+    """What is written down and shown during a run, and who else is told."""
 
     log_every: Duration = Duration(50, "st")
     """How often loss, accuracy, learning rate and speed are logged: epochs, steps or per cent. Steps, speed and the
     time that is left are on the screen between two logs too."""
     print_every: Duration = Duration(30, "s")
-    """Without a terminal: how often a line says how far the run is, whatever goes on, and the least time between two
-    progress lines."""
+    """Without a terminal: how often a line says how far the run is, also in long steps, and the minimum time between
+    two progress lines."""
     mlflow: MlflowConfig = MlflowConfig()
     """An MLflow server. One that is down or slow neither stops nor slows a run."""
     wandb: WandbConfig = WandbConfig()

@@ -143,7 +143,7 @@ def _step(entry: Operation, where: str, image_size: int) -> _Step:
         ) from error
     if not callable(function):
         raise ConfigError(
-            f"{name} did not return an operation.",
+            f"{name} did not return an operation",
             where=f"{where}.{name}",
             found=repr(type(function)),
             valid="a factory: called with its arguments, it returns a callable image -> image",

@@ -92,7 +92,7 @@ def _explained(error: OSError, uri: str) -> ConfigError | CheckpointError:
             where=f"run.storage, {_place(uri)}",
             found=hidden(str(error)),
             fix="check the address, its endpoint_override and scheme, and that it can be reached from here; "
-            "the same command resumes the run once it answers",
+            "rerun the command once it answers",
         )
     return ConfigError(
         "the storage refuses this address: its region, bucket or scheme is not what the server expects",

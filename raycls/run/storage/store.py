@@ -260,7 +260,7 @@ _REMEDIES: dict[int | None, str] = {
 
 
 def _explain(error: OSError, action: str, where: str) -> CheckpointError:
-    unreachable = "check that the storage can be reached and is the right one; then the same command resumes the run"
+    unreachable = "check that the storage can be reached and is the right one; then rerun the command to resume"
     remedy = _REMEDIES.get(error.errno, unreachable)
     found = hidden(error.strerror or str(error) or type(error).__name__)
     return CheckpointError(f"a file of the run could not be {action}", where=where, found=found, fix=remedy)

@@ -195,7 +195,7 @@ NO_TOKEN = "Ray would start without token authentication"
             "  ~/a: a",
             21,
             "file_mounts",
-            "no token: whoever reaches",
+            "no token: anyone who reaches",
             "add the line",
         ),
         (
