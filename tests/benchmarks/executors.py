@@ -186,7 +186,7 @@ def _ready() -> None:
 def _executor(setting: Setting, name: str) -> dict[str, Any]:
     order = setting.order
     timeline = Timeline(order, 1, 0, setting.steps(), 0, 0, 1)
-    maker = Maker(order, 1, setting.split, None, 1, setting.transform(), setting.transform())
+    maker = Maker(order, 1, setting.split, None, 1, measure.Labelled(setting.transform()))
     others = None if name == "ray" else measure.usage()  # a Ray that idles beside the other executors is not theirs
     stream = open_stream(DataConfig(), name, timeline, maker, 0)
     try:

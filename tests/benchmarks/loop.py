@@ -15,6 +15,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from raycls.config.sections.data import AugmentConfig
 from raycls.config.sections.optim import OptimConfig
+from raycls.config.sections.task import LossConfig
 from raycls.data.order import Order
 from raycls.data.slices import Position, Slice
 from raycls.data.stream import Stream
 from raycls.models.tiny import tiny_cnn
+from raycls.tasks.base import Setting
 from raycls.tasks.classification import Classification
-from raycls.tasks.losses import cross_entropy
 from raycls.train.loop import train
 from raycls.train.optim import EarlyStop
 from raycls.train.optimizers import build_optimizer
@@ -94,9 +97,9 @@ class Ours:
         rows = batches.labels.shape[1]
         self.batches, self.between, self.steps = batches, between, steps
         self.plan = _EndlessPlan(0, MANY * rows, 10, rows, micro_batches, MANY, steps, 50, 0, 0, 1, 0, 0.0, 0.0)
-        self.task = Classification(
-            seed=0, mean=MEAN, std=STD, loss=cross_entropy(), amp=None, channels_last=True, device=CPU
-        )
+        augment = AugmentConfig(mean=MEAN, std=STD)
+        names = tuple(map(str, range(10)))
+        self.task = Classification(Setting(0, names, 32, 50_000_000, augment, LossConfig(), True, CPU))
         model = model.to(memory_format=torch.channels_last)
         self.state = TrainState(
             model=model,
@@ -109,7 +112,10 @@ class Ours:
         self.ranks = Ranks()
         self.order = _EndlessOrder(0, MANY, rows, micro_batches)
         size = batches.pixels.shape[2:4]
-        self.reduction = make_reduction("exact", model, self.order, rank=0, world=1, device=CPU, image=size)
+        example = (torch.zeros(1, 3, *size),)
+        self.reduction = make_reduction(
+            "exact", model, self.order, rank=0, world=1, device=CPU, sums=2, example=example
+        )
         self.asked: list[tuple[float, float]] = []
         self.given: list[tuple[float, float]] = []
 
@@ -124,6 +130,7 @@ class Ours:
                 stream,
                 self.ranks,
                 self.reduction,
+                precision=nullcontext(),
                 lr=lambda step: LR,
                 clip_norm=float("inf"),
                 skip_non_finite=False,
@@ -149,7 +156,7 @@ class Ours:
             torch.use_deterministic_algorithms(True)
             at = position.step % len(self.batches)
             labels = self.batches.labels[at]
-            made = Slice(position, np.arange(len(labels)), labels, self.batches.pixels[at])
+            made = Slice(position, np.arange(len(labels)), {"image": self.batches.pixels[at], "label": labels})
             self.given.append(_now())
             yield made
 

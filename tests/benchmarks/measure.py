@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 __all__ = [
+    "Labelled",
     "Tallied",
     "Usage",
     "arguments",
@@ -55,6 +56,16 @@ class Tallied:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tallied, (self._augment, self._file)
+
+
+class Labelled:
+    """What the task classification makes of a sample, with an augmentation of the benchmark's own."""
+
+    def __init__(self, augment: Callable[..., Any]) -> None:
+        self._augment = augment
+
+    def __call__(self, split: Any, index: int, key: tuple[int, int, int], *, train: bool) -> dict[str, Any]:
+        return {"image": self._augment(split.image(index), key), "label": split.labels[index]}
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -27,17 +27,21 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import nn
 
-from raycls.data.order import Order
+from raycls.config.sections.data import AugmentConfig
+from raycls.config.sections.task import LossConfig
+from raycls.data.order import Order, key
 from raycls.data.slices import micro_rows
 from raycls.models.resnet_cifar import resnet18_cifar
 from raycls.models.tiny import tiny_cnn
+from raycls.randomness import seed_all
+from raycls.tasks.base import Setting
 from raycls.tasks.classification import Classification
-from raycls.tasks.losses import cross_entropy
 from raycls.train.loop import gradient_norm
 from raycls.train.precision import arithmetic
 from raycls.train.reduction import make_reduction
 
 CPU = torch.device("cpu")
+MANY_PIXELS = 50_000_000
 WARM_UP = 3
 NAMES = ("exact", "fast")
 
@@ -67,17 +71,20 @@ class Training:
         self.model = case.build().train()
         self.order = Order(0, case.batch * 8, case.batch, case.micro_batches)
         size = (case.size, case.size)
-        self.reduction = make_reduction(name, self.model, self.order, rank=rank, world=world, device=CPU, image=size)
+        example = (torch.zeros(1, 3, *size),)
+        self.reduction = make_reduction(
+            name, self.model, self.order, rank=rank, world=world, device=CPU, sums=2, example=example
+        )
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, foreach=True)
         self.parameters = list(self.model.parameters())
         mean = (0.485, 0.456, 0.406)
-        self.task = Classification(
-            seed=0, mean=mean, std=(0.23, 0.22, 0.23), loss=cross_entropy(), amp=None, channels_last=True, device=CPU
-        )
+        augment = AugmentConfig(mean=mean, std=(0.23, 0.22, 0.23))
+        names = tuple(map(str, range(10)))
+        self.task = Classification(Setting(0, names, case.size, MANY_PIXELS, augment, LossConfig(), True, CPU))
         rows = len(self.order.slice_ids(0, rank, world))
         random = np.random.RandomState(rank)
-        self.pixels = random.randint(0, 256, (rows, *size, 3), dtype=np.uint8)
-        self.labels = random.randint(0, 10, rows)
+        self.image = random.randint(0, 256, (rows, *size, 3), dtype=np.uint8)
+        self.label = random.randint(0, 10, rows)
 
     def step(self, step: int) -> tuple[float, float]:
         """(wall, CPU) seconds of one step on this rank."""
@@ -86,12 +93,13 @@ class Training:
         torch.use_deterministic_algorithms(self.name == "exact")
         rows, parts = self.order.rows(step), micro_rows(self.order, step, self.rank, self.world)
         self.reduction.begin(step)
-        for micro in self.task.micro_batches(self.pixels, self.labels, parts):
-            with self.reduction.micro_batch(micro.index, len(micro)):
-                self.task.seed_forward(step, micro.index)
-                loss, correct = self.task.loss(self.reduction.model, micro)
-                (loss * (self.reduction.factor / rows)).backward()
-            self.reduction.add(micro.index, loss, correct)
+        for micro, start, stop in parts:
+            with self.reduction.micro_batch(micro, stop - start):
+                seed_all(key(0, step, micro) >> 1)
+                arrays = {"image": self.image[start:stop], "label": self.label[start:stop]}
+                sums = self.task.loss(self.reduction.model, self.task.batch(arrays, train=True))
+                (sums["loss"] * (self.reduction.factor / rows)).backward()
+            self.reduction.add(micro, [sums[name] for name in self.task.sums])
         self.reduction.finish().tolist()
         gradient_norm(self.parameters, float("inf"))
         self.reduction.keep_buffers(True)
