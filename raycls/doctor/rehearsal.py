@@ -16,9 +16,9 @@ from raycls.launch.trainer import make_job
 from raycls.quantities import plural
 from raycls.session import training
 from raycls.session.job import World
+from raycls.session.length.limits import check_acting
 from raycls.session.messages import Advice, Message, Trained
 from raycls.session.prepare import plan_of, prepare
-from raycls.train.limits import check_acting
 from raycls.train.reasons import Reason
 from raycls.workdir import set_workdir
 

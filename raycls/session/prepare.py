@@ -34,13 +34,13 @@ from raycls.session.data.record import pack
 from raycls.session.data.resumed import Resumed, note_left_out, resumed_data
 from raycls.session.data.scored import LEFT_OUT
 from raycls.session.data.unfit import first_sample, tried
-from raycls.session.longer import DURATION, check_longer
+from raycls.session.length.limits import check_acting, notes
+from raycls.session.length.longer import DURATION, check_longer
 from raycls.session.setup import make_arrays, make_task
 from raycls.tasks.base import Task
 from raycls.tasks.build import check as check_task
 from raycls.tasks.losses import check_loss
 from raycls.tasks.metrics import check_metrics
-from raycls.train.limits import check_acting, notes
 from raycls.train.optimizers import build_optimizer
 from raycls.train.plan import Plan, make_plan
 from raycls.train.schedules import build_schedule

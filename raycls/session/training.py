@@ -24,7 +24,7 @@ from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
 from raycls.session.consistency import check_shared, compare_cpus, warn_of_changes
 from raycls.session.data.unfit import first_sample
 from raycls.session.job import Job, World
-from raycls.session.longer import write_duration
+from raycls.session.length.longer import write_duration
 from raycls.session.messages import Advice, Failed, Started
 from raycls.session.recorder import Judged, Recorder
 from raycls.session.reporter import Reporter

@@ -35,11 +35,11 @@ from raycls.session.data.record import pack
 from raycls.session.data.resumed import searched_data
 from raycls.session.data.scored import LEFT_OUT
 from raycls.session.data.unfit import first_sample
+from raycls.session.length.limits import check_acting
 from raycls.session.prepare import evaluated_split, plan_of
 from raycls.session.setup import make_task
 from raycls.tasks.build import check as check_task
 from raycls.tasks.metrics import check_metrics
-from raycls.train.limits import check_acting
 from raycls.train.schedules import build_schedule
 from raycls.tune.donors import keep
 from raycls.tune.model_cost import within

@@ -10,7 +10,7 @@ import pytest
 from raycls.config.load import load_text
 from raycls.config.sections.run import Run
 from raycls.errors import ConfigError
-from raycls.train.limits import check_acting, idle, notes
+from raycls.session.length.limits import check_acting, idle, notes
 from raycls.train.plan import Plan, make_plan
 
 

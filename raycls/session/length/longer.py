@@ -17,7 +17,7 @@ from raycls.config.sections.train import EvaluateConfig
 from raycls.config.write import override
 from raycls.errors import ConfigError
 from raycls.run.folder import RunFolder
-from raycls.train.limits import idle
+from raycls.session.length.limits import idle
 from raycls.train.plan import make_plan
 from raycls.train.schedules import build_schedule
 
