@@ -12,7 +12,6 @@ import torch
 
 from raycls.config.errors import dotted
 from raycls.config.sections.run import Run
-from raycls.config.sections.search import decisive
 from raycls.config.write import leaves, to_dict
 from raycls.data.slices import Slice
 from raycls.data.source import Dataset
@@ -29,12 +28,9 @@ from raycls.run.snapshot import snapshot
 from raycls.run.trackers.trackers import Trackers, open_trackers
 from raycls.session.job import Decide
 from raycls.session.messages import Evaluated, Event, Message, Post, Trained
-from raycls.tasks.base import Task
-from raycls.tasks.metrics import mode_of
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
 from raycls.train.reasons import Reason
-from raycls.train.schedules import improves
 from raycls.train.state import TrainState
 
 __all__ = ["Judged", "Recorder"]
@@ -50,7 +46,6 @@ class Recorder:
         self,
         run: Run,
         plan: Plan,
-        task: Task,
         folder: RunFolder,
         ranks: Ranks,
         attempt: int,
@@ -59,7 +54,7 @@ class Recorder:
         *,
         curves: bool = True,
     ) -> None:
-        self.run, self.plan, self.task, self.folder, self.ranks = run, plan, task, folder, ranks
+        self.run, self.plan, self.folder, self.ranks = run, plan, folder, ranks
         self.attempt, self.post, self.dataset = attempt, post, dataset
         first = ranks.rank == 0
         self.history = History(folder, attempt) if first else None
@@ -136,32 +131,17 @@ class Recorder:
         self._mark, self._waited = now, waited
         self._write(record, Trained(record, self.plan.evaluates_after(state.step)))
 
-    def evaluated(self, state: TrainState, summary: dict[str, Any], *, seconds: float, waited: float) -> bool:
-        """Note an evaluation and what follows from it; True if the state is the best one so far.
+    def evaluated(self, state: TrainState, improved: bool, *, seconds: float, waited: float) -> None:
+        """Note the newest evaluation of `state`, and whether it `improved` on the best one before.
 
         It took `seconds`, `waited` of them for data: neither counts as training.
         """
         self._mark += seconds
         self._waited += waited
-        metric, mode = self.run.evaluate.metric, mode_of(self.task, self.run.evaluate.metric)
-        scalars = self.task.scalars(summary)
-        value = decisive(scalars, metric)
-        best = None if state.best is None else float(state.best["value"])
-        improved = improves(value, best, mode)
-        where = self._where("evaluate", state)
-        state.last = {"step": state.step, "epoch": where["epoch"], "split": self.run.evaluate.split, **scalars}
         if improved:
-            state.best = {**state.last, "metric": metric, "value": value}
             self._best_to_keep = state.best
-        if state.plateau is not None:
-            state.plateau.update(value, mode)
-        if state.early_stop.update(value):
-            state.finished = Reason.EARLY
-        state.elapsed = self.ranks.elapsed  # of all starts: what a search measures a trial's time by
-        told = {"split": self.run.evaluate.split, **scalars, "best": improved, "elapsed": state.elapsed}
-        record = {**where, **told}
-        self._write(record, Evaluated(record, metric))
-        return improved
+        record = {**self._where("evaluate", state), **(state.last or {}), "best": improved, "elapsed": state.elapsed}
+        self._write(record, Evaluated(record, self.run.evaluate.metric))
 
     def save(self, state: TrainState) -> None:
         """Take a copy of the state and let a thread write it; the ledger up to here is on disk before."""

@@ -72,7 +72,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         stack.callback(stream.close)
         state, task = together(ranks, partial(_build, run, job, plan, folder, start, world))
         ranks.elapsed_before = state.elapsed
-        recorder = Recorder(run, plan, task, folder, ranks, start.attempt, world.post, job.dataset, curves=job.curves)
+        recorder = Recorder(run, plan, folder, ranks, start.attempt, world.post, job.dataset, curves=job.curves)
         precision = autocast(start.precision, world.device)
         stack.enter_context(recorder).gauge = world.gauge
         together(ranks, partial(recorder.track, job.search, job.dashboard))
@@ -81,7 +81,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         if job.reduction == "exact" and job.device == "cpu":
             compare_cpus(ranks, lambda text: tell(world, f"warning: {text}"))
         reduction = _reduction(run, job, plan, state, task, ranks)
-        evaluate = partial(_evaluate_now, plan, stream, task, ranks, recorder, precision)
+        evaluate = partial(_evaluate_now, run, plan, stream, task, ranks, recorder, precision)
         reason = train_loop(
             state,
             plan,
@@ -231,6 +231,7 @@ def _schedule(run: Run, plan: Plan) -> Schedule:
 
 
 def _evaluate_now(
+    run: Run,
     plan: Plan,
     stream: Stream,
     task: Task,
@@ -246,4 +247,9 @@ def _evaluate_now(
         state.evaluated_model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision
     )
     seconds = time.monotonic() - began
-    return recorder.evaluated(state, summary, seconds=seconds, waited=stream.waited - waited)
+    facts = {"epoch": plan.epochs(state.step), "split": run.evaluate.split}
+    metric = run.evaluate.metric
+    improved = state.judge(facts, task.scalars(summary), metric, mode_of(task, metric))
+    state.elapsed = ranks.elapsed  # of all starts: what a search measures a trial's time by
+    recorder.evaluated(state, improved, seconds=seconds, waited=stream.waited - waited)
+    return improved

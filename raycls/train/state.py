@@ -11,9 +11,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from raycls.config.names.metrics import Mode
+from raycls.config.sections.search import decisive
 from raycls.train.optim import EarlyStop
 from raycls.train.reasons import Reason
-from raycls.train.schedules import Plateau
+from raycls.train.schedules import Plateau, improves
 
 __all__ = ["Meter", "TrainState", "ema_decay", "ema_share", "moving_average"]
 
@@ -83,6 +85,23 @@ class TrainState:
     def evaluated_model(self) -> nn.Module:
         """The weights that are evaluated and kept: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    def judge(self, facts: Mapping[str, Any], scalars: Mapping[str, float], metric: str, mode: Mode) -> bool:
+        """Take the evaluation after `step` and decide what follows from it; True if this is the best state so far.
+
+        `scalars` are its values by name, `metric` (better in the direction of `mode`) is the one that decides, `facts`
+        what else is noted of it. An evaluation with a loss that is not finite improves nothing.
+        """
+        value = decisive(scalars, metric)
+        improved = improves(value, None if self.best is None else float(self.best["value"]), mode)
+        self.last = {"step": self.step, **facts, **scalars}
+        if improved:
+            self.best = {**self.last, "metric": metric, "value": value}
+        if self.plateau is not None:
+            self.plateau.update(value, mode)
+        if self.early_stop.update(value):
+            self.finished = Reason.EARLY
+        return improved
 
     def trees(self) -> dict[str, Any]:
         """Nested dictionaries of tensors and plain values, as a checkpoint stores them."""

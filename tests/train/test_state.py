@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from raycls.run.snapshot import snapshot
 from raycls.train.optim import EarlyStop
+from raycls.train.reasons import Reason
 from raycls.train.schedules import Plateau
 from raycls.train.state import Meter, TrainState, ema_share, moving_average
 
@@ -93,6 +95,33 @@ def test_an_ended_run_stays_ended() -> None:
     state.finished, state.skipped_in_a_row = "early", 7
     other.load(snapshot(0, state.trees()).trees)
     assert (other.finished, other.skipped_in_a_row) == ("early", 7)
+
+
+def test_an_evaluation_decides_best_learning_rate_and_end() -> None:
+    state, seen = _state("sgd"), []  # the schedule's patience is 1, its gamma 0.5
+    state.early_stop = EarlyStop(patience=2, min_delta=0.0, mode="max")
+    # as good is no better, and an accuracy beside a loss that is not finite is no result
+    for step, top1, loss in ((10, 0.5, 2.0), (20, 0.75, 3.0), (30, 0.75, 1.0), (40, 1.0, math.nan)):
+        state.step = step
+        improved = state.judge({"epoch": step / 10, "split": "val"}, {"loss": loss, "top1": top1}, "top1", "max")
+        seen.append((improved, state.best["step"], state.plateau.factor, state.finished))
+    assert seen == [
+        (True, 10, 1.0, Reason.NONE),
+        (True, 20, 1.0, Reason.NONE),
+        (False, 20, 0.5, Reason.NONE),
+        (False, 20, 0.25, Reason.EARLY),
+    ]
+    best = {"step": 20, "epoch": 2.0, "split": "val", "loss": 3.0, "top1": 0.75, "metric": "top1", "value": 0.75}
+    assert state.best == best
+    assert list(state.best) == list(best)  # as the files have it
+    assert state.last.items() >= {"step": 40, "epoch": 4.0, "split": "val", "top1": 1.0}.items()
+
+
+def test_an_evaluation_without_a_plateau_where_less_is_better() -> None:
+    state = _state("sgd")
+    state.plateau, state.early_stop = None, EarlyStop("off", 0.0, "min")
+    assert [state.judge({}, {"loss": loss}, "loss", "min") for loss in (2.0, 1.0, 1.5)] == [True, True, False]
+    assert (state.best["value"], state.last, state.finished) == (1.0, {"step": 0, "loss": 1.5}, Reason.NONE)
 
 
 def test_moving_average_is_the_formula() -> None:
