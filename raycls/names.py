@@ -37,7 +37,7 @@ def name_problems(values: Mapping[str, Any], places: Mapping[Path, Place], home:
     problems = [
         *_section(values, ("data", "source"), _source, ("path",), at),
         *_section(values, ("model",), _model, ("num_classes",), at),
-        *_section(values, ("task",), _alone(_task), (), at),
+        *_section(values, ("task",), _task, ("setting",), at),
         *_weights(values, at),
     ]
     for section in BUILDERS:

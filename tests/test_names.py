@@ -38,6 +38,9 @@ class Net(nn.Module):
 
 class Inherited(Net): ...
 
+class Both(Task):
+    def __init__(self, setting, seconds=2): ...
+
 if system:
     def conditional(num_classes): ...
 else:
@@ -96,6 +99,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("model: {name: 'nets:plain'}", "model.args", 1, ["must take the argument num_classes"]),
         ("model:\n  name: tiny_cnn\n  args:\n    widht: 3", "model.args", 4, ["no argument widht"]),
         ("model: {name: resnet18, args: {width: 3}}", "model.args", 1, ["resnet18", "no argument width"]),
+        ("task: {name: 'nets:Both', args: {secnds: 3}}", "task.args", 1, ["no argument secnds", "task.args.seconds"]),
+        ("task: {name: 'nets:Both', args: {setting: 3}}", "task.args", 1, ["set by raycls"]),
+        ("task: {args: {seconds: 3}}", "task.args", 1, ["Classification", "no argument seconds"]),
         ("data: {source: {name: folder, args: {ingore: x}}}", "data.source.args", 1, ["no argument ingore"]),
         ("augment: {train: [horizontal_flop]}", "augment.train[0]", 1, ["did you mean horizontal_flip?"]),
         (
@@ -144,6 +150,7 @@ def test_a_wrong_name_or_argument_is_told_at_its_place(
         "model: {name: vit_b_16, args: {image_size: 64}}",
         "augment: {train: ['nets:invert', {'shades:invert': {share: 0.1}}, {rotation: {degrees: 3}}]}",
         "model: {name: 'nets:Net'}\nsearch: {space: {model.args.width: [1, 2]}}",
+        "task: {name: 'nets:Both', args: {seconds: 3}}",
         "",
     ],
 )

@@ -198,7 +198,7 @@ def collate(samples: Sequence[Mapping[str, np.ndarray]], locate: Callable[[int],
     """
     if not samples:
         return {}
-    kinds = [{name: (array.dtype, array.shape) for name, array in sample.items()} for sample in samples]
+    kinds = [{name: (np.asarray(array).dtype, np.shape(array)) for name, array in sample.items()} for sample in samples]
     for name, (dtype, _) in kinds[0].items():
         if dtype.kind not in "biufc":
             what = f"the task made an array {name!r} of a kind that does not travel"

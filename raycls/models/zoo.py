@@ -88,10 +88,14 @@ def probe(model: nn.Module, example: tuple[Tensor, ...], outputs: tuple[int, ...
     except RayclsError:
         raise
     except (Exception, SystemExit) as error:
+        alone = len(example) == 1
         raise ModelError(
-            f"the model cannot process images of {size_text(example)}",
+            f"the model cannot process {'images' if alone else 'what the task calls it with, tensors'} of "
+            f"{size_text(example)}",
             found=_reason(error),
-            fix="change data.image_size, or the model's arguments (model.args)",
+            fix="change data.image_size, or the model's arguments (model.args)"
+            if alone
+            else "let `example` of the task return what its `loss` calls the network with, and nothing else",
         ) from error
     finally:
         for module, training in flags.items():

@@ -43,7 +43,8 @@ def evaluate(
     A batch is computed whole by one rank, so its bits do not depend on the world size. Integers are added up exactly.
     Each batch's float is a float64 that only its rank contributes; the batches are added up in their order. A model
     that draws in evaluation mode too (`F.dropout(x)` does) draws the same for a batch, whoever computes it.
-    Raises Interrupted where the ranks agree to leave it, and on every rank where one could not read a sample.
+    Raises Interrupted where the ranks agree to leave it, and on every rank where one could not read a sample;
+    TrainError where the counts are no tensors or the summary lacks a metric.
     """
     found = _Counts(batches)
     modes = [(module, module.training) for module in model.modules()]
@@ -61,7 +62,23 @@ def evaluate(
     finally:
         for module, training in modes:
             module.training = training
-    return task.summary(found.total(ranks))
+    return _checked(task, task.summary(found.total(ranks)))
+
+
+def _checked(task: Task, summary: dict[str, Any]) -> dict[str, Any]:
+    """`summary`, which has all metrics of the task as numbers: without one, no evaluation would ever be the best."""
+    scalars = task.scalars(summary)
+    lacking = [name for name in task.metrics if type(scalars.get(name)) not in (int, float)]
+    given = {**summary, **scalars}
+    if lacking:
+        raise TrainError(
+            "the summary of the task lacks metrics that the task declares",
+            where="task.name",
+            found=", ".join(f"{name}: {type(given[name]).__name__ if name in given else 'none'}" for name in lacking),
+            valid="an int or a float of Python for each of metrics; nan where it is not defined",
+            fix="return these from its method summary, or correct its attribute metrics",
+        )
+    return summary
 
 
 class _Counts:
@@ -73,6 +90,15 @@ class _Counts:
         self._integers, self._floats = _empty([], 0)
 
     def add(self, index: int, counts: Mapping[str, Tensor]) -> None:
+        wrong = [name for name, value in counts.items() if not isinstance(value, Tensor)]
+        if wrong:
+            raise TrainError(
+                "the task counts with something else than tensors",
+                where="task.name",
+                found=", ".join(f"{name}: {type(counts[name]).__name__}" for name in wrong),
+                valid="tensors of integers or floats",
+                fix="return torch.tensor(...) of these from its method counts",
+            )
         layout = [(name, not value.is_floating_point(), tuple(value.shape)) for name, value in counts.items()]
         if self._layout is None:
             self._layout = layout

@@ -57,8 +57,8 @@ def test_no_model_is_forgotten() -> None:
 def test_each_family_returns_plain_logits(name: str) -> None:
     size = 299 if name == "inception_v3" else 224
     model = built(name)
-    probe(model, 7, size, size)
     device = next(model.parameters()).device
+    probe(model, (torch.zeros(1, 3, size, size, device=device),), (2, 7))
     # in training too, where GoogLeNet and Inception would add auxiliary outputs
     assert model.train()(torch.zeros(2, 3, size, size, device=device)).shape == (2, 7)
 

@@ -35,6 +35,10 @@ def broken(num_classes):
 """
 
 
+def black(size: int) -> tuple[torch.Tensor, ...]:
+    return (torch.zeros(1, 3, size, size),)
+
+
 def model_config(name: str = "tiny_cnn", **fields: Any) -> ModelConfig:
     return ModelConfig.model_validate({"name": name, **fields})
 
@@ -104,7 +108,7 @@ def test_a_plug_in_is_called_with_the_classes_and_its_arguments(plugin: str) -> 
     assert first(torch.zeros(2, 3, 2, 2)).shape == (2, 3)
     assert same(first, second)  # numpy's and Python's generators are seeded too
     assert first.get_parameter("1.bias").min() >= 100
-    probe(first, 3, 2, 2)
+    probe(first, black(2), (2, 3))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,7 @@ def test_the_probe_names_the_last_place_in_the_own_code(tmp_path: Path, monkeypa
     for here, place in ((Path(__file__).parent, f"{__file__}:"), (tmp_path, "torch/nn/modules/linear.py:")):
         monkeypatch.chdir(here)  # the code is under the working directory, or is not
         with pytest.raises(ModelError) as caught:
-            probe(Sizes(), 4, 3, 3)
+            probe(Sizes(), black(3), (2, 4))
         assert place in str(caught.value.found)
 
 
@@ -173,10 +177,16 @@ def test_the_probe_names_what_is_wrong_and_changes_nothing() -> None:
     model = Sizes()
     model.head.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    probe(model, 4, 2, 2)
+    probe(model, black(2), (2, 4))
     with pytest.raises(ModelError, match="images of 3x3"):
-        probe(model, 4, 3, 3)
-    with raised(ModelError, found=re.compile(r"\[2, 4\].* 9 classes"), valid=re.compile(r"\[2, 9\]")):
-        probe(model, 9, 2, 2)
+        probe(model, black(3), (2, 4))
+    with raised(ModelError, found=re.compile(r"\[2, 4\]"), valid=re.compile(r"\[2, 9\]")):
+        probe(model, black(2), (2, 9))
     assert (model.training, model.norm.training, model.head.training) == (True, True, False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_probe_sends_who_gives_the_network_more_than_it_takes_to_the_task() -> None:
+    with raised(ModelError, found=re.compile("TypeError"), fix=re.compile("`example` of the task")) as caught:
+        probe(Sizes(), (*black(2), torch.zeros(1)), None)
+    assert "tensors of shape [3, 2, 2] and []" in str(caught.value)

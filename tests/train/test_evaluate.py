@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from harness.errors import raised
 from harness.ranks import run_ranks
 from harness.tasks import classification
 from torch import nn
 
+from raycls.config.names.metrics import Metric
 from raycls.data.slices import Position, Slice
 from raycls.errors import DataError, TrainError
 from raycls.tasks.classification import Classification
@@ -160,3 +163,27 @@ def test_a_loss_that_is_not_finite_is_told() -> None:
     found = _evaluate(model, _slices(8, 8, 0, 1), Ranks(), 1)
     assert np.isnan(found["loss"])
     assert found["count"] == 8
+
+
+class _Forgets(Classification):
+    metrics = {"top1": Metric("max"), "error": Metric("min"), "count": Metric("max")}
+
+    def scalars(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().scalars(summary), "count": np.float64(3)}
+
+
+def test_a_summary_without_a_metric_of_the_task_is_refused() -> None:
+    task = _Forgets(_task().setting)
+    with raised(TrainError, where="task.name", found="error: none, count: float64"):
+        evaluate(_model(), _slices(8, 8, 0, 1), task, Ranks(), batches=1, seed=0, precision=nullcontext())
+
+
+class _Counts(Classification):
+    def counts(self, model: nn.Module, batch: Any) -> dict[str, Any]:
+        return {**super().counts(model, batch), "top5": 3}
+
+
+def test_counts_that_are_no_tensors_are_refused() -> None:
+    task = _Counts(_task().setting)
+    with raised(TrainError, where="task.name", found="top5: int", valid="tensors of integers or floats"):
+        evaluate(_model(), _slices(8, 8, 0, 1), task, Ranks(), batches=1, seed=0, precision=nullcontext())
