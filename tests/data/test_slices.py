@@ -146,9 +146,10 @@ def test_samples_that_differ_are_an_error_that_names_both(other: dict[str, np.nd
     assert (caught.value.where, caught.value.found) == ("b.png", found)
 
 
-def test_an_array_of_words_is_an_error() -> None:
+@pytest.mark.parametrize("word", [np.array("cat"), "cat"])
+def test_an_array_of_words_is_an_error(word: Any) -> None:
     with pytest.raises(DataError) as caught:
-        collate([{"name": np.array("cat")}], ["a.png"].__getitem__)
+        collate([{"name": word}], ["a.png"].__getitem__)
     assert (caught.value.where, caught.value.found) == ("a.png", "<U3")
 
 
