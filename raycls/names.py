@@ -17,7 +17,7 @@ from raycls.config.names import torchvision_models
 from raycls.config.names.arguments import bind_signature
 from raycls.config.names.belongings import PUBLISHED, name_of
 from raycls.config.names.builders import BUILDERS, argument_problems
-from raycls.config.names.builtin import MODELS, OPERATIONS, SOURCES, TASKS
+from raycls.config.names.builtin import MODELS, OPERATIONS, SOURCES
 from raycls.config.names.suggest import suggest
 from raycls.config.space.text import SPACE, Places, read
 from raycls.errors import ConfigError
@@ -37,7 +37,6 @@ def name_problems(values: Mapping[str, Any], places: Mapping[Path, Place], home:
     problems = [
         *_section(values, ("data", "source"), _source, ("path",), at),
         *_section(values, ("model",), _model, ("num_classes",), at),
-        *_section(values, ("task",), _task, ("setting",), at),
         *_weights(values, at),
     ]
     for section in BUILDERS:
@@ -96,10 +95,6 @@ def _model(name: str) -> Found:
         return None if listed.signature is None else (name, listed.signature)
     names = torchvision_models.names()
     return find("model", name, {**MODELS, **dict.fromkeys(names)}) if names else None
-
-
-def _task(name: str) -> Found:
-    return find("task", name, TASKS)
 
 
 def _builder(values: Mapping[str, Any], section: str, places: Mapping[Path, Place], home: Place) -> Iterator[Problem]:

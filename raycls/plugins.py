@@ -116,7 +116,11 @@ def build(
     `where` is the section of both in the config. Raises ConfigError where name or arguments do not fit, the builder
     fails, or what it returns is no `returns`.
     """
-    function = resolve(kind, name, builtins)
+    try:
+        function = resolve(kind, name, builtins)
+    except ConfigError as error:
+        error.where = error.where or f"{where}.name"
+        raise
     bind(function, args, given=tuple(given), where=f"{where}.args")
     values = _as_annotated(function, args, f"{where}.args")
     try:

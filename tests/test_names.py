@@ -41,6 +41,9 @@ class Inherited(Net): ...
 class Both(Task):
     def __init__(self, setting, seconds=2): ...
 
+class Task:
+    def __init__(self, setting, scale: float = 1.0) -> None: ...
+
 if system:
     def conditional(num_classes): ...
 else:
@@ -96,12 +99,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("model: {name: 'nets:net', args: {widht: 3}}", "model.args", 1, ["no argument widht", "model.args.width"]),
         ("model: {name: 'nets:net', args: {num_classes: 3}}", "model.args", 1, ["set by raycls"]),
         ("model: {name: 'nets:Net'}", "model.args", 1, ["argument width is missing"]),
+        ("task: {args: {smooth: 1}}", "task.args", 1, ["classification", "no argument smooth"]),
+        ("task: {name: 'nets:Task', args: {scael: 1}}", "task.args", 1, ["no argument scael", "task.args.scale"]),
+        ("task: {name: 'nets:Task', args: {scale: big}}", "task.args.scale", 1, ["a number"]),
+        ("evaluate: {metric: top7}", "evaluate.metric", 1, ["no metric 'top7'", "found: evaluate.metric: top7"]),
         ("model: {name: 'nets:plain'}", "model.args", 1, ["must take the argument num_classes"]),
         ("model:\n  name: tiny_cnn\n  args:\n    widht: 3", "model.args", 4, ["no argument widht"]),
         ("model: {name: resnet18, args: {width: 3}}", "model.args", 1, ["resnet18", "no argument width"]),
         ("task: {name: 'nets:Both', args: {secnds: 3}}", "task.args", 1, ["no argument secnds", "task.args.seconds"]),
         ("task: {name: 'nets:Both', args: {setting: 3}}", "task.args", 1, ["set by raycls"]),
-        ("task: {args: {seconds: 3}}", "task.args", 1, ["Classification", "no argument seconds"]),
+        ("task: {args: {seconds: 3}}", "task.args", 1, ["classification", "no argument seconds"]),
         ("data: {source: {name: folder, args: {ingore: x}}}", "data.source.args", 1, ["no argument ingore"]),
         ("augment: {train: [horizontal_flop]}", "augment.train[0]", 1, ["did you mean horizontal_flip?"]),
         (

@@ -163,13 +163,18 @@ def _named(path: Path, message: str) -> list[Path]:
     tokens = re.findall(r"[A-Za-z_][\w.]*\w", message)
     if not path:
         everything = {option for option in describe.options() if "." in option}  # `loss` is a metric's name, too
-        named = (token for token in tokens if token in everything or token.partition(".args.")[0] in BUILDERS)
+        named = (token for token in tokens if token in everything or _is_argument(token))
         return list(dict.fromkeys(tuple(token.split(".")) for token in named))
     model: type[Section] = Run
     for part in path:
         model = describe.child(model, str(part)) or model
     inside = [tuple(token.split(".")) for token in tokens]
     return list(dict.fromkeys((*path, *keys) for keys in inside if keys[0] in model.model_fields))
+
+
+def _is_argument(token: str) -> bool:
+    section, found, _ = token.partition(".args.")
+    return bool(found) and section in BUILDERS
 
 
 def _rule_problem(

@@ -12,7 +12,7 @@ import hashlib
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -180,7 +180,7 @@ class Maker:
 def made(arrays: Arrays, split: Split, row: int, key: tuple[int, int, int], *, train: bool) -> dict[str, np.ndarray]:
     """The sample at `row` of a split, drawn by `key` = (seed, epoch, id). A DataError of it names the file."""
     try:
-        return arrays(split, row, key, train=train)
+        return _checked(arrays(split, row, key, train=train))
     except RayclsError as error:
         if isinstance(error, DataError):  # an augmentation knows the image, not where it came from
             error.where = error.where or split.locate(row)
@@ -189,6 +189,12 @@ def made(arrays: Arrays, split: Split, row: int, key: tuple[int, int, int], *, t
         raise
     except (Exception, SystemExit) as error:  # of a plug-in; raised as it is, Ray would try the image for ever
         raise unexpected(error, where=split.locate(row)) from error
+
+
+def _checked(sample: Any) -> dict[str, np.ndarray]:
+    if not isinstance(sample, dict) or not sample:
+        raise DataError("the task made no arrays", found=repr(sample)[:80], valid="a dict of numpy arrays")
+    return sample
 
 
 def collate(samples: Sequence[Mapping[str, np.ndarray]], locate: Callable[[int], str]) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ from raycls.errors import ConfigError, DataError, ModelError, RayclsError, kind_
 from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.progress import progress
+from raycls.randomness import seeded
 from raycls.run.folder import RunFolder, refuse_lost
 from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
 from raycls.run.trackers.trackers import check_trackers
@@ -41,6 +42,7 @@ from raycls.tasks.base import Task
 from raycls.tasks.build import check as check_task
 from raycls.tasks.losses import check_loss
 from raycls.tasks.metrics import check_metrics
+from raycls.tasks.trial import example_of, try_task
 from raycls.train.optimizers import build_optimizer
 from raycls.train.plan import Plan, make_plan
 from raycls.train.schedules import build_schedule
@@ -184,15 +186,22 @@ def evaluated_split(run: Run, dataset: Dataset) -> Split | None:
 def _check_forward(run: Run, task: Task, model: nn.Module, dataset: Dataset, plan: Plan, start: int) -> None:
     """Run black images through the model, in the sizes and the smallest number that the steps after `start` bring."""
     progress("trying the model on two images")
-    example = task.example(first_sample(run, dataset, plan))
+    trained = first_sample(run, dataset, plan)
+    evaluated: dict[str, Any] = {}
+    if plan.evaluate_rows:
+        arrays, split = make_arrays(run, dataset.classes), dataset.splits[run.evaluate.split]
+        evaluated = tried(arrays, split, 0, run.run.seed, train=False)
+    example = example_of(run.task.name, task, trained)
     if run.optim.ema != "off":  # before any forward pass, as the average is made: some copies fail only then
         zoo.check_copy(model, run.model.name, example)
     zoo.probe(model, example, task.outputs(2))
-    if plan.evaluate_rows:
-        arrays, split = make_arrays(run, dataset.classes), dataset.splits[run.evaluate.split]
-        evaluated = task.example(tried(arrays, split, 0, run.run.seed, train=False))
-        if [part.shape for part in evaluated] != [part.shape for part in example]:
-            zoo.probe(model, evaluated, task.outputs(2))
+    if evaluated:
+        other = example_of(run.task.name, task, evaluated)
+        if [part.shape for part in other] != [part.shape for part in example]:
+            zoo.probe(model, other, task.outputs(2))
+    if run.task.name not in TASKS:
+        with seeded(0):
+            try_task(run.task.name, task, model, trained, evaluated)
     last = plan.order.fewest_rows(start, plan.total_steps)
     if last >= 2 * plan.micro_batches:
         return

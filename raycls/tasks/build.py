@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -10,38 +10,27 @@ import numpy as np
 from raycls.config.names.builtin import TASKS
 from raycls.config.sections.task import TaskConfig
 from raycls.data.source import Split
-from raycls.errors import ConfigError, RayclsError, kind_and_line
+from raycls.errors import ConfigError
 from raycls.plugins import bind, resolve
+from raycls.plugins import build as make
 from raycls.tasks.base import Key, Setting, Task
 
-__all__ = ["Arrays", "build", "check"]
+__all__ = ["Arrays", "build", "check", "check_taken"]
 
 
 def check(config: TaskConfig) -> None:
     """Find the task and bind its arguments, without making it. ConfigError where that fails."""
-    _found(config)
+    try:
+        found = resolve("task", config.name, TASKS)
+    except ConfigError as error:
+        error.where = error.where or "task.name"
+        raise
+    bind(found, config.args, given=("setting",), where="task.args")
 
 
 def build(config: TaskConfig, setting: Setting) -> Task:
     """The task that `config` names, made for `setting`. ConfigError where it cannot be made."""
-    made = _found(config)
-    try:
-        task = made(setting=setting, **config.args)
-    except RayclsError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"the task {config.name} cannot be made",
-            where="task.args" if config.args else "task.name",
-            found=kind_and_line(error),
-        ) from error
-    if not isinstance(task, Task):
-        raise ConfigError(
-            f"{config.name} is no task",
-            where="task.name",
-            found=type(task).__name__,
-            valid="a subclass of raycls.tasks.base.Task",
-        )
+    task = make("task", config.name, config.args, TASKS, given={"setting": setting}, where="task", returns=Task)
     _check_names(config.name, task)
     return task
 
@@ -64,19 +53,17 @@ class Arrays:
         return Arrays, self._recipe
 
 
-def _found(config: TaskConfig) -> Callable[..., object]:
-    try:
-        made = resolve("task", config.name, TASKS)
-    except ConfigError as error:
-        error.where = error.where or "task.name"
-        raise
-    bind(made, config.args, given=("setting",), where="task.args")
-    return made
+_TAKEN = {"kind", "attempt", "step", "epoch", "time", "split", "best", "elapsed"} | {
+    *("lr", "grad_norm", "images_per_second", "data_wait", "loss_scale")
+}
+"""What a line of the history has besides the numbers of a task."""
 
 
 def _check_names(name: str, task: Task) -> None:
     if (
         not task.minimised
+        or isinstance(task.minimised, str)
+        or isinstance(task.measured, str)
         or len(set(task.sums)) < len(task.sums)
         or ("loss" in task.sums and task.minimised != ("loss",))
     ):
@@ -86,5 +73,30 @@ def _check_names(name: str, task: Task) -> None:
             found=f"minimised {list(task.minimised)}, measured {list(task.measured)}",
             valid="unique names, one or more of them minimised; `loss` is the name of the only one that is minimised",
         )
-    if not task.metrics:
-        raise ConfigError(f"the task {name} has no metrics", where="task.name", valid="{name: Metric(mode, low, high)}")
+    check_taken(name, (*task.sums, *task.metrics))
+    metrics: object = task.metrics
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise ConfigError(f"the task {name} has no metrics", where="task.name", valid=_METRICS)
+    for each, metric in task.metrics.items():
+        if getattr(metric, "mode", None) not in ("max", "min"):
+            raise ConfigError(
+                f"the metric {each} of the task {name} does not tell which way is better",
+                where="task.name",
+                found=repr(metric),
+                valid=_METRICS,
+            )
+
+
+_METRICS = 'metrics = {name: Metric("max" or "min", low, high)}'
+
+
+def check_taken(name: str, names: Iterable[str]) -> None:
+    """ConfigError where one of the `names` is that of something else in a line of the history."""
+    taken = sorted(_TAKEN & set(names))
+    if taken:
+        raise ConfigError(
+            f"the task {name} names its numbers like others in the history",
+            where="task.name",
+            found=", ".join(taken),
+            fix="give them other names",
+        )

@@ -21,25 +21,10 @@ from raycls.config.names.metrics import Mode
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.optim import ScheduleConfig
 from raycls.config.sections.types import Count, Fraction, UpToOne
-from raycls.errors import ConfigError
+from raycls.errors import ConfigError, kind_and_line
 from raycls.plugins import build
 
-__all__ = [
-    "Factor",
-    "Plateau",
-    "Schedule",
-    "Steps",
-    "build_schedule",
-    "constant",
-    "cosine",
-    "cosine_restarts",
-    "exponential",
-    "improves",
-    "multistep",
-    "plateau",
-    "step",
-    "warmup_steps",
-]
+__all__ = ["Factor", "Plateau", "Schedule", "Steps", "build_schedule", "improves", "warmup_steps"]
 
 Factor = Callable[[int], float]
 """From the number of steps since the warm-up to a factor of `optim.lr`."""
@@ -74,7 +59,7 @@ class Schedule:
         """
         if step < self.steps.warmup:
             return (step + 1) / self.steps.warmup
-        return self.after(step - self.steps.warmup)
+        return _factor(self.after, step - self.steps.warmup)
 
 
 def build_schedule(config: ScheduleConfig, *, steps_per_epoch: int, total_steps: int) -> Schedule:
@@ -87,15 +72,10 @@ def build_schedule(config: ScheduleConfig, *, steps_per_epoch: int, total_steps:
     made = build("schedule", config.name, config.args, SCHEDULES, given={"steps": steps}, where="schedule")
     if isinstance(made, Plateau):
         return Schedule(steps, constant(steps), made)
-    first = made(0) if callable(made) else made
-    if not callable(made) or not _is_factor(first):
-        raise ConfigError(
-            "a schedule gives no factor of optim.lr",
-            where="schedule.name",
-            found=f"{config.name} gives {first!r}",
-            valid="a function from a step to a number, 0 or more",
-        )
-    return Schedule(steps, cast("Factor", made), None)
+    after, length = cast("Factor", made), max(1, total_steps - warmup)
+    for step in (*range(0, length, -(-length // 1_000)), length - 1):
+        _factor(after, step)
+    return Schedule(steps, after, None)
 
 
 def warmup_steps(config: ScheduleConfig, *, steps_per_epoch: int, total_steps: int) -> int:
@@ -193,8 +173,21 @@ def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.
     return change > 0 and change >= min_delta
 
 
-def _is_factor(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
+def _factor(after: Factor, step: int) -> float:
+    """That of a plug-in is checked: a rate that is NaN or negative would spoil the weights without a word."""
+    try:
+        value: object = after(step)
+        found = repr(value)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a plug-in raises)
+        value, found = None, kind_and_line(error)
+    if isinstance(value, (int, float)) and 0 <= value < math.inf:
+        return value
+    raise ConfigError(
+        "a schedule gives no factor of optim.lr",
+        where="schedule.name",
+        found=f"{found} at step {step} after the warm-up",
+        valid="a function from a step to a number, 0 or more",
+    )
 
 
 def _cosine(part: float, lowest: float) -> float:

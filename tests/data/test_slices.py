@@ -17,7 +17,7 @@ from raycls.config.load import load_text
 from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.ignore import ignorer
 from raycls.data.order import Order
-from raycls.data.slices import TRAIN, Maker, Position, Slice, collate
+from raycls.data.slices import TRAIN, Maker, Position, Slice, collate, made
 from raycls.data.source import open_dataset
 from raycls.errors import DataError
 
@@ -151,6 +151,18 @@ def test_an_array_of_words_is_an_error(word: Any) -> None:
     with pytest.raises(DataError) as caught:
         collate([{"name": word}], ["a.png"].__getitem__)
     assert (caught.value.where, caught.value.found) == ("a.png", "<U3")
+
+
+@pytest.mark.parametrize(("sample", "found"), [(None, "None"), ({}, "{}")])
+def test_a_task_that_makes_no_arrays_is_an_error_that_names_the_sample(sample: Any, found: str) -> None:
+    class Place:
+        def locate(self, row: int) -> str:
+            return f"{row}.png"
+
+    with pytest.raises(DataError) as caught:
+        made(lambda *_, **__: sample, Place(), 7, (0, 0, 7), train=True)  # type: ignore[arg-type]
+    error = caught.value
+    assert (error.where, error.found, error.valid) == ("7.png", found, "a dict of numpy arrays")
 
 
 def test_digests_are_over_the_arrays_of_each_sample_but_not_its_numbers() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from harness.plugins import user_module
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -133,17 +135,53 @@ def test_durations_that_are_no_steps_are_refused(fields: dict[str, Any], place: 
     ("fields", "where"),
     [
         ({"name": "cosine", "every": "2h"}, "schedule.args"),
-        ({"name": "cosin"}, None),
+        ({"name": "cosin"}, "schedule.name"),
         ({"name": "step", "gamma": 1.5}, "schedule.args.gamma"),
         ({"name": "step", "every": 30}, "schedule.args.every"),
         ({"name": "plateau", "patience": 0}, "schedule.args.patience"),
         ({"name": "cosine_restarts", "period_factor": 0.5}, "schedule.args.period_factor"),
     ],
 )
-def test_what_does_not_fit_is_refused_where_it_is_built(fields: dict[str, Any], where: str | None) -> None:
+def test_what_does_not_fit_is_refused_where_it_is_built(fields: dict[str, Any], where: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build_schedule(schedule(**fields), steps_per_epoch=SPE, total_steps=TOTAL)
     assert caught.value.where == where
+
+
+_OWN = """
+def first(steps):
+    return lambda step: {}["gone"]
+
+def last(steps):
+    return lambda step: -1.0 if step == 29 else 1.0
+
+def nan(steps):
+    return lambda step: float("nan") if step > 20 else 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("first", "KeyError: 'gone' at step 0 after the warm-up"),
+        ("last", "-1.0 at step 29 after the warm-up"),
+        ("nan", "nan at step 21 after the warm-up"),
+    ],
+)
+def test_a_schedule_of_ones_own_is_looked_at_over_the_whole_run(tmp_path: Path, name: str, found: str) -> None:
+    with user_module(tmp_path, "schedules_of_a_user", _OWN) as module:
+        with pytest.raises(ConfigError) as caught:
+            build_schedule(ScheduleConfig(name=f"{module}:{name}"), steps_per_epoch=10, total_steps=30)
+        assert (caught.value.where, caught.value.found) == ("schedule.name", found)
+
+
+def test_a_factor_beyond_the_steps_that_were_looked_at_is_refused_when_it_is_used(tmp_path: Path) -> None:
+    with user_module(tmp_path, "schedules_of_a_user", _OWN) as module:
+        made = build_schedule(ScheduleConfig(name=f"{module}:nan"), steps_per_epoch=10, total_steps=20)
+        assert made.factor(20) == 1.0
+        with pytest.raises(ConfigError) as caught:
+            made.factor(21)
+    assert caught.value.found == "nan at step 21 after the warm-up"
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])

@@ -1,4 +1,4 @@
-"""Sections whose `name` is built by a function with typed arguments, `args`: optimizers, schedules, losses.
+"""Sections whose `name` is built by a function with typed arguments, `args`: optimizers, schedules, losses, tasks.
 
 Such a function takes what raycls passes, and what the config says by keyword. Its signature is the reference: the
 names, the types, the ranges and the defaults. That of a built-in is read from its file, without importing it.
@@ -14,7 +14,7 @@ from typing import Any, cast
 from raycls.config.errors import Path, Place, Problem, dotted
 from raycls.config.names import annotations
 from raycls.config.names.arguments import bind_signature
-from raycls.config.names.builtin import LOSSES, OPTIMIZERS, SCHEDULES
+from raycls.config.names.builtin import LOSSES, OPTIMIZERS, SCHEDULES, TASKS
 from raycls.config.names.definitions import ours
 from raycls.config.names.values import value_problem
 from raycls.config.sections.duration import Duration
@@ -47,6 +47,7 @@ BUILDERS: Mapping[str, Builder] = {
     "optim": Builder("optimizer", OPTIMIZERS, ("groups", "lr")),
     "schedule": Builder("schedule", SCHEDULES, ("steps",)),
     "loss": Builder("loss", LOSSES, ()),
+    "task": Builder("task", TASKS, ("setting",)),
 }
 """By section."""
 
