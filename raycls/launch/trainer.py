@@ -78,8 +78,8 @@ def evaluate(
     overrides: Sequence[str] = (),
     display: Display,
 ) -> dict[str, Any]:
-    """Evaluate weights of the run in `folder`; returns `metrics.summarise`'s dictionary, what was scored, and of which
-    `weights`.
+    """Evaluate weights of the run in `folder`; returns the summary of its task, what was scored, the `count` of samples
+    and of which `weights`.
 
     `split` is one of those that the run was started with; `data` is other data, which is scored as a whole, see
     `scored.score`. `weights` is `best`, `last` or `step-N`, see `kept.choose`.
@@ -122,7 +122,8 @@ def evaluate(
             _show(display, message)
 
         summary = _on_ray(evaluation.evaluate, run, job_on, lambda: Reason.NONE, display, lambda job: post)
-    return {**scored.facts, "weights": chosen.to_dict(), **summary}
+    count = len(dataset.splits[wanted])
+    return {**scored.facts, "weights": chosen.to_dict(), "count": count, **summary}
 
 
 def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def header_lines(info: Record) -> list[str]:
     lines = [f"run        {info['folder']}"] if "folder" in info else []
     splits = info.get("splits") or {}
     data = [str(info["source"])] if "source" in info else []
-    data += [f"{info['classes']} classes"] if "classes" in info else []
+    data += [f"{info['classes']} classes"] if info.get("classes") else []
     left_out = info.get("left_out") or {}
     out = {name: f" ({count} left out)" for name, count in left_out.items()}
     if info.get("cut_from_train"):

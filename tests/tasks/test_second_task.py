@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from harness.jobs import make_job, train, train_rank_stopped, weights
 from harness.ranks import run_ranks
+from harness.runs import Site
+from harness.searches import Found
 
+from raycls.cli import app
+from raycls.config.load import load
 from raycls.errors import ConfigError
+from raycls.tune.plan import open_search
 
 _TASK = '''
 import numpy as np
@@ -105,10 +111,25 @@ _OPTIONS = (
     "evaluate.keep=last",
 )
 
+_CONFIG = """
+task: {name: "second:Segmentation"}
+data: {source: {name: "second:squares", path: null}, batch_size: 8}
+model: {name: "second:net", args: {width: 4}}
+optim: {lr: 0.05}
+train: {micro_batches: 2, duration: 3ep, amp: "off", ledger: pixels}
+evaluate: {metric: distance, every: 1ep, keep: last}
+"""
+_SEARCH = """
+extends: second.yaml
+search: {space: {optim.lr: [0.05, 1.0e-9]}, trials: 2, scheduler: {name: none}}
+"""
+
 
 @pytest.fixture(autouse=True)
 def _file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "second.py").write_text(_TASK)
+    (tmp_path / "second.yaml").write_text(_CONFIG)
+    (tmp_path / "search.yaml").write_text(_SEARCH)
     monkeypatch.chdir(tmp_path)
 
 
@@ -145,3 +166,79 @@ def test_a_metric_that_it_has_not_is_refused() -> None:
         _job("run", "evaluate.metric=top1")
     assert caught.value.where == "evaluate.metric"
     assert "dice, distance" in caught.value.what
+
+
+def test_an_evaluation_of_its_run_gives_the_last_numbers_of_the_history(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(_job("run"))
+    last = _history("run", "evaluate")[-1]
+    texts = []
+    for words in (["--json"], []):
+        monkeypatch.setattr(sys, "argv", ["raycls", "eval", "run", "--split", "val", *words])
+        with pytest.raises(SystemExit) as leaving:
+            app.main()
+        assert leaving.value.code == 0
+        texts.append(capsys.readouterr().out)
+    summary = json.loads(texts[0])
+    assert {name: summary[name] for name in ("dice", "distance")} == {name: last[name] for name in ("dice", "distance")}
+    assert summary["count"] == 8  # a fifth of 40
+    lines = texts[1].splitlines()
+    assert lines[0] == "split val, 8 images"
+    assert f"dice       {last['dice']:.4f}" in lines
+
+
+def _patience(values: list[float], patience: int) -> int | None:
+    """After how many evaluations as many as `patience` in a row were no new minimum."""
+    best, bad = float("inf"), 0
+    for number, value in enumerate(values, 1):
+        best, bad = (value, 0) if value < best else (best, bad + 1)
+        if bad == patience:
+            return number
+    return None
+
+
+def test_its_own_metric_stops_early_and_lowers_the_learning_rate() -> None:
+    """The distance first grows, for the network finds next to nothing at its start: no new minimum for some epochs."""
+    long = ("evaluate.metric=distance", "train.duration=6ep")
+    train(_job("whole", *long))
+    distances = [line["distance"] for line in _history("whole", "evaluate")]
+    stop = _patience(distances, 2)
+    assert stop is not None
+    assert stop < 6
+    assert distances[1] > distances[0]  # a metric that is to grow would have improved, and stopped later
+
+    result = train(_job("early", *long, "train.early_stop.patience=2"))
+    assert (result["state"], result["epochs"]) == ("early", stop)
+    assert [line["distance"] for line in _history("early", "evaluate")] == distances[:stop]
+
+    train(_job("plateau", *long, "schedule={name: plateau, args: {gamma: 0.5, patience: 2}}"))
+    rates = [line["lr"] for line in _history("plateau", "train") if line["step"] % 4 == 0]
+    assert rates[: stop + 1] == [0.05] * stop + [0.025]
+
+
+def test_a_search_of_it_is_judged_by_its_own_metric() -> None:
+    with open_search(load("search.yaml"), new=False, command=["test"], say=lambda text: None) as plan:
+        assert (plan.metric, plan.mode) == ("distance", "min")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_on_ray_it_gives_the_same_bytes_and_is_searched_by_its_own_metric(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    for name, workers in (("here", 0), ("there", 2)):
+        words = ("train", "second.yaml", f"scale.workers={workers}", f"run.name={name}", "data.executor=ray")
+        with site.raycls(*(words[:-1] if workers == 0 else words), name=name) as command:
+            assert command.wait(200) == 0, command.said()
+    site.assert_same("there", "here")
+    with site.raycls("search", "search.yaml", "data.executor=inline") as command:
+        assert command.wait(250) == 0, command.said()
+    found = Found.of(site, "search")
+    assert [row["state"] for row in found.rows] == ["finished", "finished"]
+    best = {row["trial"]: float(row["distance"]) for row in found.rows}
+    for trial, value in best.items():
+        results = [line["values"]["distance"] for line in found.of_kind("result") if line["trial"] == trial]
+        assert value == min(results)
+    winner = min(best, key=lambda trial: best[trial])
+    assert f"# Trial {winner} of" in (found.folder / "best.yaml").read_text()
