@@ -29,6 +29,7 @@ from raycls.session.data.scored import LEFT_OUT, score, source_of
 from raycls.session.job import Job, World
 from raycls.session.messages import Evaluated, Event, Lost, Message, Moved, Placing, Post, Started, Trained, Working
 from raycls.session.prepare import Prepared, prepare, reduction_of
+from raycls.session.setup import make_task
 from raycls.train.plan import Plan
 from raycls.train.reasons import Reason
 
@@ -305,6 +306,7 @@ class _Poster:
 
     def _header(self, start: Started) -> dict[str, Any]:
         run, plan, dataset = self.prepared.run, self.prepared.plan, self.prepared.dataset
+        task = make_task(run, dataset.classes, None)
         return {
             "folder": self.prepared.folder.store.describe(),
             "source": " ".join(filter(None, (run.data.source.name, run.data.source.path))),
@@ -312,6 +314,8 @@ class _Poster:
             "splits": {name: len(split) for name, split in dataset.splits.items()},
             "cut_from_train": dataset.cut_from_train,
             "left_out": self.prepared.left_out,
+            "measured": task.measured,
+            "metrics": task.metrics,
             "model": run.model.name,
             "parameters": self.prepared.parameters,
             "weights": self.prepared.weights,

@@ -1,4 +1,4 @@
-"""`curves.svg`: train loss, train accuracy and validation accuracy over the epochs."""
+"""`curves.svg`: train loss, and the first metric of the task in training and validation, over the epochs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from raycls.config.names.metrics import CLASSIFICATION, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +20,12 @@ _COLORS = {"train": "#1f77b4", "val": "#d95f02", "test": "#1b9e77"}
 _NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
-def svg(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """The curves as an SVG file. Equal records give equal bytes; one record is enough."""
+def svg(records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metric] = CLASSIFICATION) -> bytes:
+    """The curves as an SVG file, with the first of the task's `metrics` that is not the loss, where it has another one.
+
+    Equal records give equal bytes; one record is enough.
+    """
+    name = next((name for name in metrics if name != "loss"), "loss")
     # Imported here: workers import this module when they start, and draw only at their end.
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -28,16 +34,16 @@ def svg(records: Sequence[Mapping[str, Any]]) -> bytes:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         FigureCanvasSVG(figure)
-        loss, accuracy = figure.subplots(1, 2)
+        loss, metric = figure.subplots(1, 2)
         train = [record for record in records if record.get("kind") == "train"]
         evaluations = [record for record in records if record.get("kind") == "evaluate"]
         _line(loss, train, "loss", "train")
-        _line(accuracy, train, "top1", "train")
+        _line(metric, train, name, "train")
         for split in ("val", "test", "train"):
             chosen = [record for record in evaluations if record.get("split") == split]
-            _line(accuracy, chosen, "top1", split, marker="o", evaluated=True)
+            _line(metric, chosen, name, split, marker="o", evaluated=True)
         _finish(loss, "loss")
-        _finish(accuracy, "accuracy")
+        _finish(metric, metrics[name].title or name)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         return buffer.getvalue()

@@ -39,8 +39,8 @@ class Display(Screen):
     """Shows one run.
 
     `start` takes what is known of the run before its first step; every key may be absent: `folder`,
-    `source`, `classes` (number), `splits` ({name: samples}), `cut_from_train` (whether val is), `model`,
-    `parameters` (number), `weights` (lines about the first ones), `workers`,
+    `source`, `classes` (number), `splits` ({name: samples}), `cut_from_train` (whether val is), `measured` and
+    `metrics` (those of the task), `model`, `parameters` (number), `weights` (lines about the first ones), `workers`,
     `elastic` (min, max), `threads`, `executor`, `device`, `precision`, `reduction`, `batch_size`, `micro_batches`,
     `steps_per_epoch`, `total_steps`, `start_step`, `attempt`, `command` (the words typed).
     """
@@ -76,12 +76,12 @@ class Display(Screen):
         if not self.is_live and not evaluation_follows:
             self._guard(self._training_line)
 
-    def evaluated(self, record: Record, metric: str = "top1") -> None:
+    def evaluated(self, record: Record, metric: str = "") -> None:
         """Show a record of an evaluation, and what it says of the `metric` that decides."""
         self._mark(int(record["step"]), float(record["time"]))
-        trained = train_text(self._train) if self._train else ""
+        trained = train_text(self._train, self._info) if self._train else ""
         speed = "" if self.is_live else self._speed_text()  # a terminal shows it below
-        self.lines(join(place(record, self._info), trained, evaluation_text(record, metric), speed))
+        self.lines(join(place(record, self._info), trained, evaluation_text(record, metric, self._info), speed))
 
     def tell(self, now: Progress, *, waits: bool = False, ago: float = 0.0, steps: Steps | None = None) -> None:
         """Show what is going on, see `Activity.tell`, and how far the first worker is, once it trains."""
@@ -140,7 +140,7 @@ class Display(Screen):
         stands = self._pace.step == self._last_step or self._activity.waits
         self._last_step = self._pace.step
         going = self._activity.text if stands else ""
-        return join(place(self._step, self._info), train_text(self._train), self._speed_text(), going)
+        return join(place(self._step, self._info), train_text(self._train, self._info), self._speed_text(), going)
 
     def _speed_text(self) -> str:
         eta = f"ETA {clock_text(self.eta)}" if self.eta is not None else ""
@@ -167,7 +167,7 @@ class Display(Screen):
                 eta=clock_text(self.eta),
             )
             lines.append(self._bar)
-            numbers = join(train_text(self._train), speed_text({**self._train, **self._speed.now}))
+            numbers = join(train_text(self._train, self._info), speed_text({**self._train, **self._speed.now}))
             lines += [Text(numbers, overflow="ellipsis", no_wrap=True)] if numbers else []
         if self._activity.now is not None:
             lines.append(self._activity.render())

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from raycls.config.names.metrics import CLASSIFICATION, Metric
 from raycls.config.write import word
 from raycls.quantities import plural
 
@@ -36,7 +37,6 @@ Record = Mapping[str, Any]
 STOPPING = "stopping: this step is finished, an evaluation left, and a checkpoint written; a second signal ends at once"
 """The answer to the first SIGINT or SIGTERM."""
 
-_SHARES = frozenset({"top1", "top5"})
 _CLASSES_SHOWN = 30
 
 
@@ -85,13 +85,13 @@ def ending_lines(outcome: Outcome, info: Record) -> list[str]:
     done = f"{plural(outcome.epochs, 'epoch')}, {plural(outcome.step, 'step')}"
     lines = [f"{words}: {done}, {clock_text(outcome.seconds)} in this start"]
     if outcome.kept:
-        lines.append(f"kept       {_kept_text(outcome, outcome.kept)}")
+        lines.append(f"kept       {_kept_text(outcome, outcome.kept, info)}")
     elif outcome.best:
         best = outcome.best
-        lines.append(f"best       {_value_text(best, best)} at step {best.get('step')}")
+        lines.append(f"best       {_value_text(best, best, info)} at step {best.get('step')}")
     if outcome.final:
-        metric = (outcome.best or {}).get("metric", "top1")
-        lines.append(f"last       {evaluation_text(outcome.final, metric).removeprefix('| ')}")
+        metric = (outcome.best or {}).get("metric", "")
+        lines.append(f"last       {evaluation_text(outcome.final, metric, info).removeprefix('| ')}")
     lines.append(f"run folder {outcome.folder}")
     folder = word(outcome.folder)
     typed = [part for part in info.get("command") or () if part != "--new"]  # which would start anew once more
@@ -107,31 +107,31 @@ def ending_lines(outcome: Outcome, info: Record) -> list[str]:
     return lines
 
 
-def _kept_text(outcome: Outcome, kept: Record) -> str:
+def _kept_text(outcome: Outcome, kept: Record, info: Record) -> str:
     """`best: step 240, val top1 0.9972 (last: step 300, 0.9944)`: what model/ holds, and what else there is."""
     best, final = outcome.best, outcome.final
     last = final if final is not None and final.get("step") == outcome.step else None
-    metric = best or {"metric": "top1"}
+    metric = best or {"metric": _first(info)}
     if kept["name"] == "best":
         both = " and last" if kept["step"] == outcome.step else ""
-        text = f"best{both}: step {kept['step']}, {_value_text(metric, best or {})}"
+        text = f"best{both}: step {kept['step']}, {_value_text(metric, best or {}, info)}"
         other = None if both else ("last", outcome.step, last)
     else:
-        text = f"last: step {kept['step']}, {_value_text(metric, last) if last else 'not evaluated'}"
+        text = f"last: step {kept['step']}, {_value_text(metric, last, info) if last else 'not evaluated'}"
         text += f"; {kept['reason']}" if last and kept.get("asked") == "best" and "reason" in kept else ""
         other = ("best", best.get("step"), best) if best and best.get("step") != outcome.step else None
     if other is None:
         return text
     name, step, record = other
-    value = _value_text(metric, record).rpartition(" ")[2] if record else "not evaluated"
+    value = _value_text(metric, record, info).rpartition(" ")[2] if record else "not evaluated"
     return f"{text} ({name}: step {step}, {value})"
 
 
-def _value_text(best: Record, record: Record) -> str:
+def _value_text(best: Record, record: Record, info: Record) -> str:
     """`val top1 0.9972`: what `record` has of the metric that decides about the best one."""
     metric = str(best.get("metric", "metric"))
     value = record.get(metric, record.get("value"))
-    shown = value_text(metric, value) if isinstance(value, (int, float)) else str(value)
+    shown = value_text(metric, value, _metrics(info)) if isinstance(value, (int, float)) else str(value)
     split = record.get("split") or best.get("split")
     return f"{split} {metric} {shown}" if split else f"{metric} {shown}"
 
@@ -205,26 +205,28 @@ def epoch_text(record: Record, info: Record) -> str:
     return f"{epoch}/{total / per_epoch:.4g}" if total and per_epoch else epoch
 
 
-def train_text(record: Record) -> str:
-    """Loss and accuracy of the training, and the learning rate."""
+def train_text(record: Record, info: Record) -> str:
+    """Loss of the training, what the task measured beside it, and the learning rate."""
+    measured = info.get("measured", (_first(info),))
     return join(
         f"train loss {number(record['loss'])}" if "loss" in record else "",
-        f"top1 {value_text('top1', record['top1'])}" if "top1" in record else "",
+        *(f"{name} {value_text(name, record[name], _metrics(info))}" for name in measured if name in record),
         f"lr {number(record['lr'])}" if "lr" in record else "",
     )
 
 
-def evaluation_text(record: Record, metric: str = "top1") -> str:
-    """Loss and accuracy of an evaluation, and the `metric` that decides, set off from the training's.
+def evaluation_text(record: Record, metric: str, info: Record) -> str:
+    """Loss and first metric of an evaluation, and the `metric` that decides, set off from the training's.
 
     The loss stands first in any case.
     """
-    names = [name for name in dict.fromkeys(("top1", metric)) if name != "loss"]
-    return "| " + join(
-        f"{record.get('split', 'val')} loss {number(record['loss'])}" if "loss" in record else "",
-        *(f"{name} {value_text(name, record[name])}" for name in names if name in record),
-        "(best)" if record.get("best") is True else "",
+    names = [name for name in dict.fromkeys((_first(info), metric)) if name != "loss" and name in record]
+    numbers = join(
+        f"loss {number(record['loss'])}" if "loss" in record else "",
+        *(f"{name} {value_text(name, record[name], _metrics(info))}" for name in names),
     )
+    split = f"{record.get('split', 'val')} " if numbers else ""
+    return "| " + join(f"{split}{numbers}", "(best)" if record.get("best") is True else "")
 
 
 def speed_text(record: Record) -> str:
@@ -239,9 +241,19 @@ def _rate(speed: float) -> str:
     return f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
 
 
-def value_text(metric: str, value: Any) -> str:
-    """A metric with the digits it deserves: shares with four decimals, losses with four digits."""
-    return f"{float(value):.4f}" if metric in _SHARES or metric.startswith("f1") else number(value)
+def value_text(metric: str, value: Any, metrics: Mapping[str, Metric] = CLASSIFICATION) -> str:
+    """A metric with the digits it deserves: shares with four decimals, others with four digits."""
+    return f"{float(value):.4f}" if metric in metrics and metrics[metric].share else number(value)
+
+
+def _metrics(info: Record) -> Mapping[str, Metric]:
+    """Those of the task; without a header, as of a run that was done before, those of classification."""
+    return info.get("metrics", CLASSIFICATION)
+
+
+def _first(info: Record) -> str:
+    """The metric that is shown beside the loss."""
+    return next(iter(_metrics(info)))
 
 
 def number(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from raycls.config.errors import dotted
+from raycls.config.names.metrics import Metric
 from raycls.config.sections.run import Run
 from raycls.config.write import leaves, to_dict
 from raycls.data.slices import Slice
@@ -39,7 +40,7 @@ __all__ = ["Judged", "Recorder"]
 class Recorder:
     """History and checkpoints on rank 0, a ledger on every rank. A context manager: leaving it closes all.
 
-    `curves`: whether `finish` draws `curves.svg`.
+    `metrics`: those of the task. `curves`: whether `finish` draws `curves.svg`.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class Recorder:
         attempt: int,
         post: Post,
         dataset: Dataset,
+        metrics: Mapping[str, Metric],
         *,
         curves: bool = True,
     ) -> None:
         self.run, self.plan, self.folder, self.ranks = run, plan, folder, ranks
-        self.attempt, self.post, self.dataset = attempt, post, dataset
+        self.attempt, self.post, self.dataset, self.metrics = attempt, post, dataset, metrics
         first = ranks.rank == 0
         self.history = History(folder, attempt) if first else None
         self.writer = Writer(folder, run.checkpoint.keep) if first else None
@@ -195,7 +197,7 @@ class Recorder:
                 self.history.close()
             write_csv(self.folder)
             if self.curves:
-                self.folder.store.write_bytes(RunFolder.CURVES, svg(read(self.folder)))
+                self.folder.store.write_bytes(RunFolder.CURVES, svg(read(self.folder), self.metrics))
         except (OSError, RayclsError) as error:
             text = f"warning: history.csv or curves.svg could not be written: {str(error).splitlines()[0]}"
             self._tell(text)

@@ -72,7 +72,9 @@ def train(job: Job, world: World) -> dict[str, Any]:
         stack.callback(stream.close)
         state, task = together(ranks, partial(_build, run, job, plan, folder, start, world))
         ranks.elapsed_before = state.elapsed
-        recorder = Recorder(run, plan, folder, ranks, start.attempt, world.post, job.dataset, curves=job.curves)
+        recorder = Recorder(
+            run, plan, folder, ranks, start.attempt, world.post, job.dataset, task.metrics, curves=job.curves
+        )
         precision = autocast(start.precision, world.device)
         stack.enter_context(recorder).gauge = world.gauge
         together(ranks, partial(recorder.track, job.search, job.dashboard))

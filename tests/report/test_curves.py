@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from raycls.config.names.metrics import Metric
 from raycls.report.curves import svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -76,3 +77,12 @@ def test_no_records_and_no_numbers() -> None:
 
 def test_evaluated_on_the_training_split() -> None:
     assert "train (evaluated)" in words(svg([train(1, 1.0, 0.5), evaluate(1, 0.6, "train")]))
+
+
+def test_the_first_metric_of_another_task_is_drawn() -> None:
+    records = [{"kind": "evaluate", "split": "val", "epoch": epoch, "dice": epoch / 4, "top1": 0.1} for epoch in (1, 3)]
+    drawn = svg(records, {"loss": Metric("min"), "dice": Metric("max", 0.0, 1.0)})
+    assert {"dice", "validation", "nothing was measured"} <= set(words(drawn))  # there is no loss
+    assert "accuracy" not in words(drawn)
+    (line,) = curves(drawn)
+    assert line[1][1] < line[0][1]  # dice rises, up the page

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from harness.streams import Terminal
 
+from raycls.config.names.metrics import Metric
 from raycls.progress import Progress, Steps
 from raycls.run.outcome import Outcome
 from raycls.run.sample_ledger import LedgerReport
@@ -279,6 +280,20 @@ def test_the_metric_that_decides_is_shown(metric: str, numbers: str) -> None:
     assert f"| val {numbers}  (best)" in stream.getvalue()
     best = {"step": 4000, "split": "val", "metric": metric, "value": 0.5}
     assert f"last       val {numbers}" in ending_lines(ended(best=best, final=scores), INFO)
+
+
+def test_the_numbers_of_another_task_are_shown_by_its_names_and_ranges() -> None:
+    info = {"measured": ("pixels",), "metrics": {"dice": Metric("max", 0.0, 1.0), "distance": Metric("min")}}
+    stream = io.StringIO()
+    display = Display(stream, 1e9)
+    display.start(info)
+    display.trained({"step": 4, "epoch": 1.0, "time": 1.0, "loss": 1.5, "pixels": 0.96961, "bce": 0.5})
+    scores = {"step": 4, "epoch": 1.0, "split": "val", "dice": 0.5, "distance": 148.0}
+    display.evaluated({**scores, "time": 1.0, "best": True}, "distance")
+    assert "train loss 1.5  pixels 0.9696  | val dice 0.5000  distance 148  (best)" in stream.getvalue()
+    kept = {"asked": "last", "name": "last", "step": 4}
+    lines = ending_lines(ended(step=4, best=None, final=scores, kept=kept), info)
+    assert "kept       last: step 4, val dice 0.5000" in lines
 
 
 def test_losses_that_are_not_finite_are_shown_as_history_writes_them() -> None:

@@ -60,7 +60,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(group, "StopWatch", NoWatch)
     monkeypatch.setattr(trial, "_noticed", lambda: False)
-    monkeypatch.setattr(recorder, "svg", lambda lines: b"")  # curves of thirty trials that nobody looks at
+    monkeypatch.setattr(recorder, "svg", lambda lines, metrics: b"")  # curves of thirty trials that nobody looks at
     arrays = write_arrays(tmp_path / "images.npz", train=40, val=12)
     found = dict(np.load(arrays))
     np.savez(arrays, **found, test_images=found["val_images"], test_labels=found["val_labels"])
