@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -188,14 +189,13 @@ def make_job(
     **more: Any,
 ) -> Job:
     """What the workers of a run are told; `more` are fields of `Job` that have a default."""
-    written = folder.read_json(RunFolder.PLAN) or {}
+    plan = replace(plan, reduction=plan.reduction or reduction_of(run, device))
     return Job(
         config=config.to_dict(run),
         folder=folder.uri,
         plan=plan.to_dict(),
         dataset=dataset,
         device=device,
-        reduction=written.get("reduction") or reduction_of(run, device),
         executor=executor_of(run),
         workdir=os.getcwd(),
         nonce=hashlib.sha256(folder.store.read_bytes(RunFolder.ENV)).hexdigest(),
@@ -325,7 +325,7 @@ class _Poster:
             "executor": self.job.executor,
             "device": self.job.device,
             "precision": start.precision,
-            "reduction": self.job.reduction,
+            "reduction": Plan.from_dict(self.job.plan).reduction,
             "batch_size": plan.batch_size,
             "micro_batches": plan.micro_batches,
             "steps_per_epoch": plan.steps_per_epoch,

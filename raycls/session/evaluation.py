@@ -40,7 +40,7 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
     rows = len(job.dataset.splits[job.split])
     batches = -(-rows // plan.evaluate_batch)
     with ExitStack() as stack:
-        reporter = surrounded(run, job, world, stack)
+        reporter = surrounded(run, plan, job, world, stack)
         if world.rank == 0:
             world.post(Began(world.size))
         stack.enter_context(Stall(ranks, RunFolder(job.folder), run.train.stall_timeout, world.stalled))
@@ -50,8 +50,7 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
         stack.callback(reporter.watch(stream, timeline).close)
         model, task = together(ranks, partial(_build_final, run, job, world))
         slices = stream.evaluation(0, batches, world.size)
-        written = RunFolder(job.folder).read_json(RunFolder.PLAN) or {}
-        precision = autocast(written.get("precision", "off"), world.device)
+        precision = autocast(plan.precision or "off", world.device)
         return evaluate_model(model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision)
 
 

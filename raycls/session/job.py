@@ -36,7 +36,6 @@ class Job:
     dataset: Dataset
     device: str
     """`cpu` or `cuda`."""
-    reduction: str
     executor: str
     workdir: str
     """Where plug-ins may come from: the working directory of the command."""

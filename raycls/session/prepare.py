@@ -37,6 +37,7 @@ from raycls.session.data.scored import LEFT_OUT
 from raycls.session.data.unfit import first_sample, tried
 from raycls.session.length.limits import check_acting, notes
 from raycls.session.length.longer import DURATION, check_longer
+from raycls.session.plan_file import read_plan
 from raycls.session.setup import make_arrays, make_task
 from raycls.tasks.base import Task
 from raycls.tasks.build import check as check_task
@@ -113,13 +114,13 @@ def prepare(
     if not new:
         _refuse_search(folder)
     resumed = not new and _has_begun(folder)
-    written = folder.read_json(RunFolder.PLAN) if resumed else None
+    first = read_plan(folder) if resumed else None
     if resumed:
-        _check_same(run, folder, written or {}, command, say)
+        _check_same(run, folder, first, command, say)
     else:  # a resumed run needs no weights to start from
         zoo.check(run.model)
     progress("opening the data")
-    found = resumed_data(run, folder, written, say, dataset) if resumed else Resumed(dataset or open_dataset(run.data))
+    found = resumed_data(run, folder, first, say, dataset) if resumed else Resumed(dataset or open_dataset(run.data))
     dataset = found.dataset
     for note in dataset.notes:
         say(note)
@@ -127,7 +128,7 @@ def prepare(
     task = _task(run, dataset)
     if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
         say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
-    plan = _resumed_plan(run, plan_of(run, dataset, found.left_out), written)
+    plan = _resumed_plan(run, plan_of(run, dataset, found.left_out), first)
     _check_durations(run, plan, say, resumed=resumed)
     progress("building the model")
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=False)
@@ -248,21 +249,25 @@ def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = ()) -> Plan:
     return replace(plan, left_out=left_out)
 
 
-def _resumed_plan(run: Run, plan: Plan, written: dict[str, Any] | None) -> Plan:
-    if written is None:
+def _resumed_plan(run: Run, plan: Plan, first: Plan | None) -> Plan:
+    if first is None:
         return plan
     # What decides the bits stays what it was at the first start; how often to save and log may change.
-    earlier = Plan.from_dict(written)
-    if run.scale.max_workers > earlier.micro_batches:
+    if run.scale.max_workers > first.micro_batches:
         raise ConfigError(
             "more workers than this run has micro-batches",
             where="scale.workers",
             found=str(run.scale.max_workers),
-            valid=f"0 to {earlier.micro_batches}, fixed when the run was started",
+            valid=f"0 to {first.micro_batches}, fixed when the run was started",
             fix="lower scale.workers, or start anew with --new and a larger train.micro_batches",
         )
-    values = {**plan.to_dict(), "micro_batches": earlier.micro_batches}
-    return Plan.from_dict(values)
+    return replace(
+        plan,
+        micro_batches=first.micro_batches,
+        reduction=first.reduction,
+        device=first.device,
+        precision=first.precision,
+    )
 
 
 def _refuse_search(folder: RunFolder) -> None:
@@ -276,17 +281,17 @@ def _refuse_search(folder: RunFolder) -> None:
 
 
 def _check_same(
-    run: Run, folder: RunFolder, written: Mapping[str, Any], command: Sequence[str], say: Callable[[str], None]
+    run: Run, folder: RunFolder, first: Plan | None, command: Sequence[str], say: Callable[[str], None]
 ) -> None:
     """Refuse to go on with another config than the run was started with; what it takes from the data may change.
 
-    How long it is trained may, too, see `longer`; `written` is its `plan.json`.
+    How long it is trained may, too, see `longer`; `first` is the plan it was started with.
     """
     text = folder.store.read_bytes(RunFolder.CONFIG).decode()
     before = config.load_text(text, folder.store.describe(RunFolder.CONFIG)).run
     changed = [item for item in config.difference(before, run) if not item.harmless and item.path not in LEFT_OUT]
-    if written and [item.path for item in changed] == [DURATION]:
-        check_longer(before, run, written, folder, command=command, say=say)
+    if first and [item.path for item in changed] == [DURATION]:
+        check_longer(before, run, first, folder, command=command, say=say)
     elif changed:
         raise ConfigError(
             "this run was started with another config",

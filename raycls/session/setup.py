@@ -25,9 +25,9 @@ from raycls.train.ranks import Ranks
 __all__ = ["make_arrays", "make_maker", "make_task", "surrounded", "tell", "together"]
 
 
-def surrounded(run: Run, job: Job, world: World, stack: ExitStack) -> Reporter:
+def surrounded(run: Run, plan: Plan, job: Job, world: World, stack: ExitStack) -> Reporter:
     """What every computation of a rank has around it; the reporter of rank 0 says how far it is."""
-    stack.enter_context(arithmetic(threads=run.scale.threads, strict=job.reduction == "exact"))
+    stack.enter_context(arithmetic(threads=run.scale.threads, strict=plan.reduction == "exact"))
     stack.enter_context(randomness.kept())  # the loop seeds them; a process that trains itself gets its own back
     return stack.enter_context(Reporter(world.post, quiet=world.rank > 0 or bool(job.search)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from raycls.session.data.unfit import first_sample
 from raycls.session.job import Job, World
 from raycls.session.length.longer import write_duration
 from raycls.session.messages import Advice, Failed, Started
+from raycls.session.plan_file import read_plan, write_plan
 from raycls.session.recorder import Judged, Recorder
 from raycls.session.reporter import Reporter
 from raycls.session.setup import make_maker, make_task, surrounded, tell, together
@@ -64,7 +66,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         save_seconds=plan.checkpoint_seconds,
     )
     with ExitStack() as stack:
-        reporter = surrounded(run, job, world, stack)
+        reporter = surrounded(run, plan, job, world, stack)
         lock = _lock(folder, job.start, world, stack)
         stack.enter_context(Stall(ranks, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
@@ -80,7 +82,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         together(ranks, partial(recorder.track, job.search, job.dashboard))
         ranks.pending_error = lambda: recorder.pending_error() or lock.error
         judged.watch(state, recorder)
-        if job.reduction == "exact" and job.device == "cpu":
+        if plan.reduction == "exact" and job.device == "cpu":
             compare_cpus(ranks, lambda text: tell(world, f"warning: {text}"))
         reduction = _reduction(run, job, plan, state, task, ranks)
         evaluate = partial(_evaluate_now, run, plan, stream, task, ranks, recorder, precision)
@@ -108,7 +110,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
 def _reduction(run: Run, job: Job, plan: Plan, state: TrainState, task: Task, ranks: Ranks) -> Reduction:
     example = together(ranks, lambda: task.example(first_sample(run, job.dataset, plan)))
     return make_reduction(
-        job.reduction,
+        plan.reduction,
         state.model,
         plan.order,
         rank=ranks.rank,
@@ -151,26 +153,18 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> S
     progress("looking for the latest checkpoint")
     state = checkpoint.newest(folder, on_bad=warn)
     step = state.step if state else 0
-    written = folder.read_json(RunFolder.PLAN) or {}
-    precision = written.get("precision") or resolve_precision(run.train.amp, world.device)
-    if not written:
-        first = {**plan.to_dict(), "reduction": job.reduction, "device": job.device, "precision": precision}
-        folder.write_json(RunFolder.PLAN, first)
-    else:
+    first = read_plan(folder)
+    precision = (first.precision if first else "") or resolve_precision(run.train.amp, world.device)
+    if first is not None:
         write_duration(folder, run)
-        longer = written["total_steps"] != plan.total_steps
-        now = {**written, **(plan.to_dict() if longer else {})}
-        if plan.left_out:
-            now["left_out"] = list(plan.left_out)
-        if now != written:
-            folder.write_json(RunFolder.PLAN, now)
+    write_plan(folder, replace(plan, device=job.device, precision=precision), first)
     here = {"device": job.device, "cpu": cpu_kind()}
     if job.device == "cuda":
         here["gpu"] = torch.cuda.get_device_name(world.device)
     for attempt in folder.attempts()[-1:]:
-        warn_of_changes(attempt, here, reduction=job.reduction, workers=world.size, warn=warn)
+        warn_of_changes(attempt, here, reduction=plan.reduction, workers=world.size, warn=warn)
     if slow := emulated(precision, world.device):
-        fix = "train.amp=off" + (" with --new" if written else "")
+        fix = "train.amp=off" + (" with --new" if first else "")
         world.post(Advice(f"warning: {slow}; fix: {fix}", what=slow, fix=fix))
     left_out = {"left_out": list(plan.left_out)} if plan.left_out else {}
     attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here, **left_out)

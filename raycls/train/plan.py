@@ -38,6 +38,12 @@ class Plan:
     checkpoint_seconds: float
     budget_seconds: float
     """0: no limit."""
+    reduction: str = ""
+    """`exact` or `fast`. Like device and precision, it is that of the first start, and empty before it is known."""
+    device: str = ""
+    """`cpu` or `cuda`."""
+    precision: str = ""
+    """`off`, `bf16` or `fp16`."""
     left_out: tuple[int, ...] = ()
     """Ids of training samples that are gone since the first start, ascending: see `Order`. `samples` counts them."""
 
@@ -57,14 +63,13 @@ class Plan:
         return due(step, self.log_every) or self.evaluates_after(step) or step == self.total_steps
 
     def to_dict(self) -> dict[str, Any]:
-        values = asdict(self)
-        if not self.left_out:
-            del values["left_out"]
-        return values
+        """As `plan.json` has it: without what is not known, or not left out."""
+        empty = [name for name in ("reduction", "device", "precision", "left_out") if not getattr(self, name)]
+        return {name: value for name, value in asdict(self).items() if name not in empty}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Plan:
-        """From `to_dict`, or from `plan.json`, which holds more."""
+        """From `to_dict`, or from the `plan.json` of another version, which may hold more."""
         values = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         return cls(**{**values, "left_out": tuple(data.get("left_out", ()))})
 

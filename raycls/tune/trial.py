@@ -15,7 +15,7 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -39,6 +39,7 @@ from raycls.session import evaluation, training
 from raycls.session.data.scored import LEFT_OUT
 from raycls.session.job import Job, World
 from raycls.session.messages import Advice, Message, Reserved, Started
+from raycls.session.plan_file import read_plan
 from raycls.session.prepare import Prepared, prepare
 from raycls.session.setup import make_task
 from raycls.train.reasons import Reason
@@ -254,7 +255,8 @@ class _Trial:
         return result
 
     def _score(self, prepared: Prepared) -> dict[str, Any]:
-        return self._compute(evaluation.evaluate, self._job(prepared, split=self.shared.test_split))
+        trained = replace(prepared, plan=read_plan(prepared.folder) or prepared.plan)  # as its training wrote it
+        return self._compute(evaluation.evaluate, self._job(trained, split=self.shared.test_split))
 
     def _job(self, prepared: Prepared, **more: Any) -> Job:
         return make_job(prepared.run, prepared.folder, prepared.plan, prepared.dataset, self.shared.device, **more)

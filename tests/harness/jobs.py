@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -63,14 +64,13 @@ def make_job(folder: Path, data: Path, *overrides: str, executor: str = "inline"
     text = to_yaml(load_text("", "job.yaml", [*base, *overrides]).run)
     run = load_text(text, "job.yaml").run
     prepared = prepare(run, new=False, command=["test"], say=lambda text: None)
-    written = prepared.folder.read_json("plan.json") or {}
+    plan = replace(prepared.plan, reduction=prepared.plan.reduction or reduction_of(run, "cpu"))
     return Job(
         config=run.model_dump(mode="json"),
         folder=prepared.folder.uri,
-        plan=prepared.plan.to_dict(),
+        plan=plan.to_dict(),
         dataset=prepared.dataset,
         device="cpu",
-        reduction=written.get("reduction") or reduction_of(run, "cpu"),
         executor=executor,
         workdir=str(Path.cwd()),
         nonce=hashlib.sha256(prepared.folder.store.read_bytes("env.json")).hexdigest(),

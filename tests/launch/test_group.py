@@ -23,7 +23,7 @@ from raycls.train.reasons import Reason
 from harness import groups
 
 run = from_dict({"scale": {"workers": 2, "max_failures": 1}, "train": {"micro_batches": 2}})
-job = Job({"run": {"name": "group"}}, sys.argv[1], {}, None, "cpu", "exact", "inline", ".", "")
+job = Job({"run": {"name": "group"}}, sys.argv[1], {}, None, "cpu", "inline", ".", "")
 with running_cluster() as cluster:
     from raycls.launch.group import run_group
     events = []

@@ -44,7 +44,7 @@ class Play:
     def train(self, *overrides: str, function: Any = training.train) -> dict[str, Any]:
         words = ["data.source.name=digits", "data.executor=inline", "scale.resize_every=0.001s", *overrides]
         run = load_text("", "run.yaml", [word for word in words if "resize" not in word or "[" in str(overrides)]).run
-        job = Job({}, "folder", {"steps_per_epoch": 100}, None, "cpu", "exact", "inline", ".", "")  # type: ignore[arg-type]
+        job = Job({}, "folder", {"steps_per_epoch": 100}, None, "cpu", "inline", ".", "")  # type: ignore[arg-type]
         return run_in_groups(function, job, run, lambda: self.stop, self.posts.append, logs="logs")
 
     def told(self, kind: type[M]) -> list[M]:

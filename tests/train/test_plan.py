@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,6 +102,14 @@ def test_due() -> None:
 
 def test_goes_through_json() -> None:
     plan = _plan(checkpoint_every="15m")
-    written = json.loads(json.dumps({**plan.to_dict(), "reduction": "exact"}))  # plan.json holds more
+    written = json.loads(json.dumps({**plan.to_dict(), "of a later version": 1}))
     assert Plan.from_dict(written) == plan
     assert plan.order.batch(0).tolist() == Plan.from_dict(written).order.batch(0).tolist()
+
+
+def test_what_only_a_start_knows_follows_the_rest() -> None:
+    plan = _plan()
+    started = replace(plan, reduction="fast", device="cuda", precision="bf16", left_out=(3, 8))
+    more = {"reduction": "fast", "device": "cuda", "precision": "bf16", "left_out": (3, 8)}
+    assert list(started.to_dict().items()) == [*plan.to_dict().items(), *more.items()]
+    assert Plan.from_dict(json.loads(json.dumps(started.to_dict()))) == started

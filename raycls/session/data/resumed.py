@@ -22,6 +22,7 @@ from raycls.run.folder import RunFolder
 from raycls.session.data import record as recorded
 from raycls.session.data.record import Comparison, Record
 from raycls.session.data.scored import find_record, first_names
+from raycls.train.plan import Plan
 
 __all__ = ["Resumed", "note_left_out", "resumed_data", "searched_data"]
 
@@ -44,17 +45,18 @@ class Resumed:
 def resumed_data(
     run: Run,
     folder: RunFolder,
-    written: Mapping[str, Any] | None,
+    first: Plan | None,
     say: Callable[[str], None],
     dataset: Dataset | None = None,
 ) -> Resumed:
-    """The data of the run in `folder`, whose plan is `written`. `dataset` was opened before, with the same config.
+    """The data of the run in `folder`, whose plan is `first`; `dataset` was opened before, with the same
+    config.
 
     A sample that was left out once stays left out; what holds other content than at the start is told. DataError where
     this is not the data that the run was started with.
     """
     before = (folder.read_json(RunFolder.ENV) or {}).get("data", {})
-    left = tuple((written or {}).get("left_out", ()))
+    left = first.left_out if first else ()
     if dataset is not None and not left and before.get("fingerprint") in (None, dataset.fingerprint):
         return Resumed(dataset)
     record = find_record(folder)

@@ -18,7 +18,7 @@ from raycls.config.write import override
 from raycls.errors import ConfigError
 from raycls.run.folder import RunFolder
 from raycls.session.length.limits import idle
-from raycls.train.plan import make_plan
+from raycls.train.plan import Plan, make_plan
 from raycls.train.schedules import build_schedule
 
 __all__ = ["DURATION", "check_longer", "write_duration"]
@@ -31,19 +31,18 @@ _REPLACED = ("run.name", "model.weights", DURATION)
 def check_longer(
     before: Run,
     run: Run,
-    written: Mapping[str, Any],
+    first: Plan,
     folder: RunFolder,
     *,
     command: Sequence[str],
     say: Callable[[str], None],
 ) -> None:
-    """Whether `before`, whose `plan.json` is `written`, may be trained on as `run`, another `train.duration`.
+    """Whether `before`, whose plan is `first`, may be trained on as `run`, another `train.duration`.
 
     It may where nothing that was trained or decided hangs on the length. Otherwise ConfigError with what hangs on it,
     and the command that starts another run from the weights; also where it would be shorter.
     """
-    per_epoch = int(written["steps_per_epoch"])
-    old, new = (max(1, item.train.duration.steps(per_epoch)) for item in (before, run))
+    old, new = (max(1, item.train.duration.steps(first.steps_per_epoch)) for item in (before, run))
     result = folder.read_json(RunFolder.RESULT) or {}
     change = f"{DURATION}: {before.train.duration} -> {run.train.duration}"
     if new < old:
@@ -56,14 +55,14 @@ def check_longer(
     if result.get("state") == "early":
         say(f"{change} changes nothing: the run ended at step {result['step']} by train.early_stop.patience")
         return
-    reasons = _reasons(before, folder, result, old, new) if new > old else []
+    reasons = _reasons(before, first, folder, result, old, new) if new > old else []
     if reasons:
         raise ConfigError(
             "this run cannot be trained for longer as the run it would have been: other options follow its length",
             where=folder.store.describe(RunFolder.CONFIG),
             found="\n         ".join([change, *reasons]),
             valid="a longer train.duration where schedule and evaluations are counted in epochs or steps",
-            fix=_from_weights(before, run, written, folder, command, new - old),
+            fix=_from_weights(before, run, first, folder, command, new - old),
         )
     if new > old:
         say(f"{change}: the run is trained on, to step {new}")
@@ -79,22 +78,22 @@ def write_duration(folder: RunFolder, run: Run) -> None:
         folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(longer).encode())
 
 
-def _reasons(before: Run, folder: RunFolder, result: Mapping[str, Any], old: int, new: int) -> list[str]:
+def _reasons(before: Run, first: Plan, folder: RunFolder, result: Mapping[str, Any], old: int, new: int) -> list[str]:
     """What of the first `old` steps would have been otherwise in a longer run."""
     shares = [*_shares(before.schedule), *_evaluated_shares(before.evaluate)]
     reasons = [f"{path} {value}: per cent of the run" for path, value in shares]
     if before.schedule.name == "cosine":
         reasons.insert(0, "schedule.name: cosine, which falls over the whole run")
-    every, written = before.evaluate.every, folder.read_json(RunFolder.PLAN) or {}
+    every = before.evaluate.every
     shorter, longer = (
-        build_schedule(before.schedule, steps_per_epoch=int(written["steps_per_epoch"]), total_steps=total)
+        build_schedule(before.schedule, steps_per_epoch=first.steps_per_epoch, total_steps=total)
         for total in (old, new)
     )
     if before.schedule.name not in SCHEDULES and any(shorter.factor(at) != longer.factor(at) for at in range(old)):
         reasons.append(f"schedule.name: {before.schedule.name}, which follows the length of the run")
     if reasons or isinstance(every, str) or old not in folder.steps():
         return reasons
-    if not written.get("evaluate_rows") or old % max(1, every.steps(int(written["steps_per_epoch"]))) == 0:
+    if not first.evaluate_rows or old % max(1, every.steps(first.steps_per_epoch)) == 0:
         return []
     # The longer run is not evaluated here; what followed from it?
     what = f"the evaluation at its end, step {old}, which a run with evaluate.every {every} has only there"
@@ -123,9 +122,7 @@ def _evaluated_shares(evaluate: EvaluateConfig) -> list[tuple[str, Duration]]:
     return [("evaluate.every", every)] if isinstance(every, Duration) and every.unit == "%" else []
 
 
-def _from_weights(
-    before: Run, run: Run, written: Mapping[str, Any], folder: RunFolder, command: Sequence[str], more: int
-) -> str:
+def _from_weights(before: Run, run: Run, first: Plan, folder: RunFolder, command: Sequence[str], more: int) -> str:
     """The command that trains the `more` steps as a run of its own, from the weights of this one."""
     if not folder.store.exists(RunFolder.WEIGHTS):
         anew = "--new or another run.name starts anew"
@@ -136,13 +133,13 @@ def _from_weights(
     weights = folder.path(RunFolder.WEIGHTS)
     there = "model.safetensors" if weights is None else _short(str(weights))
     values: dict[str, Any] = {"run.name": _free_name(run), "model.weights": there, DURATION: str(duration)}
-    values |= _remedies(run, written, duration)
+    values |= _remedies(run, first, duration)
     words = list(command) if len(command) > 2 else ["raycls", "train", folder.store.describe(RunFolder.CONFIG)]
     typed = [shlex.quote(word) for word in words if word.partition("=")[0].strip() not in _REPLACED]
     line = " ".join([*typed, *(override(path, value) for path, value in values.items())])
-    first = "" if weights is not None else f"copy {folder.store.describe(RunFolder.WEIGHTS)} here, and "
+    copied = "" if weights is not None else f"copy {folder.store.describe(RunFolder.WEIGHTS)} here, and "
     return (
-        f"start anew with --new (the old run is kept beside it) or another run.name, or {first}start another run of "
+        f"start anew with --new (the old run is kept beside it) or another run.name, or {copied}start another run of "
         f"{duration} from the weights of this one{_repeated(run.schedule)}: {line}"
     )
 
@@ -155,13 +152,13 @@ def _repeated(schedule: ScheduleConfig) -> str:
     return f" (which repeats {first}; a lower optim.lr keeps more of them)"
 
 
-def _remedies(run: Run, written: Mapping[str, Any], duration: Duration) -> dict[str, Any]:
+def _remedies(run: Run, first: Plan, duration: Duration) -> dict[str, Any]:
     """What else has to be set for a run of this length."""
     plan = make_plan(
         seed=run.run.seed,
-        samples=int(written["samples"]),
-        classes=int(written["classes"]),
-        evaluate_rows=int(written["evaluate_rows"]),
+        samples=first.samples,
+        classes=first.classes,
+        evaluate_rows=first.evaluate_rows,
         batch_size=run.data.batch_size,
         workers=run.scale.max_workers,
         train=run.train.model_copy(update={"duration": duration}),
