@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
-from raycls.config.errors import Path, Place, Problem, dotted
+from raycls.config.errors import Path, Place, Problem, dotted, nearest, value_at
 from raycls.config.names import torchvision_models
-from raycls.config.names.arguments import bind_signature
 from raycls.config.names.belongings import PUBLISHED, name_of
-from raycls.config.names.builders import BUILDERS, argument_problems
+from raycls.config.names.builders import BUILDERS, argument_problems, binding_problems, problem_of
 from raycls.config.names.builtin import MODELS, OPERATIONS, SOURCES
 from raycls.config.names.suggest import suggest
 from raycls.config.space.text import SPACE, Places, read
@@ -26,6 +25,7 @@ from raycls.plugins import find
 __all__ = ["name_problems"]
 
 Found = tuple[str, inspect.Signature] | None
+PlaceOf = Callable[[Path], Place]
 
 
 def name_problems(values: Mapping[str, Any], places: Mapping[Path, Place], home: Place) -> list[Problem]:
@@ -33,7 +33,7 @@ def name_problems(values: Mapping[str, Any], places: Mapping[Path, Place], home:
 
     `values` are as `load` has them: the layers of a config laid over each other, perhaps with other errors.
     """
-    at = _Placed(places, home)
+    at = partial(nearest, places, home)
     problems = [
         *_section(values, ("data", "source"), _source, ("path",), at),
         *_section(values, ("model",), _model, ("num_classes",), at),
@@ -42,14 +42,14 @@ def name_problems(values: Mapping[str, Any], places: Mapping[Path, Place], home:
     for section in BUILDERS:
         problems += _builder(values, section, places, home)
     for key in ("train", "eval"):
-        problems += _operations(_at(values, ("augment", key)), ("augment", key), at)
+        problems += _operations(value_at(values, ("augment", key)), ("augment", key), at)
     return [*problems, *_searched(values, at, Places(places, home))]
 
 
-def _weights(values: Mapping[str, Any], at: _Placed) -> Iterator[Problem]:
+def _weights(values: Mapping[str, Any], at: PlaceOf) -> Iterator[Problem]:
     """A name of published weights that the model has not. A file is looked for when the run starts."""
-    name, model = _at(values, _WEIGHTS), name_of(values, ("model",))
-    searched = _at(values, SPACE)
+    name, model = value_at(values, _WEIGHTS), name_of(values, ("model",))
+    searched = value_at(values, SPACE)
     if not isinstance(name, str) or not PUBLISHED.fullmatch(name) or os.path.exists(name):
         return
     if isinstance(searched, Mapping) and {"model.name", "model.weights"} & searched.keys():
@@ -73,16 +73,6 @@ def _weights(values: Mapping[str, Any], at: _Placed) -> Iterator[Problem]:
 _WEIGHTS: Path = ("model", "weights")
 
 
-class _Placed:
-    def __init__(self, places: Mapping[Path, Place], home: Place) -> None:
-        self._places, self._home = places, home
-
-    def __call__(self, path: Path) -> Place:
-        """The place of `path`, or of the nearest thing around it."""
-        inner = (self._places.get(path[:depth]) for depth in range(len(path), 0, -1))
-        return next((place for place in inner if place is not None), self._home)
-
-
 def _source(name: str) -> Found:
     return find("source", name, SOURCES)
 
@@ -99,21 +89,25 @@ def _model(name: str) -> Found:
 
 def _builder(values: Mapping[str, Any], section: str, places: Mapping[Path, Place], home: Place) -> Iterator[Problem]:
     """The name of what is built, and the arguments of a plug-in: those of a built-in are checked with the schema."""
-    at, kind = _Placed(places, home), BUILDERS[section]
-    name, args = name_of(values, (section,)), _at(values, (section, "args"))
+    at, kind = partial(nearest, places, home), BUILDERS[section]
+    name, args = name_of(values, (section,)), value_at(values, (section, "args"))
     try:
         found = find(kind.kind, name, kind.builtins)
     except ConfigError as error:
-        yield _problem(error, (section, "name"), at((section, "name")))
+        yield problem_of(error, (section, "name"), at((section, "name")))
         return
     if found is None or name in kind.builtins or not (args is None or isinstance(args, Mapping)):
         return
-    searched = _at(values, SPACE)
-    whole = not isinstance(searched, Mapping) or not any(
-        str(key).startswith(f"{section}.args") for key in cast("Mapping[str, Any]", searched)
-    )
-    arguments = cast("Mapping[str, Any]", args or {})
+    arguments, whole = cast("Mapping[str, Any]", args or {}), not _args_are_searched(values, (section,))
     yield from argument_problems(section, *found, arguments, values, places, home, whole)
+
+
+def _args_are_searched(values: Mapping[str, Any], section: Path) -> bool:
+    """Whether a trial brings arguments of its own, which may be missing in the config and are checked with it."""
+    searched = value_at(values, SPACE)
+    return isinstance(searched, Mapping) and any(
+        str(key).startswith(f"{dotted(section)}.args") for key in cast("Mapping[str, Any]", searched)
+    )
 
 
 def _alone(look_up: Callable[[str], Found]) -> Callable[[str], Found]:
@@ -131,15 +125,12 @@ def _operation(name: str) -> Found:
 
 
 def _section(
-    values: Mapping[str, Any], section: Path, look_up: Callable[[str], Found], given: Sequence[str], at: _Placed
+    values: Mapping[str, Any], section: Path, look_up: Callable[[str], Found], given: Sequence[str], at: PlaceOf
 ) -> Iterator[Problem]:
     """The name in a section with a name and arguments, and these."""
-    args = _at(values, (*section, "args"))
-    searched = _at(values, SPACE)
-    if isinstance(searched, Mapping) and any(
-        str(key).startswith(f"{dotted(section)}.args") for key in cast("Mapping[str, Any]", searched)
-    ):
-        look_up = _alone(look_up)  # a trial brings arguments that may be missing here, and they are checked with it
+    args = value_at(values, (*section, "args"))
+    if _args_are_searched(values, section):
+        look_up = _alone(look_up)
     yield from _named(name_of(values, section), args, (*section, "name"), (*section, "args"), look_up, given, at)
 
 
@@ -150,25 +141,19 @@ def _named(
     args_path: Path,
     look_up: Callable[[str], Found],
     given: Sequence[str],
-    at: _Placed,
+    at: PlaceOf,
 ) -> Iterator[Problem]:
     try:
         found = look_up(name)
     except ConfigError as error:
-        yield _problem(error, where, at(where))
+        yield problem_of(error, where, at(where))
         return
     if found is None or not (args is None or isinstance(args, Mapping)):
         return
-    arguments = cast("Mapping[str, Any]", args or {})
-    try:
-        bind_signature(*found, arguments, given=given, where=dotted(args_path))
-    except ConfigError as error:
-        known = found[1].parameters
-        wrong = next((key for key in arguments if key in given or key not in known), None)
-        yield _problem(error, args_path, at(args_path if wrong is None else (*args_path, wrong)))
+    yield from binding_problems(*found, cast("Mapping[str, Any]", args or {}), given, args_path, at)
 
 
-def _operations(entries: Any, path: Path, at: _Placed) -> Iterator[Problem]:
+def _operations(entries: Any, path: Path, at: PlaceOf) -> Iterator[Problem]:
     """The operations of a list, each a name or a name with arguments; another kind of entry is the schema's to tell."""
     for index, entry in enumerate(cast("list[Any]", entries) if isinstance(entries, list) else ()):
         here = (*path, index)
@@ -182,9 +167,9 @@ def _operations(entries: Any, path: Path, at: _Placed) -> Iterator[Problem]:
         yield from _named(name, args, here, (*here, name), _operation, given, at)
 
 
-def _searched(values: Mapping[str, Any], at: _Placed, places: Places) -> Iterator[Problem]:
+def _searched(values: Mapping[str, Any], at: PlaceOf, places: Places) -> Iterator[Problem]:
     """The models and lists of operations that a space can choose."""
-    space = _at(values, SPACE)
+    space = value_at(values, SPACE)
     if not isinstance(space, Mapping):
         return
     written = {key: value for key, value in cast("Mapping[str, Any]", space).items() if key in _SEARCHED}
@@ -202,14 +187,3 @@ def _searched(values: Mapping[str, Any], at: _Placed, places: Places) -> Iterato
 
 
 _SEARCHED = ("model.name", *(f"{section}.name" for section in BUILDERS), "augment.train", "augment.eval")
-
-
-def _problem(error: ConfigError, path: Path, place: Place) -> Problem:
-    what = error.what.removeprefix(f"{dotted(path)}: ")
-    return Problem(place, dotted(path), what, error.found, error.valid, error.fix)
-
-
-def _at(values: Any, path: Path) -> Any:
-    for key in path:
-        values = cast("Mapping[Any, Any]", values).get(key) if isinstance(values, Mapping) else None
-    return values

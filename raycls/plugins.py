@@ -32,16 +32,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raycls.config.errors import Place
-from raycls.config.names.annotations import checked, inside, json_schema, typed
 from raycls.config.names.arguments import bind, bind_signature
+from raycls.config.names.builders import as_annotated
 from raycls.config.names.definitions import Definition, ours, read
 from raycls.config.names.suggest import suggest
-from raycls.config.names.values import value_problem
 from raycls.errors import ConfigError, RayclsError, TrainError
 from raycls.workdir import workdir
 
-__all__ = ["GROUP", "bind", "bind_signature", "build", "find", "no_exit", "resolve", "suggest"]
+__all__ = ["GROUP", "bind", "bind_signature", "build", "builder", "find", "no_exit", "resolve", "suggest"]
 
 GROUP = "raycls.plugins"
 """The entry-point group of packages that bring plug-ins."""
@@ -101,6 +99,26 @@ def find(
     return attribute, definition.signature
 
 
+def builder(
+    kind: str,
+    name: str,
+    args: Mapping[str, Any],
+    builtins: Mapping[str, Callable[..., Any] | str],
+    *,
+    given: Iterable[str],
+    at: tuple[str, str],
+) -> Callable[..., Any]:
+    """What `name` stands for, where it can be called with `given` and `args`; nothing is. `at` is where the config has
+    the name and `args`. Raises ConfigError."""
+    try:
+        function = resolve(kind, name, builtins)
+    except ConfigError as error:
+        error.where = error.where or at[0]
+        raise
+    bind(function, args, given=tuple(given), where=at[1])
+    return function
+
+
 def build(
     kind: str,
     name: str,
@@ -116,13 +134,8 @@ def build(
     `where` is the section of both in the config. Raises ConfigError where name or arguments do not fit, the builder
     fails, or what it returns is no `returns`.
     """
-    try:
-        function = resolve(kind, name, builtins)
-    except ConfigError as error:
-        error.where = error.where or f"{where}.name"
-        raise
-    bind(function, args, given=tuple(given), where=f"{where}.args")
-    values = _as_annotated(function, args, f"{where}.args")
+    function = builder(kind, name, args, builtins, given=given, at=(f"{where}.name", f"{where}.args"))
+    values = as_annotated(function, args, f"{where}.args")
     try:
         made = function(**given, **values)
     except RayclsError:
@@ -138,28 +151,6 @@ def build(
         found, valid = f"{name} returned {type(made).__name__}", f"a {returns.__module__}.{returns.__qualname__}"
         raise ConfigError(f"this is no {kind}", where=f"{where}.name", found=found, valid=valid)
     return made
-
-
-def _as_annotated(function: Callable[..., Any], args: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`args`, each value checked against the annotation of its parameter, and as that has it."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return dict(args)
-    names = vars(sys.modules.get(getattr(function, "__module__", ""), inspect))
-    kinds, values, home = typed(signature, names), dict[str, Any](), Place(where)
-    for key, value in args.items():
-        values[key], errors = checked(kinds.get(key, Any), value)
-        if errors:
-            path = (*where.split("."), key)
-            here = inside(path, value, errors)
-            nested: Any = value
-            for outer in reversed(path):
-                nested = {outer: nested}
-            problem = value_problem(here, errors, nested, {}, home, json_schema(kinds[key]))
-            what = f"{problem.path}: {problem.what}"
-            raise ConfigError(what, where=problem.path, found=problem.found, valid=problem.valid, fix=problem.fix)
-    return values
 
 
 @contextmanager

@@ -36,7 +36,6 @@ PAUSE = 5.0
 _SECONDS = 10.0
 """How long one answer may take."""
 _LOG = "raycls-notices.log"
-_STAY = "--stay"
 _opener = build_opener(ProxyHandler({}))  # never through a proxy: it would ask for its own machine
 
 

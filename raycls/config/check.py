@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from raycls.config import describe
-from raycls.config.errors import Path, Place, Problem, dotted
+from raycls.config.errors import Path, Place, Problem, dotted, keys_of, value_at
 from raycls.config.names.builders import BUILDERS, builtin_problems
 from raycls.config.names.moved import MOVED
 from raycls.config.names.suggest import suggest
@@ -50,7 +50,7 @@ def known(
             result[key], more = known(inner, places, home, section, here)
             problems += more
         elif value is not None:
-            valid = describe.allowed(_keys(here))[0]
+            valid = describe.allowed(keys_of(here))[0]
             problems.append(
                 Problem(place, dotted(here), "this is a section, not a value", describe.shown(value), valid)
             )
@@ -82,8 +82,8 @@ def validate(
             bad, broken = _sorted(error.errors(include_url=False), rest)
             found += [value_problem(path, errors, rest, places, home) for path, errors in bad.items()]
             for path in bad:
-                gone.add(dotted(_keys(path)))
-            removed = [_remove(rest, _keys(path)) for path in bad]
+                gone.add(dotted(keys_of(path)))
+            removed = [_remove(rest, keys_of(path)) for path in bad]
             for path, message in broken:
                 named = _named(path, message)
                 if rules and not gone & {dotted(name) for name in named}:
@@ -151,7 +151,7 @@ def _option(location: Path, values: Mapping[str, Any]) -> tuple[Path, bool]:
         section = describe.child(model, str(part))
         if section is None:
             index = next((step for step in location[depth + 1 :] if isinstance(step, int)), None)
-            if index is not None and isinstance(_at(values, tuple(path)), (list, tuple)):
+            if index is not None and isinstance(value_at(values, tuple(path)), (list, tuple)):
                 path.append(index)
             return tuple(path), True
         model = section
@@ -180,29 +180,16 @@ def _is_argument(token: str) -> bool:
 def _rule_problem(
     path: Path, message: str, named: list[Path], values: Mapping[str, Any], places: Mapping[Path, Place], home: Place
 ) -> Problem:
-    written = [name for name in named if _at(values, name) is not None]
+    written = [name for name in named if value_at(values, name) is not None]
     place = next((places[name] for name in written if name in places), places.get(path, home))
     subject = named[0] if len(named) == 1 or (not path and named) else path
-    found = ", ".join(f"{dotted(name)}: {flow(_at(values, name))}" for name in written)
+    found = ", ".join(f"{dotted(name)}: {flow(value_at(values, name))}" for name in written)
     return Problem(place, dotted(subject), message, found or None)
-
-
-def _keys(path: Path) -> tuple[str, ...]:
-    return tuple(part for part in path if isinstance(part, str))
-
-
-def _at(values: Any, path: Path) -> Any:
-    for part in path:
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return values
 
 
 def _remove(values: dict[str, Any], path: Path) -> bool:
     """Take the value at `path` out; whether there was one."""
-    inner = _at(values, path[:-1])
+    inner = value_at(values, path[:-1])
     if not path or not isinstance(inner, dict) or path[-1] not in inner:
         return False
     del inner[path[-1]]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raycls.errors import ConfigError
 
-__all__ = ["COMMAND_LINE", "ConfigProblemsError", "Path", "Place", "Problem", "dotted"]
+__all__ = [
+    "COMMAND_LINE",
+    "ConfigProblemsError",
+    "Path",
+    "Place",
+    "Problem",
+    "dotted",
+    "keys_of",
+    "nearest",
+    "value_at",
+]
 
 COMMAND_LINE = "command line"
 
@@ -79,3 +90,24 @@ def dotted(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def keys_of(path: Path) -> tuple[str, ...]:
+    """The keys of a path without its list indices: the option that holds the value."""
+    return tuple(part for part in path if isinstance(part, str))
+
+
+def value_at(values: Any, path: Path) -> Any:
+    """The value at `path` of nested mappings and lists; None where there is none."""
+    for part in path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
+
+def nearest(places: Mapping[Path, Place], home: Place, path: Path) -> Place:
+    """The place of `path`, or of the nearest thing around it that has one; else `home`."""
+    inner = (places.get(path[:depth]) for depth in range(len(path), 0, -1))
+    return next((place for place in inner if place is not None), home)

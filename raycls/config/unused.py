@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from raycls.config.describe import shown
-from raycls.config.errors import Path, Place, Problem, dotted
+from raycls.config.errors import Path, Place, Problem, dotted, value_at
 from raycls.config.names.builders import BUILDERS, builtin
 from raycls.config.sections.run import Run
 from raycls.config.space.conditions import in_order
@@ -97,7 +97,7 @@ def without_effect(
         if chosen is not None and layers[chosen.file] > layers[place.file]:
             continue
         where = dotted((*SPACE, option)) if searched else option
-        found = shown(_at(values, (*SPACE, option) if searched else path))
+        found = shown(value_at(values, (*SPACE, option) if searched else path))
         what = f"it has no effect beside {needs.choice}: {flow(_value(values, needs.choice))}"
         problems.append(Problem(place, where, what, found, f"beside {needs}", "leave it out, or change the other one"))
     return problems
@@ -120,11 +120,11 @@ def overruled(
             continue
         if _met(needs, values, space, home):
             continue
-        value = cast("dict[str, Any]", _at(values, path[:-1])).pop(path[-1])
+        value = cast("dict[str, Any]", value_at(values, path[:-1])).pop(path[-1])
         for inside in [inside for inside in places if inside[: len(path)] == path]:
             del places[inside]
-        if flow(value) != flow(_at(defaults, path)):
-            notes.append(f"{option} {flow(value)} left out: {needs.choice} is {flow(_at(values, choice))} now")
+        if flow(value) != flow(value_at(defaults, path)):
+            notes.append(f"{option} {flow(value)} left out: {needs.choice} is {flow(value_at(values, choice))} now")
     return notes
 
 
@@ -178,7 +178,7 @@ def _met(needs: _Beside, values: Mapping[str, Any], space: Mapping[str, Any], ho
 
 
 def _space(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    written = _at(values, SPACE)
+    written = value_at(values, SPACE)
     return cast("Mapping[str, Any]", written) if isinstance(written, Mapping) else {}
 
 
@@ -195,15 +195,9 @@ def _is_whole(document: Document) -> bool:
 
 
 def _value(values: Mapping[str, Any], option: str) -> Any:
-    written = _at(values, _path(option))
-    return _at(to_dict(Run()), _path(option)) if written is None else written
+    written = value_at(values, _path(option))
+    return value_at(to_dict(Run()), _path(option)) if written is None else written
 
 
 def _path(option: str) -> tuple[str, ...]:
     return tuple(option.split("."))
-
-
-def _at(values: Any, path: Path) -> Any:
-    for key in path:
-        values = cast("Mapping[Any, Any]", values).get(key) if isinstance(values, Mapping) else None
-    return values

@@ -22,7 +22,7 @@ from raycls.data.names import arrange, same_form
 from raycls.data.samples import Files, Keys, Reader, Samples
 from raycls.data.split import divide
 from raycls.errors import ConfigError, DataError
-from raycls.plugins import bind, resolve
+from raycls.plugins import builder
 
 __all__ = [
     "SOURCES",
@@ -216,12 +216,8 @@ def cut(pool: Pool, config: DataConfig) -> Dataset:
 
 
 def _source(config: SourceConfig) -> Callable[..., Any]:
-    try:
-        source = resolve("source", config.name, SOURCES)
-    except ConfigError as error:
-        error.where = error.where or "data.source.name"
-        raise
-    bind(source, config.args, given=("path",), where="data.source.args")
+    at = "data.source.name", "data.source.args"
+    source = builder("source", config.name, config.args, SOURCES, given=("path",), at=at)
     if config.name in SOURCES:
         check_types(source, config.args, where="data.source.args")
     if config.path is None and config.name in SOURCES and _needs_path(source):

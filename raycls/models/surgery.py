@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch import nn
 
-__all__ = ["find_auxiliary_heads", "find_head", "initialise", "parameter_groups"]
+__all__ = ["find_auxiliary_heads", "find_head", "initialise", "modes_kept", "parameter_groups"]
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -27,6 +29,17 @@ def find_auxiliary_heads(model: nn.Module, num_classes: int) -> list[str]:
     """Names of the layers that give further logits: the last with `num_classes` outputs of each module `aux...`."""
     last = {_auxiliary(name): name for name in _with_outputs(model, num_classes)}
     return [name for group, name in last.items() if group is not None]
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Each module is back in the mode (training or evaluation) that it had, whatever the block set."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _with_outputs(model: nn.Module, count: int) -> list[str]:

@@ -17,7 +17,7 @@ from raycls.config.names.builtin import MODELS
 from raycls.config.sections.model import ModelConfig
 from raycls.errors import ModelError, RayclsError, kind_and_line
 from raycls.models import library
-from raycls.models.surgery import LAYERS, find_head, initialise
+from raycls.models.surgery import LAYERS, find_head, initialise, modes_kept
 from raycls.models.weights import find
 from raycls.models.weights.loading import Loaded, load_into
 from raycls.plugins import bind, resolve
@@ -80,11 +80,9 @@ def probe(model: nn.Module, example: tuple[Tensor, ...], outputs: tuple[int, ...
     Raises ModelError when the network cannot take it, or does not return a tensor of the shape `outputs`, where that is
     given. Weights, buffers, training flags and generators stay as they are.
     """
-    flags = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad(), seeded(0):
-            output = model(*(torch.cat([part, part]) for part in _beside(model, example)))
+        with modes_kept(model), torch.no_grad(), seeded(0):
+            output = model.eval()(*(torch.cat([part, part]) for part in _beside(model, example)))
     except RayclsError:
         raise
     except (Exception, SystemExit) as error:
@@ -97,9 +95,6 @@ def probe(model: nn.Module, example: tuple[Tensor, ...], outputs: tuple[int, ...
             if alone
             else "let `example` of the task return what its `loss` calls the network with, and nothing else",
         ) from error
-    finally:
-        for module, training in flags.items():
-            module.training = training
     found = f"shape {list(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
     if outputs is not None and (not isinstance(output, Tensor) or output.shape != outputs):
         raise ModelError(
@@ -112,14 +107,11 @@ def probe(model: nn.Module, example: tuple[Tensor, ...], outputs: tuple[int, ...
 
 def forward_alone(model: nn.Module, example: tuple[Tensor, ...]) -> None:
     """One image through `model` as in training, which leaves it as it was. No copy: some networks have none."""
-    flags = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        with kept(), torch.no_grad():
+        with modes_kept(model), kept(), torch.no_grad():
             model.train()(*example)
     finally:
-        for module, training in flags.items():
-            module.training = training
         for buffer, before in buffers:
             buffer.copy_(before)
 

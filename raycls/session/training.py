@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -72,7 +71,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
         start = _agree_on_start(run, job, plan, folder, world)
         stream = _open(run, job, plan, start, world, reporter)
         stack.callback(stream.close)
-        state, task = together(ranks, partial(_build, run, job, plan, folder, start, world))
+        state, task, schedule = together(ranks, partial(_build, run, job, plan, folder, start, world))
         ranks.elapsed_before = state.elapsed
         recorder = Recorder(
             run, plan, folder, ranks, start.attempt, world.post, job.dataset, task.metrics, curves=job.curves
@@ -94,7 +93,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
             ranks,
             reduction,
             precision=precision,
-            lr=_learning_rate(run, plan),
+            lr=lambda step: run.optim.lr * schedule.factor(step),
             clip_norm=float("inf") if isinstance(run.optim.clip_norm, str) else run.optim.clip_norm,
             skip_non_finite=run.train.non_finite == "skip",
             seen=recorder.seen,
@@ -108,7 +107,8 @@ def train(job: Job, world: World) -> dict[str, Any]:
 
 
 def _reduction(run: Run, job: Job, plan: Plan, state: TrainState, task: Task, ranks: Ranks) -> Reduction:
-    example = together(ranks, lambda: task.example(first_sample(run, job.dataset, plan)))
+    fast = plan.reduction == "fast"  # the other one never calls the model by itself
+    example = together(ranks, lambda: task.example(first_sample(run, job.dataset, plan))) if fast else ()
     return make_reduction(
         plan.reduction,
         state.model,
@@ -174,7 +174,9 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> S
     return begun
 
 
-def _build(run: Run, job: Job, plan: Plan, folder: RunFolder, start: Started, world: World) -> tuple[TrainState, Task]:
+def _build(
+    run: Run, job: Job, plan: Plan, folder: RunFolder, start: Started, world: World
+) -> tuple[TrainState, Task, Schedule]:
     """Model, optimizer and what goes with them, at the step of the checkpoint."""
     check_shared(folder, job.nonce)
     resumed = start.step > 0
@@ -182,13 +184,14 @@ def _build(run: Run, job: Job, plan: Plan, folder: RunFolder, start: Started, wo
     model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed, classes=job.dataset.classes)
     task = make_task(run, job.dataset.classes, world.device)
     model.to(device=world.device, memory_format=task.layout)  # pyright: ignore[reportCallIssue]
+    schedule = build_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
     scaler = torch.amp.GradScaler(world.device.type, enabled=start.precision == "fp16")  # type: ignore[attr-defined]
     state = TrainState(
         model=model,
         optimizer=build_optimizer(run.optim, model),
         ema=moving_average(model, run.optim.ema, run.optim.ema_warmup),
         scaler=scaler,
-        plateau=_schedule(run, plan).plateau,
+        plateau=schedule.plateau,
         early_stop=EarlyStop.of(run.train.early_stop, mode_of(task, run.evaluate.metric)),
     )
     if resumed:
@@ -198,7 +201,7 @@ def _build(run: Run, job: Job, plan: Plan, folder: RunFolder, start: Started, wo
         # The config's, not the checkpoint's: they differ where a trial goes on from another one's weights.
         for group, own in zip(state.optimizer.param_groups, options, strict=True):
             group.update(own)
-    return state, task
+    return state, task, schedule
 
 
 def _open(run: Run, job: Job, plan: Plan, start: Started, world: World, reporter: Reporter) -> Stream:
@@ -215,15 +218,6 @@ def _open(run: Run, job: Job, plan: Plan, start: Started, world: World, reporter
     maker = make_maker(run, plan, job.dataset, world.size, run.evaluate.split)
     stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
     return reporter.watch(stream, timeline)
-
-
-def _learning_rate(run: Run, plan: Plan) -> Callable[[int], float]:
-    schedule = _schedule(run, plan)
-    return lambda step: run.optim.lr * schedule.factor(step)
-
-
-def _schedule(run: Run, plan: Plan) -> Schedule:
-    return build_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
 
 
 def _evaluate_now(

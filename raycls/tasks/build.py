@@ -11,8 +11,8 @@ from raycls.config.names.builtin import TASKS
 from raycls.config.sections.task import TaskConfig
 from raycls.data.source import Split
 from raycls.errors import ConfigError
-from raycls.plugins import bind, resolve
 from raycls.plugins import build as make
+from raycls.plugins import builder
 from raycls.tasks.base import Key, Setting, Task
 
 __all__ = ["Arrays", "build", "check", "check_taken"]
@@ -20,12 +20,7 @@ __all__ = ["Arrays", "build", "check", "check_taken"]
 
 def check(config: TaskConfig) -> None:
     """Find the task and bind its arguments, without making it. ConfigError where that fails."""
-    try:
-        found = resolve("task", config.name, TASKS)
-    except ConfigError as error:
-        error.where = error.where or "task.name"
-        raise
-    bind(found, config.args, given=("setting",), where="task.args")
+    builder("task", config.name, config.args, TASKS, given=("setting",), at=("task.name", "task.args"))
 
 
 def build(config: TaskConfig, setting: Setting) -> Task:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from raycls.config.names.metrics import Mode
 from raycls.config.sections.search import SearchConfig, objective
 from raycls.config.sections.train import EvaluateConfig
@@ -9,12 +12,17 @@ from raycls.config.write import override
 from raycls.errors import ConfigError
 from raycls.tasks.base import Task
 
-__all__ = ["check_metrics", "mode_of"]
+__all__ = ["check_metrics", "lacking", "mode_of"]
 
 
 def mode_of(task: Task, metric: str) -> Mode:
     """Whether more or less of `evaluate.metric` is better; of no meaning for what is no metric of the task."""
     return task.metrics.get(metric, next(iter(task.metrics.values()))).mode
+
+
+def lacking(task: Task, scalars: Mapping[str, Any]) -> list[str]:
+    """The metrics of the task that are no number of Python among the `scalars` of a summary."""
+    return [name for name in task.metrics if type(scalars.get(name)) not in (int, float)]
 
 
 def check_metrics(task: Task, evaluate: EvaluateConfig, search: SearchConfig) -> None:

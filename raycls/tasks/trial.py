@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from raycls.errors import ConfigError, RayclsError, kind_and_line
+from raycls.models.surgery import modes_kept
 from raycls.tasks.base import Task
 from raycls.tasks.build import check_taken
+from raycls.tasks.metrics import lacking
 
 __all__ = ["example_of", "try_task"]
 
@@ -27,17 +29,13 @@ def try_task(name: str, task: Task, model: nn.Module, train: Mapping[str, Any], 
     `train` and `evaluated` are a sample as `arrays` makes it, and empty where there is none. Weights and training flags
     stay as they are; the generators are the caller's to keep.
     """
-    flags = {module: module.training for module in model.modules()}
-    try:
+    with modes_kept(model):
         if train:
             model.train()
             _try_loss(name, task, model, _twice(train))
         if evaluated:
             model.eval()
             _try_counts(name, task, model, _twice(evaluated))
-    finally:
-        for module, training in flags.items():
-            module.training = training
 
 
 def _try_loss(name: str, task: Task, model: nn.Module, arrays: dict[str, np.ndarray]) -> None:
@@ -68,8 +66,8 @@ def _try_counts(name: str, task: Task, model: nn.Module, arrays: dict[str, np.nd
         raise _wrong(name, "summary", type(summary).__name__, "a dict of plain JSON")
     scalars = _called(name, "scalars", lambda: task.scalars(summary))
     check_taken(name, scalars)
-    if lacking := [each for each in task.metrics if type(scalars.get(each)) not in (int, float)]:
-        found = ", ".join(f"{each}: {type(summary.get(each)).__name__}" for each in lacking)
+    if wrong := lacking(task, scalars):
+        found = ", ".join(f"{each}: {type(summary.get(each)).__name__}" for each in wrong)
         raise _wrong(name, "summary", found, f"a Python int or float for each of {', '.join(task.metrics)}")
 
 

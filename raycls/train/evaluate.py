@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from raycls.data.order import key
 from raycls.data.slices import Slice
 from raycls.errors import TrainError
+from raycls.models.surgery import modes_kept
 from raycls.randomness import seed_all
 from raycls.tasks.base import Task
+from raycls.tasks.metrics import lacking
 from raycls.train.ranks import Ranks
 
 __all__ = ["evaluate"]
@@ -47,9 +49,8 @@ def evaluate(
     TrainError where the counts are no tensors or the summary lacks a metric.
     """
     found = _Counts(batches)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with modes_kept(model):
+        model.eval()
         for made in slices:
             ranks.go_on(made.error)
             if not len(made.ids):
@@ -59,22 +60,18 @@ def evaluate(
             with precision:
                 counts = task.counts(model, batch)
             found.add(made.position.index, counts)
-    finally:
-        for module, training in modes:
-            module.training = training
     return _checked(task, task.summary(found.total(ranks)))
 
 
 def _checked(task: Task, summary: dict[str, Any]) -> dict[str, Any]:
     """`summary`, which has all metrics of the task as numbers: without one, no evaluation would ever be the best."""
     scalars = task.scalars(summary)
-    lacking = [name for name in task.metrics if type(scalars.get(name)) not in (int, float)]
-    given = {**summary, **scalars}
-    if lacking:
+    if wrong := lacking(task, scalars):
+        given = {**summary, **scalars}
         raise TrainError(
             "the summary of the task lacks metrics that the task declares",
             where="task.name",
-            found=", ".join(f"{name}: {type(given[name]).__name__ if name in given else 'none'}" for name in lacking),
+            found=", ".join(f"{name}: {type(given[name]).__name__ if name in given else 'none'}" for name in wrong),
             valid="an int or a float of Python for each of metrics; nan where it is not defined",
             fix="return these from its method summary, or correct its attribute metrics",
         )

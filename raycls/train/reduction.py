@@ -27,6 +27,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from raycls.data.order import Order
+from raycls.models.surgery import modes_kept
 
 __all__ = ["Exact", "Fast", "Reduction", "Totals", "make_reduction"]
 
@@ -62,7 +63,7 @@ def make_reduction(
     sums: int,
     example: tuple[Tensor, ...],
 ) -> Reduction:
-    """`exact` or `fast`, for this rank and `sums` numbers of the task. `example`: the model is called with it."""
+    """`exact` or `fast`, for this rank and `sums` numbers of the task. `example`: `fast` calls the model with it."""
     if name == "exact":
         return Exact(model, order, rank, world, device, sums)
     return Fast(model, order, rank, world, device, sums, example)
@@ -335,13 +336,9 @@ class Fast:
 
         A parameter that only this pass uses has a gradient of zeros, and not none, in that step.
         """
-        modes = [(module, module.training) for module in self._module.modules()]
-        self._module.eval()  # leaves batch-norm statistics alone and draws no random numbers
-        try:
+        with modes_kept(self._module):
+            self._module.eval()  # leaves batch-norm statistics alone and draws no random numbers
             (_everything(self.model(*self._example)) * 0).backward()
-        finally:
-            for module, training in modes:
-                module.training = training
 
 
 def _dense_strides(tensor: Tensor) -> tuple[int, ...]:

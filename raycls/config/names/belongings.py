@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
-from raycls.config.errors import Path, Place, dotted
+from raycls.config.errors import Path, Place, dotted, value_at
 from raycls.config.names import torchvision_models
 from raycls.config.names.builders import BUILDERS, defaults
 from raycls.config.sections.run import Run
@@ -50,12 +50,14 @@ class Belongings:
         """
         for section in named():
             old = name_of(values, section)
-            written = [name for document in layer if (name := _at(document.values, (*section, "name"))) is not None]
+            written = [
+                name for document in layer if (name := value_at(document.values, (*section, "name"))) is not None
+            ]
             new = written[-1] if written else old
             if new == old or not isinstance(new, str):
                 continue
             for path in _owned(section):
-                value = _at(values, path)
+                value = value_at(values, path)
                 if value is not None and _is_of(path, value, new):
                     _take(values, path)
                     inside = [place for place in places if place[: len(path)] == path]
@@ -78,7 +80,7 @@ class Belongings:
         stays = [
             f"model.weights {weights} stays: {name} has weights of that name too"
             for weights, name in self._kept
-            if (weights, name) == (_at(values, _WEIGHTS), name_of(values, _WEIGHTS[:-1]))
+            if (weights, name) == (value_at(values, _WEIGHTS), name_of(values, _WEIGHTS[:-1]))
         ]
         return [*left_out, *stays]
 
@@ -91,9 +93,9 @@ def without_others(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict
         if name is None or name == name_of(values, section):
             continue
         for depth in range(len(section)):  # what is changed below is a copy
-            _put(result, section[: depth + 1], dict(_at(result, section[: depth + 1]) or {}))
+            _put(result, section[: depth + 1], dict(value_at(result, section[: depth + 1]) or {}))
         for path in _owned(section):
-            if _is_of(path, _at(values, path), name):
+            if _is_of(path, value_at(values, path), name):
                 _take(result, path)
     return result
 
@@ -120,7 +122,7 @@ def searched_notes(run: Run, paths: Sequence[str]) -> list[str]:
         f"{dotted((*section, 'name'))}" + (", except where it has weights of that name" if path == _WEIGHTS else "")
         for section in named()
         for path in _owned(section)
-        if dotted((*section, "name")) in paths and (value := _at(values, path))
+        if dotted((*section, "name")) in paths and (value := value_at(values, path))
         if path != _WEIGHTS or PUBLISHED.fullmatch(value)
         if (told := _beside_defaults(path, name_of(values, section), value))
     ]
@@ -136,18 +138,12 @@ def _beside_defaults(path: Path, name: str, value: Any) -> object:
 
 def name_of(values: Mapping[str, Any], section: Path) -> str:
     """The name in `section`, or its default."""
-    name = _at(values, (*section, "name"))
-    return name if isinstance(name, str) else _at(to_dict(Run()), (*section, "name"))
-
-
-def _at(values: Any, path: Path) -> Any:
-    for key in path:
-        values = cast("Mapping[Any, Any]", values).get(key) if isinstance(values, Mapping) else None
-    return values
+    name = value_at(values, (*section, "name"))
+    return name if isinstance(name, str) else value_at(to_dict(Run()), (*section, "name"))
 
 
 def _take(values: dict[str, Any], path: Path) -> None:
-    cast("dict[Any, Any]", _at(values, path[:-1])).pop(path[-1], None)
+    cast("dict[Any, Any]", value_at(values, path[:-1])).pop(path[-1], None)
 
 
 def _put(values: dict[str, Any], path: Path, value: Any) -> None:

@@ -7,11 +7,13 @@ names, the types, the ranges and the defaults. That of a built-in is read from i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
-from raycls.config.errors import Path, Place, Problem, dotted
+from raycls.config.errors import Path, Place, Problem, dotted, nearest
 from raycls.config.names import annotations
 from raycls.config.names.arguments import bind_signature
 from raycls.config.names.builtin import LOSSES, OPTIMIZERS, SCHEDULES, TASKS
@@ -25,10 +27,13 @@ __all__ = [
     "BUILDERS",
     "Builder",
     "argument_problems",
+    "as_annotated",
+    "binding_problems",
     "bound",
     "builtin",
     "builtin_problems",
     "defaults",
+    "problem_of",
     "with_defaults",
 ]
 
@@ -119,22 +124,63 @@ def argument_problems(
     """What is wrong with the names, then with the values, of the arguments `args` of one builder."""
     given, path = BUILDERS[section].given, (section, "args")
     needed = signature if whole else _optional(signature)
+    yield from binding_problems(title, needed, args, given, path, partial(nearest, places, home))
+    theirs = {key: value for key, value in args.items() if key not in given}
+    yield from _value_problems(annotations.typed(signature), theirs, path, values, places, home)
+
+
+def binding_problems(
+    title: str,
+    signature: inspect.Signature,
+    args: Mapping[str, Any],
+    given: Sequence[str],
+    path: Path,
+    at: Callable[[Path], Place],
+) -> Iterator[Problem]:
+    """What is wrong with the names of the arguments `args` at `path`, at the place of the first that is wrong."""
     try:
-        bind_signature(title, needed, args, given=given, where=dotted(path))
+        bind_signature(title, signature, args, given=given, where=dotted(path))
     except ConfigError as error:
         wrong = next((key for key in args if key in given or key not in signature.parameters), None)
-        around = [path, path[:1]] if wrong is None else [(*path, wrong), path, path[:1]]
-        place = next((places[each] for each in around if each in places), home)
-        what = error.what.removeprefix(f"{dotted(path)}: ")
-        yield Problem(place, dotted(path), what, error.found, error.valid, error.fix)
-    kinds = annotations.typed(signature)
+        yield problem_of(error, path, at(path if wrong is None else (*path, wrong)))
+
+
+def problem_of(error: ConfigError, path: Path, place: Place) -> Problem:
+    """`error` as one of a config, about what is at `path`."""
+    what = error.what.removeprefix(f"{dotted(path)}: ")
+    return Problem(place, dotted(path), what, error.found, error.valid, error.fix)
+
+
+def _value_problems(
+    kinds: Mapping[str, Any],
+    args: Mapping[str, Any],
+    path: Path,
+    values: Mapping[str, Any],
+    places: Mapping[Path, Place],
+    home: Place,
+) -> Iterator[Problem]:
     for key, value in args.items():
-        if key not in kinds or key in given:
-            continue
-        _, errors = annotations.checked(kinds[key], value)
+        errors = annotations.checked(kinds[key], value)[1] if key in kinds else []
         if errors:
             here = annotations.inside((*path, key), value, errors)
             yield value_problem(here, errors, values, places, home, annotations.json_schema(kinds[key]))
+
+
+def as_annotated(function: Callable[..., Any], args: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`args`, each value checked against the annotation of its parameter, and as that has it."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return dict(args)
+    names = vars(sys.modules.get(getattr(function, "__module__", ""), inspect))
+    kinds, path = annotations.typed(signature, names), tuple(where.split("."))
+    whole: Any = args
+    for outer in reversed(path):
+        whole = {outer: whole}
+    for problem in _value_problems(kinds, args, path, whole, {}, Place(where)):
+        what = f"{problem.path}: {problem.what}"
+        raise ConfigError(what, where=problem.path, found=problem.found, valid=problem.valid, fix=problem.fix)
+    return {key: annotations.checked(kinds.get(key, Any), value)[0] for key, value in args.items()}
 
 
 def _optional(signature: inspect.Signature) -> inspect.Signature:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from raycls.config import describe
-from raycls.config.errors import COMMAND_LINE, Path, Place, Problem, dotted
+from raycls.config.errors import COMMAND_LINE, Path, Place, Problem, dotted, keys_of, value_at
 from raycls.config.names.suggest import suggest
 from raycls.config.write import override, written
 from raycls.config.yaml_text import parse_value
@@ -33,13 +33,13 @@ def value_problem(
 ) -> Problem:
     """pydantic's `errors` about the value at `path` as one problem; `schema` is that of the value, where it is no
     option but an argument."""
-    keys = _keys(path)
+    keys = keys_of(path)
     kinds = {error["type"] for error in errors}
     if kinds <= _LENGTH:  # the list as a whole is wrong, not the item that is not there
         path = keys
     index = path[-1] if isinstance(path[-1], int) else None
     valid, choices = describe.allowed(keys, index, schema)
-    value = _at(values, path)
+    value = value_at(values, path)
     own = [str(context["error"]) for context in (error.get("ctx", {}) for error in errors) if "error" in context]
     if kinds & _OUT_OF_RANGE:
         what = "out of range"
@@ -69,10 +69,10 @@ def _written(place: Place, path: Path, value: Any, values: Mapping[str, Any]) ->
     """How to write `value` at `path`: as YAML in a file, on the command line as it is typed there."""
     if place.file != COMMAND_LINE:
         return f"write {written(value)}"
-    keys = _keys(path)
+    keys = keys_of(path)
     if path != keys:  # an item: the list is typed whole
-        whole = copy.deepcopy(_at(values, keys))
-        _at(whole, path[len(keys) : -1])[path[-1]] = value
+        whole = copy.deepcopy(value_at(values, keys))
+        value_at(whole, path[len(keys) : -1])[path[-1]] = value
         value = whole
     return f"write {override(dotted(keys), value)}"
 
@@ -106,16 +106,3 @@ def _number(text: str) -> Any:
         return parse_value(text)
     except ValueError:
         return text
-
-
-def _keys(path: Path) -> tuple[str, ...]:
-    return tuple(part for part in path if isinstance(part, str))
-
-
-def _at(values: Any, path: Path) -> Any:
-    for part in path:
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return values

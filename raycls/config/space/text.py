@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast
 
 from raycls.config.describe import child, is_free, shown
-from raycls.config.errors import Path, Place, Problem, dotted
+from raycls.config.errors import Path, Place, Problem, dotted, nearest
 from raycls.config.names.moved import moved
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
@@ -45,9 +45,7 @@ class Places:
 
     def __call__(self, *path: str | int) -> Place:
         """The place of `path` below `search.space`, or of the nearest thing around it."""
-        whole = (*SPACE, *path)
-        inner = (self._places.get(whole[:depth]) for depth in range(len(whole), 0, -1))
-        return next((place for place in inner if place is not None), self._home)
+        return nearest(self._places, self._home, (*SPACE, *path))
 
 
 def kind_of(path: str) -> Literal["section", "option", "mapping", "argument", "inside", "unknown"]:

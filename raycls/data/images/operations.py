@@ -27,7 +27,7 @@ from raycls.data.images.largest import MULTIPLE, largest
 from raycls.data.order import key as order_key
 from raycls.data.samples import UnfitError
 from raycls.errors import ConfigError, DataError
-from raycls.plugins import bind, resolve
+from raycls.plugins import builder
 from raycls.randomness import seeded, seeded_torch
 
 __all__ = ["OPERATIONS", "Augment", "build", "default_operations"]
@@ -124,12 +124,8 @@ def _step(entry: Operation, where: str, image_size: int) -> _Step:
             fix="give each operation a line of its own, each with a dash",
         )
     foreign = name not in OPERATIONS
-    try:
-        factory = resolve("augmentation", name, OPERATIONS)
-    except ConfigError as error:
-        error.where = error.where or where
-        raise
-    bind(factory, args, given=() if foreign else ("image_size",), where=f"{where}.{name}")
+    given = () if foreign else ("image_size",)
+    factory = builder("augmentation", name, args, OPERATIONS, given=given, at=(where, f"{where}.{name}"))
     args = {key: tuple(value) if isinstance(value, list) and not foreign else value for key, value in args.items()}
     try:
         function = factory(**args) if foreign else factory(image_size=image_size, **args)

@@ -3,7 +3,7 @@
 Each tracker lives in a process of its own (`process`), beside rank 0, which reads `history.jsonl` as it grows. Their
 libraries draw from Python's random generator when they wait between two tries, change signals and hooks, and can hang:
 none of that can touch the training there. Run and process talk by two files without a name, as a pipe can be full.
-In a remote store a line is seen when it was flushed there, after half a minute at most.
+In a remote store a line is seen when it was flushed there, after 40 seconds at most.
 
 One run on a tracker lasts through every restart. It is found by an id that lies in the run folder, outside any
 checkpoint, and each start completes it: with what a crash, or a tracker that was down, had kept from it.

@@ -26,10 +26,8 @@ from raycls.run.folder import RunFolder
 from raycls.session.data import record as recorded
 from raycls.session.data.record import Part, Record
 
-__all__ = ["EXTRA_CLASSES", "LEFT_OUT", "SUFFIXES", "Scored", "find_record", "first_names", "score", "source_of"]
+__all__ = ["LEFT_OUT", "SUFFIXES", "Scored", "find_record", "first_names", "score", "source_of"]
 
-EXTRA_CLASSES = ("refuse", "leave-out")
-"""What is done with images of classes that the model does not know."""
 LEFT_OUT = ("data.source.args.ignore", "data.source.args.ignore_file")
 """Options that take samples away: with other values of these the source is still the same."""
 _MOST_MISSING = 0.1
