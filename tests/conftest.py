@@ -58,6 +58,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 @pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with image files of three classes in `photos/` and a finished run, `runs/shapes`. To be
+    read: who writes copies it."""
+    from harness.trained import make_trained
+
+    return make_trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
 def foreign() -> Iterator[Foreign]:
     """A cluster that all tests which join one share."""
     from harness.clusters import standing

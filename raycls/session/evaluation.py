@@ -12,15 +12,15 @@ from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.data.slices import Timeline
 from raycls.data.stream import open_stream
-from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.run import kept
 from raycls.run.folder import RunFolder
 from raycls.session.consistency import check_shared
 from raycls.session.job import Job, World
 from raycls.session.messages import Began
-from raycls.session.setup import make_maker, make_task, surrounded, together
+from raycls.session.setup import make_maker, surrounded, together
 from raycls.session.stall import Stall
+from raycls.session.trained.trained import build_network
 from raycls.tasks.base import Task
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.plan import Plan
@@ -57,8 +57,5 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
 def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Task]:
     folder = RunFolder(job.folder)
     check_shared(folder, job.nonce)
-    tensors = kept.load(folder, job.weights or kept.choose(folder, None))
-    task = make_task(run, job.dataset.classes, world.device)
-    model = zoo.build(run.model, len(job.dataset.classes), run.run.seed, load=False)
-    model.load_state_dict(tensors)
-    return model.to(device=world.device, memory_format=task.layout), task  # pyright: ignore[reportCallIssue]
+    weights = job.weights or kept.choose(folder, None)
+    return build_network(run, folder, job.dataset.classes, weights, world.device)

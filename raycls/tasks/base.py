@@ -105,6 +105,14 @@ class Task(ABC):
     def summary(self, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The result of an evaluation as plain JSON, from the sums of `counts` (int64 and float64)."""
 
+    def rows(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """What the network says about each sample of a batch, `[B, ...]` by name: what predictions are made from.
+
+        Called in evaluation mode, in the precision of the run, without gradients. None by default: such a task is
+        evaluated, and `raycls predict` refuses it.
+        """
+        return {}
+
     def scalars(self, summary: Mapping[str, Any]) -> dict[str, int | float]:
         """The numbers of `summary` for one line of the history; `metrics` are among them."""
         return {name: value for name, value in summary.items() if type(value) in (int, float)}

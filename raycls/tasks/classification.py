@@ -72,6 +72,10 @@ class Classification(Task):
             "loss": F.cross_entropy(logits, batch.labels, reduction="sum"),
         }
 
+    def rows(self, model: nn.Module, batch: Labelled) -> dict[str, Tensor]:
+        """`logits` `[B, C] float32`."""
+        return {"logits": model(batch.images).float()}
+
     def summary(self, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return summarise(counts["confusion"], float(counts["loss"]), int(counts["top5"]), self.setting.classes)
 

@@ -1,0 +1,152 @@
+"""A trained run as its folder holds it: the config, the classes, which weights, and a network that gives answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from raycls.config import load as config
+from raycls.config.sections.run import Run
+from raycls.data.order import key
+from raycls.data.samples import Keys, Reader
+from raycls.data.slices import Arrays, collate, made
+from raycls.data.source import Split
+from raycls.errors import CheckpointError, ConfigError
+from raycls.models import zoo
+from raycls.randomness import kept as generators_kept
+from raycls.randomness import seed_all
+from raycls.run import kept
+from raycls.run.folder import RunFolder
+from raycls.run.kept import Weights
+from raycls.session.plan_file import read_plan
+from raycls.session.setup import make_arrays, make_task
+from raycls.tasks.base import Task
+from raycls.train.plan import Plan
+from raycls.train.precision import autocast
+
+__all__ = ["Network", "Trained", "build_network", "open_trained"]
+
+_NO_EPOCH = -1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that has weights. Plain values: it travels to other processes, which read the weights themselves."""
+
+    uri: str
+    """Opens the run folder in any process."""
+    name: str
+    """How messages and artefacts call the run: its folder, without options of the address."""
+    run: Run
+    plan: Plan
+    classes: tuple[str, ...]
+    """Class names in the order of the network's outputs."""
+    weights: Weights
+    sha256: str
+    """Of `model/model.safetensors`, in hexadecimal; empty where the weights are those of a checkpoint."""
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.uri)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Which run and which weights of it an artefact comes from, as plain JSON."""
+        return {"run": self.name, "weights": self.weights.name, "step": self.weights.step, "sha256": self.sha256}
+
+    def arrays(self) -> Arrays:
+        """What makes samples as the run evaluates them; it travels to other processes."""
+        return make_arrays(self.run, self.classes)
+
+    def split(self, keys: Sequence[str], reader: Reader) -> Split:
+        """Images without known labels, decoded as the run decodes: `reader` reads that of `keys[i]` at `i`."""
+        data, names = self.run.data, keys if isinstance(keys, Keys) else Keys(keys)
+        labels = np.zeros(len(names), np.int64)
+        return Split("predict", self.classes, labels, names, reader, tuple(data.formats), data.max_pixels)
+
+    def sample(self, arrays: Arrays, split: Split, row: int) -> dict[str, np.ndarray]:
+        """The sample at `row` as an evaluation makes it, not normalised: `image` `[H, W, 3] uint8` and so on.
+
+        DataError where it cannot be made.
+        """
+        return made(arrays, split, row, (self.plan.seed, _NO_EPOCH, row), train=False)
+
+
+class Network:
+    """The network of a trained run on a device, in evaluation mode, with its task."""
+
+    def __init__(self, trained: Trained, device: torch.device) -> None:
+        self.trained, self.device = trained, device
+        self.model, self.task = build_network(trained.run, trained.folder, trained.classes, trained.weights, device)
+        self.model.eval()
+
+    @torch.inference_mode()
+    def rows(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`Task.rows` of samples stacked `[B, ...]`, on the CPU: `logits` `[B, C] float32` of the built-in task.
+
+        A GPU computes in the precision of the training, a CPU in float32, as most CPUs emulate the others.
+        """
+        with generators_kept(), self._precision:
+            seed_all(key(self.trained.plan.seed, _NO_EPOCH, 0) >> 1, self.device)
+            found = self.task.rows(self.model, self.task.batch(arrays, train=False))
+        return {name: value.to("cpu").numpy() for name, value in found.items()}
+
+    def rows_of(self, samples: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """`rows` of samples that are not stacked yet."""
+        return self.rows(collate(samples, lambda row: f"row {row}"))
+
+    @cached_property
+    def _precision(self) -> torch.autocast:
+        precision = "off" if self.device.type == "cpu" else self.trained.plan.precision or "off"
+        return autocast(precision, self.device)
+
+
+def open_trained(uri: str, *, weights: str | None = None, overrides: Sequence[str] = ()) -> Trained:
+    """Read what the run folder `uri` (a path or `s3://...`) holds, without its weights.
+
+    `weights` is `best`, `last` or `step-N`, see `raycls.run.kept.choose`; None is what `model/` holds. `overrides` are
+    `path=value` texts, such as `data.max_pixels=1e9`; who takes them from a user says which are allowed.
+    ConfigError where there is no run or no such weights.
+    """
+    folder = RunFolder(uri)
+    folder.store.check()
+    if not folder.store.exists(RunFolder.CONFIG):
+        raise ConfigError(
+            "this is no run folder",
+            where=folder.store.describe(RunFolder.CONFIG),
+            found="no such file",
+            valid="the folder of a run, which has a config.yaml",
+            fix="give the path of the run folder",
+        )
+    chosen = kept.choose(folder, weights)
+    text = folder.store.read_bytes(RunFolder.CONFIG).decode()
+    run = config.load_text(text, folder.store.describe(RunFolder.CONFIG), overrides).run
+    plan, info = read_plan(folder), folder.read_json(RunFolder.MODEL_INFO) or {}
+    classes = info.get("classes") or ((folder.read_json(RunFolder.ENV) or {}).get("data") or {}).get("classes")
+    if plan is None or classes is None:
+        missing = RunFolder.PLAN if plan is None else RunFolder.MODEL_INFO
+        raise CheckpointError(
+            "the run folder is not complete",
+            where=folder.store.describe(missing),
+            found="no such file",
+            fix="copy the whole run folder; a run that was interrupted writes it when it is resumed",
+        )
+    sha256 = "" if chosen.checkpoint else str(info.get("sha256", ""))
+    return Trained(folder.uri, folder.store.describe(), run, plan, tuple(classes), chosen, sha256)
+
+
+def build_network(
+    run: Run, folder: RunFolder, classes: Sequence[str], weights: Weights, device: torch.device
+) -> tuple[nn.Module, Task]:
+    """The network with the weights of a run on `device`, and the task that feeds it."""
+    tensors = kept.load(folder, weights)
+    task = make_task(run, classes, device)
+    model = zoo.build(run.model, len(classes), run.run.seed, load=False)
+    model.load_state_dict(tensors)
+    return model.to(device=device, memory_format=task.layout), task  # pyright: ignore[reportCallIssue]
