@@ -36,7 +36,13 @@ _NOT_RUN = {
 that runs their like. An empty word stands for all."""
 
 _QUICK = ("scale.workers=0", "train.duration=2ep", "schedule.warmup=1st")
-_WITH_CONFIG_OF_INIT = ("README.md", "docs/evaluation.md", "docs/object-stores.md", "docs/run-folder.md")
+_WITH_CONFIG_OF_INIT = (
+    "README.md",
+    "docs/evaluation.md",
+    "docs/object-stores.md",
+    "docs/report.md",
+    "docs/run-folder.md",
+)
 _ADDED = {
     **{(page, "train"): _QUICK for page in (*_WITH_CONFIG_OF_INIT, "docs/trackers.md")},
     ("docs/search.md", "search"): ("search.trials=3", "train.duration=2ep", "schedule.warmup=1st"),

@@ -60,6 +60,7 @@ class RunFolder:
     CURVES = "curves.svg"
     EVENTS = "events"
     RESULT = "result.json"
+    REPORT = "report.html"
     TRIALS = "trials.jsonl"
     """Of a search."""
     STACKS = "stacks"
