@@ -60,7 +60,7 @@ class Cluster:
     @property
     def gpus(self) -> int:
         """GPUs that are there, or that are known to come."""
-        return int(max(self.resources.get("GPU", 0), self.growth.most.get("GPU", 0)))
+        return int(max(self.resources.get("GPU", 0), self.growth.max_resources.get("GPU", 0)))
 
 
 @contextmanager

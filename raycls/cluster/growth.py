@@ -29,16 +29,16 @@ class Growth:
     """What the GCS of a cluster says."""
 
     grows: bool = False
-    most: dict[str, float] = field(default_factory=dict[str, float])
-    """The most of each resource that there may be; empty where it is unknown."""
+    max_resources: dict[str, float] = field(default_factory=dict[str, float])
+    """The maximum of each resource; empty where it is unknown."""
     groups: tuple[tuple[int, dict[str, float]], ...] = ()
     """How many nodes with which resources there may be at most; -1: any number."""
 
 
 def growth(config: dict[str, Any]) -> dict[str, Any]:
-    """What `config`, a cluster file as Ray fills it in, may become with its head: `groups` and `most`, by resource.
+    """What `config`, a cluster file as Ray fills it in, may become with its head: `groups` and `max`, by resource.
 
-    `most` respects `max_workers`, for each resource by itself: the nodes that have most of it count first. Both are
+    `max` respects `max_workers`, for each resource by itself: the nodes that have most of it count first. Both are
     empty where nothing can be added to the head.
     """
     cap = int(config["max_workers"])
@@ -46,19 +46,19 @@ def growth(config: dict[str, Any]) -> dict[str, Any]:
     for name, kind in config["available_node_types"].items():
         if name != config["head_node_type"] and kind["max_workers"] and kind["resources"]:
             most = min(int(kind["max_workers"]), cap)
-            groups.append({"name": name, "least": kind["min_workers"], "most": most, "resources": kind["resources"]})
+            groups.append({"name": name, "min": kind["min_workers"], "max": most, "resources": kind["resources"]})
     total: Counter[str] = Counter()
     for resource in {name for group in groups for name in group["resources"]}:
         left = cap
         for group in sorted(groups, key=lambda each: -each["resources"].get(resource, 0)):
-            count = min(left, group["most"])
+            count = min(left, group["max"])
             total[resource] += count * group["resources"].get(resource, 0)
             left -= count
     head = config["available_node_types"][config["head_node_type"]].get("resources") or {}
     if groups and any(head.values()):  # Ray refuses what is more than the sum of the groups
-        groups.insert(0, {"name": config["head_node_type"], "least": 1, "most": 1, "resources": head})
+        groups.insert(0, {"name": config["head_node_type"], "min": 1, "max": 1, "resources": head})
         total.update(head)
-    return {"groups": groups, "most": dict(total)}
+    return {"groups": groups, "max": dict(total)}
 
 
 def report(config: dict[str, Any], address: str = "127.0.0.1:6379") -> None:
@@ -71,9 +71,9 @@ def report(config: dict[str, Any], address: str = "127.0.0.1:6379") -> None:
         return
     raylet, generated = cast("Any", _raylet), cast("Any", autoscaler_pb2)  # compiled and generated, without type hints
     message = generated.ClusterConfig()
-    message.max_resources.update(found["most"])
+    message.max_resources.update(found["max"])
     for group in found["groups"]:
-        written = message.node_group_configs.add(name=group["name"], min_count=group["least"], max_count=group["most"])
+        written = message.node_group_configs.add(name=group["name"], min_count=group["min"], max_count=group["max"])
         written.resources.update(group["resources"])
     raylet.GcsClient(address).report_cluster_config(message.SerializeToString())
 

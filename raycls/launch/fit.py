@@ -136,8 +136,8 @@ def check_growth(run: Run, device: str, cluster: Cluster) -> None:
     decoding = DECODING_CPUS + READING_CPUS if executor == "ray" else 0.0
     needed = {"CPU": workers * run.scale.cpus_per_worker + decoding, "GPU": float(workers if device == "cuda" else 0)}
     for name, count in needed.items():  # nodes of several kinds may share one limit
-        most = max(cluster.growth.most.get(name, 0.0), cluster.resources.get(name, 0.0))
-        if cluster.growth.most and count > most + _ROUNDING:
+        most = max(cluster.growth.max_resources.get(name, 0.0), cluster.resources.get(name, 0.0))
+        if cluster.growth.max_resources and count > most + _ROUNDING:
             raise _too_large(f"{most:g} {name}s at most, and {count:g} for {workers} workers")
 
 
@@ -167,7 +167,7 @@ def _too_large(found: str, valid: str | None = None) -> LaunchError:
 
 def check_device(run: Run, device: str, cluster: Cluster) -> None:
     """Refuse to choose between CPUs and GPUs where nodes must come and nobody says of which kind they are."""
-    if run.scale.device != "auto" or device != "cpu" or not cluster.grows or cluster.growth.most:
+    if run.scale.device != "auto" or device != "cpu" or not cluster.grows or cluster.growth.max_resources:
         return
     try:
         check_fit(run, cluster.nodes, device, executor_of(run))

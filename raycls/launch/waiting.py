@@ -27,17 +27,16 @@ Bundles = Sequence[Mapping[str, float]]
 
 
 class Request:
-    """Tells a cluster that can grow how large it is to be: so many times `unit`, `least` at least and `most` at most,
-    and `beside` it.
+    """Tells a cluster that can grow how large it is to be: `minimum` to `maximum` times `unit`, and `beside`.
 
     Through the actor that Ray Train and Ray Data use for that: it adds up what all of them ask for, and forgets a
     request that is not renewed. With `ray.autoscaler.sdk.request_resources` the nodes of a driver that was killed would
     stay for ever. Ray's newer autoscaler adds nothing at all where it could not add everything: then less is asked for.
     """
 
-    def __init__(self, unit: Bundles, least: int, most: int, beside: Bundles = ()) -> None:
-        self._unit, self._beside, self._least, self._most = list(unit), list(beside), least, most
-        self._count, self._granted, self._refused = most, 0, sys.maxsize
+    def __init__(self, unit: Bundles, minimum: int, maximum: int, beside: Bundles = ()) -> None:
+        self._unit, self._beside, self._min, self._max = list(unit), list(beside), minimum, maximum
+        self._count, self._granted, self._refused = maximum, 0, sys.maxsize
         self._name = f"raycls-{uuid4().hex}"
         self._asked = self._changed = float("-inf")
         self._coordinator: Any = None
@@ -47,11 +46,11 @@ class Request:
         """What is asked for now."""
         return [dict(bundle) for bundle in (*self._unit * self._count, *self._beside)]
 
-    def want(self, most: int) -> None:
+    def want(self, maximum: int) -> None:
         """Ask for so many units from now on."""
-        if most != self._most:
-            self._most = most
-            self._count = max(self._least, most if self._refused == sys.maxsize else min(most, self._count))
+        if maximum != self._max:
+            self._max = maximum
+            self._count = max(self._min, maximum if self._refused == sys.maxsize else min(maximum, self._count))
             self._asked = float("-inf")
 
     def renew(self) -> None:
@@ -77,12 +76,12 @@ class Request:
         )
 
     def answer(self, *, refused: bool) -> None:
-        """Come closer to the most that the cluster can add."""
+        """Come closer to the maximum that the cluster can add."""
         before = self._count
         if refused:
             self._refused, self._granted = min(self._refused, before), min(self._granted, before - 1)
-            self._count = max(self._least, (self._granted + before) // 2)
-        elif before < (ceiling := min(self._most, self._refused - 1)):
+            self._count = max(self._min, (self._granted + before) // 2)
+        elif before < (ceiling := min(self._max, self._refused - 1)):
             self._granted = before
             self._count = (before + ceiling + 1) // 2
         if self._count != before:

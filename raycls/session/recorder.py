@@ -40,7 +40,8 @@ __all__ = ["Judged", "Recorder"]
 class Recorder:
     """History and checkpoints on rank 0, a ledger on every rank. A context manager: leaving it closes all.
 
-    `metrics`: those of the task. `curves`: whether `finish` draws `curves.svg`.
+    `metrics`: those of the task. `gauge` is told every line of the history. `curves`: whether `finish` draws
+    `curves.svg`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Recorder:
         dataset: Dataset,
         metrics: Mapping[str, Metric],
         *,
+        gauge: Callable[[dict[str, Any]], None],
         curves: bool = True,
     ) -> None:
         self.run, self.plan, self.folder, self.ranks = run, plan, folder, ranks
@@ -64,7 +66,7 @@ class Recorder:
         kept = run.train.ledger
         self.ledger = None if kept == "off" else SampleLedger(folder, attempt, ranks.rank, pixels=kept == "pixels")
         self.curves = curves
-        self.gauge: Callable[[dict[str, Any]], None] = lambda record: None
+        self.gauge = gauge
         self._trackers = Trackers([], self._tell)
         self._best_to_keep: dict[str, Any] | None = None
         self._mark = time.monotonic()
@@ -155,10 +157,11 @@ class Recorder:
             self.writer.submit(snapshot(state.step, state.trees()), best=self._best_to_keep)
         self._best_to_keep = None
 
-    def finish(self, state: TrainState, reason: Reason) -> dict[str, Any]:
+    def finish(self, state: TrainState, reason: Reason, seconds: float) -> dict[str, Any]:
         """Wait for the checkpoints and, unless a signal ended the run, write the model and the summary.
 
-        The same on every rank, except for `kept`: which weights the model is of.
+        `seconds`: of training, over all starts. The same on every rank, except for `kept`: which weights the model is
+        of.
         """
         error = None
         try:
@@ -176,7 +179,7 @@ class Recorder:
             "best": state.best,
             "final": state.last,
             "kept": kept,
-            "seconds": self.ranks.elapsed,
+            "seconds": seconds,
         }
         if self.ranks.rank == 0:
             progress("writing the curves")
@@ -266,13 +269,10 @@ class Judged:
     `decide` is asked on rank 0 alone, and None where nobody judges.
     """
 
-    def __init__(self, decide: Decide | None, stop_requested: Callable[[], Reason]) -> None:
+    def __init__(
+        self, decide: Decide | None, stop_requested: Callable[[], Reason], state: TrainState, recorder: Recorder
+    ) -> None:
         self._decide, self._stop_requested = decide, stop_requested
-        self._state: TrainState | None = None
-        self._recorder: Recorder | None = None
-        self._judged = 0
-
-    def watch(self, state: TrainState, recorder: Recorder) -> None:
         self._state, self._recorder = state, recorder
         self._judged = state.last["step"] if state.last is not None else 0
 
@@ -282,12 +282,10 @@ class Judged:
 
     def verdict(self) -> Reason:
         """After the last step it changes nothing any more."""
-        state, recorder = self._state, self._recorder
-        if self._decide is None or state is None or recorder is None or state.last is None:
-            return Reason.NONE
-        if state.last["step"] <= self._judged:
+        state, writer = self._state, self._recorder.writer
+        if self._decide is None or state.last is None or state.last["step"] <= self._judged:
             return Reason.NONE
         self._judged = state.last["step"]
-        if recorder.writer is not None:
-            recorder.writer.settle()
+        if writer is not None:
+            writer.settle()
         return self._decide({**state.last, "seconds": state.elapsed})

@@ -78,8 +78,8 @@ class Stall:
             looked = now
             if now - before > self._seconds / 2:
                 self._ranks.alive()  # this process itself was stopped, as by SIGSTOP: the others judge that
-            elif now - self._ranks.beat > self._seconds:
-                self._tell(now - self._ranks.beat)
+            elif now - self._ranks.pulse.beat > self._seconds:
+                self._tell(now - self._ranks.pulse.beat)
                 return
 
     def _tell(self, seconds: float) -> None:

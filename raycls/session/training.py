@@ -54,16 +54,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
     folder = RunFolder(job.folder)
     set_workdir(job.workdir)
-    judged = Judged(world.decide if world.rank == 0 else None, world.stop_requested)
-    ranks = Ranks(
-        world.rank,
-        world.size,
-        world.device,
-        stop_requested=judged.stop_requested,
-        preempted=world.preempted,
-        budget_seconds=plan.budget_seconds,
-        save_seconds=plan.checkpoint_seconds,
-    )
+    ranks = Ranks(world.rank, world.size, world.device)
     with ExitStack() as stack:
         reporter = surrounded(run, plan, job, world, stack)
         lock = _lock(folder, job.start, world, stack)
@@ -72,15 +63,20 @@ def train(job: Job, world: World) -> dict[str, Any]:
         stream = _open(run, job, plan, start, world, reporter)
         stack.callback(stream.close)
         state, task, schedule = together(ranks, partial(_build, run, job, plan, folder, start, world))
-        ranks.elapsed_before = state.elapsed
-        recorder = Recorder(
-            run, plan, folder, ranks, start.attempt, world.post, job.dataset, task.metrics, curves=job.curves
-        )
+        about = run, plan, folder, ranks, start.attempt, world.post, job.dataset, task.metrics
+        recorder = stack.enter_context(Recorder(*about, gauge=world.gauge, curves=job.curves))
         precision = autocast(start.precision, world.device)
-        stack.enter_context(recorder).gauge = world.gauge
         together(ranks, partial(recorder.track, job.search, job.dashboard))
-        ranks.pending_error = lambda: recorder.pending_error() or lock.error
-        judged.watch(state, recorder)
+        judged = Judged(world.decide if world.rank == 0 else None, world.stop_requested, state, recorder)
+        ranks = replace(
+            ranks,
+            stop_requested=judged.stop_requested,
+            preempted=world.preempted,
+            pending_error=lambda: recorder.pending_error() or lock.error,
+            budget_seconds=plan.budget_seconds,
+            save_seconds=plan.checkpoint_seconds,
+            elapsed_before=state.elapsed,
+        )
         if plan.reduction == "exact" and job.device == "cpu":
             compare_cpus(ranks, lambda text: tell(world, f"warning: {text}"))
         reduction = _reduction(run, job, plan, state, task, ranks)
@@ -101,7 +97,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
             evaluate=evaluate,
             save=recorder.save,
         )
-        result = recorder.finish(state, reason)
+        result = recorder.finish(state, reason, ranks.elapsed)
         judged.verdict()
         return result
 

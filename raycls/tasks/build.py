@@ -15,7 +15,7 @@ from raycls.plugins import build as make
 from raycls.plugins import builder
 from raycls.tasks.base import Key, Setting, Task
 
-__all__ = ["Arrays", "build", "check", "check_taken"]
+__all__ = ["TAKEN", "Arrays", "build", "check", "check_taken"]
 
 
 def check(config: TaskConfig) -> None:
@@ -48,10 +48,10 @@ class Arrays:
         return Arrays, self._recipe
 
 
-_TAKEN = {"kind", "attempt", "step", "epoch", "time", "split", "best", "elapsed"} | {
+TAKEN = {"kind", "attempt", "step", "epoch", "time", "split", "best", "elapsed", "seconds"} | {
     *("lr", "grad_norm", "images_per_second", "data_wait", "loss_scale")
 }
-"""What a line of the history has besides the numbers of a task."""
+"""What a line of the history, or what a search is told of it, has besides the numbers of a task."""
 
 
 def _check_names(name: str, task: Task) -> None:
@@ -87,7 +87,7 @@ _METRICS = 'metrics = {name: Metric("max" or "min", low, high)}'
 
 def check_taken(name: str, names: Iterable[str]) -> None:
     """ConfigError where one of the `names` is that of something else in a line of the history."""
-    taken = sorted(_TAKEN & set(names))
+    taken = sorted(TAKEN & set(names))
     if taken:
         raise ConfigError(
             f"the task {name} names its numbers like others in the history",

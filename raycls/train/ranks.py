@@ -13,7 +13,7 @@ import torch.distributed as dist
 from raycls.errors import RayclsError, TrainError
 from raycls.train.reasons import Reason
 
-__all__ = ["ABORTED", "Agreement", "Interrupted", "Ranks"]
+__all__ = ["ABORTED", "Agreement", "Interrupted", "Pulse", "Ranks"]
 
 _CODES = tuple(Reason)
 """Ranks agree on the greatest place of a reason here."""
@@ -42,8 +42,19 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
 
 
 @dataclass
+class Pulse:
+    """When this process last got on with its work, by the monotonic clock."""
+
+    beat: float = field(default_factory=time.monotonic)
+
+
+@dataclass
 class Ranks:
-    """One training process among `world`. Without a process group `world` is 1."""
+    """One process among `world`. Without a process group `world` is 1.
+
+    A training starts with one that knows nobody's wishes, and goes on with a copy (`dataclasses.replace`) that does:
+    both share the pulse and the clock.
+    """
 
     rank: int = 0
     world: int = 1
@@ -57,11 +68,11 @@ class Ranks:
     budget_seconds: float = 0.0
     save_seconds: float = 0.0
     elapsed_before: float = 0.0
+    """Seconds of training of earlier starts."""
     _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
     _looked: float = field(default_factory=time.monotonic)
-    beat: float = field(default_factory=time.monotonic)
-    """When this rank last got on with its work, by the monotonic clock."""
+    pulse: Pulse = field(default_factory=Pulse)
 
     @property
     def elapsed(self) -> float:
@@ -70,7 +81,7 @@ class Ranks:
 
     def alive(self) -> None:
         """This rank gets on with its work."""
-        self.beat = time.monotonic()
+        self.pulse.beat = time.monotonic()
 
     def go_on(self, error: RayclsError | None = None) -> None:
         """Before every batch of an evaluation: what `agree` is before a step.
@@ -91,7 +102,7 @@ class Ranks:
 
     def _agree(self, error: RayclsError | None, *, evaluating: bool) -> Agreement:
         self.alive()
-        now = self.beat
+        now = self.pulse.beat
         error = error or self.pending_error()
         late = self.save_seconds > 0 and now - self._saved >= self.save_seconds
         save = self.rank == 0 and late and not evaluating

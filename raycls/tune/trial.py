@@ -42,6 +42,7 @@ from raycls.session.messages import Advice, Message, Reserved, Started
 from raycls.session.plan_file import read_plan
 from raycls.session.prepare import Prepared, prepare
 from raycls.session.setup import make_task
+from raycls.tasks.build import TAKEN
 from raycls.train.reasons import Reason
 from raycls.tune.donors import take_over
 
@@ -307,7 +308,7 @@ class _Trial:
     def _decide(self, evaluated: dict[str, Any]) -> Reason:
         numbers = {name: value for name, value in evaluated.items() if isinstance(value, int | float)}
         facts = {name: numbers.pop(name) for name in ("step", "epoch", "seconds")}
-        values = {name: value for name, value in numbers.items() if name not in _NOT_VALUES}
+        values = {name: value for name, value in numbers.items() if name not in TAKEN}
         return self.talk.report("evaluation", values=values, **facts)
 
 
@@ -322,7 +323,6 @@ def _leave() -> None:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_NOT_VALUES = ("time", "attempt", "best", "elapsed")
 
 
 def _is_full(error: BaseException) -> bool:

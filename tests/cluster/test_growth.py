@@ -35,8 +35,8 @@ print(json.dumps({actor["ActorClassName"]: actor["Address"]["NodeID"] == here fo
 
 def test_growth_counts_the_nodes_with_most_of_each_resource_first() -> None:
     found = growth(CONFIG)
-    assert found["most"] == {"CPU": 5 * 16, "GPU": 4 * 2}
-    assert [(group["name"], group["least"], group["most"]) for group in found["groups"]] == [
+    assert found["max"] == {"CPU": 5 * 16, "GPU": 4 * 2}
+    assert [(group["name"], group["min"], group["max"]) for group in found["groups"]] == [
         ("gpu", 1, 4),
         ("cpu", 0, 5),
     ]
@@ -49,8 +49,8 @@ def test_growth_counts_what_the_head_has() -> None:
         "cpu": {"min_workers": 0, "max_workers": 4, "resources": {"CPU": 16}},
     }
     found = growth({"max_workers": 3, "head_node_type": "head", "available_node_types": kinds})
-    assert found["most"] == {"CPU": 3 * 16 + 8, "GPU": 2}
-    groups = [(group["name"], group["least"], group["most"], group["resources"]) for group in found["groups"]]
+    assert found["max"] == {"CPU": 3 * 16 + 8, "GPU": 2}
+    groups = [(group["name"], group["min"], group["max"], group["resources"]) for group in found["groups"]]
     assert groups == [("head", 1, 1, {"CPU": 8, "GPU": 2}), ("cpu", 0, 3, {"CPU": 16})]
 
 
@@ -89,7 +89,7 @@ def test_an_autoscaler_is_told_from_a_monitor_that_looks_on() -> None:
 def test_machines_of_one_s_own_do_not_grow() -> None:
     kind = {"min_workers": 2, "max_workers": 2, "resources": {}}
     config = {"max_workers": 2, "head_node_type": "node", "available_node_types": {"node": kind}}
-    assert growth(config) == {"groups": [], "most": {}}
+    assert growth(config) == {"groups": [], "max": {}}
 
 
 @pytest.mark.ray
@@ -99,7 +99,7 @@ def test_a_ray_that_was_told_says_what_it_may_grow_to() -> None:
     from harness.clusters import standing
 
     ask = "import json; from raycls.cluster.connection import running_cluster\n"
-    ask += "with running_cluster() as cluster: print(json.dumps([cluster.grows, cluster.growth.most]))"
+    ask += "with running_cluster() as cluster: print(json.dumps([cluster.grows, cluster.growth.max_resources]))"
     with standing(1) as cluster:
 
         def python(text: str) -> str:
@@ -130,7 +130,7 @@ def test_a_cluster_that_nobody_told_grows_where_an_autoscaler_reports(newer: boo
     env = {"RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": str(int(newer))}
     env |= {"RAY_NODE_TYPE_NAME": "ray.head.default", "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID} if newer else {}
     ask = "import json; from raycls.cluster.connection import running_cluster\n"
-    ask += "with running_cluster() as cluster: print(json.dumps([cluster.grows, cluster.growth.most]))"
+    ask += "with running_cluster() as cluster: print(json.dumps([cluster.grows, cluster.growth.max_resources]))"
     with standing(0, env=env, words=[f"--autoscaling-config={tmp_path / 'foreign.json'}"]) as cluster:
         variables = {**os.environ, **cluster.environment}
         done = subprocess.run([sys.executable, "-c", ask], env=variables, capture_output=True, text=True, timeout=120)

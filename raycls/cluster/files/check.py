@@ -46,7 +46,7 @@ def dashboard_host(file: ClusterFile) -> str:
 
 def tells_growth(file: ClusterFile) -> bool:
     """Whether the head of `file` tells the cluster how far it may grow, or there is nothing to tell."""
-    grows = any(node.least < node.most for node in file.nodes if not node.head)
+    grows = any(node.min_count < node.max_count for node in file.nodes if not node.head)
     return not grows or any(GROWTH in command for command in _head_starts(file))
 
 

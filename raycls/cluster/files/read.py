@@ -50,12 +50,12 @@ _SCHEMA_KINDS = {
 
 @dataclass(frozen=True)
 class NodeType:
-    """Machines of one kind: `least` to `most` of them."""
+    """Machines of one kind: `min_count` to `max_count` of them."""
 
     name: str
     head: bool
-    least: int
-    most: int
+    min_count: int
+    max_count: int
     machine: str
     """What the provider calls the machine; empty where the file does not say."""
     spot: bool
@@ -253,23 +253,23 @@ def _numbers(values: dict[str, Any]) -> Iterator[Finding]:
         fix = "say how many nodes there are at most beside the head"
         yield Finding(("max_workers",), "this key is missing, and Ray would take a number of its own", fix=fix)
         return
-    most = values["max_workers"]
+    maximum = values["max_workers"]
     for name, kind in types.items():
-        least = kind.get("min_workers", 0)
-        own = kind.get("max_workers", 0 if name == head else most)
+        minimum = kind.get("min_workers", 0)
+        own = kind.get("max_workers", 0 if name == head else maximum)
         for key in ("min_workers", "max_workers"):
             if kind.get(key, 0) < 0:
                 yield Finding(
                     ("available_node_types", name, key), "the number is too small", f"{kind[key]}", "0 or more"
                 )
-        if least > own:
+        if minimum > own:
             keys = ("available_node_types", name, "min_workers")
-            what = "the least number of nodes is above the most"
-            yield Finding(keys, what, f"{least}, with max_workers {own}", f"0 to {own}")
-    least = sum(kind.get("min_workers", 0) for kind in types.values())
-    if least > most:
+            what = "min_workers is above max_workers"
+            yield Finding(keys, what, f"{minimum}, with max_workers {own}", f"0 to {own}")
+    minimum = sum(kind.get("min_workers", 0) for kind in types.values())
+    if minimum > maximum:
         what = "the node types want more nodes than there may be"
-        yield Finding(("max_workers",), what, f"{most}, where min_workers add up to {least}", f"{least} or more")
+        yield Finding(("max_workers",), what, f"{maximum}, where min_workers add up to {minimum}", f"{minimum} or more")
 
 
 def _machines(values: dict[str, Any]) -> Iterator[Finding]:
@@ -316,9 +316,9 @@ def _resolved(path: str | Path, document: Document) -> dict[str, Any]:
 def _node_types(values: dict[str, Any], resolved: dict[str, Any]) -> tuple[NodeType, ...]:
     if values["provider"]["type"] == "local":
         resolved_type = next(iter(resolved["available_node_types"].values()))
-        least, most = resolved_type["min_workers"], resolved_type["max_workers"]
+        minimum, maximum = resolved_type["min_workers"], resolved_type["max_workers"]
         head = NodeType("head", True, 1, 1, str(values["provider"].get("head_ip", "")), False, {}, {})
-        return head, NodeType("workers", False, least, most, "machines of your own", False, {}, {})
+        return head, NodeType("workers", False, minimum, maximum, "machines of your own", False, {}, {})
     first = resolved["head_node_type"]
     kinds = resolved["available_node_types"]
     ordered = [first, *(name for name in kinds if name != first)]
@@ -326,8 +326,8 @@ def _node_types(values: dict[str, Any], resolved: dict[str, Any]) -> tuple[NodeT
         NodeType(
             name=name,
             head=name == first,
-            least=1 if name == first else kinds[name]["min_workers"],
-            most=1 if name == first else min(kinds[name]["max_workers"], resolved["max_workers"]),
+            min_count=1 if name == first else kinds[name]["min_workers"],
+            max_count=1 if name == first else min(kinds[name]["max_workers"], resolved["max_workers"]),
             machine=_machine(kinds[name]["node_config"]),
             spot=_spot(kinds[name]["node_config"]),
             resources=dict(kinds[name]["resources"]),

@@ -147,7 +147,7 @@ def plan_lines(file: ClusterFile) -> list[str]:
 
 
 def _machine_text(node: NodeType) -> str:
-    number = f"{node.least}" if node.least == node.most else f"{node.least} to {node.most}"
+    number = f"{node.min_count}" if node.min_count == node.max_count else f"{node.min_count} to {node.max_count}"
     market = "spot" if node.spot else node.labels.get(MARKET, "")
     has = ", ".join(f"{count} {name}" for name, count in node.resources.items() if name in ("CPU", "GPU") and count)
     words = [f"{number} x {node.machine}" if node.machine else number, has and f"{has} each", market]
@@ -158,14 +158,14 @@ def _most_text(file: ClusterFile) -> str:
     """The largest bill: as many nodes as may run at once, the ones with most GPUs first."""
     cap = file.resolved["max_workers"]
     workers = [node for node in file.nodes if not node.head]
-    nodes = min(cap, sum(node.most for node in workers))
+    nodes = min(cap, sum(node.max_count for node in workers))
     left, gpus = cap, 0
     for node in sorted(workers, key=lambda each: -each.resources.get("GPU", 0)):
-        taken = min(left, node.most)
+        taken = min(left, node.max_count)
         left, gpus = left - taken, gpus + taken * node.resources.get("GPU", 0)
     head = sum(node.resources.get("GPU", 0) for node in file.nodes if node.head)
-    spot = min(cap, sum(node.most for node in workers if node.spot))
-    always = 1 + sum(node.least for node in workers)
+    spot = min(cap, sum(node.max_count for node in workers if node.spot))
+    always = 1 + sum(node.min_count for node in workers)
     text = f"{nodes + 1} nodes" + (f", {spot} of them spot" if spot else "")
     if file.provider != "local":
         text += f", {gpus + head} GPUs"

@@ -160,7 +160,7 @@ NO_TOKEN = "Ray would start without token authentication"
             "min_workers: 5",
             12,
             f"{GPU}.min_workers",
-            "the least number of nodes is above the most",
+            "min_workers is above max_workers",
             "0 to 4",
         ),
         ("min_workers: 1", "min_workers: -1", 12, f"{GPU}.min_workers", "the number is too small", "0 or more"),

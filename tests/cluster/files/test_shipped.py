@@ -133,7 +133,7 @@ def test_clouds_have_an_on_demand_head_and_spot_workers_from_zero(checked: dict[
     for name in CLOUDS:
         head, *workers = checked[name].nodes
         assert (head.spot, head.labels[MARKET], head.resources) == (False, "on-demand", {"CPU": 0})
-        assert [(node.name, node.least, node.spot, node.labels[MARKET]) for node in workers] == [
+        assert [(node.name, node.min_count, node.spot, node.labels[MARKET]) for node in workers] == [
             ("gpu", 0, True, "spot"),
             ("decode", 0, True, "spot"),
         ]
