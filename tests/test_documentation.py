@@ -41,6 +41,7 @@ _WITH_CONFIG_OF_INIT = (
     "docs/evaluation.md",
     "docs/object-stores.md",
     "docs/report.md",
+    "docs/export.md",
     "docs/run-folder.md",
 )
 _ADDED = {

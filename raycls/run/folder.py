@@ -59,6 +59,7 @@ class RunFolder:
     MODEL_INFO = "model/model.json"
     CURVES = "curves.svg"
     EVENTS = "events"
+    EXPORT = "export"
     RESULT = "result.json"
     REPORT = "report.html"
     TRIALS = "trials.jsonl"

@@ -35,12 +35,13 @@ _MAY_IMPORT = {
     "train": {"randomness", "tasks", "data", "models", "plugins", "config", *_LOW},
     "report": {"search", "run", "config", *_LOW},
     "session": {"report", "train", "tasks", "data", "models", "run", "randomness", "plugins", "config", *_LOW},
+    "export": {"session", "train", "tasks", "data", "run", "config", *_LOW},
     "launch": {"session", "train", "run", "screen", "jobs", "cluster", "config", *_LOW},
     "tune": {"launch", "session", "report", "train", "tasks", "data", "models", "screen", "search"}
     | {"run", "jobs", "cluster", "config", *_LOW},
     "doctor": {"tune", "launch", "session", "train", "data", "screen", "run", "jobs", "cluster", "names"}
     | {"config", *_LOW},
-    "cli": {"doctor", "tune", "launch", "session", "report", "data", "screen", "run", "jobs", "cluster"}
+    "cli": {"doctor", "tune", "export", "launch", "session", "report", "data", "screen", "run", "jobs", "cluster"}
     | {"names", "plugins", "config", *_LOW},
     "__main__": {"cli"},
     "__init__": set(),

@@ -1,0 +1,93 @@
+"""An exported file, opened: probabilities for images."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from raycls.errors import ModelError, kind_and_line
+from raycls.export.load import read_onnx
+
+__all__ = ["IMAGES", "PROBABILITIES", "Artefact", "normalised", "scale_and_shift", "session"]
+
+IMAGES, PROBABILITIES = "images", "probabilities"
+"""Names of the input and the output of every artefact."""
+
+
+def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """`(x / 255 - mean) / std` as `x * scale + shift`, both `[3] float32`, rounded as the training rounds them."""
+    above, below = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    return (1 / (255 * below)).astype(np.float32), (-above / below).astype(np.float32)
+
+
+def normalised(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """`[B, h, w, 3] uint8` after the operations -> `[B, 3, h, w] float32`: what is done outside of an artefact."""
+    scale, shift = (part[:, None, None] for part in scale_and_shift(mean, std))
+    return images.transpose(0, 3, 1, 2).astype(np.float32) * scale + shift
+
+
+def session(model: str | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU with `threads` threads; 0: as many as this process may use."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.log_severity_level = 3  # its warnings are about how it optimises
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class Artefact:
+    """A file that `raycls export` wrote, opened on the CPU. ModelError where `path` is not one."""
+
+    def __init__(self, path: str | Path, *, threads: int = 0) -> None:
+        self.path = str(path)
+        texts = {entry.key: entry.value for entry in read_onnx(path).metadata_props}
+        try:
+            found = {name: json.loads(texts[name]) for name in ("classes", "preprocessing", "provenance")}
+        except (KeyError, ValueError) as error:
+            raise ModelError(
+                "this file was not written by `raycls export`",
+                where=self.path,
+                found=f"no {error.args[0]} in its metadata" if isinstance(error, KeyError) else str(error),
+            ) from error
+        self.classes: tuple[str, ...] = tuple(found["classes"])
+        """Class names in the order of the probabilities."""
+        self.preprocessing: dict[str, Any] = found["preprocessing"]
+        self.provenance: dict[str, Any] = found["provenance"]
+        try:
+            self._session = session(self.path, threads)
+        except Exception as error:  # onnxruntime has many kinds, all of its own
+            raise ModelError(
+                "onnxruntime cannot open this file", where=self.path, found=kind_and_line(error)
+            ) from error
+
+    @property
+    def inside(self) -> bool:
+        """Whether it preprocesses images itself."""
+        return self.preprocessing["where"] == "inside"
+
+    def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Images `[H, W, 3] uint8`, RGB -> `[B, C] float32`.
+
+        Decoded images of any sizes where the preprocessing is `inside`; else images after the operations of
+        `preprocessing`, all of one size, which are normalised here.
+        """
+        found = np.zeros((len(images), len(self.classes)), np.float32)
+        shapes = [image.shape for image in images]
+        for shape in dict.fromkeys(shapes):
+            rows = [row for row, other in enumerate(shapes) if other == shape]
+            found[rows] = self.run(self._batch(np.stack([images[row] for row in rows])))
+        return found
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """What the file says of its own kind of input: `[B, H, W, 3] uint8`, or `[B, 3, h, w] float32` outside."""
+        return np.asarray(self._session.run([PROBABILITIES], {IMAGES: batch})[0])
+
+    def _batch(self, images: np.ndarray) -> np.ndarray:
+        if self.inside:
+            return images
+        return normalised(images, self.preprocessing["mean"], self.preprocessing["std"])

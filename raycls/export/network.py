@@ -1,0 +1,82 @@
+"""The network of a run as an ONNX graph from normalised pixels to logits."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from raycls.errors import ConfigError, ModelError, kind_and_line
+from raycls.export.preprocessing import Preprocessing
+from raycls.session.trained.trained import Network
+from raycls.tasks.classification import Classification
+
+__all__ = ["LOGITS", "OPSET", "PIXELS", "check_task", "example", "half", "to_onnx"]
+
+OPSET = 20
+"""Of every file: the one that torch's exporter writes by default. `antialias` of `Resize` needs 18."""
+PIXELS, LOGITS = "normalised", "logits"
+
+
+def check_task(network: Network) -> None:
+    """ConfigError where the task feeds the network otherwise than the built-in classification does."""
+    kind = type(network.task)
+    known = {name: getattr(Classification, name) for name in ("arrays", "batch", "rows")}
+    own = [name for name, function in known.items() if getattr(kind, name) is not function]
+    if own:
+        raise ConfigError(
+            "only networks of the built-in classification can be exported",
+            where="task.name",
+            found=f"{network.trained.run.task.name}, which has its own {' and '.join(own)}",
+            valid="classification, or a subclass that makes samples, batches and rows as it does",
+        )
+
+
+def example(preprocessing: Preprocessing) -> torch.Tensor:
+    """Two black images `[2, 3, h, w] float32`: torch takes a batch of one for a constant."""
+    return torch.zeros(2, 3, *preprocessing.size)
+
+
+def to_onnx(model: nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
+    """`model` (in evaluation mode, on the CPU): `normalised` `[batch, 3, h, w]` -> `logits` `[batch, C]`, float32.
+
+    ModelError where torch cannot export it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's exporter about itself; what matters is compared afterwards
+            program: Any = torch.onnx.export(
+                model,
+                (example(preprocessing),),
+                dynamo=True,
+                input_names=[PIXELS],
+                output_names=[LOGITS],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                verbose=False,
+            )
+        return program.model_proto
+    except Exception as error:
+        raise ModelError(
+            "torch cannot export this network",
+            found=kind_and_line(error.__cause__ or error),
+            valid="a network that torch.export traces, with any number of images in a batch",
+            fix="let `forward` neither branch on values nor use the number of images as a constant",
+        ) from error
+
+
+def half(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph computing in float16, with float32 at its ends.
+
+    By onnxruntime's converter, after batch norm was folded in float32: it keeps operations in float32 that float16
+    cannot do, and values too small for float16 from becoming 0.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxscript import ir
+
+    model = ir.from_proto(convert_float_to_float16(network, keep_io_types=True))
+    model.graph.sort()  # the converter appends its casts, and ONNX wants every node after those it needs
+    return ir.to_proto(model)

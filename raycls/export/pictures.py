@@ -1,0 +1,80 @@
+"""The images on which an artefact is compared or calibrated: files of the run's data, chosen without a draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from raycls.config import load as config
+from raycls.data.slices import Arrays
+from raycls.data.source import Split
+from raycls.session.data.scored import score, source_of
+from raycls.session.trained.trained import Trained
+
+__all__ = ["Pictures", "pictures"]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Some samples of a split."""
+
+    trained: Trained
+    split: Split
+    rows: np.ndarray
+    """Their positions in the split, ascending `[N] int64`."""
+    told: str
+    """Which ones these are, in words: `split val`."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of each, `[N] int64`."""
+        return self.split.labels[self.rows]
+
+    @property
+    def keys(self) -> list[str]:
+        return [self.split.key(int(row)) for row in self.rows]
+
+    def image(self, index: int) -> np.ndarray:
+        """Decoded as the training decodes, nothing else: `[H, W, 3] uint8`. DataError names the file."""
+        return np.asarray(self.split.image(int(self.rows[index])))
+
+    def sample(self, index: int) -> dict[str, np.ndarray]:
+        """As an evaluation makes it, with `image` `[h, w, 3] uint8` after the operations."""
+        return self.trained.sample(self._arrays, self.split, int(self.rows[index]))
+
+    @cached_property
+    def _arrays(self) -> Arrays:
+        return self.trained.arrays()
+
+
+def pictures(
+    trained: Trained, *, split: str | None, data: str | None, most: int, say: Callable[[str], None]
+) -> Pictures:
+    """At most `most` samples of a split of the run, or of all of other data, evenly spread over it: the same ones each
+    time. `split` None is the split that was evaluated during the training. DataError where there is none.
+    """
+    run = trained.run
+    if data is not None:
+        values = config.to_dict(run)
+        values["data"]["source"] = source_of(data).model_dump()
+        run = config.from_dict(values)
+    wanted = split or (None if data is not None else run.evaluate.split)
+    scored = score(
+        trained.folder,
+        run,
+        split=wanted,
+        moved=data is not None,
+        whole=data is not None,
+        extra_classes="leave-out",
+        name=trained.name,
+        say=say,
+    )
+    chosen = scored.dataset.splits[scored.split]
+    count = min(most, len(chosen))
+    return Pictures(trained, chosen, np.arange(count) * len(chosen) // count, scored.told)

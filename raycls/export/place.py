@@ -1,0 +1,42 @@
+"""Where an artefact goes: beside its run, or to a file that the user names. It appears when it is complete."""
+
+from __future__ import annotations
+
+from raycls.errors import ConfigError
+from raycls.export.export import REJECTED, Exported, Wanted
+from raycls.run.folder import RunFolder
+from raycls.run.storage.store import Store
+from raycls.session.trained.trained import Trained
+
+__all__ = ["place_of", "put"]
+
+
+def place_of(trained: Trained, wanted: Wanted, out: str | None) -> tuple[Store, str]:
+    """The folder, local or not, and the name of the artefact without its suffix. ConfigError for another suffix."""
+    if out is None:
+        outside = "" if wanted.inside else "-outside"
+        return trained.folder.store.sub(RunFolder.EXPORT), f"{trained.run.run.name}-{wanted.precision}{outside}"
+    address, mark, options = out.partition("?") if "://" in out else (out, "", "")
+    parent, slash, name = address.rpartition("/")
+    if not name.endswith(wanted.suffix) or name == wanted.suffix:
+        raise ConfigError(
+            "the name of the file does not say what it is",
+            where="--out",
+            found=out,
+            valid=f"a path that ends with {wanted.suffix}",
+        )
+    return Store(f"{parent or slash or '.'}{mark}{options}"), name.removesuffix(wanted.suffix)
+
+
+def put(done: Exported, store: Store) -> str:
+    """Copy what `done` wrote into `store`; returns where the file is, as a message shows it.
+
+    A file that passed takes the place of an earlier one, and of an earlier rejected one. A rejected file leaves an
+    earlier one that passed alone.
+    """
+    store.upload_file(done.path, done.path.name)
+    store.upload_file(done.report, done.report.name)
+    if done.passed:
+        for old in (done.path.name + REJECTED, done.path.with_suffix("").name + f"{REJECTED}.json"):
+            store.delete(old)
+    return store.describe(done.path.name)
