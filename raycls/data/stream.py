@@ -26,7 +26,7 @@ from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline, faile
 from raycls.errors import DataError, RayclsError, from_json, to_json
 from raycls.workdir import set_workdir, workdir
 
-__all__ = ["Stream", "open_stream"]
+__all__ = ["Stream", "end_with_parent", "open_stream"]
 
 
 @dataclass
@@ -111,7 +111,7 @@ def _same(item: Any) -> Any:
     return item
 
 
-def _end_with_parent(worker: int) -> None:
+def end_with_parent(worker: int) -> None:
     """End this process when the one that it decodes for is gone, by whatever signal.
 
     torch's own watchdog looks at the parent in the process table, which is the fork server here, and the server
@@ -144,7 +144,7 @@ def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: 
         prefetch_factor=max(1, config.prefetch // config.processes),
         collate_fn=_same,
         multiprocessing_context=context,
-        worker_init_fn=_end_with_parent,
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # else the loader draws a seed from this process's own generator
     )
     items = iter(loader)

@@ -49,13 +49,15 @@ _MAY_IMPORT = {
 """Rooms of the package, and the rooms that each may import besides itself and the version in `raycls`."""
 
 _MAY_USE_RAY = {
-    "ray.data": {"data", "cluster"},
+    "ray.data": {"data", "cluster", "launch"},
     "ray.train": {"launch"},
     "ray.tune": {"tune"},
     "ray.job_submission": {"jobs"},
     "ray": {"launch", "tune", "jobs", "cluster", "doctor", "data"},
 }
-"""Packages of Ray and the rooms that may import them: the first entry that fits. In `data` it is `stream.py` alone."""
+"""Packages of Ray and the rooms that may import them: the first entry that fits. In `data` it is `stream.py` alone; in
+`launch` Ray Data is for `predictions/` alone, whose pool of networks no stream of samples can be: training and
+evaluation decode through `stream.py`."""
 
 _MOST_FILES, _MOST_LINES_OF_A_FOLDER = 12, 1800
 _MOST_LINES, _MOST_LINES_OF_A_FUNCTION, _MOST_LINES_OF_THE_LOOP = 400, 60, 80
@@ -167,6 +169,10 @@ def test_ray_is_imported_where_it_may_be() -> None:
     stream = _ROOT / "data" / "stream.py"
     wrong += [text for file in _FILES if _unit(file) == "data" and file != stream for text in _outside(file, "ray")]
     wrong += _outside(stream, "ray", inside=False)
+    launch, predictions = _ROOT / "launch", _ROOT / "launch" / "predictions"
+    wrong += [
+        text for file in launch.rglob("*.py") if file.parent != predictions for text in _outside(file, "ray.data")
+    ]
     assert not wrong, "\n".join(wrong)
 
 

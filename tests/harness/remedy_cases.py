@@ -229,6 +229,7 @@ def both(*changes: Callable[[Path], object]) -> Callable[[Path], None]:
 
 
 TRAIN = "raycls train c.yaml"
+PREDICT = "raycls predict c p/a/1.png --out o.csv"
 MANIFEST = f"{TRAIN} data.source.name=manifest data.source.path=m.csv data.source.args.root=."
 ARRAYS = f"{TRAIN} data.source.name=arrays data.source.path=x.npz"
 TREE = f"{TRAIN} data.source.path=t"
@@ -788,6 +789,16 @@ CASES: tuple[Case, ...] = (
         shows=NO_RAY,
     ),
     Case("cluster/connection.py:_started", f"{TRAIN} scale.workers=1", use=add()),
+    # predictions
+    Case("session/predictions/predict.py:_refuse_there", PREDICT, put(o__csv=""), use=add(1), first=TRAIN),
+    Case("session/predictions/predict.py:_device", f"{PREDICT} scale.device=cuda", first=TRAIN),
+    Case(
+        "session/predictions/parts.py:_check",
+        PREDICT,
+        lambda folder: (folder / "o.csv.parts").mkdir() or (folder / "o.csv.parts/job.json").write_text('{"top": 1}'),
+        use=add(1),
+        first=TRAIN,
+    ),
 )
 
 _CLUSTER = "it needs a cluster, its nodes or a dashboard"
@@ -813,6 +824,7 @@ UNTYPED: dict[str, str] = {
     "session/training.py:_begin": "a hint about speed on a CPU of another kind",
     "data/slices.py:unexpected": "it says how a fault in a plug-in is looked for",
     "run/checkpoint_files.py:manifest": "it needs a checkpoint of a later version",
+    "session/predictions/processes.py:in_processes": "it needs a process that the system ends",
 }
 """The beginnings of the sites of remedies that cannot be typed in a test, and why."""
 ELSEWHERE: dict[str, str] = {

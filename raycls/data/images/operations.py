@@ -60,7 +60,8 @@ class Augment:
     def __init__(self, steps: tuple[_Step, ...], recipe: tuple[tuple[Operation, ...], bool, int, int]) -> None:
         self._steps = steps
         self._recipe = recipe
-        self._random = any(step.random for step in steps)
+        self.random = any(step.random for step in steps)
+        """Whether an operation draws from a generator, or may."""
         self._foreign = any(step.foreign for step in steps)
         self._most = MULTIPLE * recipe[3]
 
@@ -69,7 +70,7 @@ class Augment:
 
         DataError where an operation fails or returns anything but an 8-bit RGB image.
         """
-        if not self._random:
+        if not self.random:
             return self._apply(image)
         with seeded(order_key(*key)) if self._foreign else seeded_torch(order_key(*key)):
             return self._apply(image)

@@ -19,14 +19,14 @@ from raycls.data.sources.layout import Peek, some, split_folders, told
 from raycls.errors import DataError
 from raycls.progress import progress
 
-__all__ = ["folder"]
+__all__ = ["LITTER", "SUFFIXES", "folder"]
 
-_SUFFIXES = frozenset(
+SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
 )
 _TOLD = 1000
 """After so many files it is said how many there were."""
-_LITTER = frozenset(("thumbs.db", "desktop.ini"))
+LITTER = frozenset(("thumbs.db", "desktop.ini"))
 
 
 def folder(
@@ -140,7 +140,7 @@ class _Scan:
         for entry, _ in self._entries(relative):
             if entry.is_dir():
                 folders.append(entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES:
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 images = True
                 if not whole:
                     break
@@ -159,7 +159,7 @@ class _Scan:
             for entry, path in self._entries(directory):
                 if entry.is_dir():
                     pending.append((path, above))
-                elif os.path.splitext(entry.name)[1].lower() not in _SUFFIXES:
+                elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
                     self.strangers.append(path)
                 elif entry.is_file():
                     yield path
@@ -191,7 +191,7 @@ class _Scan:
             ) from error
 
     def _ignored(self, name: str, path: str) -> bool:
-        if name.startswith(".") or name.lower() in _LITTER:
+        if name.startswith(".") or name.lower() in LITTER:
             return True
         if self.ignored(path):
             self.taken.add(path.rpartition("/")[0])
@@ -216,7 +216,7 @@ class _Scan:
                 "there are files among the images that are not images",
                 self.strangers,
                 images,
-                valid=f"files named {' '.join(sorted(_SUFFIXES))}",
+                valid=f"files named {' '.join(sorted(SUFFIXES))}",
             )
         if self.broken:
             raise self._error(

@@ -72,6 +72,15 @@ class RemoteFiles:
     def list(self, name: str) -> builtins.list[str]:
         return sorted(info.base_name for info in self._infos(name, recursive=False) if info.base_name)
 
+    def files(self) -> builtins.list[tuple[str, int, int]] | None:
+        """Name, bytes and time of change (in nanoseconds) of each file at any depth below the base, sorted by name;
+        None where the base is a file itself, or nothing."""
+        if not self.is_folder(""):
+            return None
+        infos = [info for info in self._infos("", recursive=True) if info.is_file]
+        start = len(self.base) + 1
+        return sorted((info.path[start:], info.size or 0, info.mtime_ns or 0) for info in infos)
+
     def write(self, name: str, data: bytes, atomic: bool) -> None:
         del atomic  # every put is
         self._run(lambda: self._put(name, lambda path: self._write(path, data)))

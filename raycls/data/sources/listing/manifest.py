@@ -30,9 +30,9 @@ from raycls.data.sources.listing.tables import Record, read_csv, read_jsonl, rea
 from raycls.errors import DataError
 from raycls.progress import counted
 
-__all__ = ["manifest"]
+__all__ = ["SUFFIXES", "manifest", "path_of"]
 
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _SPLITS = "data.source.args.splits"
 
 
@@ -61,15 +61,15 @@ def manifest(
     """
     file = os.path.abspath(path)
     suffix = os.path.splitext(file)[1].lower()
-    if suffix not in _SUFFIXES:
+    if suffix not in SUFFIXES:
         raise DataError(
-            "the manifest has an unknown file type", where=file, found=suffix or "no suffix", valid=", ".join(_SUFFIXES)
+            "the manifest has an unknown file type", where=file, found=suffix or "no suffix", valid=", ".join(SUFFIXES)
         )
     folder = os.path.dirname(file) if root is None else os.path.abspath(expand(root, where="data.source.args.root"))
     names, prefixes = Columns(columns), prefixes_of(strip)
     records, categories = _records(file, suffix, read_text(file, encoding), names)
     each = counted(records, "reading the manifest", len(records), "images")
-    listed = [Listed(record.place, _path(file, record, names)) for record in each]
+    listed = [Listed(record.place, path_of(file, record, names)) for record in each]
     given = patterns_of(ignore, ignore_file)
     ignored = ignorer(given)
     paths = [key_of(path, folder, prefixes) or path for _, path in listed]
@@ -99,7 +99,8 @@ def _records(file: str, suffix: str, text: str, names: Columns) -> tuple[list[Re
     return [record_of(file, place, record) for place, record in lines], []
 
 
-def _path(file: str, record: Record, names: Columns) -> str:
+def path_of(file: str, record: Record, names: Columns) -> str:
+    """The path that a record has. DataError names the place of one that has none."""
     key = names.find(file, record.place, record.fields, "path")
     if key is None:
         whole = any(claim.fields is record.fields for claim in record.claims)

@@ -12,7 +12,7 @@ from raycls.data.sources.listing.columns import at
 from raycls.errors import DataError
 from raycls.progress import counted
 
-__all__ = ["Listed", "find_files", "prefixes_of"]
+__all__ = ["Listed", "find_files", "key_of", "prefixes_of"]
 
 _WINDOWS = re.compile(r"[A-Za-z]:|\\")
 """How an absolute path of Windows begins: with a drive, a share (two backslashes) or a backslash."""

@@ -1,0 +1,1 @@
+"""Predictions of many images on the nodes of a Ray."""

@@ -1,0 +1,275 @@
+"""The answers of a network for a part of the images: the same bits in whichever process they are computed.
+
+Images are cut into parts by their positions, and a part into batches of the size that the run evaluated with. What is
+in a batch depends on nothing else, so neither do its answers. An image that cannot be decoded is left out of its batch
+and has an error instead of an answer.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from raycls.config.names.builtin import TASKS
+from raycls.data.images import operations
+from raycls.data.source import Split
+from raycls.errors import ConfigError, DataError, ModelError, RayclsError, kind_and_line
+from raycls.session.trained.answers import answers
+from raycls.session.trained.trained import Network, Trained
+from raycls.train.precision import arithmetic
+from raycls.workdir import set_workdir
+
+__all__ = ["Part", "Predictor", "Work"]
+
+_AHEAD = 64
+"""Images that a decoding thread may be ahead of the network."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be predicted. Plain values: it travels to other processes."""
+
+    trained: Trained
+    split: Split
+    """The images, without labels."""
+    top: int
+    """How many of the likeliest classes are kept."""
+    every: bool
+    """Whether the probabilities of all classes are kept too."""
+    device: str
+    """`cpu` or `cuda`."""
+    workdir: str
+    """Where plug-ins come from."""
+    part_rows: int
+    """Images of a part: whole batches."""
+    temperature: float = 1.0
+
+    @property
+    def batch(self) -> int:
+        """Images of a batch, as the run evaluated."""
+        return self.trained.plan.evaluate_batch
+
+    @property
+    def parts(self) -> int:
+        return -(-len(self.split) // self.part_rows)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides the answers besides the images, as plain JSON."""
+        run, provenance = self.trained.run, self.trained.provenance
+        return {
+            **provenance,
+            "top": self.top,
+            "all": self.every,
+            "temperature": self.temperature,
+            "rows": len(self.split),
+            "part_rows": self.part_rows,
+            "threads": run.scale.threads,
+            "device": self.device,
+            "formats": list(self.split.formats),
+            "max_pixels": self.split.max_pixels,
+        }
+
+
+@dataclass(frozen=True)
+class Part:
+    """The answers for the images of one part, in their order."""
+
+    number: int
+    classes: np.ndarray
+    """The likeliest classes, `[n, k] int64`; -1 for an image without an answer."""
+    top: np.ndarray
+    """Their probabilities, `[n, k] float64`; NaN for an image without an answer."""
+    probabilities: np.ndarray
+    """Of all classes, `[n, C] float64`, or `[n, 0]` where they are not kept."""
+    errors: tuple[str | None, ...]
+    """Why an image has no answer."""
+    unread: tuple[int, ...] = ()
+    """Positions in the part of the images whose bytes could not be read here; another machine may see them."""
+
+    def to_bytes(self) -> bytes:
+        """For a file or another process; `from_bytes` gives it back."""
+        texts = json.dumps([self.number, self.errors, self.unread]).encode()
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            texts=np.frombuffer(texts, np.uint8),
+            classes=self.classes,
+            top=self.top,
+            probabilities=self.probabilities,
+        )
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """ValueError where it is not what `to_bytes` made."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as found:
+            number, errors, unread = json.loads(found["texts"].tobytes())
+            return cls(number, found["classes"], found["top"], found["probabilities"], tuple(errors), tuple(unread))
+
+
+class Predictor:
+    """A context manager that makes parts of `work` in this process.
+
+    `threads` beside this one decode ahead of the network, where decoding draws nothing at random; 0 for none.
+    """
+
+    def __init__(self, work: Work, threads: int = 0) -> None:
+        set_workdir(work.workdir)
+        self._work, self._trained = work, work.trained
+        self._device = torch.device(work.device)
+        self._arrays = self._trained.arrays()
+        self._network: Network | None = None
+        self._threads = threads if _is_plain(self._trained) else 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        run, plan = self._trained.run, self._trained.plan
+        self._stack.enter_context(arithmetic(threads=run.scale.threads, strict=plan.reduction == "exact"))
+        if self._threads:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="raycls-decode")
+            self._stack.callback(self._pool.shutdown, cancel_futures=True)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stack.close()
+
+    def part(self, number: int, told: Callable[[int], None] = lambda rows: None) -> Part:
+        """The part `number`; `told` hears how many of its images are done.
+
+        ModelError where the network fails: that is no fault of an image.
+        """
+        work = self._work
+        start = number * work.part_rows
+        rows = range(start, min(start + work.part_rows, len(work.split)))
+        made = _Made.empty(len(rows), work)
+        samples = self._samples(rows)
+        for first in range(0, len(rows), work.batch):
+            chosen = range(first, min(first + work.batch, len(rows)))
+            batch = dict(zip(chosen, samples, strict=False))  # `chosen` first: no sample is taken without a place
+            self._answer(made, batch)
+            told(chosen.stop)
+        return made.part(number)
+
+    def _answer(self, made: _Made, batch: Mapping[int, _Sample]) -> None:
+        """Fill in the answers of one batch. Images of other shapes make a batch of their own."""
+        groups: dict[Any, list[int]] = {}
+        for place, sample in batch.items():
+            if isinstance(sample, DataError):
+                made.fail(place, sample)
+            else:
+                kind = tuple((name, array.dtype.str, array.shape) for name, array in sample.items())
+                groups.setdefault(kind, []).append(place)
+        for places in groups.values():
+            samples = [batch[place] for place in places]
+            made.fill(places, self._logits([sample for sample in samples if not isinstance(sample, DataError)]))
+
+    def _logits(self, samples: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+        if self._network is None:
+            self._network = Network(self._trained, self._device)
+        try:
+            found = self._network.rows_of(samples)
+        except RayclsError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                "the network failed on images that it was asked about",
+                where=self._trained.name,
+                found=kind_and_line(error),
+                valid=f"images of the size that the run evaluated, {self._trained.run.data.image_size} pixels",
+            ) from error
+        logits = found.get("logits")
+        if logits is None or logits.ndim != 2 or logits.shape[1] != len(self._trained.classes):
+            raise ConfigError(
+                f"the task {self._trained.run.task.name} has no answer of one class per image",
+                where=self._trained.name,
+                found=", ".join(f"{name} {list(value.shape)}" for name, value in found.items()) or "Task.rows is empty",
+                valid=f"logits of {len(self._trained.classes)} classes for each image, from Task.rows",
+            )
+        return logits
+
+    def _samples(self, rows: range) -> Iterator[_Sample]:
+        """The samples of `rows`, in order."""
+        if self._pool is None:
+            yield from map(self._sample, rows)
+            return
+        waiting: deque[Future[_Sample]] = deque()
+        for row in rows:
+            waiting.append(self._pool.submit(self._sample, row))
+            if len(waiting) > _AHEAD * self._threads:
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
+
+    def _sample(self, row: int) -> _Sample:
+        try:
+            return self._trained.sample(self._arrays, self._work.split, row)
+        except DataError as error:
+            return error
+
+
+_Sample = Mapping[str, np.ndarray] | DataError
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What is filled in, image by image."""
+
+    work: Work
+    classes: np.ndarray
+    top: np.ndarray
+    probabilities: np.ndarray
+    errors: list[str | None]
+    unread: list[int]
+
+    @classmethod
+    def empty(cls, rows: int, work: Work) -> Self:
+        count = len(work.trained.classes)
+        kept = min(work.top, count)
+        return cls(
+            work,
+            np.full((rows, kept), -1, np.int64),
+            np.full((rows, kept), np.nan),
+            np.full((rows, count if work.every else 0), np.nan),
+            [None] * rows,
+            [],
+        )
+
+    def fail(self, place: int, error: DataError) -> None:
+        self.errors[place] = f"{error.what}: {error.found}" if error.found else error.what
+        if isinstance(error.__cause__, OSError | RayclsError) and not _is_decoding(error.__cause__):
+            self.unread.append(place)
+
+    def fill(self, places: Sequence[int], logits: np.ndarray) -> None:
+        found = answers(logits, self.work.top, temperature=self.work.temperature)
+        for place, valid in zip(places, found.valid.tolist(), strict=True):
+            if not valid:
+                self.errors[place] = "the logits of the network are not finite"
+        good = np.array(places)[found.valid]
+        self.classes[good], self.top[good] = found.classes[found.valid], found.top[found.valid]
+        if self.work.every:
+            self.probabilities[good] = found.probabilities[found.valid]
+
+    def part(self, number: int) -> Part:
+        return Part(number, self.classes, self.top, self.probabilities, tuple(self.errors), tuple(self.unread))
+
+
+def _is_decoding(cause: BaseException) -> bool:
+    """Whether Pillow raised it about bytes that were read: its kinds are OSErrors without a number."""
+    return isinstance(cause, OSError) and cause.errno is None
+
+
+def _is_plain(trained: Trained) -> bool:
+    """Whether a sample is made without the generators of this process, so that several may be made at a time."""
+    augment, size = trained.run.augment, trained.run.data.image_size
+    return trained.run.task.name in TASKS and not operations.build(augment.eval, train=False, image_size=size).random

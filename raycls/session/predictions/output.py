@@ -1,0 +1,146 @@
+"""Predictions as Parquet, CSV or JSON Lines: one row per image, in the order of the images.
+
+The same rows give the same bytes. Texts that are no Unicode (bytes of a file name) are written as `\\xff`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raycls.errors import ConfigError
+from raycls.run import strict_json
+from raycls.session.predictions.compute import Part, Work
+
+__all__ = ["SUFFIXES", "form_of", "json_lines", "rows_of", "text_of", "write_file"]
+
+_SPREADSHEET = ("=", "+", "-", "@", "'", "\t", "\r")
+"""What a spreadsheet takes for the start of a formula, and what says that it is none."""
+_PROVENANCE = ("run", "weights", "step", "sha256")
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+Row = dict[str, Any]
+
+
+def form_of(file: str) -> str:
+    """The suffix of `file`, without the options of an address. ConfigError where it is no form of predictions."""
+    name = file.partition("?")[0] if "://" in file else file
+    found = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+    if found is None:
+        raise ConfigError(
+            "predictions cannot be written in this form",
+            where=f"--out {name}",
+            found=Path(name).suffix or "no suffix",
+            valid=", ".join(SUFFIXES),
+        )
+    return found
+
+
+def rows_of(work: Work, part: Part) -> Iterator[Row]:
+    """The rows of a part as plain values; what an image without an answer lacks is None."""
+    classes = [text_of(name) for name in work.trained.classes]
+    start = part.number * work.part_rows
+    provenance = {name: work.trained.provenance[name] for name in _PROVENANCE}
+    for row, error in enumerate(part.errors):
+        positions, top = part.classes[row].tolist(), part.top[row].tolist()
+        yield {
+            "path": text_of(work.split.keys[start + row]),
+            "prediction": None if error else classes[positions[0]],
+            "confidence": None if error else top[0],
+            "top_classes": None if error else [classes[position] for position in positions],
+            "top_probabilities": None if error else top,
+            **({"probabilities": None if error else part.probabilities[row].tolist()} if work.every else {}),
+            "error": error and text_of(error),
+            **provenance,
+        }
+
+
+def write_file(file: Path, form: str, work: Work, parts: Iterable[Part]) -> None:
+    """Write the rows of `parts`, which come in their order, to the local `file`."""
+    _WRITERS[form](file, work, parts)
+
+
+def text_of(text: str) -> str:
+    """`text` as Unicode."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _write_jsonl(file: Path, work: Work, parts: Iterable[Part]) -> None:
+    with open(file, "w", encoding="utf-8", newline="\n") as stream:
+        for part in parts:
+            stream.writelines(f"{line}\n" for line in json_lines(work, part))
+
+
+def json_lines(work: Work, part: Part) -> Iterator[str]:
+    """Each row as one object of strict JSON; with all probabilities, these by the names of their classes."""
+    names = [text_of(name) for name in work.trained.classes]
+    for row in rows_of(work, part):
+        if row.get("probabilities") is not None:
+            row["probabilities"] = dict(zip(names, row["probabilities"], strict=True))
+        yield strict_json.dumps(row)
+
+
+def _write_csv(file: Path, work: Work, parts: Iterable[Part]) -> None:
+    names = [text_of(name) for name in work.trained.classes]
+    kept = min(work.top, len(names))
+    ranks = [column for rank in range(1, kept + 1) for column in (f"class_{rank}", f"probability_{rank}")]
+    every = [f"probability of {name}" for name in names] if work.every else []
+    with open(file, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["path", "prediction", "confidence", *ranks, *every, "error", *_PROVENANCE])
+        for part in parts:
+            for row in rows_of(work, part):
+                writer.writerow([_cell(value) for value in _flat(row, kept, len(every))])
+
+
+def _flat(row: Row, kept: int, every: int) -> list[Any]:
+    pairs = zip(row["top_classes"] or [None] * kept, row["top_probabilities"] or [None] * kept, strict=True)
+    ranked = [value for pair in pairs for value in pair]
+    others = (row["probabilities"] or [None] * every) if every else []
+    return [row["path"], row["prediction"], row["confidence"], *ranked, *others, row["error"]] + [
+        row[name] for name in _PROVENANCE
+    ]
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would run as a formula gets a `'` before it, and so does one that has it already."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_SPREADSHEET) else value
+
+
+def _write_parquet(file: Path, work: Work, parts: Iterable[Part]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = _schema(work)
+    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for part in parts:
+            rows = list(rows_of(work, part))
+            columns: list[Any] = [pa.array([row[field.name] for row in rows], field.type) for field in schema]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=len(rows))
+
+
+def _schema(work: Work) -> Any:
+    import pyarrow as pa
+
+    text = pa.string()
+    fields: Mapping[str, Any] = {
+        "path": text,
+        "prediction": text,
+        "confidence": pa.float64(),
+        "top_classes": pa.list_(text),
+        "top_probabilities": pa.list_(pa.float64()),
+        **({"probabilities": pa.list_(pa.float64())} if work.every else {}),
+        "error": text,
+        "run": text,
+        "weights": text,
+        "step": pa.int64(),
+        "sha256": text,
+    }
+    facts = {**work.facts, "classes": [text_of(name) for name in work.trained.classes]}
+    return pa.schema(list(fields.items()), metadata={"raycls": strict_json.dumps(facts)})
+
+
+_Writer = Callable[[Path, Work, Iterable[Part]], None]
+_WRITERS: Mapping[str, _Writer] = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}
