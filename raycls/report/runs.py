@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +45,17 @@ class Told:
     environment: dict[str, Any]
     plan: dict[str, Any]
     model: dict[str, Any]
+
+    def at(
+        self,
+        lines: Sequence[dict[str, Any]],
+        attempts: Sequence[Attempt],
+        result: dict[str, Any] | None,
+        plan: dict[str, Any],
+    ) -> Told:
+        """The same run later, of all lines of its history by then."""
+        records = history.surviving(lines, attempts)
+        return replace(self, records=records, starts=_starts(attempts, lines), result=result, plan=plan)
 
     @property
     def config(self) -> Any:
@@ -91,7 +103,7 @@ def tell(folder: RunFolder) -> Told:
         loaded=loaded,
         text=text.decode("utf-8", "replace"),
         records=history.read(folder),
-        starts=_starts(folder),
+        starts=_starts(folder.attempts(), read_json_lines(folder.store, RunFolder.HISTORY)),
         result=folder.read_json(RunFolder.RESULT),
         environment=folder.read_json(RunFolder.ENV) or {},
         plan=folder.read_json(RunFolder.PLAN) or {},
@@ -99,11 +111,10 @@ def tell(folder: RunFolder) -> Told:
     )
 
 
-def _starts(folder: RunFolder) -> list[Start]:
-    attempts = folder.attempts()
+def _starts(attempts: Sequence[Attempt], lines: Iterable[Mapping[str, Any]]) -> list[Start]:
     reached: dict[int, int] = {}
     ended: dict[int, float] = {}
-    for line in read_json_lines(folder.store, RunFolder.HISTORY):
+    for line in lines:
         number, step, time = line.get("attempt"), line.get("step"), line.get("time")
         if isinstance(number, int) and isinstance(step, int) and isinstance(time, int | float):
             reached[number], ended[number] = max(step, reached.get(number, 0)), float(time)

@@ -61,6 +61,7 @@ class RunFolder:
     EVENTS = "events"
     EXPORT = "export"
     RESULT = "result.json"
+    PREDICTIONS = "predictions"
     REPORT = "report.html"
     TRIALS = "trials.jsonl"
     """Of a search."""

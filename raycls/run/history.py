@@ -20,7 +20,7 @@ from typing import Any
 from raycls.run import strict_json
 from raycls.run.folder import Attempt, RunFolder, read_json_lines, survives, survivors
 
-__all__ = ["History", "counting", "numbered", "points", "read", "write_csv"]
+__all__ = ["History", "counting", "numbered", "points", "read", "surviving", "write_csv"]
 
 _TEXTS = ("kind", "split", "text")
 _NOT_DRAWN = ("attempt", "step", "time", "count", *_TEXTS)
@@ -68,9 +68,14 @@ def read(folder: RunFolder) -> list[dict[str, Any]]:
     An evaluation that was done at the step where a later attempt began counts, and of two records of the same
     kind, split and step the later one.
     """
-    counts = counting(folder.attempts())
+    return surviving(read_json_lines(folder.store, folder.HISTORY), folder.attempts())
+
+
+def surviving(lines: Sequence[Mapping[str, Any]], attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+    """What `read` gives, of lines that were read and of the attempts there are by then."""
+    counts = counting(attempts)
     unique: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for index, line in enumerate(read_json_lines(folder.store, folder.HISTORY)):
+    for index, line in enumerate(lines):
         if not counts(line):
             continue
         key = (line.get("kind"), line.get("split"), line.get("step")) if "step" in line else (index,)

@@ -22,9 +22,17 @@ def register(app: typer.Typer) -> None:
     app.command()(curves)
 
 
-def report(run: RunArgument) -> None:
+def report(
+    run: RunArgument,
+    live: Annotated[
+        bool, typer.Option("--live", help="Serve the curves on this machine while the run trains, until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --live. Default: a free one.")] = 0,
+) -> None:
     """Write report.html into the run folder: one file with its curves, results, errors and config."""
     folder = run_folder(run)
+    if live:
+        return _live(folder, port)
     from raycls.report.page.report import report as page
     from raycls.report.runs import tell
     from raycls.run.folder import RunFolder
@@ -32,8 +40,24 @@ def report(run: RunArgument) -> None:
 
     with Working("writing the report"):
         opened = RunFolder(folder)
-        opened.store.write_bytes(RunFolder.REPORT, page(tell(opened)))
+        opened.store.write_bytes(RunFolder.REPORT, page(tell(opened), None, None, lambda wanted: ({}, "")))
     typer.echo(f"wrote {opened.store.describe(RunFolder.REPORT)}")
+    return None
+
+
+def _live(folder: str, port: int) -> None:
+    from raycls.report.live import LiveServer
+    from raycls.run.folder import RunFolder
+
+    server = LiveServer(RunFolder(folder), port)
+    typer.echo(f"live at {server.url}    (Ctrl-C ends it)")
+    sys.stdout.flush()
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        typer.echo("ended", err=True)
+    finally:
+        server.release()
 
 
 def curves(

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from raycls import __version__
 from raycls.report.axis import number
 
-__all__ = ["render"]
+__all__ = ["fragment", "render"]
 
 _FOLDER = Path(__file__).parent / "templates"
 
@@ -48,6 +48,11 @@ def render(template: str, *, script: str = "", connects: bool = False, **values:
         )
     )
     return text.encode("utf-8", "backslashreplace")  # a file name that is no UTF-8 stays readable
+
+
+def fragment(template: str, **values: Any) -> str:
+    """Part of a page, as the text that stands between its tags."""
+    return _environment().get_template(template).render(**values)
 
 
 @functools.cache

@@ -48,7 +48,7 @@ def start_rows(starts: Sequence[Start]) -> list[dict[str, str]]:
             "to": f"{start.reached:,}",
             "repeated": f"{start.repeated:,}" if start.repeated else "none",
             "workers": f"{start.attempt.workers} x {start.attempt.threads}",
-            "rest": ", ".join(f"{key} {value}" for key, value in start.attempt.rest.items() if value not in (None, "")),
+            "rest": ", ".join(f"{key} {value}" for key, value in start.attempt.rest.items() if isinstance(value, str)),
         }
         for start in starts
     ]

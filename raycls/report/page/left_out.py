@@ -1,0 +1,59 @@
+"""Which images a run did without, and which an evaluation could not score: damaged, gone, changed, or ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raycls.quantities import plural
+from raycls.report.runs import Told
+from raycls.run.folder import RunFolder
+
+__all__ = ["left_out"]
+
+_SHOWN = 20
+_CHANGES = {
+    "gone": "of the evaluated split are gone since the run was started, and are not scored",
+    "ignored": "of the evaluated split are left out by data.source.args.ignore, and are not scored",
+    "changed": "of the evaluated split have other content than when the run was started, and are not scored",
+    "relabelled": "of the evaluated split are of another class than when the run was started, and are not scored",
+    "new": "were added to the data since the run was started, and are not scored",
+}
+
+
+def left_out(told: Told, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`text` and `names` of each group of images; nothing where every image counted."""
+    found: list[dict[str, Any]] = []
+    args: Mapping[str, Any] = told.config.data.source.args
+    patterns = args.get("ignore") or ()
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    patterns += [f"those in {args['ignore_file']}"] if args.get("ignore_file") else []
+    if patterns:
+        found.append({"text": "Left out of the data by data.source.args.ignore:", "names": patterns[:_SHOWN]})
+    ids = sorted({row for start in told.starts for row in start.attempt.rest.get("left_out") or ()})
+    if ids:
+        what = f"{plural(len(ids), 'training image')} left out since a resume: damaged, gone, or ignored."
+        found.append({"text": what, "names": _names(told.folder, ids[:_SHOWN])})
+    changes: Mapping[str, Any] = summary.get("split_changes") or {}
+    for what, text in _CHANGES.items():
+        each = changes.get(what) or {}
+        if each.get("count"):
+            found.append({"text": f"{plural(each['count'], 'image')} {text}:", "names": list(each["first"])})
+    if summary.get("not_finite"):
+        text = f"The network gave no finite numbers for {plural(summary['not_finite'], 'image')}."
+        found.append({"text": text, "names": []})
+    return found
+
+
+def _names(folder: RunFolder, ids: list[int]) -> list[str]:
+    """Keys of training samples by their ids, from the splits that the run wrote down."""
+    data = folder.store.find_bytes(RunFolder.SPLITS)
+    if data is None:
+        return [f"sample {row}" for row in ids]
+    import pyarrow as pa
+    from pyarrow import compute, parquet
+
+    table = parquet.read_table(pa.BufferReader(data), columns=["split", "key"])
+    keys = table["key"].filter(compute.equal(table["split"].cast(pa.string()), "train"))  # pyright: ignore[reportAttributeAccessIssue]
+    found = [keys[row].as_py() for row in ids if row < len(keys)]
+    return [key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key for key in found]
