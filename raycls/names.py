@@ -65,7 +65,7 @@ def _weights(values: Mapping[str, Any], at: PlaceOf) -> Iterator[Problem]:
         dotted(_WEIGHTS),
         f"{model} has no weights of this name",
         name,
-        ", ".join([*offered, "a local .safetensors or .pth file"]),
+        ", ".join([*offered, "a .safetensors or .pth file"]),
         None if near is None else f"did you mean {near}?",
     )
 

@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from raycls.errors import ConfigError
+
 if TYPE_CHECKING:
     from raycls.config.load import Loaded
     from raycls.config.sections.track import TrackConfig
@@ -26,10 +28,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 
 def load_config(file: str, overrides: list[str] | None) -> Loaded:
-    """The config with every error reported at once: of the schema, and in the names that it holds."""
-    from raycls.config.load import load
+    """The config with every error reported at once: of the schema, and in the names that it holds.
+
+    `file` is a file, or the URI of one that a run folder keeps, such as `s3://bucket/runs/pets/config.yaml`.
+    """
+    from raycls.config.load import load, load_text
     from raycls.names import name_problems
 
+    if "://" in file:
+        from raycls.run.storage.store import Store
+
+        store, name = Store.around(file)
+        store.check()
+        data = store.find_bytes(name)
+        if data is None:
+            raise ConfigError("there is no such config", where=store.describe(name), found="no such file")
+        return load_text(data.decode(), store.describe(name), overrides or (), names=name_problems)
     return load(file, overrides or (), names=name_problems)
 
 

@@ -84,14 +84,16 @@ def load(file: str | FilePath, overrides: Sequence[str] = (), *, names: NameChec
     return _resolve(str(file), documents, read_overrides(overrides), path.stem, effects=True, names=names)
 
 
-def load_text(text: str, name: str = "config.yaml", overrides: Sequence[str] = ()) -> Loaded:
+def load_text(
+    text: str, name: str = "config.yaml", overrides: Sequence[str] = (), *, names: NameCheck | None = None
+) -> Loaded:
     """Read a config that a run folder keeps. It cannot extend a file, and may hold options without effect."""
     document = as_written(parse(text, name))
     if "extends" in document.values:
         place = document.places[("extends",)]
         document.problems.append(Problem(place, "extends", "a config that is not read from a file cannot extend one"))
         del document.values["extends"]
-    return _resolve(name, [document], read_overrides(overrides), FilePath(name).stem)
+    return _resolve(name, [document], read_overrides(overrides), FilePath(name).stem, names=names)
 
 
 def from_dict(data: Mapping[str, Any]) -> Run:

@@ -16,7 +16,9 @@ from torchvision.models import WeightsEnum
 
 from raycls.config.names.torchvision_models import arguments_of
 
-__all__ = ["builtins", "construct", "declared", "weights_of"]
+__all__ = ["builtins", "construct", "declared", "settled", "weights_of"]
+
+_WITH_TRANSFORM = ("GoogLeNet", "Inception3")
 
 
 def builtins() -> dict[str, Callable[..., nn.Module]]:
@@ -48,18 +50,26 @@ def construct(
 ) -> nn.Module:
     """The network with its own initial weights, made for `weights` but without reading them.
 
-    Networks that come with an input size or an input transform for their weights get it, unless `args`
-    says otherwise. GoogLeNet and Inception are built without auxiliary heads, so they return plain logits.
+    GoogLeNet and Inception are built without auxiliary heads, so they return plain logits.
     """
-    arguments = {"num_classes": num_classes, **args}
-    name = _class(builder).__name__
-    if name in ("GoogLeNet", "Inception3"):
+    arguments = {"num_classes": num_classes, **settled(builder, args, weights)}
+    if _class(builder).__name__ in _WITH_TRANSFORM:
         arguments["aux_logits"] = False
         arguments["init_weights"] = True  # the default, which warns where it is not said
-        arguments.setdefault("transform_input", weights is not None)
-    if weights is not None and name == "VisionTransformer":
-        arguments.setdefault("image_size", weights.meta["min_size"][0])
     return builder(**arguments)
+
+
+def settled(builder: Callable[..., nn.Module], args: Mapping[str, Any], weights: WeightsEnum | None) -> dict[str, Any]:
+    """`args` with what `weights` decide of the network, its input size or input transform, unless `args` says it.
+
+    With these the network is the same whatever weights it gets.
+    """
+    name, found = _class(builder).__name__, dict(args)
+    if name in _WITH_TRANSFORM:
+        found.setdefault("transform_input", weights is not None)
+    if weights is not None and name == "VisionTransformer":
+        found.setdefault("image_size", weights.meta["min_size"][0])
+    return found
 
 
 def _class(builder: Callable[..., nn.Module]) -> type[nn.Module]:

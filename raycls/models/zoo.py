@@ -16,14 +16,14 @@ from torchvision.models import WeightsEnum
 from raycls.config.names.builtin import MODELS
 from raycls.config.sections.model import ModelConfig
 from raycls.errors import ModelError, RayclsError, kind_and_line
-from raycls.models import library
+from raycls.models import library, pruned
 from raycls.models.surgery import LAYERS, find_head, initialise, modes_kept
 from raycls.models.weights import find
 from raycls.models.weights.loading import Loaded, load_into
 from raycls.plugins import bind, resolve
 from raycls.randomness import kept, seeded
 
-__all__ = ["build", "check", "check_copy", "check_head", "forward_alone", "load", "probe", "size_text"]
+__all__ = ["build", "check", "check_copy", "check_head", "forward_alone", "load", "probe", "settled", "size_text"]
 
 
 def check(config: ModelConfig) -> None:
@@ -57,9 +57,19 @@ def build(
     with seeded(seed):
         model = _construct(config, factory, num_classes, published)
         initialise(model, config.init)
+        pruned.apply(model, config.pruned)
     if load:
         _load(config, model, num_classes, classes)
     return model
+
+
+def settled(config: ModelConfig) -> ModelConfig:
+    """The same network without its weights: what those decide of it is among `args`."""
+    factory, offered = _find(config)
+    if offered is None:
+        return config.model_copy(update={"weights": None})
+    weights = find.published(config.weights, offered) if config.weights is not None else None
+    return config.model_copy(update={"weights": None, "args": library.settled(factory, config.args, weights)})
 
 
 def load(config: ModelConfig, model: nn.Module, classes: Sequence[str]) -> Loaded:

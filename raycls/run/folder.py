@@ -10,13 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raycls.config.paths import expand
+from raycls.config.write import override
 from raycls.errors import CheckpointError, ConfigError
 from raycls.run import strict_json
 from raycls.run.storage.local import is_temporary
 from raycls.run.storage.lock import Lock
 from raycls.run.storage.store import Store
+from raycls.workdir import workdir
 
-__all__ = ["Attempt", "RunFolder", "parse_line", "read_json_lines", "refuse_lost", "survives", "survivors"]
+__all__ = [
+    "Attempt",
+    "RunFolder",
+    "parse_line",
+    "read_json_lines",
+    "refuse_lost",
+    "refuse_own_weights",
+    "survives",
+    "survivors",
+]
 
 _UPLOADED = "/runtime_resources/working_dir_files/"
 """Below it Ray unpacks the working directories of jobs, and deletes them when the jobs have ended."""
@@ -215,3 +227,21 @@ def refuse_lost(storage: str) -> None:
         valid="an absolute folder that every node reaches, or a URI such as s3://bucket/runs",
         fix="add run.storage=/a/shared/folder/runs to the command",
     )
+
+
+def refuse_own_weights(folder: RunFolder, weights: str | None, name: str) -> None:
+    """Refuse first weights that lie in the folder of the run that starts with them: it would overwrite them, or set
+    them aside. So a pruned run keeps its weights while it is fine-tuned. `name` is that of the run."""
+    here = folder.path()
+    if weights is None or here is None:
+        own = weights is not None and weights.startswith(f"{folder.store.describe()}/")
+    else:
+        own = "://" not in weights and Path(workdir(), expand(weights)).resolve().is_relative_to(here.resolve())
+    if own:
+        raise ConfigError(
+            "the weights to start from are the run's own, which it would overwrite",
+            where="model.weights",
+            found=f"{weights}, in the folder of this run",
+            valid="weights of another run",
+            fix=f"train under another name: {override('run.name', f'{name}-finetuned')}",
+        )

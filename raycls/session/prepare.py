@@ -26,7 +26,7 @@ from raycls.models import zoo
 from raycls.plugins import no_exit
 from raycls.progress import progress
 from raycls.randomness import seeded
-from raycls.run.folder import RunFolder, refuse_lost
+from raycls.run.folder import RunFolder, refuse_lost, refuse_own_weights
 from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
 from raycls.run.trackers.trackers import check_trackers
 from raycls.run.versions import PACKAGES, installed
@@ -111,6 +111,8 @@ def prepare(
     progress("looking at the run folder")
     folder.store.check()
     check_trackers(run.track, folder)
+    if new or not folder.steps():
+        refuse_own_weights(folder, run.model.weights, run.run.name)
     if not new:
         _refuse_search(folder)
     resumed = not new and _has_begun(folder)

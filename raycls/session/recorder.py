@@ -27,6 +27,7 @@ from raycls.run.model_file import write_model
 from raycls.run.sample_ledger import SampleLedger
 from raycls.run.snapshot import snapshot
 from raycls.run.trackers.trackers import Trackers, open_trackers
+from raycls.session.data.preprocessing import preprocessing_of
 from raycls.session.job import Decide
 from raycls.session.messages import Evaluated, Event, Message, Post, Trained
 from raycls.train.plan import Plan
@@ -231,12 +232,7 @@ class Recorder:
             self.folder,
             tensors,
             classes=self.dataset.classes,
-            preprocessing={
-                "image_size": run.data.image_size,
-                "eval": None if run.augment.eval is None else list(run.augment.eval),
-                "mean": list(run.augment.mean),
-                "std": list(run.augment.std),
-            },
+            preprocessing=preprocessing_of(run),
             config=run.model.model_dump(mode="json"),
             weights=weights,
         )

@@ -19,6 +19,7 @@ from raycls.config.names.builtin import OPTIMIZERS
 from raycls.config.sections.optim import OptimConfig
 from raycls.config.sections.types import Positive, UnderOne
 from raycls.errors import ModelError
+from raycls.models.pruned import hold_masks
 from raycls.models.surgery import parameter_groups
 from raycls.plugins import build
 
@@ -28,7 +29,7 @@ Groups = list[dict[str, Any]]
 
 
 def build_optimizer(config: OptimConfig, model: nn.Module) -> Optimizer:
-    """The optimizer over the trainable parameters of `model`, at the full `optim.lr`.
+    """The optimizer over the trainable parameters of `model`, at the full `optim.lr`; masked weights stay zero.
 
     Raises ModelError where the model has none, and ConfigError where name or arguments do not fit.
     """
@@ -36,7 +37,11 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> Optimizer:
     if not groups:
         raise ModelError("the model has no parameters that can be trained", where="model.name")
     given = {"groups": groups, "lr": config.lr}
-    return build("optimizer", config.name, config.args, OPTIMIZERS, given=given, where="optim", returns=Optimizer)
+    made: Optimizer = build(
+        "optimizer", config.name, config.args, OPTIMIZERS, given=given, where="optim", returns=Optimizer
+    )
+    hold_masks(model, made)
+    return made
 
 
 def sgd(groups: Groups, lr: float, *, momentum: UnderOne = 0.9, nesterov: bool = False) -> Optimizer:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from raycls.config.sections.run import Run
 from raycls.config.space.check import apply
 from raycls.config.write import flow
 from raycls.models import zoo
+from raycls.models.cost import operations
 
-__all__ = ["Cost", "cost_of", "operations", "within"]
+__all__ = ["Cost", "cost_of", "within"]
 
 Cost = tuple[int, int]
 """(parameters, floating-point operations of the forward pass of one sample)."""
@@ -33,33 +31,6 @@ def cost_of(run: Run, classes: int, example: tuple[Tensor, ...]) -> Cost:
     except Exception:  # noqa: BLE001 - a network that looks at values, or keeps tensors that torch does not know of
         model = zoo.build(run.model, classes, run.run.seed, load=False)
         return parameters, operations(model, example)
-
-
-def operations(model: nn.Module, example: tuple[Tensor, ...]) -> int:
-    """Operations of the forward pass of `example`. Multiplication and addition are two.
-
-    Convolutions, matrix products and attention are counted, by torch's `FlopCounterMode`; what goes element by element
-    is not. So it is twice the multiply-adds that papers publish. `model` is left in evaluation mode.
-    """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    with _unfused(), FlopCounterMode(display=False) as counter:
-        model.eval()(*(part.to(device) for part in example))
-    return counter.get_total_flops()
-
-
-@contextmanager
-def _unfused() -> Iterator[None]:
-    """Without torch's fused inference of attention, for which the counter has no formula: it would count as nothing.
-
-    It needs gradients to be off, which a network may do by itself or by weights that are frozen: hence the switch too.
-    """
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def within(run: Run, classes: int, example: Callable[[Run], tuple[Tensor, ...]]) -> Callable[[Mapping[str, Any]], bool]:

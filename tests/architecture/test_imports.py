@@ -24,8 +24,8 @@ _MAY_IMPORT = {
     "plugins": {"config", *_LOW},
     "names": {"plugins", "config", *_LOW},
     "randomness": set(),
-    "models": {"randomness", "plugins", "config", *_LOW},
     "run": {"config", *_LOW},
+    "models": {"run", "randomness", "plugins", "config", *_LOW},
     "cluster": {"config", *_LOW},
     "data": {"randomness", "plugins", "config", *_LOW},
     "search": {"run", "config", *_LOW},
@@ -35,7 +35,7 @@ _MAY_IMPORT = {
     "train": {"randomness", "tasks", "data", "models", "plugins", "config", *_LOW},
     "report": {"search", "run", "config", *_LOW},
     "session": {"report", "train", "tasks", "data", "models", "run", "randomness", "plugins", "config", *_LOW},
-    "export": {"session", "train", "tasks", "data", "run", "config", *_LOW},
+    "export": {"session", "train", "tasks", "data", "models", "run", "randomness", "config", *_LOW},
     "launch": {"session", "train", "run", "screen", "jobs", "cluster", "config", *_LOW},
     "tune": {"launch", "session", "report", "train", "tasks", "data", "models", "screen", "search"}
     | {"run", "jobs", "cluster", "config", *_LOW},

@@ -24,6 +24,8 @@ __all__ = ["PUBLISHED", "Belongings", "name_of", "named", "searched_notes", "wit
 
 
 _WEIGHTS: Path = ("model", "weights")
+_PRUNED: Path = ("model", "pruned")
+_MOST_SHOWN = 200
 PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")
 """A name of torchvision's weights, and no file."""
 
@@ -72,7 +74,7 @@ class Belongings:
     def notes(self, values: Mapping[str, Any]) -> list[str]:
         """What was left out of `values`, all layers laid over each other, a line for each."""
         left_out = [
-            f"{dotted(path)} {flow(told)} of {name} left out: "
+            f"{dotted(path)} {_shown(told)} of {name} left out: "
             f"{dotted((*path[:-1], 'name'))} is {name_of(values, path[:-1])} now"
             for (path, name), (value, _) in self._aside.items()
             if (told := _beside_defaults(path, name, value))
@@ -101,7 +103,7 @@ def without_others(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict
 
 
 def _owned(section: Path) -> list[Path]:
-    return [(*section, "args"), *([_WEIGHTS] if section == _WEIGHTS[:-1] else [])]
+    return [(*section, "args"), *([_WEIGHTS, _PRUNED] if section == _WEIGHTS[:-1] else [])]
 
 
 def _is_of(path: Path, value: Any, new: str) -> bool:
@@ -118,7 +120,7 @@ def searched_notes(run: Run, paths: Sequence[str]) -> list[str]:
     """What trials with another name do without, where `paths` are searched, a line for each."""
     values = to_dict(run)
     return [
-        f"{dotted(path)} {flow(told)} of {name_of(values, section)} left out in trials with another "
+        f"{dotted(path)} {_shown(told)} of {name_of(values, section)} left out in trials with another "
         f"{dotted((*section, 'name'))}" + (", except where it has weights of that name" if path == _WEIGHTS else "")
         for section in named()
         for path in _owned(section)
@@ -126,6 +128,11 @@ def searched_notes(run: Run, paths: Sequence[str]) -> list[str]:
         if path != _WEIGHTS or PUBLISHED.fullmatch(value)
         if (told := _beside_defaults(path, name_of(values, section), value))
     ]
+
+
+def _shown(value: Any) -> str:
+    text = flow(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} ..."
 
 
 def _beside_defaults(path: Path, name: str, value: Any) -> object:

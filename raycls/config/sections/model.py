@@ -8,7 +8,10 @@ from pydantic import Field
 
 from raycls.config.sections.types import Section
 
-__all__ = ["ModelConfig"]
+__all__ = ["ModelConfig", "Pruned"]
+
+Pruned = dict[str, int | list[int]] | list[int] | Literal["masked"]
+"""New values of a layer's attributes, the new shape of a parameter, or a weight with a mask."""
 
 
 class ModelConfig(Section):
@@ -20,12 +23,17 @@ class ModelConfig(Section):
     args: dict[str, Any] = {}
     """Further arguments of the model; as in `data.source.args`, `001` is a number and `"001"` text."""
     weights: str | None = None
-    """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a local file (`.safetensors`, or a state
-    dict or checkpoint saved by torch). Where a later layer names another model, `args` are left out, and so is a name
-    that the new one has no weights of; a file stays. A file needs everything but the head, under any one prefix; an
-    average (`ema`) in it is preferred. The head is matched by the class names that come with the weights (beside
-    `model/model.safetensors` of a run, or in a checkpoint), and starts anew where none of them is the data's; without
-    names one of the same size is taken as it is, and another starts anew. The header of a run says what was done, and
-    where its preprocessing is not that of the weights."""
+    """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a file, local or at a URI such as
+    `s3://bucket/runs/pets/model/model.safetensors` (`.safetensors`, or a state dict or checkpoint saved by torch). Where
+    a later layer names another model, `args` are left out, and so is a name that the new one has no weights of; a file
+    stays. A file needs everything but the head, under any one prefix; an average (`ema`) in it is preferred. The head is
+    matched by the class names that come with the weights (beside `model/model.safetensors` of a run, or in a
+    checkpoint), and starts anew where none of them is the data's; without names one of the same size is taken as it is,
+    and another starts anew. The header of a run says what was done, and where its preprocessing is not that of the
+    weights."""
     init: Literal["default", "xavier_uniform", "kaiming"] = "default"
     """How convolutions and linear layers start; not applied to loaded weights."""
+    pruned: dict[str, Pruned] = {}
+    """What `raycls prune` made of the network, by layer: the sizes that it has now (`conv1: {out_channels: 32}`, or the
+    shape of a parameter that no layer owns), and the weights that are `masked`: where one was zero it stays zero. It
+    belongs to `model.name` and is left out where a later layer names another model."""

@@ -6,7 +6,11 @@ import hashlib
 import logging
 import os
 import re
+import tempfile
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
@@ -21,9 +25,10 @@ from raycls.config.sections.run import RunSection
 from raycls.config.write import override
 from raycls.errors import ConfigError, ModelError
 from raycls.progress import progress
+from raycls.run.storage.store import Store
 from raycls.workdir import workdir
 
-__all__ = ["fetch", "locate", "published"]
+__all__ = ["Remote", "fetch", "locate", "published"]
 
 _log = logging.getLogger("raycls")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -31,8 +36,27 @@ _TIMEOUT_SECONDS = 30.0
 _MODEL = "model.safetensors"
 
 
-def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
-    """What `model.weights` names: one of the weights `offered` for the model, or else a local file.
+@dataclass(frozen=True)
+class Remote:
+    """A file on an object store. Each process that needs it reads it anew: it may have been replaced."""
+
+    uri: str
+
+    @contextmanager
+    def copied(self) -> Iterator[Path]:
+        """A local copy, with the JSON file beside it that says what the weights are of."""
+        store, name = Store.around(self.uri)
+        progress(f"reading {store.describe(name)}")
+        with tempfile.TemporaryDirectory(prefix="raycls-weights-") as folder:
+            for each in (name, str(PurePosixPath(name).with_suffix(".json"))):
+                data = store.find_bytes(each)
+                if data is not None:
+                    Path(folder, each).write_bytes(data)
+            yield Path(folder, name)
+
+
+def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path | Remote:
+    """What `model.weights` names: one of the weights `offered` for the model, or else a file, here or at a URI.
 
     A relative path is one from the working directory of the command, see `workdir.workdir`.
     Raises ConfigError for an unknown name, ModelError for a file that is not there.
@@ -40,6 +64,12 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
     found = published(name, offered)
     if found is not None:
         return found
+    if "://" in name:
+        store, file = Store.around(name)
+        store.check()
+        if not store.exists(file):
+            raise ModelError("the file of the weights is not there", where="model.weights", found=store.describe(file))
+        return Remote(name)
     path = Path(workdir(), expand(name, where="model.weights"))
     if path.is_file():
         return path
@@ -59,7 +89,7 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path:
         f"unknown weights: {name}" + (f"; did you mean {close}?" if close else ""),
         where="model.weights",
         found=name,
-        valid=", ".join([*names, "a local .safetensors or .pth file"]),
+        valid=", ".join([*names, "a .safetensors or .pth file"]),
         fix=override("model.weights", str(of_run)) if Path(workdir(), of_run).is_file() else None,
     )
 

@@ -16,7 +16,7 @@ from raycls.errors import ModelError
 from raycls.models.heads import Rows, classifier, common, listed, row_names, rows_by_name
 from raycls.models.surgery import find_head
 from raycls.models.weights.file import Content, read
-from raycls.models.weights.find import fetch
+from raycls.models.weights.find import Remote, fetch
 from raycls.models.weights.fit import Fit, aliases, fit
 
 __all__ = ["Loaded", "load_into"]
@@ -38,7 +38,7 @@ class Loaded:
 
 def load_into(
     model: nn.Module,
-    source: WeightsEnum | Path,
+    source: WeightsEnum | Path | Remote,
     num_classes: int,
     classes: Sequence[str] | None = None,
     called: str | None = None,
@@ -51,6 +51,13 @@ def load_into(
     the network is left out.
     Any other difference is a ModelError that lists it.
     """
+    if isinstance(source, Remote):
+        with source.copied() as copy:
+            try:
+                return load_into(model, copy, num_classes, classes, called)
+            except ModelError as error:
+                error.where = source.uri
+                raise
     content = read(fetch(source.url) if isinstance(source, WeightsEnum) else source)
     own = model.state_dict()
     first = aliases(own)

@@ -77,6 +77,20 @@ class Store:
         uri = f"{address.rpartition('/')[0]}/{name}{mark}{options}"
         return Store._on(self._files.below(f"{parent}/{name}"), uri)
 
+    @classmethod
+    def around(cls, uri: str) -> tuple[Store, str]:
+        """The store of the folder that holds the file `uri`, and the name of the file there."""
+        address, mark, options = uri.partition("?") if _SCHEME.match(uri) else (uri, "", "")
+        parent, slash, name = address.rpartition("/")
+        return cls(f"{parent or slash or '.'}{mark}{options}"), name
+
+    def address(self, name: str) -> str:
+        """The file `name` as a path, or as a URI with the options of this store: `around` takes it apart."""
+        if isinstance(self._files, LocalFiles):
+            return str(self._files.path(_checked(name)))
+        address, mark, options = self.uri.partition("?")
+        return f"{address}/{_checked(name)}{mark}{options}"
+
     def without_retry(self) -> Store:
         """The same store for a caller that does not wait for a storage that is away. Holds no appended lines."""
         return self if isinstance(self._files, LocalFiles) else Store._on(self._files.without_retry(), self.uri)

@@ -14,10 +14,20 @@ from raycls.config.sections.types import Operation
 from raycls.config.write import flow, override
 from raycls.data.images.operations import default_operations
 
-__all__ = ["differences"]
+__all__ = ["differences", "preprocessing_of"]
 
 _SAME = 1e-3
 """Below which two means or deviations of a channel, in 0..1, are one: 0.485 and 0.4851."""
+
+
+def preprocessing_of(run: Run) -> dict[str, Any]:
+    """What `model/model.json` says about the images of a run, as plain JSON."""
+    return {
+        "image_size": run.data.image_size,
+        "eval": None if run.augment.eval is None else list(run.augment.eval),
+        "mean": list(run.augment.mean),
+        "std": list(run.augment.std),
+    }
 
 
 def differences(run: Run, brought: WeightsEnum | Mapping[str, Any] | None) -> list[str]:

@@ -1,0 +1,97 @@
+"""What a network costs and is worth: operations, parameters, time, and accuracy where its data can be read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raycls.data.slices import collate
+from raycls.export.pictures import Pictures
+from raycls.export.timing import interleaved
+from raycls.models.cost import operations
+from raycls.progress import progress
+from raycls.quantities import plural
+from raycls.session.trained.trained import Trained
+from raycls.tasks.base import Task
+
+__all__ = ["BATCHES", "accuracies", "cost", "example_of", "latencies", "threads_set"]
+
+BATCHES = (1, 32)
+"""Images at a time whose latency is measured."""
+_ACCURACY_BATCH = 32
+
+
+class _Black:
+    """A reader of one black picture."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def read(self, index: int) -> np.ndarray:
+        return np.zeros((self._size, self._size, 3), np.uint8)
+
+
+def example_of(trained: Trained, task: Task) -> tuple[Tensor, ...]:
+    """What the network takes for one black picture of `data.image_size`, as it is evaluated: `[1, ...]` each."""
+    split = trained.split(["black"], _Black(trained.run.data.image_size))
+    return task.example(trained.sample(trained.arrays(), split, 0))
+
+
+def cost(model: nn.Module, example: tuple[Tensor, ...]) -> dict[str, int]:
+    """`flops` of one sample, `parameters`, and how many of these are not zero."""
+    parameters = [parameter.detach() for parameter in model.parameters()]
+    return {
+        "flops": operations(model, example),
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "nonzero": sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
+    }
+
+
+def latencies(
+    models: Mapping[str, nn.Module], example: tuple[Tensor, ...], threads: int, seconds: float
+) -> dict[str, dict[str, float]]:
+    """Median seconds of a forward pass by network and batch, `{"name": {"1": s, "32": s}}`, taken in turns."""
+    found: dict[str, dict[str, float]] = {name: {} for name in models}
+    with threads_set(threads), torch.inference_mode():
+        for batch in BATCHES:
+            inputs = tuple(part.repeat(batch, *[1] * (part.ndim - 1)) for part in example)
+            calls = {name: _call(model.eval(), inputs) for name, model in models.items()}
+            phase = f"measuring the time of {plural(batch, 'image')}"
+            for name, taken in interleaved(calls, seconds=seconds, phase=phase).items():
+                found[name][str(batch)] = statistics.median(taken)
+    return found
+
+
+def _call(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    return lambda: model(*inputs)
+
+
+@torch.inference_mode()
+def accuracies(models: Mapping[str, nn.Module], task: Task, pictures: Pictures) -> dict[str, float]:
+    """Top-1 of each network on the same pictures, each decoded once."""
+    hits, labels = dict.fromkeys(models, 0), pictures.labels
+    for start in range(0, len(pictures), _ACCURACY_BATCH):
+        rows = range(start, min(start + _ACCURACY_BATCH, len(pictures)))
+        progress("evaluating both networks", start, len(pictures), "images")
+        batch = task.batch(collate([pictures.sample(row) for row in rows], lambda row: f"row {row}"), train=False)
+        for name, model in models.items():
+            found = task.rows(model.eval(), batch)["logits"].argmax(1).cpu().numpy()
+            hits[name] += int((found == labels[rows.start : rows.stop]).sum())
+    return {name: count / len(pictures) for name, count in hits.items()}
+
+
+@contextmanager
+def threads_set(count: int) -> Iterator[None]:
+    """Torch computes with `count` threads; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
