@@ -13,7 +13,7 @@ _WIDTH = 22
 
 
 def pruned_lines(facts: Mapping[str, Any], folder: str, config: str, name: str) -> list[str]:
-    """`facts` as `prune.json` has them; the new run `name` is in `folder`, and `config` is the address of its config."""
+    """`facts` as `prune.json` has them; the new run `name` is in `folder`, its config at the address `config`."""
     before, after = facts["before"], facts["after"]
     what = "channels of each layer" if facts["structured"] else "weights"
     lines = [

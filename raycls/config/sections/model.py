@@ -24,10 +24,10 @@ class ModelConfig(Section):
     """Further arguments of the model; as in `data.source.args`, `001` is a number and `"001"` text."""
     weights: str | None = None
     """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a file, local or at a URI such as
-    `s3://bucket/runs/pets/model/model.safetensors` (`.safetensors`, or a state dict or checkpoint saved by torch). Where
-    a later layer names another model, `args` are left out, and so is a name that the new one has no weights of; a file
-    stays. A file needs everything but the head, under any one prefix; an average (`ema`) in it is preferred. The head is
-    matched by the class names that come with the weights (beside `model/model.safetensors` of a run, or in a
+    `s3://bucket/runs/pets/model/model.safetensors` (`.safetensors`, or a state dict or checkpoint saved by torch).
+    Where a later layer names another model, `args` are left out, and so is a name that the new one has no weights of; a
+    file stays. A file needs everything but the head, under any one prefix; an average (`ema`) in it is preferred. The
+    head is matched by the class names that come with the weights (beside `model/model.safetensors` of a run, or in a
     checkpoint), and starts anew where none of them is the data's; without names one of the same size is taken as it is,
     and another starts anew. The header of a run says what was done, and where its preprocessing is not that of the
     weights."""

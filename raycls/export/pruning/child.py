@@ -70,7 +70,7 @@ def _write(folder: Path, found: dict[str, Any]) -> None:
 
 
 def _prune(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
-    trained = open_trained(task["uri"], overrides=task["overrides"])
+    trained = open_trained(task["uri"])
     weights = Weights(**task["weights"])
     classes = len(trained.classes)
     model, _ = build_network(trained.run, trained.folder, trained.classes, weights, torch.device("cpu"))
@@ -109,7 +109,7 @@ def _cut_channels(model: nn.Module, example: tuple[Tensor, ...], classes: int, r
         heads = [find_head(model, classes), *find_auxiliary_heads(model, classes)]
         pruner = torch_pruning.pruner.MagnitudePruner(
             model,
-            example[0] if len(example) == 1 else example,
+            example,  # pyright: ignore[reportArgumentType] - a tuple is what the network is called with
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=ratio,
             ignored_layers=[model.get_submodule(head) for head in heads if head is not None],

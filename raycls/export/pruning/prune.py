@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class Wanted:
     ratio: float
     """Part of the channels of each layer, or of the weights of the network, in 0..1."""
     structured: bool = False
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     data: str | None = None
     """Other data for the accuracy; None: the split that was evaluated during the training."""
     images: int | None = None

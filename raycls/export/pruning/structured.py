@@ -56,7 +56,6 @@ def cut_channels(
     ratio: float,
     shapes: Sequence[Sequence[int]],
     limits: Limits,
-    overrides: Sequence[str] = (),
 ) -> tuple[dict[str, Pruned], dict[str, Tensor]]:
     """What `model.pruned` says of the network without the part `ratio` of its channels, and its tensors.
 
@@ -68,7 +67,6 @@ def cut_channels(
         task = {
             "uri": trained.uri,
             "weights": asdict(trained.weights),
-            "overrides": list(overrides),
             "ratio": ratio,
             "shapes": [list(shape) for shape in shapes],
             "memory": limits.memory,
