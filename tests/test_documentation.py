@@ -42,6 +42,7 @@ _WITH_CONFIG_OF_INIT = (
     "docs/object-stores.md",
     "docs/report.md",
     "docs/export.md",
+    "docs/prune.md",
     "docs/run-folder.md",
 )
 _ADDED = {

@@ -52,12 +52,12 @@ def apply(model: nn.Module, pruned: Mapping[str, Pruned]) -> None:
 def describe(before: nn.Module, after: nn.Module) -> dict[str, Pruned]:
     """The sizes that make `before`, as it is built, the smaller `after`: what `apply` takes.
 
-    ModelError where they differ in more than sizes.
+    ValueError where they have other layers.
     """
     found: dict[str, Pruned] = {}
     modules = dict(after.named_modules())
     if modules.keys() != dict(before.named_modules()).keys():
-        raise ModelError("the pruned network has other layers than before", fix="prune it without --structured")
+        raise ValueError("the smaller network has other layers")
     for name, module in before.named_modules():
         new = dict(_sizes(modules[name]))
         changed = {key: new[key] for key, value in _sizes(module) if new.get(key, value) != value}
@@ -184,5 +184,5 @@ def _not_of(name: str, found: str) -> ModelError:
         where=f"model.pruned: {name}",
         found=found,
         valid="what raycls prune wrote for model.name and model.args",
-        fix="leave model.pruned as raycls prune wrote it, or prune the run again",
+        fix="leave model.pruned as it was written, or prune the run again",
     )

@@ -111,10 +111,7 @@ def prepare(
     progress("looking at the run folder")
     folder.store.check()
     check_trackers(run.track, folder)
-    if new or not folder.steps():
-        refuse_own_weights(folder, run.model.weights, run.run.name)
-    if not new:
-        _refuse_search(folder)
+    _check_folder(run, folder, new=new)
     resumed = not new and _has_begun(folder)
     first = read_plan(folder) if resumed else None
     if resumed:
@@ -270,6 +267,13 @@ def _resumed_plan(run: Run, plan: Plan, first: Plan | None) -> Plan:
         device=first.device,
         precision=first.precision,
     )
+
+
+def _check_folder(run: Run, folder: RunFolder, *, new: bool) -> None:
+    if new or not folder.steps():
+        refuse_own_weights(folder, run.model.weights, run.run.name)
+    if not new:
+        _refuse_search(folder)
 
 
 def _refuse_search(folder: RunFolder) -> None:

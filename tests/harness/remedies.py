@@ -15,7 +15,7 @@ _ROOT = Path(__file__).parents[2] / "raycls"
 _NAMES = re.compile(r"fix|fixes|remedy|hints?|\w*_remedy|\w+_fix")
 _FUNCTIONS = re.compile(r"\w*(?:remedy|leaving_out|leave_out|_fix|_for_null|_written|as_options)\w*")
 _CALLS = {"override", "leaving_out", "leave_out", "_leave_out", "word", "quote", "join", "_written", "as_options"}
-_COMMANDS = "train|eval|init|config|search|submit|status|logs|stop|ledger|doctor|cluster|demo"
+_COMMANDS = "train|eval|prune|init|config|search|submit|status|logs|stop|ledger|doctor|cluster|demo"
 _TYPED = re.compile(
     rf"\b[a-z_]+(?:\.[a-z_]+)+=\S|(?<!\S)`?--[a-z]|\braycls (?:{_COMMANDS})\b|"
     r"\b(?:pip install|chmod|kubectl|rm|wandb sync) "

@@ -258,6 +258,19 @@ class net(nn.Module):
         return self.layer(images.flatten(1))
 """
 
+_FIXED = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, num_classes)
+
+    def forward(self, images):
+        return self.head(self.conv(images).mean((2, 3)) * torch.ones(4))
+"""
+
 CASES: tuple[Case, ...] = (
     # the command line and the config
     Case("cli/commands/starts.py:init", "raycls init p --out c.yaml", use=add(1)),
@@ -610,6 +623,42 @@ CASES: tuple[Case, ...] = (
         first=TRAIN,
         use=lambda folder, command, fix: f"{TRAIN} --new {typed(fix)[0]}",
     ),
+    Case(
+        "run/folder.py:refuse_own_weights",
+        f"{TRAIN} --new model.weights=runs/c/model/model.safetensors",
+        first=TRAIN,
+        shows="c-finetuned",
+    ),
+    Case(
+        "export/pruning/structured.py:_cannot",
+        "raycls prune c --structured --time-limit 1",
+        text="{}; or prune",
+        first=TRAIN,
+        use=lambda folder, command, fix: command.replace("--time-limit 1", f"{typed(fix)[0]} 300"),
+        slow=True,
+    ),
+    Case(
+        "export/pruning/structured.py:_cannot",
+        "raycls prune c --structured",
+        text="prune single weights",
+        before=put(fixed__py=_FIXED),
+        first=f"{TRAIN} model.name=fixed:Net model.args={{}}",
+        use=lambda folder, command, fix: command.replace(typed(fix)[0], ""),
+        slow=True,
+    ),
+    Case(
+        "export/pruning/folder.py:check",
+        "raycls prune c",
+        lambda folder: (folder / "runs/c-pruned/mine").mkdir(parents=True),
+        first=TRAIN,
+        use=options("raycls prune c {0} runs/other"),
+    ),
+    Case(
+        "export/pruning/folder.py:place_of",
+        "raycls prune c --out runs/-c",
+        first=TRAIN,
+        use=options("raycls prune c {0} runs/other"),
+    ),
     Case("run/folder.py:read_json", TRAIN, put(**{"runs/c/plan__json": "{"}), "put the file back", first=TRAIN),
     Case(
         "run/model_file.py:read_model",
@@ -816,6 +865,7 @@ UNTYPED: dict[str, str] = {
     "launch/node_checks.py": _CLUSTER,
     "tune/play.py": "it needs a search on Ray",
     "data/sources/digits.py:_load": _INSTALLS,
+    "export/pruning/structured.py:check_extra": _INSTALLS,
     "run/trackers/trackers.py:check_trackers": _INSTALLS,
     "search/tpe.py:__init__": _INSTALLS,
     "run/trackers/wandb.py": "it sends a run to a server",
