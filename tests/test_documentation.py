@@ -30,6 +30,7 @@ ALL = [*PAGES, "cluster/README.md", "configs/README.md", "CONTRIBUTING.md", "fin
 _NOT_RUN = {
     "README.md": {"uv": "tests/e2e/test_demo.py", "pip": ".ci/run"},
     "docs/clusters.md": {"": "tests/e2e/test_onprem.py"},
+    "docs/serve.md": {"": "tests/serve/test_server.py"},
     "docs/trackers.md": {"pip": "pyproject.toml"},
 }
 """Pages and the first words of commands that are not run here, as they need a Ray, a cluster or a network; and the file

@@ -15,7 +15,20 @@ import typer
 
 from raycls import __version__
 from raycls.cli.command import say
-from raycls.cli.commands import clusters, config, doctor, export, jobs, predict, prune, reports, runs, searches, starts
+from raycls.cli.commands import (
+    clusters,
+    config,
+    doctor,
+    export,
+    jobs,
+    predict,
+    prune,
+    reports,
+    runs,
+    searches,
+    serve,
+    starts,
+)
 from raycls.errors import EXIT_DONE, EXIT_FAILED, RayclsError
 
 __all__ = ["app", "main"]
@@ -62,7 +75,7 @@ def _root(
         raise typer.Exit
 
 
-for group in (runs, predict, export, prune, reports, searches, config, starts, doctor, jobs, clusters):
+for group in (runs, predict, export, prune, serve, reports, searches, config, starts, doctor, jobs, clusters):
     group.register(app)
 
 

@@ -41,8 +41,9 @@ _MAY_IMPORT = {
     | {"run", "jobs", "cluster", "config", *_LOW},
     "doctor": {"tune", "launch", "session", "train", "data", "screen", "run", "jobs", "cluster", "names"}
     | {"config", *_LOW},
-    "cli": {"doctor", "tune", "export", "launch", "session", "report", "data", "screen", "run", "jobs", "cluster"}
-    | {"names", "plugins", "config", *_LOW},
+    "serve": {"launch", "session", "data", "cluster", "config", *_LOW},
+    "cli": {"serve", "export", "doctor", "tune", "launch", "session", "report", "data", "screen", "run", "jobs"}
+    | {"cluster", "names", "plugins", "config", *_LOW},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -53,11 +54,13 @@ _MAY_USE_RAY = {
     "ray.train": {"launch"},
     "ray.tune": {"tune"},
     "ray.job_submission": {"jobs"},
-    "ray": {"launch", "tune", "jobs", "cluster", "doctor", "data"},
+    "ray.serve": {"serve"},
+    "ray": {"launch", "tune", "jobs", "cluster", "doctor", "data", "serve"},
 }
 """Packages of Ray and the rooms that may import them: the first entry that fits. In `data` it is `stream.py` alone; in
 `launch` Ray Data is for `predictions/` alone, whose pool of networks no stream of samples can be: training and
-evaluation decode through `stream.py`."""
+evaluation decode through `stream.py`. In `serve` it is `replicas.py` alone: what answers a request is the same class in
+this process and in a replica."""
 
 _MOST_FILES, _MOST_LINES_OF_A_FOLDER = 12, 1800
 _MOST_LINES, _MOST_LINES_OF_A_FUNCTION, _MOST_LINES_OF_THE_LOOP = 400, 60, 80
@@ -173,6 +176,8 @@ def test_ray_is_imported_where_it_may_be() -> None:
     wrong += [
         text for file in launch.rglob("*.py") if file.parent != predictions for text in _outside(file, "ray.data")
     ]
+    replicas = _ROOT / "serve" / "replicas.py"
+    wrong += [text for file in _FILES if _unit(file) == "serve" and file != replicas for text in _outside(file, "ray")]
     assert not wrong, "\n".join(wrong)
 
 
@@ -197,6 +202,12 @@ def test_tests_mirror_the_package() -> None:
 @pytest.mark.parametrize("package", ["optuna", "sklearn", "scipy", "mlflow", "wandb"])
 def test_what_an_extra_installs_is_imported_where_it_is_used(package: str) -> None:
     wrong = [text for file in _FILES for text in _outside(file, package, typing=False, inside=False)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart", "prometheus_client"])
+def test_what_serving_installs_is_imported_in_its_room(package: str) -> None:
+    wrong = [text for file in _FILES if _unit(file) != "serve" for text in _outside(file, package)]
     assert not wrong, "\n".join(wrong)
 
 

@@ -852,6 +852,7 @@ CASES: tuple[Case, ...] = (
 
 _CLUSTER = "it needs a cluster, its nodes or a dashboard"
 _INSTALLS = "it installs software"
+_SERVES = "it starts a server, which does not end by itself"
 UNTYPED: dict[str, str] = {
     "cli/commands/clusters.py": _CLUSTER,
     "cli/commands/jobs.py": _CLUSTER,
@@ -868,6 +869,10 @@ UNTYPED: dict[str, str] = {
     "export/pruning/structured.py:check_extra": _INSTALLS,
     "run/trackers/trackers.py:check_trackers": _INSTALLS,
     "search/tpe.py:__init__": _INSTALLS,
+    "cli/commands/serve.py:serve": _INSTALLS,
+    "serve/local.py": _SERVES,
+    "serve/replicas.py": _SERVES,
+    "serve/server.py": _SERVES,
     "run/trackers/wandb.py": "it sends a run to a server",
     "models/weights/find.py:fetch": "it downloads weights",
     "train/precision.py": "it needs a GPU",
@@ -879,5 +884,6 @@ UNTYPED: dict[str, str] = {
 """The beginnings of the sites of remedies that cannot be typed in a test, and why."""
 ELSEWHERE: dict[str, str] = {
     "data/images/decode.py:_not_supported": "data/images/test_unsupported.py",
+    "serve/token.py": "serve/test_token.py",
 }
 """The beginnings of the sites of remedies that another test types, and its file."""

@@ -30,7 +30,7 @@ from raycls.errors import ConfigError, DataError
 from raycls.plugins import builder
 from raycls.randomness import seeded, seeded_torch
 
-__all__ = ["OPERATIONS", "Augment", "build", "default_operations"]
+__all__ = ["FIXED", "OPERATIONS", "Augment", "build", "default_operations"]
 
 Size = int | Sequence[int]
 
@@ -145,7 +145,7 @@ def _step(entry: Operation, where: str, image_size: int) -> _Step:
             found=repr(type(function)),
             valid="a factory: called with its arguments, it returns a callable image -> image",
         )
-    return _Step(name, where, function, foreign or name not in _FIXED, foreign)
+    return _Step(name, where, function, foreign or name not in FIXED, foreign)
 
 
 def _checked(result: Any, step: _Step) -> Image.Image:
@@ -262,7 +262,8 @@ def color_jitter(
     return v2.ColorJitter(brightness, contrast, saturation, hue)  # type: ignore[arg-type]
 
 
-_FIXED = frozenset(("resize", "center_crop"))  # they draw nothing
+FIXED = frozenset(("resize", "center_crop"))
+"""Operations that draw nothing."""
 
 
 def _sides(size: Any) -> int | list[int]:
