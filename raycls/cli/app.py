@@ -75,7 +75,7 @@ def _root(
         raise typer.Exit
 
 
-for group in (runs, predict, export, prune, serve, reports, searches, config, starts, doctor, jobs, clusters):
+for group in (runs, evaluate, predict, export, prune, serve, reports, searches, config, starts, doctor, jobs, clusters):
     group.register(app)
 
 

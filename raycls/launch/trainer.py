@@ -22,6 +22,7 @@ from raycls.progress import progress
 from raycls.quantities import plural
 from raycls.run import kept
 from raycls.run.folder import RunFolder
+from raycls.run.kept import Weights
 from raycls.run.outcome import Outcome
 from raycls.screen.run import Display
 from raycls.screen.run_text import STOPPING
@@ -31,6 +32,7 @@ from raycls.session.job import Job, World
 from raycls.session.messages import Evaluated, Event, Lost, Message, Moved, Placing, Post, Started, Trained, Working
 from raycls.session.prepare import Prepared, prepare, reduction_of
 from raycls.session.setup import make_task
+from raycls.session.trained.scoring import Scoring
 from raycls.train.plan import Plan
 from raycls.train.reasons import Reason
 
@@ -77,11 +79,14 @@ def evaluate(
     data: str | None = None,
     extra_classes: str = "refuse",
     weights: str | None = None,
+    scoring: Scoring | None = None,
     overrides: Sequence[str] = (),
     display: Display,
 ) -> dict[str, Any]:
     """Evaluate weights of the run in `folder`; returns the summary of its task, what was scored, the `count` of samples
     and of which `weights`.
+
+    `scoring` asks for what needs the network's answer to each row, and has the predictions written; None: counts alone.
 
     `split` is one of those that the run was started with; `data` is other data, which is scored as a whole, see
     `scored.score`. `weights` is `best`, `last` or `step-N`, see `kept.choose`.
@@ -108,7 +113,9 @@ def evaluate(
     dataset, wanted = scored.dataset, scored.split
     plan = Plan.from_dict(store.read_json(RunFolder.PLAN))
     evaluating = f"evaluating {plural(len(dataset.splits[wanted]), 'image')} of {scored.told}"
-    job_on = partial(make_job, run, store, plan, dataset, split=wanted, weights=chosen)
+    if scoring is not None:
+        scoring = replace(scoring, data=data, provenance=_provenance(store, chosen))
+    job_on = partial(make_job, run, store, plan, dataset, split=wanted, weights=chosen, scoring=scoring)
     # No request to stop here: nothing is lost where an evaluation is interrupted.
     if run.scale.max_workers == 0:
         device = device_of(run, torch.cuda.device_count())
@@ -126,6 +133,13 @@ def evaluate(
         summary = _on_ray(evaluation.evaluate, run, job_on, lambda: Reason.NONE, display, lambda job: post)
     count = len(dataset.splits[wanted])
     return {**scored.facts, "weights": chosen.to_dict(), "count": count, **summary}
+
+
+def _provenance(folder: RunFolder, weights: Weights) -> tuple[tuple[str, str | int | None], ...]:
+    """As `Trained.provenance` has it."""
+    sha256 = "" if weights.checkpoint else (folder.read_json(RunFolder.MODEL_INFO) or {}).get("sha256", "")
+    named = {"run": folder.store.describe(), "weights": weights.name, "step": weights.step, "sha256": sha256}
+    return tuple(named.items())
 
 
 def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:

@@ -74,10 +74,7 @@ def importances(
     if not paths or np.ptp(values) == 0:
         return [], f"all trials gave the same {metric}" if paths else "nothing was searched"
     columns = np.stack([_column([trial for trial, _ in pairs], path) for path in paths], axis=1)
-    try:
-        fits = [_refit(columns, values, seed) for seed in range(refits)]
-    except ImportError as error:
-        return [], f"it needs scikit-learn: pip install 'raycls[search]' ({error})"
+    fits = [_refit(columns, values, seed) for seed in range(refits)]
     drops = np.stack([fit for fit in fits if fit is not None])
     low, high = np.percentile(drops, [5, 95], axis=0)
     numbers = zip(paths, drops.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
@@ -89,7 +86,7 @@ def _refit(columns: np.ndarray, values: np.ndarray, seed: int) -> np.ndarray | N
 
     `columns` is `[N, P]` with NaN where a path was inactive, `values` `[N]`.
     """
-    from sklearn.ensemble import RandomForestRegressor  # optional, and slow to import
+    from sklearn.ensemble import RandomForestRegressor  # slow to import
 
     generator = np.random.default_rng(seed)
     count, width = columns.shape

@@ -6,12 +6,13 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.data.slices import Timeline
-from raycls.data.stream import open_stream
+from raycls.data.stream import Stream, open_stream
 from raycls.plugins import no_exit
 from raycls.run import kept
 from raycls.run.folder import RunFolder
@@ -20,12 +21,16 @@ from raycls.session.job import Job, World
 from raycls.session.messages import Began
 from raycls.session.setup import make_maker, surrounded, together
 from raycls.session.stall import Stall
+from raycls.session.trained.scored import score
+from raycls.session.trained.scoring import FIT, Scoring
 from raycls.session.trained.trained import build_network
+from raycls.session.trained.views import Averaged, Once
 from raycls.tasks.base import Task
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.plan import Plan
 from raycls.train.precision import autocast
 from raycls.train.ranks import Ranks
+from raycls.train.rows import Rows
 from raycls.workdir import set_workdir
 
 __all__ = ["evaluate"]
@@ -33,25 +38,49 @@ __all__ = ["evaluate"]
 
 @no_exit()
 def evaluate(job: Job, world: World) -> dict[str, Any]:
-    """Evaluate weights of a run on `job.split`; returns the summary of its task."""
+    """Evaluate weights of a run on `job.split`; returns the summary of its task.
+
+    The first rank adds what `job.scoring` asks for, and writes the predictions.
+    """
     run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
     set_workdir(job.workdir)
     ranks = Ranks(world.rank, world.size, world.device)
-    rows = len(job.dataset.splits[job.split])
-    batches = -(-rows // plan.evaluate_batch)
     with ExitStack() as stack:
         reporter = surrounded(run, plan, job, world, stack)
         if world.rank == 0:
             world.post(Began(world.size))
         stack.enter_context(Stall(ranks, RunFolder(job.folder), run.train.stall_timeout, world.stalled))
-        timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch, True)
-        maker = make_maker(run, plan, job.dataset, world.size, job.split)
-        stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
-        stack.callback(reporter.watch(stream, timeline).close)
-        model, task = together(ranks, partial(_build_final, run, job, world))
-        slices = stream.evaluation(0, batches, world.size)
-        precision = autocast(plan.precision or "off", world.device)
-        return evaluate_model(model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision)
+        model, task = None, None
+        found: dict[str, Any] = {}
+        for split in ([FIT] if FIT in job.dataset.splits else []) + [job.split]:
+            rows = len(job.dataset.splits[split])
+            timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch, True)
+            maker = make_maker(run, plan, job.dataset, world.size, split)
+            stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
+            stack.callback(reporter.watch(stream, timeline).close)
+            if model is None or task is None:  # the stream decodes while they are made
+                model, task = together(ranks, partial(_build_final, run, job, world))
+            found[split] = _evaluated(model, task, stream, ranks, plan, rows, job.scoring)
+        summary, _ = found[job.split]
+        if job.scoring is None or ranks.rank:
+            return summary
+        return {**summary, **score(job, found)}
+
+
+def _evaluated(
+    model: torch.nn.Module, task: Task, stream: Stream, ranks: Ranks, plan: Plan, rows: int, scoring: Scoring | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The summary of a split, and on rank 0 what the task says of its rows, where that is asked for."""
+    keep = None if scoring is None else Rows(rows, plan.evaluate_batch)
+    if scoring is not None:
+        model = Once(model if scoring.tta == "off" else Averaged(model, scoring.tta))
+    batches = -(-rows // plan.evaluate_batch)
+    slices = stream.evaluation(0, batches, ranks.world)
+    precision = autocast(plan.precision or "off", ranks.device)
+    summary = evaluate_model(
+        model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision, keep=keep
+    )
+    return summary, {} if keep is None else keep.gather(ranks)
 
 
 def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Task]:

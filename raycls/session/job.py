@@ -18,6 +18,7 @@ from raycls.errors import RayclsError
 from raycls.run.kept import Weights
 from raycls.session.messages import Post
 from raycls.session.stall import leave
+from raycls.session.trained.scoring import Scoring
 from raycls.train.reasons import Reason
 
 __all__ = ["Decide", "Job", "World"]
@@ -45,6 +46,8 @@ class Job:
     """For an evaluation: the split."""
     weights: Weights | None = None
     """For an evaluation: which weights; None is what `model/` holds."""
+    scoring: Scoring | None = None
+    """For an evaluation: what is measured of each row; None where counts are enough, as in a training."""
     curves: bool = True
     """Whether `curves.svg` is drawn: it takes longer than a small trial, and a search draws all of its trials."""
     search: str = ""

@@ -19,6 +19,7 @@ from raycls.randomness import seed_all
 from raycls.tasks.base import Task
 from raycls.tasks.metrics import lacking
 from raycls.train.ranks import Ranks
+from raycls.train.rows import Rows
 
 __all__ = ["evaluate"]
 
@@ -39,8 +40,11 @@ def evaluate(
     batches: int,
     seed: int,
     precision: AbstractContextManager[object],
+    keep: Rows | None = None,
 ) -> dict[str, Any]:
     """Evaluate `model` on this rank's `slices` and add up over ranks; returns what `task.summary` makes of it.
+
+    `keep` takes over what the task says of each row; the caller gathers it.
 
     A batch is computed whole by one rank, so its bits do not depend on the world size. Integers are added up exactly.
     Each batch's float is a float64 that only its rank contributes; the batches are added up in their order. A model
@@ -59,7 +63,10 @@ def evaluate(
             batch = task.batch(made.arrays, train=False)
             with precision:
                 counts = task.counts(model, batch)
+                rows = {} if keep is None else task.rows(model, batch)
             found.add(made.position.index, counts)
+            if keep is not None:
+                keep.add(ranks, made.position.index, rows)
     return _checked(task, task.summary(found.total(ranks)))
 
 

@@ -159,6 +159,13 @@ class Ranks:
         dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
         return box[0]
 
+    def to_first(self, tensor: torch.Tensor, owner: int) -> None:
+        """Copy a CPU tensor of the rank `owner` into that of rank 0, of the same shape and kind; these two call."""
+        if self.rank == 0:
+            dist.recv(tensor, owner)
+        else:
+            dist.send(tensor, 0)
+
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add a CPU tensor up over all ranks, in place."""
         if self.world > 1:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import random
-import sys
 from typing import Any
 
 import pytest
@@ -93,12 +92,6 @@ def test_null_is_a_choice_like_any_other() -> None:
 )
 def test_why_there_are_none(trials: list[Trial], paths: list[str], why: str) -> None:
     assert importances(trials, paths, "top1") == ([], why)
-
-
-def test_without_scikit_learn_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
-    found, why = importances(searched(12), ["a"], "top1")
-    assert found == [] and why.startswith("it needs scikit-learn: pip install 'raycls[search]'")
 
 
 def test_values_are_compared_at_the_last_epoch_that_all_reached() -> None:

@@ -1,14 +1,13 @@
-"""`raycls train`, `eval` and `ledger`: the commands about one run."""
+"""`raycls train` and `ledger`: the commands about one run."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from raycls.cli.command import AsJson, Overrides, display, load_config, prepare, typed
+from raycls.cli.command import Overrides, display, load_config, prepare, typed
 from raycls.cli.run_argument import RunArgument, run_folder
 from raycls.errors import EXIT_DONE, EXIT_FAILED
 
@@ -18,7 +17,6 @@ __all__ = ["register"]
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(train)
-    app.command("eval")(evaluate)
     app.command()(ledger)
 
 
@@ -39,50 +37,6 @@ def train(
             shown.event(note)
         outcome = trainer.train(loaded.run, new=new, command=typed(), display=shown)
     raise typer.Exit(outcome.exit_code)
-
-
-def evaluate(
-    run: RunArgument,
-    overrides: Overrides = None,
-    split: Annotated[str | None, typer.Option(help="train, val or test. Default: test where the data has it.")] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            help="Other data, evaluated as a whole: a folder of class folders, a manifest, an .npz, or a config file.",
-        ),
-    ] = None,
-    extra_classes: Annotated[
-        Literal["refuse", "leave-out"], typer.Option(help="Images of classes that the model does not know.")
-    ] = "refuse",
-    weights: Annotated[
-        str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: as evaluate.keep says.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Evaluate the model of a run on a split as the run was started with it, or on other data as a whole.
-
-    Every image counts once, on any number of workers.
-    """
-    folder = run_folder(run)
-    prepare()
-    from raycls.config.sections.track import TrackConfig
-    from raycls.run import strict_json
-    from raycls.screen.run_text import summary_lines
-
-    with display(TrackConfig(), sys.stderr) as shown:
-        from raycls.launch import trainer
-
-        summary = trainer.evaluate(
-            folder,
-            split=split,
-            data=data,
-            extra_classes=extra_classes,
-            weights=weights,
-            overrides=overrides or (),
-            display=shown,
-        )
-    typer.echo(strict_json.dumps(summary) if as_json else "\n".join(summary_lines(summary)))
 
 
 def ledger(run: RunArgument) -> None:

@@ -24,7 +24,7 @@ DEFAULT_PATH = "runs/digits-images"
 def digits(path: str | Path | None = None) -> Samples:
     """The digits as grey 8 x 8 PNG files in `path/0` to `path/9`; written there first if there is nothing yet.
 
-    `path` defaults to `runs/digits-images`. DataError where scikit-learn is missing or nothing can be written.
+    `path` defaults to `runs/digits-images`. DataError where nothing can be written.
     """
     target = os.path.abspath(path or DEFAULT_PATH)
     try:
@@ -67,12 +67,6 @@ def _write(target: str) -> None:
 
 
 def _load() -> Any:
-    try:
-        from sklearn.datasets import load_digits  # optional, and slow to import
-    except ImportError as error:
-        raise DataError(
-            "the digits require scikit-learn, which is not installed",
-            found=str(error),
-            fix="pip install 'raycls[demo]'",
-        ) from error
+    from sklearn.datasets import load_digits  # slow to import
+
     return load_digits()

@@ -26,6 +26,7 @@ from raycls.run.folder import RunFolder
 from raycls.run.kept import Weights
 from raycls.session.plan_file import read_plan
 from raycls.session.setup import make_arrays, make_task
+from raycls.session.trained.temperature import temperature_of
 from raycls.tasks.base import Task
 from raycls.train.plan import Plan
 from raycls.train.precision import autocast
@@ -59,6 +60,11 @@ class Trained:
     def provenance(self) -> dict[str, Any]:
         """Which run and which weights of it an artefact comes from, as plain JSON."""
         return {"run": self.name, "weights": self.weights.name, "step": self.weights.step, "sha256": self.sha256}
+
+    @property
+    def temperature(self) -> float:
+        """What the logits of these weights are divided by before they are probabilities; 1.0 where none was fitted."""
+        return temperature_of(self.folder, self.weights)
 
     def arrays(self) -> Arrays:
         """What makes samples as the run evaluates them; it travels to other processes."""

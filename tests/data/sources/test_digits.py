@@ -62,14 +62,6 @@ def test_a_faster_process_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert os.listdir(tmp_path) == ["digits"]
 
 
-def test_without_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match="scikit-learn") as caught:
-        digits(tmp_path / "digits")
-    assert caught.value.fix == "pip install 'raycls[demo]'"
-    assert os.listdir(tmp_path) == []
-
-
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="File exists"):

@@ -1,0 +1,122 @@
+"""What an evaluation says beside its counts: ranking, calibration, intervals, groups. From the logits of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from raycls.tasks.scores import intervals
+from raycls.tasks.scores.calibration import bin_of, brier_of, calibration
+from raycls.tasks.scores.probabilities import Probabilities
+from raycls.tasks.scores.ranking import NAMES, Ranked, rank
+
+__all__ = ["group_by", "measure"]
+
+_AVERAGES = ("macro", "weighted")
+
+
+def measure(probabilities: Probabilities, labels: np.ndarray, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """`auroc`, `average_precision`, `calibration` and `intervals`, as plain JSON.
+
+    `probabilities` are those that count, at the temperature of the weights; `summary` is that of the counts. The first
+    two have `macro`, `weighted` and `per_class` (by class name; None where not defined), and `classes`, the number of
+    classes that they are over. `calibration` is as in `calibration.calibration`, with the `temperature` and, where that
+    is not 1, `raw`: the same without it. `intervals` has an entry with `low`, `high` and `method` for each headline
+    number, by names such as `top1` and `f1_macro`; `level`, `resamples` and `seed` beside them. Of a network that
+    diverged there is `not_finite` alone, the number of rows without probabilities.
+    """
+    wrong = int((~probabilities.finite).sum())
+    if wrong:
+        return {"not_finite": wrong}
+    classes = list(summary["support"])
+    ranked = rank(probabilities.column, labels, len(classes))
+    calibrated = calibration(probabilities, labels)
+    found: dict[str, Any] = {
+        name: {
+            "macro": ranked.macro[name],
+            "weighted": ranked.weighted[name],
+            "classes": ranked.classes,
+            "per_class": dict(zip(classes, ranked.per_class[name], strict=True)),
+        }
+        for name in NAMES
+    }
+    found["calibration"] = {"temperature": probabilities.temperature, **calibrated}
+    if probabilities.temperature != 1:
+        raw = calibration(probabilities.at(1.0), labels)
+        found["calibration"]["raw"] = {name: raw[name] for name in ("nll", "brier", "ece")}
+    found["intervals"] = _intervals(probabilities, labels, summary, ranked)
+    return found
+
+
+def _intervals(
+    probabilities: Probabilities, labels: np.ndarray, summary: Mapping[str, Any], ranked: Ranked
+) -> dict[str, Any]:
+    count = len(labels)
+    found: dict[str, Any] = {
+        "level": intervals.LEVEL,
+        "resamples": intervals.RESAMPLES,
+        "seed": intervals.SEED,
+        **{name: intervals.wilson(round(summary[name] * count), count) for name in ("top1", "top5")},
+    }
+    for name in NAMES:
+        for average in _AVERAGES:
+            value, deviation = getattr(ranked, average)[name], ranked.deviation[average][name]
+            if value is not None and deviation is not None:
+                found[f"{name}_{average}"] = intervals.jackknife(value, deviation)
+    return {**found, **intervals.bootstrap(_Resampled(probabilities, labels), count, pivotal=("ece",))}
+
+
+class _Resampled:
+    """The numbers of a resample, from how often each row is in it."""
+
+    def __init__(self, probabilities: Probabilities, labels: np.ndarray) -> None:
+        self._size, self._labels, self._predicted = probabilities.size, labels, probabilities.predicted
+        self._right = labels == self._predicted
+        self._nll = -probabilities.log_of(labels)
+        self._brier = brier_of(probabilities, labels)
+        confidence = probabilities.confidence()
+        self._bins, self._gap = bin_of(confidence), confidence - self._right
+
+    def __call__(self, times: np.ndarray) -> dict[str, float]:
+        count = times.sum()
+        # products and sums, no dot product: BLAS adds otherwise with another number of threads
+        found = {"nll": float((times * self._nll).sum() / count), "brier": float((times * self._brier).sum() / count)}
+        found["ece"] = float(np.abs(np.bincount(self._bins, times * self._gap)).sum() / count)
+        truth = np.bincount(self._labels, times, minlength=self._size)
+        predicted = np.bincount(self._predicted, times, minlength=self._size)
+        hits = np.bincount(self._labels, times * self._right, minlength=self._size)
+        occurs = truth + predicted > 0
+        scores = {
+            "precision": (hits, predicted),
+            "recall": (hits, truth),
+            "f1": (2 * hits, truth + predicted),
+        }
+        for name, (above, below) in scores.items():
+            values = np.divide(above, below, out=np.zeros(self._size), where=below != 0)
+            found[f"{name}_macro"] = float(values[occurs].mean())
+            found[f"{name}_weighted"] = float((values * truth).sum() / truth.sum())
+        return found
+
+
+def group_by(probabilities: Probabilities, labels: np.ndarray, values: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By each value of a column, in the order of the values: `count`, `top1` with its Wilson interval as
+    `top1_interval`, `nll`, `f1_macro` and `auroc_macro` (None where one class alone occurs)."""
+    names, position = np.unique(np.array(values, dtype=object).astype(str), return_inverse=True)
+    nll, right = -probabilities.log_of(labels), labels == probabilities.predicted
+    order = np.argsort(position, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(position))[:-1])
+    found: dict[str, dict[str, Any]] = {}
+    for name, rows in zip(names.tolist(), parts, strict=True):
+        part = Probabilities(probabilities.logits[rows], probabilities.temperature)
+        hits = int(right[rows].sum())
+        found[name] = {
+            "count": len(rows),
+            "top1": hits / len(rows),
+            "top1_interval": intervals.wilson(hits, len(rows)),
+            "nll": float(nll[rows].mean()),
+            "f1_macro": _Resampled(part, labels[rows])(np.ones(len(rows), np.int64))["f1_macro"],
+            "auroc_macro": rank(part.column, labels[rows], part.size).macro["auroc"],
+        }
+    return found

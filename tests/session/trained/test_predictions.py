@@ -1,0 +1,113 @@
+"""What an evaluation writes of each row: complete, in order, what was counted, and the same bytes on 1, 2, 3 ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from harness.jobs import evaluate_rank, make_job, train, write_arrays
+from harness.ranks import run_ranks
+
+from raycls.data.samples import Files, Keys
+from raycls.launch import trainer
+from raycls.run.folder import RunFolder
+from raycls.run.kept import choose
+from raycls.screen.run import Display
+from raycls.session.job import Job
+from raycls.session.trained.predictions import file_of
+from raycls.session.trained.scoring import Scoring
+from raycls.session.trained.trained import Network, open_trained
+
+
+def _job(folder: Path, rows: int, scoring: Scoring) -> Job:
+    data = write_arrays(folder / "data.npz", train=64, val=rows, classes=7)
+    job = make_job(folder / "run", data, "train.duration=2st", "evaluate.every=off", "evaluate.batch_size=64")
+    train(job)
+    weights = choose(RunFolder(job.folder), None)
+    provenance = (("run", "here"), ("weights", weights.name), ("step", weights.step), ("sha256", ""))
+    scoring = dataclasses.replace(scoring, provenance=provenance)
+    return dataclasses.replace(job, split="val", weights=weights, scoring=scoring)
+
+
+def _result(job: Job, world: int) -> tuple[str, bytes]:
+    """The summary as JSON and the file of predictions, which is deleted."""
+    summary: dict[str, Any] = run_ranks(world, evaluate_rank, job)[0]
+    file = Path(job.folder) / summary["predictions"]
+    data = file.read_bytes()
+    file.unlink()
+    return json.dumps(summary), data
+
+
+@pytest.mark.parametrize(("rows", "tta"), [(403, "off"), (403, "flips"), (70, "turns")])
+def test_one_two_and_three_ranks_give_the_same_bytes(rows: int, tta: Any, tmp_path: Path) -> None:
+    job = _job(tmp_path, rows, Scoring(tta=tta))
+    alone = _result(job, 1)
+    assert _result(job, 2) == alone
+    assert _result(job, 3) == alone  # of 70 rows, the third rank has none
+    assert json.loads(alone[0])["count"] == rows
+
+
+def test_rows_are_those_of_the_data_with_what_the_network_says(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = shutil.copytree(trained, tmp_path / "home")
+    monkeypatch.chdir(home)
+    summary = trainer.evaluate("runs/shapes", data="photos", scoring=Scoring(), display=Display(io.StringIO()))
+
+    table = parquet.read_table(Path("runs/shapes") / summary["predictions"])
+    files = sorted(file.relative_to("photos") for file in Path("photos").rglob("*.*"))
+    assert table["key"].to_pylist() == [str(file) for file in files]
+    assert table["path"].to_pylist() == [str(home / "photos" / file) for file in files]
+    assert table["label"].to_pylist() == [file.parent.name for file in files]
+    run = open_trained("runs/shapes")
+    keys = Keys(table["path"].to_pylist())
+    split, arrays = run.split(keys, Files("/", keys)), run.arrays()
+    logits = Network(run, torch.device("cpu")).rows_of([run.sample(arrays, split, row) for row in range(len(keys))])
+    found = np.array(table["logits"].to_pylist())
+    np.testing.assert_allclose(found, logits["logits"], atol=1e-5)  # the batches are others
+    probabilities = torch.from_numpy(found).softmax(1).numpy()
+    np.testing.assert_allclose(table["confidence"].to_numpy(), probabilities.max(1), rtol=1e-12)
+    best = [run.classes[label] for label in probabilities.argmax(1)]
+    assert table["predicted"].to_pylist() == best
+    assert [names[0] for names in table["top_classes"].to_pylist()] == best
+    assert [sorted(names) for names in table["top_classes"].to_pylist()] == [["circle", "square", "stripes"]] * 120
+    right = np.mean([a == b for a, b in zip(table["label"].to_pylist(), best, strict=True)])
+    assert summary["top1"] == pytest.approx(right, rel=1e-12)
+    about = json.loads(table.schema.metadata[b"raycls"])
+    assert about["classes"] == ["circle", "square", "stripes"]
+    assert {name: about[name] for name in run.provenance} == run.provenance
+    assert (about["split"], about["data"], about["count"], about["tta"]) == ("all", "photos", 120, "off")
+
+
+def test_less_is_written_where_less_is_asked_for(tmp_path: Path) -> None:
+    job = _job(tmp_path, 20, Scoring(predictions="top"))
+    summary = run_ranks(1, evaluate_rank, job)[0]
+    names = parquet.read_schema(Path(job.folder) / summary["predictions"]).names
+    assert "logits" not in names and "top_probabilities" in names
+    (Path(job.folder) / summary["predictions"]).unlink()
+    off = dataclasses.replace(job, scoring=Scoring(predictions="off"))
+    assert "predictions" not in run_ranks(1, evaluate_rank, off)[0]
+    assert list((Path(job.folder) / "predictions").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (("test", "best", None, "off"), "test-best"),
+        (("val", "step-7", None, "flips"), "val-step-7-flips"),
+        (("all", "best", "/data/holdout/", "off"), "data-holdout-best"),
+        (("test", "last", "a b/über 2.csv", "off"), "data-_ber_2-test-last"),
+        (("test", "", None, "off"), "test-model"),
+    ],
+)
+def test_the_file_is_called_after_what_it_holds(given: tuple[str, str, str | None, str], name: str) -> None:
+    split, weights, data, tta = given
+    assert file_of(split, weights, data=data, tta=tta) == f"predictions/{name}.parquet"
