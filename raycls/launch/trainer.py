@@ -15,41 +15,27 @@ import torch
 from raycls.cluster.connection import Cluster, running_cluster
 from raycls.config import load as config
 from raycls.config.sections.run import Run
-from raycls.errors import EXIT_DONE, ConfigError, LaunchError
+from raycls.errors import EXIT_DONE, LaunchError
 from raycls.launch.fit import check_device, check_growth, executor_of
 from raycls.launch.stopping import StopRequest, exit_code
 from raycls.progress import progress
 from raycls.quantities import plural
-from raycls.run import kept
 from raycls.run.folder import RunFolder
-from raycls.run.kept import Weights
 from raycls.run.outcome import Outcome
 from raycls.screen.run import Display
 from raycls.screen.run_text import STOPPING
 from raycls.session import evaluation, training
-from raycls.session.data.scored import LEFT_OUT, score, source_of
 from raycls.session.job import Job, World
 from raycls.session.messages import Evaluated, Event, Lost, Message, Moved, Placing, Post, Started, Trained, Working
 from raycls.session.prepare import Prepared, prepare, reduction_of
+from raycls.session.scoring.opened import Asked, opened
+from raycls.session.scoring.options import Scoring
 from raycls.session.setup import make_task
-from raycls.session.trained.scoring import Scoring
 from raycls.train.plan import Plan
 from raycls.train.reasons import Reason
 
 __all__ = ["connecting", "device_of", "evaluate", "make_job", "train"]
 
-_EVALUATION_OPTIONS = (
-    "scale.",
-    "data.executor",
-    "data.processes",
-    "data.prefetch",
-    "data.source.",
-    "data.formats",
-    "data.max_pixels",
-    "track.",
-    "train.stall_timeout",
-)
-"""What an evaluation may change: who computes, where the data is, which images are decoded, and when to give up."""
 _LOST = "workers were lost"
 _MOVED = {Reason.RESIZE: "the cluster has changed its size", Reason.PREEMPTED: "a node is being taken away"}
 
@@ -95,30 +81,19 @@ def evaluate(
     """
     store = RunFolder(folder)
     store.store.check()
-    chosen = kept.choose(store, weights)
-    text = store.store.read_bytes(RunFolder.CONFIG).decode()
-    run, moved = _overridden(text, store.store.describe(RunFolder.CONFIG), overrides, data)
-    _check_device(run)
-    progress("opening the data")
-    scored = score(
+    what = opened(
         store,
-        run,
-        split=split,
-        moved=moved,
-        whole=data is not None,
-        extra_classes=extra_classes,
-        name=folder,
+        Asked(folder, split, data, extra_classes, weights, tuple(overrides), scoring),
+        check=_check_device,
         say=display.event,
     )
-    dataset, wanted = scored.dataset, scored.split
-    plan = Plan.from_dict(store.read_json(RunFolder.PLAN))
-    evaluating = f"evaluating {plural(len(dataset.splits[wanted]), 'image')} of {scored.told}"
-    if scoring is not None:
-        scoring = replace(scoring, data=data, provenance=_provenance(store, chosen))
-    job_on = partial(make_job, run, store, plan, dataset, split=wanted, weights=chosen, scoring=scoring)
+    count = len(what.dataset.splits[what.split])
+    evaluating = f"evaluating {plural(count, 'image')} of {what.told}"
+    more = {"split": what.split, "weights": what.weights, "scoring": what.scoring}
+    job_on = partial(make_job, what.run, store, what.plan, what.dataset, **more)
     # No request to stop here: nothing is lost where an evaluation is interrupted.
-    if run.scale.max_workers == 0:
-        device = device_of(run, torch.cuda.device_count())
+    if what.run.scale.max_workers == 0:
+        device = device_of(what.run, torch.cuda.device_count())
         display.event(evaluating)
         world = World(device=torch.device(device), post=partial(_show, display))
         summary = evaluation.evaluate(job_on(device), world)
@@ -130,16 +105,8 @@ def evaluate(
                 progress(f"starting {plural(message.workers, 'worker')}")
             _show(display, message)
 
-        summary = _on_ray(evaluation.evaluate, run, job_on, lambda: Reason.NONE, display, lambda job: post)
-    count = len(dataset.splits[wanted])
-    return {**scored.facts, "weights": chosen.to_dict(), "count": count, **summary}
-
-
-def _provenance(folder: RunFolder, weights: Weights) -> tuple[tuple[str, str | int | None], ...]:
-    """As `Trained.provenance` has it."""
-    sha256 = "" if weights.checkpoint else (folder.read_json(RunFolder.MODEL_INFO) or {}).get("sha256", "")
-    named = {"run": folder.store.describe(), "weights": weights.name, "step": weights.step, "sha256": sha256}
-    return tuple(named.items())
+        summary = _on_ray(evaluation.evaluate, what.run, job_on, lambda: Reason.NONE, display, lambda job: post)
+    return {**what.facts, "weights": what.weights.to_dict(), "count": count, **summary}
 
 
 def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
@@ -241,30 +208,6 @@ def _check_device(run: Run) -> None:
             found="cuda, with scale.workers 0",
             fix="set scale.device=cpu; on a machine with a GPU check its driver, and that torch is a CUDA build",
         )
-
-
-def _overridden(text: str, where: str, overrides: Sequence[str], data: str | None) -> tuple[Run, bool]:
-    """The config of a run with the options that an evaluation may change, and whether it names another source.
-
-    With `data` that is the source; the arguments of it may be given by `overrides`.
-    """
-    before = config.load_text(text, where).run
-    if data is not None:
-        values = config.to_dict(before)
-        values["data"]["source"] = source_of(data).model_dump()
-        before = config.from_dict(values)
-        text = config.to_yaml(before)
-    run = config.load_text(text, where, overrides).run
-    refused = [item for item in config.difference(before, run) if not item.path.startswith(_EVALUATION_OPTIONS)]
-    if refused:
-        raise ConfigError(
-            "an evaluation cannot change these options: they belong to the training",
-            found="\n         ".join(str(item) for item in refused),
-            valid=", ".join(f"{path}*" if path.endswith(".") else path for path in _EVALUATION_OPTIONS),
-            fix="leave them out; --split chooses the split",
-        )
-    changed = {item.path for item in config.difference(before, run)} - set(LEFT_OUT)
-    return run, any(path.startswith("data.source.") for path in changed)
 
 
 def connecting() -> str:

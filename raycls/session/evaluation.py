@@ -19,12 +19,12 @@ from raycls.run.folder import RunFolder
 from raycls.session.consistency import check_shared
 from raycls.session.job import Job, World
 from raycls.session.messages import Began
+from raycls.session.scoring.options import FIT, Scoring
+from raycls.session.scoring.scored import score
+from raycls.session.scoring.views import Averaged, Once
 from raycls.session.setup import make_maker, surrounded, together
 from raycls.session.stall import Stall
-from raycls.session.trained.scored import score
-from raycls.session.trained.scoring import FIT, Scoring
 from raycls.session.trained.trained import build_network
-from raycls.session.trained.views import Averaged, Once
 from raycls.tasks.base import Task
 from raycls.train.evaluate import evaluate as evaluate_model
 from raycls.train.plan import Plan

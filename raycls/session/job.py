@@ -17,8 +17,8 @@ from raycls.data.source import Dataset
 from raycls.errors import RayclsError
 from raycls.run.kept import Weights
 from raycls.session.messages import Post
+from raycls.session.scoring.options import Scoring
 from raycls.session.stall import leave
-from raycls.session.trained.scoring import Scoring
 from raycls.train.reasons import Reason
 
 __all__ = ["Decide", "Job", "World"]

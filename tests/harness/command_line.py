@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from raycls.run.outcome import Outcome
+from raycls.session.scoring.options import Scoring
 from raycls.tasks.classification import summarise
 
 SUMMARY = summarise(np.array([[3, 1], [0, 4]]), loss_sum=4.0, top5=8, classes=("cat", "dog"))
@@ -46,11 +47,13 @@ class Trainer(types.ModuleType):
         data: str | None,
         extra_classes: str,
         weights: str | None,
+        scoring: Scoring,
         overrides: Any,
         display: Any,
     ) -> dict[str, Any]:
         other = () if data is None else (data, extra_classes)
         other += () if weights is None else (weights,)
+        other += () if scoring == Scoring() else (scoring,)
         self.calls.append((folder, split, *other, tuple(overrides)))
         return SUMMARY
 

@@ -560,7 +560,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case("launch/trainer.py:_check_device", f"{TRAIN} scale.device=cuda"),
     Case(
-        "launch/trainer.py:_overridden",
+        "session/scoring/opened.py:_overridden",
         "raycls eval c optim.lr=3",
         first=TRAIN,
         use=lambda folder, command, fix: f"raycls eval c {typed(fix)[0]} test",

@@ -9,7 +9,7 @@ import typer
 
 from raycls.cli.command import AsJson, Overrides, display, prepare
 from raycls.cli.run_argument import RunArgument, run_folder
-from raycls.session.trained.scoring import TTA, Saved, Scoring
+from raycls.session.scoring.options import TTA, Saved, Scoring
 
 __all__ = ["register"]
 

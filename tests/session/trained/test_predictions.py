@@ -22,8 +22,8 @@ from raycls.run.folder import RunFolder
 from raycls.run.kept import choose
 from raycls.screen.run import Display
 from raycls.session.job import Job
+from raycls.session.scoring.options import Scoring
 from raycls.session.trained.predictions import file_of
-from raycls.session.trained.scoring import Scoring
 from raycls.session.trained.trained import Network, open_trained
 
 

@@ -11,11 +11,11 @@ from raycls.data.source import Split
 from raycls.progress import progress
 from raycls.run.folder import RunFolder
 from raycls.session.job import Job
-from raycls.session.trained.measured import measure
+from raycls.session.scoring.measured import measure
+from raycls.session.scoring.options import Scoring
+from raycls.session.scoring.views import VIEWS
 from raycls.session.trained.predictions import file_of, write_predictions
-from raycls.session.trained.scoring import Scoring
 from raycls.session.trained.temperature import temperature_of
-from raycls.session.trained.views import VIEWS
 from raycls.tasks.scores.probabilities import Probabilities
 
 __all__ = ["score"]

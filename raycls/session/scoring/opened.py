@@ -1,0 +1,149 @@
+"""What `raycls eval` is about: the config that it may change, the weights, and the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raycls.config import load as config
+from raycls.config.sections.run import Run
+from raycls.data.source import Dataset
+from raycls.errors import CheckpointError, ConfigError
+from raycls.progress import progress
+from raycls.run import kept
+from raycls.run.folder import RunFolder
+from raycls.run.kept import Weights
+from raycls.session.data.scored import LEFT_OUT, Scored, score, source_of
+from raycls.session.plan_file import read_plan
+from raycls.session.scoring.options import FIT, Scoring
+from raycls.train.plan import Plan
+
+__all__ = ["Asked", "Evaluation", "opened"]
+
+_OPTIONS = (
+    "scale.",
+    "data.executor",
+    "data.processes",
+    "data.prefetch",
+    "data.source.",
+    "data.formats",
+    "data.max_pixels",
+    "track.",
+    "train.stall_timeout",
+)
+"""What an evaluation may change: who computes, where the data is, which images are decoded, and when to give up."""
+_FITTED_ON = "val"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says, see `trainer.evaluate`."""
+
+    name: str
+    """What the user calls the run."""
+    split: str | None
+    data: str | None
+    extra_classes: str
+    weights: str | None
+    overrides: tuple[str, ...]
+    scoring: Scoring | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated, and as which run."""
+
+    run: Run
+    plan: Plan
+    weights: Weights
+    dataset: Dataset
+    """With `options.FIT` among its splits where something is fitted before."""
+    split: str
+    told: str
+    facts: dict[str, Any]
+    """As in `Scored`."""
+    scoring: Scoring | None
+
+
+def opened(folder: RunFolder, asked: Asked, *, check: Callable[[Run], None], say: Callable[[str], None]) -> Evaluation:
+    """Look at the run and at the data; `check` is asked about the config before any data is looked at."""
+    weights = kept.choose(folder, asked.weights)
+    text, where = folder.store.read_bytes(RunFolder.CONFIG).decode(), folder.store.describe(RunFolder.CONFIG)
+    run, moved = _overridden(text, where, asked.overrides, asked.data)
+    check(run)
+    plan = read_plan(folder)
+    if plan is None:
+        raise CheckpointError(
+            "the run folder is not complete",
+            where=folder.store.describe(RunFolder.PLAN),
+            found="no such file",
+            fix="copy the whole run folder",
+        )
+    progress("opening the data")
+    scored = score(
+        folder,
+        run,
+        split=asked.split,
+        moved=moved,
+        whole=asked.data is not None,
+        extra_classes=asked.extra_classes,
+        name=asked.name,
+        say=say,
+    )
+    dataset, scoring = scored.dataset, asked.scoring
+    if scoring is not None:
+        scoring = replace(scoring, data=asked.data, provenance=_provenance(folder, weights))
+        if scoring.fits:
+            fitted = _fitted_on(folder, asked, text, where, say)
+            dataset = replace(dataset, splits={**dataset.splits, FIT: fitted.dataset.splits[fitted.split]})
+    return Evaluation(run, plan, weights, dataset, scored.split, scored.told, scored.facts, scoring)
+
+
+def _fitted_on(folder: RunFolder, asked: Asked, text: str, where: str, say: Callable[[str], None]) -> Scored:
+    """The validation split of the run, wherever the data that is evaluated is."""
+    own = asked.overrides
+    if asked.data is not None:  # what is said of the source is said of the other data
+        own = tuple(override for override in own if not override.startswith("data.source."))
+    run, moved = _overridden(text, where, own, None)
+    return score(
+        folder,
+        run,
+        split=_FITTED_ON,
+        moved=moved,
+        whole=False,
+        extra_classes=asked.extra_classes,
+        name=asked.name,
+        say=lambda line: say(f"to fit on: {line}"),
+    )
+
+
+def _provenance(folder: RunFolder, weights: Weights) -> tuple[tuple[str, str | int | None], ...]:
+    """As `Trained.provenance` has it."""
+    sha256 = "" if weights.checkpoint else (folder.read_json(RunFolder.MODEL_INFO) or {}).get("sha256", "")
+    named = {"run": folder.store.describe(), "weights": weights.name, "step": weights.step, "sha256": sha256}
+    return tuple(named.items())
+
+
+def _overridden(text: str, where: str, overrides: Sequence[str], data: str | None) -> tuple[Run, bool]:
+    """The config of a run with the options that an evaluation may change, and whether it names another source.
+
+    With `data` that is the source; the arguments of it may be given by `overrides`.
+    """
+    before = config.load_text(text, where).run
+    if data is not None:
+        values = config.to_dict(before)
+        values["data"]["source"] = source_of(data).model_dump()
+        before = config.from_dict(values)
+        text = config.to_yaml(before)
+    run = config.load_text(text, where, overrides).run
+    refused = [item for item in config.difference(before, run) if not item.path.startswith(_OPTIONS)]
+    if refused:
+        raise ConfigError(
+            "an evaluation cannot change these options: they belong to the training",
+            found="\n         ".join(str(item) for item in refused),
+            valid=", ".join(f"{path}*" if path.endswith(".") else path for path in _OPTIONS),
+            fix="leave them out; --split chooses the split",
+        )
+    changed = {item.path for item in config.difference(before, run)} - set(LEFT_OUT)
+    return run, any(path.startswith("data.source.") for path in changed)
