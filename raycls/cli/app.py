@@ -19,6 +19,7 @@ from raycls.cli.commands import (
     clusters,
     config,
     doctor,
+    evaluate,
     export,
     jobs,
     predict,
