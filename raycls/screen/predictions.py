@@ -44,7 +44,7 @@ def answer_lines(rows: Iterable[Row]) -> Iterable[str]:
             for name, value in _pairs(row):
                 yield f"  {value:8.2%}  {'#' * round(value * _BAR):<{_BAR}}  {name}"
         else:
-            yield f"{row['path']}  {row['confidence']:.2%}  {row['prediction']}"
+            yield f"{row['path']}  {row['confidence']:.2%}  {row['predicted']}"
 
 
 def closing_lines(

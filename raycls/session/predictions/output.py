@@ -47,7 +47,7 @@ def rows_of(work: Work, part: Part) -> Iterator[Row]:
         positions, top = part.classes[row].tolist(), part.top[row].tolist()
         yield {
             "path": text_of(work.split.keys[start + row]),
-            "prediction": None if error else classes[positions[0]],
+            "predicted": None if error else classes[positions[0]],
             "confidence": None if error else top[0],
             "top_classes": None if error else [classes[position] for position in positions],
             "top_probabilities": None if error else top,
@@ -89,7 +89,7 @@ def _write_csv(file: Path, work: Work, parts: Iterable[Part]) -> None:
     every = [f"probability of {name}" for name in names] if work.every else []
     with open(file, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["path", "prediction", "confidence", *ranks, *every, "error", *_PROVENANCE])
+        writer.writerow(["path", "predicted", "confidence", *ranks, *every, "error", *_PROVENANCE])
         for part in parts:
             for row in rows_of(work, part):
                 writer.writerow([_cell(value) for value in _flat(row, kept, len(every))])
@@ -99,7 +99,7 @@ def _flat(row: Row, kept: int, every: int) -> list[Any]:
     pairs = zip(row["top_classes"] or [None] * kept, row["top_probabilities"] or [None] * kept, strict=True)
     ranked = [value for pair in pairs for value in pair]
     others = (row["probabilities"] or [None] * every) if every else []
-    return [row["path"], row["prediction"], row["confidence"], *ranked, *others, row["error"]] + [
+    return [row["path"], row["predicted"], row["confidence"], *ranked, *others, row["error"]] + [
         row[name] for name in _PROVENANCE
     ]
 
@@ -127,7 +127,7 @@ def _schema(work: Work) -> Any:
     text = pa.string()
     fields: Mapping[str, Any] = {
         "path": text,
-        "prediction": text,
+        "predicted": text,
         "confidence": pa.float64(),
         "top_classes": pa.list_(text),
         "top_probabilities": pa.list_(pa.float64()),

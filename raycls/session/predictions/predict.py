@@ -215,7 +215,7 @@ def _finished(work: Work, parts: Parts, target: Target | None) -> Predicted:
         for part in parts.all(work.parts):
             for row in rows_of(work, part):
                 if row["error"] is None:
-                    counts[row["prediction"]] += 1
+                    counts[row["predicted"]] += 1
                 else:
                     total += 1
                     if len(bad) < _NAMED:

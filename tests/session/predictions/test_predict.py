@@ -55,7 +55,7 @@ def test_the_answers_are_those_of_an_evaluation(here: Path) -> None:
     _ask("photos", out="p.parquet")
     confusion = np.zeros((3, 3), int)
     for row in _table(here / "p.parquet"):
-        confusion[CLASSES.index(Path(row["path"]).parent.name), CLASSES.index(row["prediction"])] += 1
+        confusion[CLASSES.index(Path(row["path"]).parent.name), CLASSES.index(row["predicted"])] += 1
     summary = trainer.evaluate(
         "runs/shapes", data="photos", overrides=("scale.workers=0",), display=Display(io.StringIO())
     )
@@ -77,10 +77,10 @@ def test_the_three_forms_say_the_same(here: Path) -> None:
         assert [cell["class_1"], cell["class_2"]] == row["top_classes"]
         assert [float(cell["probability_1"]), float(cell["probability_2"])] == row["top_probabilities"]
         assert [float(cell[f"probability of {name}"]) for name in CLASSES] == row["probabilities"]
-        assert (cell["path"], cell["prediction"], cell["error"]) == (row["path"], row["prediction"], "")
+        assert (cell["path"], cell["predicted"], cell["error"]) == (row["path"], row["predicted"], "")
         assert float(cell["confidence"]) == row["confidence"] == max(row["probabilities"])
         assert sum(row["probabilities"]) == pytest.approx(1.0, abs=1e-12)
-        assert row["top_classes"][0] == row["prediction"] == CLASSES[int(np.argmax(row["probabilities"]))]
+        assert row["top_classes"][0] == row["predicted"] == CLASSES[int(np.argmax(row["probabilities"]))]
     assert [row["path"] for row in rows] == sorted(str(path) for path in Path("photos").rglob("*.*"))
 
 
@@ -124,13 +124,13 @@ def test_files_that_are_no_images_have_a_reason_and_change_nothing(here: Path) -
     }
     assert "empty file" in bad["photos/circle/000a.png"]["error"]
     for row in bad.values():
-        assert [row[name] for name in ("prediction", "confidence", "top_classes", "probabilities")] == [None] * 4
+        assert [row[name] for name in ("predicted", "confidence", "top_classes", "probabilities")] == [None] * 4
     assert (found.rows, found.bad) == (122, 3)
     assert [path for path, _ in found.first] == sorted(bad)
     assert len(rows) == 122
     for path, row in rows.items():
         if path not in bad:  # in another batch, so equal but for the order in which a kernel adds up
-            assert row["prediction"] == before[path]["prediction"]
+            assert row["predicted"] == before[path]["predicted"]
             assert row["confidence"] == pytest.approx(before[path]["confidence"], abs=1e-6)
 
 
