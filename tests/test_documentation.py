@@ -41,6 +41,7 @@ _WITH_CONFIG_OF_INIT = (
     "README.md",
     "docs/evaluation.md",
     "docs/object-stores.md",
+    "docs/predict.md",
     "docs/report.md",
     "docs/export.md",
     "docs/prune.md",
