@@ -22,7 +22,6 @@ from raycls.cli.commands import (
     evaluate,
     export,
     jobs,
-    predict,
     prune,
     reports,
     runs,
@@ -30,6 +29,7 @@ from raycls.cli.commands import (
     serve,
     starts,
 )
+from raycls.cli.commands.trained import predict
 from raycls.errors import EXIT_DONE, EXIT_FAILED, RayclsError
 
 __all__ = ["app", "main"]

@@ -1,0 +1,1 @@
+"""Commands about a trained run that answer or are made from it."""
