@@ -14,9 +14,18 @@ from raycls.quantities import plural
 from raycls.session.trained.answers import probabilities
 from raycls.session.trained.trained import Network
 
-__all__ = ["Comparison", "Gate", "compare"]
+__all__ = ["Comparison", "Gate", "Reference", "compare", "reference_of"]
 
 _BATCH = 32
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the run says of some pictures."""
+
+    pictures: Pictures
+    probabilities: np.ndarray
+    """`[N, C] float64`."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +80,25 @@ class Comparison:
         return found
 
 
-def compare(network: Network, artefact: Artefact, pictures: Pictures) -> Comparison:
-    """Every picture through both. The network's part is an evaluation: decoded, augmented, normalised as one."""
-    starts = range(0, len(pictures), _BATCH)
-    pairs = [
-        _answers(network, artefact, pictures, range(start, min(start + _BATCH, len(pictures))))
-        for start in counted(starts, f"comparing {plural(len(pictures), 'image')}", len(starts), "batches")
+def reference_of(network: Network, pictures: Pictures) -> Reference:
+    """What the run says of each picture: decoded, augmented and normalised as an evaluation does it."""
+    doing = f"asking the run about {plural(len(pictures), 'image')}"
+    said = [
+        probabilities(network.rows_of([pictures.sample(row) for row in rows])["logits"])
+        for rows in counted(_batches(pictures), doing, len(_batches(pictures)), "batches")
     ]
-    trained, exported = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    return Reference(pictures, np.concatenate(said))
+
+
+def compare(reference: Reference, artefact: Artefact) -> Comparison:
+    """The same image files through the artefact, which is handed what its `preprocessing` asks for."""
+    pictures, trained = reference.pictures, reference.probabilities
+    doing = f"asking the file about {plural(len(pictures), 'image')}"
+    said = [
+        artefact.probabilities([_image(pictures, artefact, row) for row in rows])
+        for rows in counted(_batches(pictures), doing, len(_batches(pictures)), "batches")
+    ]
+    exported = np.concatenate(said)
     apart = np.abs(trained - exported).max(1)
     apart[~np.isfinite(apart)] = np.inf
     first, second, labels, keys = trained.argmax(1), exported.argmax(1), pictures.labels, pictures.keys
@@ -95,8 +115,9 @@ def compare(network: Network, artefact: Artefact, pictures: Pictures) -> Compari
     )
 
 
-def _answers(network: Network, artefact: Artefact, pictures: Pictures, rows: range) -> tuple[np.ndarray, np.ndarray]:
-    samples = [pictures.sample(row) for row in rows]
-    trained = probabilities(network.rows_of(samples)["logits"])
-    images = [pictures.image(row) for row in rows] if artefact.inside else [sample["image"] for sample in samples]
-    return trained, artefact.probabilities(images)
+def _batches(pictures: Pictures) -> list[range]:
+    return [range(start, min(start + _BATCH, len(pictures))) for start in range(0, len(pictures), _BATCH)]
+
+
+def _image(pictures: Pictures, artefact: Artefact, row: int) -> np.ndarray:
+    return pictures.image(row) if artefact.inside else pictures.sample(row)["image"]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx
 import torch
 
 from raycls.export.artefact import Artefact
-from raycls.export.compare import Comparison, Gate, compare
+from raycls.export.compare import Comparison, Gate, Reference, compare, reference_of
+from raycls.export.int8 import Int8
 from raycls.export.network import check_task, half, to_onnx
 from raycls.export.onnx_file import assemble, metadata_of, serialised
-from raycls.export.pictures import Pictures, pictures
+from raycls.export.pictures import pictures
 from raycls.export.preprocessing import Preprocessing, preprocessing_of
+from raycls.export.quantise import quantise
 from raycls.progress import progress
 from raycls.run.folder import RunFolder
 from raycls.session.trained.trained import Network, Trained
@@ -44,12 +48,18 @@ class Wanted:
     """Other data to compare on; None: the split that was evaluated during the training."""
     images: int = 1000
     """Most images to compare on."""
+    calibration: int = 128
+    """Most training images that INT8 takes its ranges from."""
     gate: Gate | None = None
     """None: that of `GATES`."""
 
     @property
     def suffix(self) -> str:
         return ".onnx"
+
+    @property
+    def kept(self) -> Gate:
+        return self.gate or GATES[self.precision]
 
 
 @dataclass(frozen=True)
@@ -94,31 +104,74 @@ def export(
     preprocessing = preprocessing or preprocessing_of(trained, (height, width), inside=wanted.inside)
     progress("exporting the network")
     graph = to_onnx(network.model, preprocessing)
-    if wanted.precision == "fp16":
-        graph = half(graph)
-    metadata = metadata_of(preprocessing, trained.classes, trained.provenance, wanted.precision)
-    data = serialised(assemble(graph, preprocessing, metadata, len(trained.classes)))
-    facts = {"file": f"{name}.onnx", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), **metadata}
-    return _gated(network, seen, folder, name, data, wanted.gate or GATES[wanted.precision], facts)
-
-
-def _gated(
-    network: Network, seen: Pictures, folder: Path, name: str, data: bytes, gate: Gate, facts: dict[str, Any]
-) -> Exported:
-    """Write the file, compare it as it lies there, and give it the name that it has earned."""
-    store = RunFolder(folder).store
-    waiting, target = f".{name}.comparing.onnx", f"{name}.onnx"
+    draft = _Draft(trained, wanted, preprocessing, reference_of(network, seen), RunFolder(folder), name)
     try:
-        store.write_bytes(waiting, data)
-        found = compare(network, Artefact(folder / waiting), seen)
-        failures = tuple(found.failures(gate))
-        facts = {**facts, "passed": not failures, "gate": asdict(gate), "comparison": found.to_dict()}
-        facts["failures"] = list(failures)
-        final, report = (target + REJECTED, f"{name}{REJECTED}.json") if failures else (target, f"{name}.json")
-        for old in (final, report):
-            store.delete(old)
-        store.move(waiting, final)
-        RunFolder(store).write_json(report, facts)
+        if wanted.precision == "int8":
+            draft.facts["int8"] = _int8(draft, graph, say)
+        else:
+            draft.write(half(graph) if wanted.precision == "fp16" else graph, {})
+        return draft.finish(folder)
     finally:
-        store.delete(waiting)
-    return Exported(folder / final, folder / report, facts, found, failures)
+        draft.discard()
+
+
+def _int8(draft: _Draft, graph: onnx.ModelProto, say: Callable[[str], None]) -> dict[str, Any]:
+    calibration = pictures(draft.trained, split="train", data=None, most=draft.wanted.calibration, say=say)
+
+    def passes(quantised: onnx.ModelProto, facts: dict[str, Any]) -> bool:
+        told = {key: value for key, value in facts.items() if key in ("activations", "weight_bits", "float")}
+        return not draft.write(quantised, {"int8": told}).failures(draft.wanted.kept)
+
+    with tempfile.TemporaryDirectory(prefix="raycls-int8-") as scratch:
+        return quantise(Int8(graph, draft.preprocessing, calibration, Path(scratch)), graph, passes)
+
+
+class _Draft:
+    """A file on its way: written under a name of its own, compared as it lies there, then named as it has earned."""
+
+    def __init__(
+        self,
+        trained: Trained,
+        wanted: Wanted,
+        preprocessing: Preprocessing,
+        reference: Reference,
+        folder: RunFolder,
+        name: str,
+    ) -> None:
+        self.trained, self.wanted, self.preprocessing, self.reference = trained, wanted, preprocessing, reference
+        self.folder, self.name = folder, name
+        self.facts: dict[str, Any] = {}
+        self._waiting = f".{name}.comparing{wanted.suffix}"
+        self._comparison: Comparison | None = None
+
+    def write(self, graph: onnx.ModelProto, more: dict[str, Any]) -> Comparison:
+        """Write the file with the network `graph`, in place of one before, and compare it."""
+        trained = self.trained
+        metadata = metadata_of(self.preprocessing, trained.classes, trained.provenance, self.wanted.precision) | more
+        data = serialised(assemble(graph, self.preprocessing, metadata, len(trained.classes)))
+        self.folder.store.write_bytes(self._waiting, data)
+        digest = hashlib.sha256(data).hexdigest()
+        self.facts = {"file": f"{self.name}{self.wanted.suffix}", "sha256": digest, "bytes": len(data), **metadata}
+        path = self.folder.path(self._waiting)
+        self._comparison = compare(self.reference, Artefact(str(path)))
+        return self._comparison
+
+    def finish(self, folder: Path) -> Exported:
+        """Name the file, and write its report beside it."""
+        found, gate, target = self._comparison, self.wanted.kept, f"{self.name}{self.wanted.suffix}"
+        if found is None:
+            raise ValueError("nothing was written")
+        failures = tuple(found.failures(gate))
+        facts = {**self.facts, "passed": not failures, "failures": list(failures), "gate": asdict(gate)}
+        facts["comparison"] = found.to_dict()
+        final, report = (
+            (target + REJECTED, f"{self.name}{REJECTED}.json") if failures else (target, f"{self.name}.json")
+        )
+        for old in (final, report):
+            self.folder.store.delete(old)
+        self.folder.store.move(self._waiting, final)
+        self.folder.write_json(report, facts)
+        return Exported(folder / final, folder / report, facts, found, failures)
+
+    def discard(self) -> None:
+        self.folder.store.delete(self._waiting)

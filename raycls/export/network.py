@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from ast import literal_eval
 from typing import Any
 
 import onnx
@@ -19,6 +20,9 @@ __all__ = ["LOGITS", "OPSET", "PIXELS", "check_task", "example", "half", "to_onn
 OPSET = 20
 """Of every file: the one that torch's exporter writes by default. `antialias` of `Resize` needs 18."""
 PIXELS, LOGITS = "normalised", "logits"
+_WEIGHT = ".weight"
+_SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where torch's exporter writes the path of modules down to a node, as a list of Python."""
 
 
 def check_task(network: Network) -> None:
@@ -58,7 +62,7 @@ def to_onnx(model: nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
                 opset_version=OPSET,
                 verbose=False,
             )
-        return program.model_proto
+        return _tidy(program.model_proto)
     except Exception as error:
         raise ModelError(
             "torch cannot export this network",
@@ -66,6 +70,31 @@ def to_onnx(model: nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
             valid="a network that torch.export traces, with any number of images in a batch",
             fix="let `forward` neither branch on values nor use the number of images as a constant",
         ) from error
+
+
+def _tidy(network: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the stack traces of this machine, and with nodes named after the modules that they come from."""
+    graph = network.graph
+    for number, node in enumerate(graph.node):
+        node.name = f"{_module(node)}/{number}_{node.op_type}"
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for named in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del named.metadata_props[:]
+        named.doc_string = ""
+    for function in network.functions:
+        for node in function.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    return network
+
+
+def _module(node: onnx.NodeProto) -> str:
+    """That of its weight; batch norm that was folded into a convolution leaves its own name behind otherwise."""
+    weights = [name.removesuffix(_WEIGHT) for name in node.input if name.endswith(_WEIGHT)]
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+    modules = weights or [scope for scope in literal_eval(scopes)[-2:-1] if scope and not scope.startswith("_empty_")]
+    return modules[0] if modules else "network"
 
 
 def half(network: onnx.ModelProto) -> onnx.ModelProto:

@@ -22,4 +22,22 @@ def exported_lines(facts: Mapping[str, Any], where: str) -> list[str]:
         f"largest probability difference {found['difference']:.2g}",
         f"accuracy {found['accuracy']:.2%} trained, {found['artefact_accuracy']:.2%} exported",
     ]
+    if "int8" in facts:
+        lines += _int8_lines(facts["int8"])
     return lines + [f"rejected: {text}" for text in facts["failures"]]
+
+
+def _int8_lines(facts: Mapping[str, Any]) -> list[str]:
+    """What was measured, and which parts stayed float."""
+    times, calibration = facts["milliseconds"], facts["calibration"]
+    shown = ", ".join(
+        f"{name} {time:.2f} ms ({times['fp32'] / time:.2f}x)" for name, time in times.items() if name != "fp32"
+    )
+    lines = [
+        f"one image on one thread: fp32 {times['fp32']:.2f} ms, {shown}",
+        f"{facts['activations']}, weights of {facts['weight_bits']} bits per channel, calibrated on "
+        f"{plural(calibration['images'], 'image')} of {calibration['data']}",
+    ]
+    if facts["float"]:
+        lines.append(f"left float, as INT8 costs too much there: {', '.join(facts['float'])}")
+    return lines

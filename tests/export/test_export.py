@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from raycls.export.artefact import Artefact
-from raycls.export.compare import compare
+from raycls.export.compare import compare, reference_of
 from raycls.export.export import GATES, Exported, Wanted, export
 from raycls.export.network import to_onnx
 from raycls.export.pictures import pictures
@@ -102,7 +102,7 @@ def test_other_channels_do_not_pass(exported: Exported, run: Trained, tmp_path: 
     path.write_bytes(exported.path.read_bytes())
     _blue_first(path)
     seen = pictures(run, split=None, data=None, most=1000, say=print)
-    found = compare(Network(run, torch.device("cpu")), Artefact(path), seen)
+    found = compare(reference_of(Network(run, torch.device("cpu")), seen), Artefact(path))
     assert len(found.failures(GATES["fp32"])) == 2
     assert found.difference > 0.05
 

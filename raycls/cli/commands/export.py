@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def export(
     run: RunArgument,
     to: Annotated[Literal["onnx"], typer.Option(help="The format.")],
-    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="What it computes in.")] = "fp32",
+    precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="What it computes in.")] = "fp32",
     preprocess: Annotated[
         Literal["inside", "outside"],
         typer.Option(help="inside: decoded images of any size in. outside: resized, cropped and normalised ones."),
@@ -37,6 +37,9 @@ def export(
         typer.Option(metavar="PATH", help="Compare on these images. Default: the validation split of the run."),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Compare on at most so many images.")] = 1000,
+    calibration_images: Annotated[
+        int, typer.Option(min=1, help="INT8 takes its ranges from at most so many training images.")
+    ] = 128,
     min_agreement: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least share of images with the same top-1 class.")
     ] = None,
@@ -69,7 +72,14 @@ def export(
 
     asked = {"agreement": min_agreement, "difference": max_difference, "drop": max_drop}
     gate = replace(GATES[precision], **{name: value for name, value in asked.items() if value is not None})
-    wanted = Wanted(precision=precision, inside=preprocess == "inside", data=data, images=images, gate=gate)
+    wanted = Wanted(
+        precision=precision,
+        inside=preprocess == "inside",
+        data=data,
+        images=images,
+        calibration=calibration_images,
+        gate=gate,
+    )
     trained = open_trained(folder, weights=weights)
     store, name = place_of(trained, wanted, out)
     with tempfile.TemporaryDirectory(prefix="raycls-export-") as scratch, Working("opening the run"):
