@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import onnxruntime
 from raycls.errors import ModelError, kind_and_line
 from raycls.export.load import read_onnx
 
-__all__ = ["IMAGES", "PROBABILITIES", "Artefact", "normalised", "scale_and_shift", "session"]
+__all__ = ["IMAGES", "METADATA", "PROBABILITIES", "Artefact", "normalised", "scale_and_shift", "session"]
 
 IMAGES, PROBABILITIES = "images", "probabilities"
 """Names of the input and the output of every artefact."""
+METADATA = "raycls.json"
+"""What the metadata is called in a `.pt2` file."""
 
 
 def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +47,7 @@ class Artefact:
 
     def __init__(self, path: str | Path, *, threads: int = 0) -> None:
         self.path = str(path)
-        texts = {entry.key: entry.value for entry in read_onnx(path).metadata_props}
+        texts, self._run = (_open_pt2 if self.path.endswith(".pt2") else _open_onnx)(self.path, threads)
         try:
             found = {name: json.loads(texts[name]) for name in ("classes", "preprocessing", "provenance")}
         except (KeyError, ValueError) as error:
@@ -58,12 +60,6 @@ class Artefact:
         """Class names in the order of the probabilities."""
         self.preprocessing: dict[str, Any] = found["preprocessing"]
         self.provenance: dict[str, Any] = found["provenance"]
-        try:
-            self._session = session(self.path, threads)
-        except Exception as error:  # onnxruntime has many kinds, all of its own
-            raise ModelError(
-                "onnxruntime cannot open this file", where=self.path, found=kind_and_line(error)
-            ) from error
 
     @property
     def inside(self) -> bool:
@@ -85,9 +81,40 @@ class Artefact:
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """What the file says of its own kind of input: `[B, H, W, 3] uint8`, or `[B, 3, h, w] float32` outside."""
-        return np.asarray(self._session.run([PROBABILITIES], {IMAGES: batch})[0])
+        return self._run(batch)
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
         if self.inside:
             return images
         return normalised(images, self.preprocessing["mean"], self.preprocessing["std"])
+
+
+_Opened = tuple[Mapping[str, str], Callable[[np.ndarray], np.ndarray]]
+"""The metadata of a file as JSON by name, and what computes."""
+
+
+def _open_onnx(path: str, threads: int) -> _Opened:
+    texts = {entry.key: entry.value for entry in read_onnx(path).metadata_props}
+    try:
+        running = session(path, threads)
+    except Exception as error:  # onnxruntime has many kinds, all of its own
+        raise ModelError("onnxruntime cannot open this file", where=path, found=kind_and_line(error)) from error
+    return texts, lambda batch: np.asarray(running.run([PROBABILITIES], {IMAGES: batch})[0])
+
+
+def _open_pt2(path: str, threads: int) -> _Opened:
+    """`threads` is torch's own business, which is one for the process."""
+    import torch
+
+    extra = {METADATA: ""}
+    try:
+        module = torch.export.load(path, extra_files=extra).module()
+        texts = {name: json.dumps(value) for name, value in json.loads(extra[METADATA] or "{}").items()}
+    except Exception as error:  # torch has many kinds
+        raise ModelError("torch cannot open this file", where=path, found=kind_and_line(error)) from error
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(np.ascontiguousarray(batch))).numpy()
+
+    return texts, run

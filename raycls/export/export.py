@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,18 +14,20 @@ import torch
 
 from raycls.export.artefact import Artefact
 from raycls.export.compare import Comparison, Gate, Reference, compare, reference_of
-from raycls.export.int8 import Int8
-from raycls.export.network import check_task, half, to_onnx
-from raycls.export.onnx_file import assemble, metadata_of, serialised
+from raycls.export.formats.network import OPSET, check_task, half, to_onnx
+from raycls.export.formats.onnx_file import assemble, metadata_of, serialised
+from raycls.export.formats.pt2 import program, saved
+from raycls.export.int8.quantise import quantise
+from raycls.export.int8.static import Int8
 from raycls.export.pictures import pictures
 from raycls.export.preprocessing import Preprocessing, preprocessing_of
-from raycls.export.quantise import quantise
 from raycls.progress import progress
 from raycls.run.folder import RunFolder
 from raycls.session.trained.trained import Network, Trained
 
-__all__ = ["GATES", "REJECTED", "Exported", "Precision", "Wanted", "export"]
+__all__ = ["GATES", "REJECTED", "Exported", "Format", "Precision", "Wanted", "export"]
 
+Format = Literal["onnx", "pt2"]
 Precision = Literal["fp32", "fp16", "int8"]
 REJECTED = ".rejected"
 """What the name of a file ends with that did not pass its gate."""
@@ -41,6 +43,7 @@ GATES: dict[str, Gate] = {
 class Wanted:
     """What is to be exported, and what it has to keep."""
 
+    to: Format = "onnx"
     precision: Precision = "fp32"
     inside: bool = True
     """Whether the artefact preprocesses images itself."""
@@ -55,7 +58,7 @@ class Wanted:
 
     @property
     def suffix(self) -> str:
-        return ".onnx"
+        return f".{self.to}"
 
     @property
     def kept(self) -> Gate:
@@ -89,11 +92,11 @@ def export(
     preprocessing: Preprocessing | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Exported:
-    """Write `name`.onnx and `name`.json into the local `folder`, each complete or not at all.
+    """Write `name`.onnx and its report, `name`.onnx.json, into the local `folder`, each complete or not at all.
 
     The file is compared with the network of `trained` on the same image files; one that does not keep the gate is
-    called `name`.onnx.rejected, and its report `name`.rejected.json. `preprocessing` replaces that of the run: a test
-    puts a wrong one in and sees the gate fail.
+    called `name`.onnx.rejected. `preprocessing` replaces that of the run: a test puts a wrong one in and sees the gate
+    fail.
     ConfigError or ModelError where the run cannot be exported, DataError where there is nothing to compare on.
     """
     network = Network(trained, torch.device("cpu"))
@@ -103,13 +106,15 @@ def export(
     height, width = seen.image(0).shape[:2] if wanted.inside else seen.sample(0)["image"].shape[:2]
     preprocessing = preprocessing or preprocessing_of(trained, (height, width), inside=wanted.inside)
     progress("exporting the network")
-    graph = to_onnx(network.model, preprocessing)
+    written = (program if wanted.to == "pt2" else to_onnx)(network.model, preprocessing)
     draft = _Draft(trained, wanted, preprocessing, reference_of(network, seen), RunFolder(folder), name)
     try:
-        if wanted.precision == "int8":
-            draft.facts["int8"] = _int8(draft, graph, say)
+        if isinstance(written, onnx.ModelProto) and wanted.precision == "int8":
+            draft.facts["int8"] = _int8(draft, written, say)
+        elif isinstance(written, onnx.ModelProto) and wanted.precision == "fp16":
+            draft.write(half(written))
         else:
-            draft.write(half(graph) if wanted.precision == "fp16" else graph, {})
+            draft.write(written)
         return draft.finish(folder)
     finally:
         draft.discard()
@@ -144,11 +149,18 @@ class _Draft:
         self._waiting = f".{name}.comparing{wanted.suffix}"
         self._comparison: Comparison | None = None
 
-    def write(self, graph: onnx.ModelProto, more: dict[str, Any]) -> Comparison:
-        """Write the file with the network `graph`, in place of one before, and compare it."""
+    def write(
+        self, network: onnx.ModelProto | torch.export.ExportedProgram, more: Mapping[str, Any] | None = None
+    ) -> Comparison:
+        """Write the file with `network`, in place of one before, and compare it. `more` is for its metadata."""
         trained = self.trained
-        metadata = metadata_of(self.preprocessing, trained.classes, trained.provenance, self.wanted.precision) | more
-        data = serialised(assemble(graph, self.preprocessing, metadata, len(trained.classes)))
+        metadata = metadata_of(self.preprocessing, trained.classes, trained.provenance, self.wanted.precision)
+        metadata |= dict(more or {})
+        if isinstance(network, onnx.ModelProto):
+            metadata["opset"] = OPSET
+            data = serialised(assemble(network, self.preprocessing, metadata, len(trained.classes)))
+        else:
+            data = saved(network, metadata)
         self.folder.store.write_bytes(self._waiting, data)
         digest = hashlib.sha256(data).hexdigest()
         self.facts = {"file": f"{self.name}{self.wanted.suffix}", "sha256": digest, "bytes": len(data), **metadata}
@@ -164,9 +176,8 @@ class _Draft:
         failures = tuple(found.failures(gate))
         facts = {**self.facts, "passed": not failures, "failures": list(failures), "gate": asdict(gate)}
         facts["comparison"] = found.to_dict()
-        final, report = (
-            (target + REJECTED, f"{self.name}{REJECTED}.json") if failures else (target, f"{self.name}.json")
-        )
+        final = target + REJECTED if failures else target
+        report = f"{final}.json"
         for old in (final, report):
             self.folder.store.delete(old)
         self.folder.store.move(self._waiting, final)

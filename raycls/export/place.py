@@ -37,6 +37,6 @@ def put(done: Exported, store: Store) -> str:
     store.upload_file(done.path, done.path.name)
     store.upload_file(done.report, done.report.name)
     if done.passed:
-        for old in (done.path.name + REJECTED, done.path.with_suffix("").name + f"{REJECTED}.json"):
+        for old in (done.path.name + REJECTED, f"{done.path.name}{REJECTED}.json"):
             store.delete(old)
     return store.describe(done.path.name)

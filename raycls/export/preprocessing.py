@@ -1,8 +1,9 @@
 """From an image to what a network is given: as the run evaluates it, written down so that an artefact can do the same.
 
-Pillow resamples in integers: first along the width, then along the height, and each pass rounds to a level. ONNX
-`Resize` of uint8 with `antialias` is implemented that way too, so an artefact differs from the training's pixels by one
-level in few of them; a `Resize` of floats differs in one pixel of six, and with `bicubic` by up to 18 levels at edges.
+Pillow resamples in integers: first along the width, then along the height, and each pass rounds to a level. `Resize` of
+uint8 with `antialias` is implemented that way in onnxruntime too, so an artefact differs from the training
+in few of them, by one level (by two where both passes round otherwise). A `Resize` of floats differs in one of six, and
+with `bicubic` by up to 18 levels at edges.
 """
 
 from __future__ import annotations
@@ -187,10 +188,10 @@ class _Nodes:
         )
 
     def crop(self, pixels: str, step: Crop, *, padded: bool) -> str:
-        size, zero, two = (self.constant(values) for values in (step.size, [0], [2]))
+        size, two = self.constant(step.size), self.constant([2])
         sides = self._sides(pixels)
         if padded:
-            lacking = self.add("Max", [self.add("Sub", [size, sides]), zero])
+            lacking = self.add("Max", [self.add("Sub", [size, sides]), self.constant([0])])
             before = self.add("Div", [lacking, two])
             after = self.add("Sub", [lacking, before])
             pads = self.add("Concat", [before, after], axis=0)

@@ -15,8 +15,9 @@ def exported_lines(facts: Mapping[str, Any], where: str) -> list[str]:
     found, takes = facts["comparison"], facts["preprocessing"]["input"]
     size = "any size" if takes["size"] == "any" else f"{takes['size'][0]} x {takes['size'][1]} pixels"
     layout = "[B, H, W, 3]" if takes["layout"] == "NHWC" else "[B, 3, H, W]"
+    opset = f", opset {facts['opset']}" if "opset" in facts else ""
     lines = [
-        f"{where}: {facts['bytes'] / 1e6:,.2f} MB, {facts['precision']}, opset {facts['opset']}",
+        f"{where}: {facts['bytes'] / 1e6:,.2f} MB, {facts['precision']}{opset}",
         f"images {takes['dtype']} {layout} of {size} -> probabilities [B, {len(facts['classes'])}] float32",
         f"compared on {plural(found['images'], 'image')} of {found['data']}: top-1 agreement {found['agreement']:.2%}, "
         f"largest probability difference {found['difference']:.2g}",

@@ -18,7 +18,7 @@ from PIL import Image
 from raycls.export.artefact import Artefact
 from raycls.export.compare import compare, reference_of
 from raycls.export.export import GATES, Exported, Wanted, export
-from raycls.export.network import to_onnx
+from raycls.export.formats.network import to_onnx
 from raycls.export.pictures import pictures
 from raycls.export.preprocessing import Crop, Resize, preprocessing_of
 from raycls.session.trained.trained import Network, Trained, open_trained
@@ -73,7 +73,7 @@ def test_the_file_answers_as_the_run_does_on_image_files(exported: Exported, hom
 
 
 def test_the_file_says_what_it_is(exported: Exported, run: Trained) -> None:
-    assert sorted(path.name for path in exported.path.parent.iterdir()) == ["shapes-fp32.json", "shapes-fp32.onnx"]
+    assert sorted(path.name for path in exported.path.parent.iterdir()) == ["shapes-fp32.onnx", "shapes-fp32.onnx.json"]
     model = onnx.load(exported.path)
     assert [(entry.domain, entry.version) for entry in model.opset_import if entry.domain == ""] == [("", 20)]
     texts = {entry.key: entry.value for entry in model.metadata_props}
@@ -120,7 +120,7 @@ def test_another_preprocessing_is_rejected(run: Trained, tmp_path: Path, changed
     own = preprocessing_of(run, (40, 40), inside=True)
     done = export(run, tmp_path, "wrong", preprocessing=replace(own, **changed))
     assert not done.passed
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong.onnx.rejected", "wrong.rejected.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong.onnx.rejected", "wrong.onnx.rejected.json"]
     assert json.loads(done.report.read_text())["passed"] is False
 
 
@@ -140,3 +140,22 @@ def test_outside_takes_what_the_operations_and_the_normalisation_make(run: Train
     session = onnxruntime.InferenceSession(done.path, providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
     assert (taken.type, taken.shape) == ("tensor(float)", ["batch", 3, 24, 24])
+
+
+def test_a_program_of_torch_answers_as_the_run_does(run: Trained, home: Path, tmp_path: Path) -> None:
+    import torch
+
+    done = export(run, tmp_path, "shapes", Wanted(to="pt2"))
+    assert (done.passed, done.path.name) == (True, "shapes.pt2")
+    assert done.comparison.difference < 2e-3
+    image = np.asarray(Image.open(home / "photos/square/000.png").convert("RGB"))
+    module = torch.export.load(str(done.path)).module()
+    said = module(torch.from_numpy(np.stack([image] * 3))).detach().numpy()
+    assert np.allclose(said, Artefact(done.path).probabilities([image] * 3), atol=1e-6)
+    assert Artefact(done.path).classes == ("circle", "square", "stripes")
+
+
+def test_nothing_of_this_machine_but_the_name_of_the_run_is_in_a_file(exported: Exported, run: Trained) -> None:
+    data = exported.path.read_bytes().replace(run.name.encode(), b"")
+    assert b"site-packages" not in data
+    assert str(Path(__file__).parents[2]).encode() not in data

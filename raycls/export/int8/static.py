@@ -8,27 +8,26 @@ weights (U8S8) and int8 with int8 (S8S8).
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Collection, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
 
 from raycls.export.artefact import normalised, session
-from raycls.export.network import LOGITS, PIXELS
+from raycls.export.formats.network import LOGITS, PIXELS
 from raycls.export.pictures import Pictures
 from raycls.export.preprocessing import Preprocessing
+from raycls.export.timing import interleaved
 from raycls.progress import counted, progress
 
 __all__ = ["ACTIVATIONS", "Int8", "milliseconds", "weight_bits"]
 
 ACTIVATIONS = {"U8S8": QuantType.QUInt8, "S8S8": QuantType.QInt8}
-_ROUNDS, _SECONDS = 30, 3.0
-"""Most rounds of a timing, and the seconds after which it ends."""
+_SECONDS = 3.0
+"""Of a timing."""
 
 
 def weight_bits() -> int:
@@ -111,17 +110,6 @@ def milliseconds(networks: Mapping[str, onnx.ModelProto], image: np.ndarray) -> 
     They take turns, so that what else the machine does meets all of them alike.
     """
     running = {name: session(network.SerializeToString(), threads=1) for name, network in networks.items()}
-    found = {name: float("inf") for name in running}
-    end = time.monotonic() + _SECONDS * len(running)
-    for _ in range(_ROUNDS):
-        for name, one in running.items():
-            found[name] = min(found[name], _once(one, image))
-        if time.monotonic() > end:
-            break
-    return {name: 1e3 * seconds for name, seconds in found.items()}
-
-
-def _once(running: onnxruntime.InferenceSession, image: np.ndarray) -> float:
-    began = time.perf_counter()
-    running.run([LOGITS], {PIXELS: image})
-    return time.perf_counter() - began
+    calls = {name: partial(one.run, [LOGITS], {PIXELS: image}) for name, one in running.items()}
+    times = interleaved(calls, seconds=_SECONDS, phase="timing INT8")
+    return {name: 1e3 * min(seconds) for name, seconds in times.items()}

@@ -7,8 +7,8 @@ from typing import Any
 
 import onnx
 
-from raycls.export.int8 import ACTIVATIONS, Int8, milliseconds, weight_bits
-from raycls.export.sensitivity import groups_of, harm
+from raycls.export.int8.sensitivity import groups_of, harm
+from raycls.export.int8.static import ACTIVATIONS, Int8, milliseconds, weight_bits
 
 __all__ = ["quantise"]
 

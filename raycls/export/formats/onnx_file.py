@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from raycls import __version__
 from raycls.errors import ModelError
 from raycls.export.artefact import IMAGES, PROBABILITIES
-from raycls.export.network import LOGITS, OPSET, PIXELS
+from raycls.export.formats.network import LOGITS, PIXELS
 from raycls.export.preprocessing import Preprocessing
 
 __all__ = ["assemble", "metadata_of", "serialised"]
@@ -66,7 +66,6 @@ def metadata_of(
         "provenance": dict(provenance),
         "precision": precision,
         "raycls": __version__,
-        "opset": OPSET,
     }
 
 

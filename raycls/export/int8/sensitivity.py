@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from raycls.export.int8 import Int8
+from raycls.export.int8.static import Int8
 from raycls.progress import counted
 from raycls.session.trained.answers import probabilities
 
