@@ -19,7 +19,6 @@ from raycls.cli.commands import (
     clusters,
     config,
     doctor,
-    evaluate,
     export,
     jobs,
     prune,
