@@ -1,2 +1,3 @@
 """Commands about a trained run that answer or are made from it."""
+
 """Commands about a run that was trained."""
