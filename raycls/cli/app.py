@@ -28,7 +28,7 @@ from raycls.cli.commands import (
     serve,
     starts,
 )
-from raycls.cli.commands.trained import predict
+from raycls.cli.commands.trained import evaluate, predict
 from raycls.errors import EXIT_DONE, EXIT_FAILED, RayclsError
 
 __all__ = ["app", "main"]
