@@ -37,14 +37,15 @@ def answer_lines(rows: Iterable[Row]) -> Iterable[str]:
     rows = list(rows)
     few = len(rows) <= _WITH_BARS
     for row in rows:
+        path = visible(row["path"])
         if row["error"] is not None:
-            yield f"{row['path']}  error: {row['error']}"
+            yield f"{path}  error: {visible(row['error'])}"
         elif few:
-            yield str(row["path"])
+            yield path
             for name, value in _pairs(row):
                 yield f"  {value:8.2%}  {'#' * round(value * _BAR):<{_BAR}}  {name}"
         else:
-            yield f"{row['path']}  {row['confidence']:.2%}  {row['predicted']}"
+            yield f"{path}  {row['confidence']:.2%}  {visible(row['predicted'])}"
 
 
 def closing_lines(
@@ -59,7 +60,7 @@ def closing_lines(
         lines.append(f"{plural(rows - bad, 'image')} predicted" + (f": {shown}{more}" if shown else ""))
     if bad:
         lines.append(f"{plural(bad, 'image')} without an answer:")
-        lines += [f"  {path}: {error}" for path, error in first]
+        lines += [f"  {visible(path)}: {visible(error)}" for path, error in first]
         lines += [f"  and {bad - len(first):,} more"] if bad > len(first) else []
     if out is not None:
         lines.append(f"wrote {out}")
@@ -67,10 +68,16 @@ def closing_lines(
 
 
 def _pairs(row: Row) -> Iterable[tuple[str, float]]:
-    return zip(row["top_classes"], row["top_probabilities"], strict=True)
+    return zip(map(visible, row["top_classes"]), row["top_probabilities"], strict=True)
+
+
+def visible(text: str) -> str:
+    """`text` in one line, without what a terminal would obey: names of files may hold anything."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _short(name: str) -> str:
+    name = visible(name)
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 
@@ -78,9 +85,9 @@ def _table(row: Row) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(str(row["path"])), title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(title=Text(visible(row["path"])), title_justify="left", show_header=False, box=None, pad_edge=False)
     if row["error"] is not None:
-        table.add_row(Text(f"error: {row['error']}", style="red"))
+        table.add_row(Text(f"error: {visible(row['error'])}", style="red"))
         return table
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)

@@ -840,6 +840,18 @@ CASES: tuple[Case, ...] = (
     Case("cluster/connection.py:_started", f"{TRAIN} scale.workers=1", use=add()),
     # predictions
     Case("session/predictions/predict.py:_refuse_there", PREDICT, put(o__csv=""), use=add(1), first=TRAIN),
+    Case(
+        "session/predictions/predict.py:_temperature",
+        f"{PREDICT} --calibrated",
+        use=lambda folder, command, fix: command.replace(" --calibrated", ""),
+        first=TRAIN,
+    ),
+    Case(
+        "session/predictions/parts.py:explaining",
+        "raycls predict c p/a/1.png --out c.yaml/o.csv",
+        use=lambda folder, command, fix: command.replace("c.yaml/", ""),
+        first=TRAIN,
+    ),
     Case("session/predictions/predict.py:_device", f"{PREDICT} scale.device=cuda", first=TRAIN),
     Case(
         "session/predictions/parts.py:_check",
@@ -879,6 +891,8 @@ UNTYPED: dict[str, str] = {
     "session/training.py:_begin": "a hint about speed on a CPU of another kind",
     "data/slices.py:unexpected": "it says how a fault in a plug-in is looked for",
     "run/checkpoint_files.py:manifest": "it needs a checkpoint of a later version",
+    "session/predictions/compute.py:_refuse_other_weights": "it needs a run that trains at the same time",
+    "session/predictions/parts.py:_held": "it needs two commands at the same time",
     "session/predictions/processes.py:in_processes": "it needs a process that the system ends",
 }
 """The beginnings of the sites of remedies that cannot be typed in a test, and why."""

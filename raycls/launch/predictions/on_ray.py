@@ -61,7 +61,9 @@ class OnRay:
         smallest, largest = self._size(len(numbers))
         folder = work.trained.folder
         digest = hashlib.sha256(folder.store.read_bytes(RunFolder.ENV)).hexdigest()
-        Sight(self._run, Mark(folder.uri, RunFolder.ENV, digest), self._cluster, self.device, self._say).check()
+        Sight(
+            _elsewhere(self._run), Mark(folder.uri, RunFolder.ENV, digest), self._cluster, self.device, self._say
+        ).check()
         self._say(f"placing {plural(largest, 'worker')}")
         progress(f"starting {plural(largest, 'worker')}")
         for row in _rows(work, numbers, self._run, self.device, smallest, largest):
@@ -106,6 +108,12 @@ class OnRay:
                 f"each of {plural(least, 'worker')}",
                 fix="lower scale.workers or scale.threads, or add nodes",
             )
+
+
+def _elsewhere(run: Run) -> Run:
+    """The run without the place of its training data, which no prediction reads."""
+    source = run.data.source.model_copy(update={"path": None})
+    return run.model_copy(update={"data": run.data.model_copy(update={"source": source})})
 
 
 def _rows(

@@ -22,7 +22,8 @@ import torch
 from raycls.config.names.builtin import TASKS
 from raycls.data.images import operations
 from raycls.data.source import Split
-from raycls.errors import ConfigError, DataError, ModelError, RayclsError, kind_and_line
+from raycls.errors import CheckpointError, ConfigError, DataError, ModelError, RayclsError, kind_and_line
+from raycls.run.folder import RunFolder
 from raycls.session.trained.answers import answers
 from raycls.session.trained.trained import Network, Trained
 from raycls.train.precision import arithmetic
@@ -177,6 +178,7 @@ class Predictor:
     def _logits(self, samples: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
         if self._network is None:
             self._network = Network(self._trained, self._device)
+            self._refuse_other_weights()
         try:
             found = self._network.rows_of(samples)
         except RayclsError:
@@ -197,6 +199,21 @@ class Predictor:
                 valid=f"logits of {len(self._trained.classes)} classes for each image, from Task.rows",
             )
         return logits
+
+    def _refuse_other_weights(self) -> None:
+        """The run may go on meanwhile: no file has answers of two networks."""
+        if self._trained.weights.checkpoint:  # which never changes
+            return
+        folder = self._trained.folder
+        found = str((folder.read_json(RunFolder.MODEL_INFO) or {}).get("sha256", ""))
+        if found != self._trained.sha256:
+            raise CheckpointError(
+                "the weights of the run have changed since the command was started",
+                where=folder.store.describe(RunFolder.WEIGHTS),
+                found=found or "no sum of them",
+                valid=self._trained.sha256,
+                fix="start anew with --force once the training has ended, or choose a checkpoint with --weights step-N",
+            )
 
     def _samples(self, rows: range) -> Iterator[_Sample]:
         """The samples of `rows`, in order."""

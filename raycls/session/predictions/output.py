@@ -1,6 +1,6 @@
 """Predictions as Parquet, CSV or JSON Lines: one row per image, in the order of the images.
 
-The same rows give the same bytes. Texts that are no Unicode (bytes of a file name) are written as `\\xff`.
+The same rows give the same bytes. Texts that are no Unicode (bytes of a file name) are written as `\\udcff`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 from raycls.errors import ConfigError
 from raycls.run import strict_json
 from raycls.session.predictions.compute import Part, Work
+from raycls.session.trained.predictions import text_of
 
-__all__ = ["SUFFIXES", "form_of", "json_lines", "rows_of", "text_of", "write_file"]
+__all__ = ["SUFFIXES", "form_of", "json_lines", "rows_of", "write_file"]
 
 _SPREADSHEET = ("=", "+", "-", "@", "'", "\t", "\r")
 """What a spreadsheet takes for the start of a formula, and what says that it is none."""
@@ -60,11 +61,6 @@ def rows_of(work: Work, part: Part) -> Iterator[Row]:
 def write_file(file: Path, form: str, work: Work, parts: Iterable[Part]) -> None:
     """Write the rows of `parts`, which come in their order, to the local `file`."""
     _WRITERS[form](file, work, parts)
-
-
-def text_of(text: str) -> str:
-    """`text` as Unicode."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _write_jsonl(file: Path, work: Work, parts: Iterable[Part]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raycls.config.paths import expand
-from raycls.errors import CheckpointError, ConfigError
+from raycls.errors import CheckpointError, ConfigError, LaunchError
 from raycls.run.folder import RunFolder
 from raycls.run.storage.lock import Lock
 from raycls.run.storage.store import Store
@@ -61,6 +61,21 @@ class Target:
     def has_parts(self) -> bool:
         """Whether an earlier command was ended before the file was complete."""
         return self.parts.exists(_JOB)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """What cannot be written is told in the words of this command."""
+        try:
+            yield
+        except CheckpointError as error:
+            if not isinstance(error.__cause__, OSError) or not (error.where or "").startswith(self.shown):
+                raise
+            raise CheckpointError(
+                "the predictions cannot be written",
+                where=error.where,
+                found=error.found,
+                fix="make room or get permission there and rerun the command to resume, or choose another --out FILE",
+            ) from error.__cause__
 
     def write(self, work: Work, parts: Iterable[Part]) -> None:
         """Write all rows. The file appears complete, in place of an older one, or not at all."""
@@ -126,13 +141,27 @@ class Folder:
 
         ConfigError where the parts that are there are of another job.
         """
-        with Lock(self._folder, "predict", timeout=_WAIT_SECONDS):
+        with self._held():
             if anew:
                 self._clear()
             self._check(job)
             yield
             self._clear()
         self._store.delete_tree("")
+
+    def _held(self) -> Lock:
+        lock = Lock(self._folder, "predict", timeout=_WAIT_SECONDS)
+        try:
+            lock.acquire()
+        except LaunchError as error:
+            raise LaunchError(
+                "another command is predicting into this file",
+                where=self._store.describe(),
+                found=error.found,
+                valid="one command at a time",
+                fix="wait for it to end or stop it, or choose another --out FILE",
+            ) from error
+        return lock
 
     def done(self) -> set[int]:
         return {int(match[1]) for name in self._store.list() if (match := _PART.fullmatch(name))}

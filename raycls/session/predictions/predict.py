@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from raycls.session.predictions.compute import Part, Predictor, Work
 from raycls.session.predictions.inputs import Inputs, list_inputs
 from raycls.session.predictions.output import rows_of
 from raycls.session.predictions.parts import Folder, InMemory, Parts, Target
+from raycls.session.trained.temperature import temperature_of
 from raycls.session.trained.trained import Trained, open_trained
 
 __all__ = ["Computed", "Elsewhere", "Join", "Predicted", "Request", "predict"]
@@ -61,6 +62,8 @@ class Request:
     overrides: tuple[str, ...] = ()
     top: int = 5
     every: bool = False
+    calibrated: bool = False
+    """Whether the temperature that was fitted for these weights is applied."""
     force: bool = False
 
 
@@ -106,17 +109,18 @@ def predict(request: Request, *, join: Join, say: Callable[[str], None]) -> Pred
             parts = folder = Folder(target.parts)
             job = {**work.facts, "images": inputs.fingerprint(), "weights_digest": _digest(trained)}
             stack.enter_context(folder.opened(job, anew=request.force))
-        done = parts.done()
-        missing = [number for number in range(work.parts) if number not in done]
-        if done:
-            say(f"resuming: {len(done)} of {plural(work.parts, 'part')} are there already")
+        there = parts.done()
+        missing = [number for number in range(work.parts) if number not in there]
+        if there:
+            say(f"resuming: {len(there)} of {plural(work.parts, 'part')} are there already")
         if cluster is not None and missing:
             computed = cluster.compute(work, missing)
         else:
             computed = _here(work, missing, trained.run.data.processes if _asked("data.processes", given) else _cores())
-        for part in _told(computed, work, len(missing)):
-            parts.add(part)
-        return _finished(work, parts, target)
+        with nullcontext() if target is None else target.explaining():
+            for part in _told(computed, work, missing):
+                parts.add(part)
+            return _finished(work, parts, target)
 
 
 def _allowed(overrides: Sequence[str]) -> Sequence[str]:
@@ -139,7 +143,20 @@ def _work(request: Request, trained: Trained, inputs: Inputs, device: str) -> Wo
     split = trained.split(inputs.keys, inputs.reader)
     batch = trained.plan.evaluate_batch
     least = max(_PART_ROWS, -(-len(split) // _MOST_PARTS))
-    return Work(trained, split, request.top, request.every, device, os.getcwd(), -(-least // batch) * batch)
+    rows, temperature = -(-least // batch) * batch, _temperature(trained) if request.calibrated else 1.0
+    return Work(trained, split, request.top, request.every, device, os.getcwd(), rows, temperature)
+
+
+def _temperature(trained: Trained) -> float:
+    found = temperature_of(trained.folder, trained.weights)
+    if found == 1.0:
+        raise ConfigError(
+            "no temperature was fitted for these weights",
+            where="--calibrated",
+            found=f"{trained.name}, weights {trained.weights.name}",
+            fix="fit one with raycls eval RUN --calibrate, or leave out --calibrated",
+        )
+    return found
 
 
 def _device(run: Run) -> str:
@@ -184,25 +201,30 @@ def _here(work: Work, numbers: Sequence[int], processes: int) -> Computed:
         yield from in_processes(work, numbers, processes)
         return
     threads = _cores() if len(work.split) > 1 else 0
-    done = 0
+    done = len(work.split) - _rows(work, numbers)
     with Predictor(work, threads) as predictor:
         for number in numbers:
-            part = predictor.part(number, lambda rows, before=done: _tell(work, before + rows))
-            done += len(part.errors)
-            yield part
+            yield predictor.part(number, lambda rows, before=done: _tell(work, before + rows))
+            done += _rows(work, [number])
 
 
 def _tell(work: Work, rows: int) -> None:
     progress("predicting", rows, len(work.split), "images")
 
 
-def _told(computed: Iterable[Part], work: Work, missing: int) -> Computed:
+def _told(computed: Iterable[Part], work: Work, missing: Sequence[int]) -> Computed:
     """The parts, with how far they are."""
-    rows = len(work.split) - missing * work.part_rows  # the last part may be shorter: it counts as done then
+    done = len(work.split) - _rows(work, missing)
     for part in computed:
-        rows += work.part_rows
-        _tell(work, max(0, min(rows, len(work.split))))
+        done += len(part.errors)
+        _tell(work, done)
         yield part
+
+
+def _rows(work: Work, numbers: Sequence[int]) -> int:
+    """Images of these parts; the last part may be shorter than the others."""
+    short = work.parts * work.part_rows - len(work.split) if work.parts - 1 in numbers else 0
+    return len(numbers) * work.part_rows - short
 
 
 def _finished(work: Work, parts: Parts, target: Target | None) -> Predicted:

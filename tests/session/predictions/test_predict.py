@@ -18,11 +18,14 @@ from pyarrow import parquet
 
 from raycls.errors import CheckpointError, ConfigError, LaunchError
 from raycls.launch import trainer
+from raycls.run.folder import RunFolder
+from raycls.screen.predictions import visible
 from raycls.screen.run import Display
 from raycls.session.predictions import compute
 from raycls.session.predictions import predict as predictions
 from raycls.session.predictions.compute import Part, Work
 from raycls.session.predictions.predict import Predicted, Request, predict
+from raycls.session.trained.temperature import write_temperature
 
 
 @pytest.fixture
@@ -108,6 +111,36 @@ def test_other_weights_give_other_answers(here: Path) -> None:
     assert not np.array_equal(best.top, other.top)
 
 
+def test_weights_that_changed_since_the_command_began_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = here / "runs/shapes/model/model.json"
+    real = compute.Network
+
+    def network(*words: Any) -> Any:
+        found = real(*words)
+        info.write_text(json.dumps({**json.loads(info.read_text()), "sha256": "0" * 64}))
+        return found
+
+    monkeypatch.setattr(compute, "Network", network)
+    with pytest.raises(CheckpointError) as caught:
+        _ask("photos", out="p.csv")
+    assert (caught.value.found, caught.value.where) == ("0" * 64, str(info.with_name("model.safetensors")))
+    assert not (here / "p.csv").exists()
+
+
+def test_the_fitted_temperature_is_applied_when_asked(here: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _ask("photos", calibrated=True)
+    assert caught.value.where == "--calibrated"
+    folder = RunFolder("runs/shapes")
+    write_temperature(folder, 2.0, {})
+    plain, found = (_ask("photos", every=True, calibrated=asked).parts[0].probabilities for asked in (False, True))
+    expected = plain**0.5 / (plain**0.5).sum(1, keepdims=True)  # softmax(x / 2) from softmax(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert not np.allclose(plain, found)
+    with pytest.raises(ConfigError):
+        _ask("photos", calibrated=True, weights="last")  # other weights than those in model/
+
+
 def test_files_that_are_no_images_have_a_reason_and_change_nothing(here: Path) -> None:
     before = {row["path"]: row for row in _rows(_ask("photos"))}
     (here / "photos/circle/000a.png").write_bytes(b"")
@@ -144,6 +177,11 @@ def test_an_image_above_the_limit_is_not_decoded(here: Path) -> None:
     found = _ask("photos/circle/000.png", overrides=("data.max_pixels=100",))
     assert found.bad == 1
     assert "larger than allowed" in (found.parts[0].errors[0] or "")
+
+
+def test_names_on_the_screen_cannot_move_its_cursor() -> None:
+    assert visible("a\x1b[2Jb\nc\u202ed\udcff.png") == "a\\x1b[2Jb\\nc\\u202ed\\udcff.png"
+    assert visible("größe 图.png") == "größe 图.png"
 
 
 def test_cells_that_a_spreadsheet_would_run_are_texts(here: Path) -> None:

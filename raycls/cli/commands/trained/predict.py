@@ -48,6 +48,9 @@ def predict(
     weights: Annotated[
         str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: as evaluate.keep says.")
     ] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Apply the temperature that raycls eval --calibrate fitted.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace FILE if it is there, and what an earlier command left of it.")
     ] = False,
@@ -71,8 +74,13 @@ def predict(
         from raycls.session.predictions.predict import Request, predict
 
         overrides = tuple(word for word in inputs if word not in given)
-        request = Request(folder, tuple(given), out, weights, overrides, top, every, force)
-        found = predict(request, join=_join, say=working.lines)
+        request = Request(folder, tuple(given), out, weights, overrides, top, every, calibrated, force)
+        try:
+            found = predict(request, join=_join, say=working.lines)
+        except KeyboardInterrupt:
+            if out is not None:
+                working.lines("interrupted: the parts that are done are kept, rerun the command to resume")
+            raise
     if found.out is None and as_json:
         sys.stdout.writelines(f"{line}\n" for part in found.parts for line in json_lines(found.work, part))
     elif found.out is None:
