@@ -147,7 +147,7 @@ def _step(entry: Operation, where: str, image_size: int) -> Step:
         where=where,
         found=f"{name}, {'which is random' if name in built.OPERATIONS else 'a plug-in'}",
         valid="resize, center_crop",
-        fix="export without the preprocessing, and do it yourself before: --preprocess outside",
+        fix="export without the preprocessing, and do it yourself before: --preprocess=outside",
     )
 
 

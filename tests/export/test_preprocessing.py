@@ -103,4 +103,4 @@ def test_what_cannot_be_inside_is_refused(entry: Any, found: str) -> None:
     with pytest.raises(ConfigError) as refused:
         step_of(entry, "augment.eval[1]", 24)
     assert (refused.value.where, refused.value.found) == ("augment.eval[1]", found)
-    assert "--preprocess outside" in str(refused.value.fix)
+    assert "--preprocess=outside" in str(refused.value.fix)

@@ -838,6 +838,27 @@ CASES: tuple[Case, ...] = (
         shows=NO_RAY,
     ),
     Case("cluster/connection.py:_started", f"{TRAIN} scale.workers=1", use=add()),
+    # artefacts
+    Case(
+        "cli/commands/export.py:_check_words",
+        "raycls export c --to pt2 --precision fp16",
+        text="ONNX",
+        use=options("raycls export c --precision fp16 {0}"),
+        first=TRAIN,
+    ),
+    Case(
+        "cli/commands/export.py:_check_words",
+        "raycls export c --to onnx --calibration-images 4",
+        text="leave",
+        use=options("raycls export c --to onnx"),
+        first=TRAIN,
+    ),
+    Case(
+        "export/preprocessing.py:_step",
+        "raycls export c --to onnx",
+        use=add(),
+        first=f"{TRAIN} augment.eval=[horizontal_flip]",
+    ),
     # predictions
     Case("session/predictions/predict.py:_refuse_there", PREDICT, put(o__csv=""), use=add(1), first=TRAIN),
     Case(
@@ -879,6 +900,8 @@ UNTYPED: dict[str, str] = {
     "tune/play.py": "it needs a search on Ray",
     "data/sources/digits.py:_load": _INSTALLS,
     "export/pruning/structured.py:check_extra": _INSTALLS,
+    "export/extra.py:check_extra": _INSTALLS,
+    "export/formats/onnx_file.py:serialised": "it needs a network of more than 2 GiB",
     "run/trackers/trackers.py:check_trackers": _INSTALLS,
     "search/tpe.py:__init__": _INSTALLS,
     "cli/commands/serve.py:serve": _INSTALLS,

@@ -100,7 +100,7 @@ def _check_words(to: str, precision: str, calibration_images: int | None) -> Non
             where="--precision",
             found=f"{precision} with --to pt2",
             valid="fp32",
-            fix="export to ONNX: --to onnx",
+            fix="export to ONNX: --to=onnx",
         )
     if calibration_images is not None and precision != "int8":
         raise ConfigError(
