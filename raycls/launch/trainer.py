@@ -31,6 +31,7 @@ from raycls.session.prepare import Prepared, prepare, reduction_of
 from raycls.session.scoring.opened import Asked, opened
 from raycls.session.scoring.options import Scoring
 from raycls.session.setup import make_task
+from raycls.session.trained.predictions import summary_of
 from raycls.train.plan import Plan
 from raycls.train.reasons import Reason
 
@@ -106,7 +107,11 @@ def evaluate(
             _show(display, message)
 
         summary = _on_ray(evaluation.evaluate, what.run, job_on, lambda: Reason.NONE, display, lambda job: post)
-    return {**what.facts, "weights": what.weights.to_dict(), "count": count, **summary}
+    summary = {**what.facts, "weights": what.weights.to_dict(), "count": count, **summary}
+    if what.scoring is not None and what.scoring.predictions != "off":
+        name = summary_of(what.split, what.weights.name, data=data, tta=what.scoring.tta)
+        store.write_json(name, {**summary, "provenance": dict(what.scoring.provenance)})
+    return summary
 
 
 def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:

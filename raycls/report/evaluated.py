@@ -28,6 +28,10 @@ class Evaluated:
     """As `raycls eval --json` printed it."""
 
     @property
+    def step(self) -> int:
+        return int((self.summary.get("weights") or {}).get("step") or 0)
+
+    @property
     def split(self) -> str:
         return str(self.summary.get("split", "all"))
 
@@ -55,24 +59,43 @@ class Samples:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def take(self, rows: np.ndarray) -> Samples:
+        """These rows alone, in this order."""
+        order = rows.tolist()
+        return Samples(
+            [self.keys[row] for row in order],
+            [self.paths[row] for row in order],
+            self.classes,
+            *(values[rows] for values in (self.label, self.predicted, self.confidence, self.truth)),
+        )
+
 
 def find_evaluated(told: Told, split: str | None = None) -> Evaluated | None:
     """The evaluation of the weights in `model/` on `split`: by default on test, else on val, else on any split.
 
     None where there is none, or only of other weights, of other data, or of several views of each image.
     """
-    kept = told.model.get("weights") or {}
     found: dict[str, Evaluated] = {}
     for name in told.folder.store.list(RunFolder.PREDICTIONS):
         summary = told.folder.read_json(f"{RunFolder.PREDICTIONS}/{name}") if name.endswith(".json") else None
-        if not isinstance(summary, dict) or "data" in summary or "tta" in summary:
+        if not isinstance(summary, dict) or "data" in summary or "tta" in summary or not _is_of(summary, told):
             continue
-        weights = summary.get("weights") or {}
-        if (weights.get("name"), weights.get("step")) == (kept.get("name"), kept.get("step")):
-            each = Evaluated(f"{RunFolder.PREDICTIONS}/{name.removesuffix('.json')}.parquet", summary)
+        each = Evaluated(f"{RunFolder.PREDICTIONS}/{name.removesuffix('.json')}.parquet", summary)
+        before = found.get(each.split)
+        if before is None or each.step >= before.step:
             found[each.split] = each
     wanted = [split] if split else ["test", "val", *sorted(found)]
     return next((found[name] for name in wanted if name in found), None)
+
+
+def _is_of(summary: Mapping[str, Any], told: Told) -> bool:
+    """Whether it is of the weights in `model/`; where that is not there yet, of any."""
+    if not told.model:
+        return True
+    weights, kept = summary.get("weights") or {}, told.model.get("weights") or {}
+    same = (weights.get("name"), weights.get("step")) == (kept.get("name"), kept.get("step"))
+    sha256 = (summary.get("provenance") or {}).get("sha256")
+    return same and sha256 in (told.model.get("sha256"), "", None)
 
 
 def read_samples(folder: RunFolder, evaluated: Evaluated) -> Samples | None:

@@ -13,11 +13,11 @@ __all__ = ["left_out"]
 
 _SHOWN = 20
 _CHANGES = {
-    "gone": "of the evaluated split are gone since the run was started, and are not scored",
-    "ignored": "of the evaluated split are left out by data.source.args.ignore, and are not scored",
-    "changed": "of the evaluated split have other content than when the run was started, and are not scored",
-    "relabelled": "of the evaluated split are of another class than when the run was started, and are not scored",
-    "new": "were added to the data since the run was started, and are not scored",
+    "gone": "of the evaluated split, gone since the run was started and not scored",
+    "ignored": "of the evaluated split, left out by data.source.args.ignore and not scored",
+    "changed": "of the evaluated split, with other content than when the run was started and not scored",
+    "relabelled": "of the evaluated split, of another class than when the run was started and not scored",
+    "new": "added to the data since the run was started, not scored",
 }
 
 

@@ -45,7 +45,7 @@ def report(
     summary: Mapping[str, Any] = evaluated.summary if evaluated else {}
     found = balance(told.folder, told.classes)
     values: dict[str, Any] = {"why_none": why_none, "evaluated": evaluated, "figures": [], "bins": []}
-    sections = [Section("curves", "Curves", "curves.html"), Section("results", "Results", "results.html")]
+    sections = [Section("results", "Results", "results.html")]
     if evaluated:
         values |= _results(evaluated, len(told.classes))
     if "confusion" in summary:
@@ -54,6 +54,7 @@ def report(
     if samples is not None:
         sections.append(Section("errors", "Errors", "errors.html"))
         values |= _errors(samples, pictures)
+    sections.append(Section("curves", "Curves", "curves.html"))
     sections += [Section("balance", "Class balance", "balance.html")] if found else []
     sections += [
         Section("files", "Files left out", "files.html"),

@@ -56,6 +56,8 @@ class Figure:
     bar: tuple[float, float, float] | None
     """(low, value, high) in percent of the width of a bar, for a share with an interval."""
     headline: bool
+    outside: bool
+    """Whether the interval leaves the value out."""
 
 
 def figures(summary: Mapping[str, Any], classes: int) -> list[Figure]:
@@ -75,10 +77,11 @@ def figures(summary: Mapping[str, Any], classes: int) -> list[Figure]:
                 name,
                 _TITLES.get(name, name),
                 _text(value, share),
-                f"{_text(low, share)} to {_text(high, share)}" if interval else "",
+                f"{_text(low, share).removesuffix(' %')} to {_text(high, share)}" if interval else "",
                 _METHODS.get(method, method),
                 (100 * low, 100 * value, 100 * high) if interval and share else None,
                 name in _HEADLINES or name in others,
+                bool(interval) and not low <= value <= high,
             )
         )
     return found

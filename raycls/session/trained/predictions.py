@@ -35,15 +35,16 @@ import numpy as np
 from raycls.data.source import Split
 from raycls.progress import counted
 from raycls.run import strict_json
+from raycls.run.folder import RunFolder
 from raycls.run.storage.store import Store
 from raycls.tasks.scores.probabilities import Probabilities, blocks_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FOLDER", "METADATA", "file_of", "metadata_of", "write_predictions"]
+__all__ = ["FOLDER", "METADATA", "file_of", "metadata_of", "summary_of", "write_predictions"]
 
-FOLDER = "predictions"
+FOLDER = RunFolder.PREDICTIONS
 METADATA = b"raycls"
 """The key of the metadata in the schema of the file."""
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
@@ -55,6 +56,12 @@ def file_of(split: str, weights: str, *, data: str | None = None, tta: str = "of
     parts += [] if data is not None and split == "all" else [split]
     parts += [weights or "model", *([tta] if tta != "off" else [])]
     return f"{FOLDER}/{_ODD.sub('_', '-'.join(parts))}.parquet"
+
+
+def summary_of(split: str, weights: str, *, data: str | None = None, tta: str = "off") -> str:
+    """The name of the file beside it that holds the summary of the evaluation, as `raycls eval --json` prints it, with
+    the `provenance` of its weights."""
+    return file_of(split, weights, data=data, tta=tta).removesuffix(".parquet") + ".json"
 
 
 def write_predictions(
