@@ -922,5 +922,7 @@ UNTYPED: dict[str, str] = {
 ELSEWHERE: dict[str, str] = {
     "data/images/decode.py:_not_supported": "data/images/test_unsupported.py",
     "serve/token.py": "serve/test_token.py",
+    "cli/commands/export.py:_check_triton": "export/triton/test_command.py",
+    "export/triton/repository.py": "export/triton/test_repository.py",
 }
 """The beginnings of the sites of remedies that another test types, and its file."""

@@ -5,7 +5,7 @@ The fields are those of `inference.ModelConfig` in `model_config.proto` of trito
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,10 +96,11 @@ def _lines(message: Mapping[str, Any], indent: str = "") -> list[str]:
     """Protobuf text format: https://protobuf.dev/reference/protobuf/textformat-spec/"""
     found: list[str] = []
     for name, value in message.items():
-        if isinstance(value, Sequence) and not isinstance(value, str) and all(type(one) is int for one in value):
-            found.append(f"{indent}{name}: [ {', '.join(map(str, value))} ]")
+        values: list[Any] = value if isinstance(value, list) else [value]
+        if isinstance(value, list) and all(type(one) is int for one in values):
+            found.append(f"{indent}{name}: [ {', '.join(map(str, values))} ]")
             continue
-        for one in value if isinstance(value, list) else [value]:
+        for one in values:
             if isinstance(one, Mapping):
                 found += [f"{indent}{name} {{", *_lines(one, f"{indent}  "), f"{indent}}}"]
             else:

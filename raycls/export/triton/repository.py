@@ -18,7 +18,7 @@ from typing import Any
 from raycls.errors import ConfigError
 from raycls.export.triton.config import LABELS, MODEL, Serving, config_text, contract
 
-__all__ = ["CONFIG", "add", "model_name"]
+__all__ = ["CONFIG", "add", "model_folder"]
 
 CONFIG = "config.pbtxt"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -26,8 +26,17 @@ _INCOMING = ".incoming-"
 """How the name of a folder begins that is not complete."""
 
 
-def model_name(wanted: str | None, run: str) -> str:
-    """What the model is called: `wanted`, or the name of the run. ConfigError where Triton could not call it so."""
+def model_folder(repository: str, wanted: str | None, run: str) -> Path:
+    """Where the model is in the local folder `repository`: called `wanted`, or as the run. ConfigError where Triton
+    could not call it so."""
+    if "://" in repository:
+        raise ConfigError(
+            "a model repository is a local folder",
+            where="--repository",
+            found=repository,
+            valid="a folder; on an object store no version appears at once",
+            fix="export to a folder, and copy it",
+        )
     name = run if wanted is None else wanted
     if _NAME.fullmatch(name) is None:
         raise ConfigError(
@@ -35,32 +44,22 @@ def model_name(wanted: str | None, run: str) -> str:
             where="--model-name" if wanted is not None else "run.name",
             found=name,
             valid="letters, digits, _ . and -",
-            fix="give it another name: --model-name NAME",
+            fix="give it another name: --model-name=NAME",
         )
-    return name
+    return Path(repository) / name
 
 
-def add(repository: str, name: str, file: Path, report: Path, facts: Mapping[str, Any], serving: Serving) -> Path:
-    """Put the exported `file` and its `report` into `repository` as the next version of the model `name`; returns the
-    folder of the version.
+def add(model: Path, file: Path, report: Path, facts: Mapping[str, Any], serving: Serving) -> Path:
+    """Put the exported `file` and its `report` into the folder `model` as the next version; returns its folder.
 
     A server that looks at the repository at any moment sees the version whole or not at all. `config.pbtxt` is written
     anew with `serving`. ConfigError where the model that is there has other classes or another input: its clients
     would be answered with something else.
     """
-    if "://" in repository:
-        raise ConfigError(
-            "a model repository is a local folder",
-            where="--repository",
-            found=repository,
-            valid="a folder; on an object store nothing appears at once",
-            fix="export to a folder, and copy it",
-        )
     classes = _labels(facts["classes"])
-    model = Path(repository) / name
     _check_kept(model, facts)
     model.parent.mkdir(parents=True, exist_ok=True)
-    texts = {CONFIG: config_text(name, facts, serving), LABELS: classes}
+    texts = {CONFIG: config_text(model.name, facts, serving), LABELS: classes}
     files = {MODEL: file, f"{MODEL}.json": report}
     while True:
         try:
@@ -138,7 +137,7 @@ def _check_kept(model: Path, facts: Mapping[str, Any]) -> None:
             "the repository has a model of this name that is not one of raycls",
             where=str(model),
             found=f"{Path(error.filename).name}: {error.strerror}",
-            fix="give this one another name: --model-name NAME",
+            fix="give this one another name: --model-name=NAME",
         ) from error
     new = config_text(model.name, facts, Serving())
     kept = [_block(text, field) for text in (old, new) for field in contract(facts)]
@@ -149,7 +148,7 @@ def _check_kept(model: Path, facts: Mapping[str, Any]) -> None:
             where=str(labels if what == "classes" else config),
             found=f"other {what} than this run",
             valid="versions of one model have the same input and the same classes",
-            fix="give this one another name: --model-name NAME",
+            fix="give this one another name: --model-name=NAME",
         )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from raycls.errors import ConfigError
 from raycls.export.triton.config import Serving, config_text
-from raycls.export.triton.repository import add, model_name
+from raycls.export.triton.repository import add, model_folder
 
 
 def _facts(classes: tuple[str, ...] = ("cat", "dog"), size: Any = "any", layout: str = "NHWC") -> dict[str, Any]:
@@ -37,9 +37,9 @@ def test_the_first_export_is_a_whole_model_and_the_next_one_a_version(
     exported: tuple[Path, Path], tmp_path: Path
 ) -> None:
     repository = tmp_path / "models" / "here"
-    assert add(str(repository), "pets", *exported, _facts(), Serving()) == repository / "pets" / "1"
+    assert add(repository / "pets", *exported, _facts(), Serving()) == repository / "pets" / "1"
     before = {path: path.stat().st_ino for path in (repository / "pets" / "1").iterdir()}
-    assert add(str(repository), "pets", *exported, _facts(), Serving(max_batch=4)) == repository / "pets" / "2"
+    assert add(repository / "pets", *exported, _facts(), Serving(max_batch=4)) == repository / "pets" / "2"
     assert _tree(repository) == [
         "pets",
         *("pets/1", "pets/1/model.onnx", "pets/1/model.onnx.json"),
@@ -55,16 +55,14 @@ def test_the_first_export_is_a_whole_model_and_the_next_one_a_version(
 
 
 def test_a_number_that_was_skipped_is_not_taken_again(exported: tuple[Path, Path], tmp_path: Path) -> None:
-    add(str(tmp_path / "models"), "pets", *exported, _facts(), Serving())
+    add(tmp_path / "models" / "pets", *exported, _facts(), Serving())
     (tmp_path / "models" / "pets" / "1").rename(tmp_path / "models" / "pets" / "7")
-    assert add(str(tmp_path / "models"), "pets", *exported, _facts(), Serving()).name == "8"
+    assert add(tmp_path / "models" / "pets", *exported, _facts(), Serving()).name == "8"
 
 
 def test_exports_at_the_same_time_are_versions_of_their_own(exported: tuple[Path, Path], tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        futures = [
-            pool.submit(add, str(tmp_path / "models"), "pets", *exported, _facts(), Serving()) for _ in range(24)
-        ]
+        futures = [pool.submit(add, tmp_path / "models" / "pets", *exported, _facts(), Serving()) for _ in range(24)]
         found = sorted(int(future.result().name) for future in futures)
     assert found == list(range(1, 25))
 
@@ -88,7 +86,7 @@ def test_who_looks_at_any_moment_sees_whole_versions(exported: tuple[Path, Path]
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(look)
         for _ in range(40):
-            add(str(repository), "pets", *exported, _facts(), Serving())
+            add(repository / "pets", *exported, _facts(), Serving())
         while "40" not in seen and not looking.done():
             pass
         ended.set()
@@ -108,10 +106,10 @@ def test_a_disk_that_fails_leaves_no_version_and_nothing_else(
     for known in ([], ["pets", "pets/1", "pets/1/model.onnx", "pets/1/model.onnx.json"]):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
             patch.setattr(os, "fsync", full)
-            add(str(repository), "pets", *exported, _facts(), Serving())
+            add(repository / "pets", *exported, _facts(), Serving())
         assert _tree(repository)[: len(known) or None] == known
         assert sorted(entry.name for entry in tmp_path.iterdir()) == ["models", "scratch.json", "scratch.onnx"]
-        add(str(repository), "pets", *exported, _facts(), Serving())
+        add(repository / "pets", *exported, _facts(), Serving())
     assert not [name for name in _tree(repository) if "incoming" in name]
 
 
@@ -128,7 +126,7 @@ def test_where_nothing_can_be_moved_from_outside_it_is_made_inside(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", mounted)
-    assert add(str(repository), "pets", *exported, _facts(), Serving()) == repository / "pets" / "1"
+    assert add(repository / "pets", *exported, _facts(), Serving()) == repository / "pets" / "1"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["models", "scratch.json", "scratch.onnx"]
     assert [entry.name for entry in repository.iterdir()] == ["pets"]
 
@@ -147,41 +145,41 @@ def test_another_contract_is_refused_and_nothing_changes(
     exported: tuple[Path, Path], tmp_path: Path, other: dict[str, Any], found: str
 ) -> None:
     repository = tmp_path / "models"
-    add(str(repository), "pets", *exported, _facts(), Serving())
+    add(repository / "pets", *exported, _facts(), Serving())
     before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError) as refused:
-        add(str(repository), "pets", *exported, other, Serving())
+        add(repository / "pets", *exported, other, Serving())
     assert str(refused.value.found).startswith(found)
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
-    assert add(str(repository), "pets2", *exported, other, Serving()).name == "1"
+    assert add(repository / "pets2", *exported, other, Serving()).name == "1"
 
 
 def test_a_model_of_somebody_else_is_left_alone(exported: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "models" / "pets").mkdir(parents=True)
     with pytest.raises(ConfigError) as refused:
-        add(str(tmp_path / "models"), "pets", *exported, _facts(), Serving())
+        add(tmp_path / "models" / "pets", *exported, _facts(), Serving())
     assert refused.value.where == str(tmp_path / "models" / "pets")
     assert _tree(tmp_path / "models") == ["pets"]
 
 
-def test_an_object_store_is_refused(exported: tuple[Path, Path]) -> None:
+def test_an_object_store_is_refused() -> None:
     with pytest.raises(ConfigError) as refused:
-        add("s3://bucket/models", "pets", *exported, _facts(), Serving())
+        model_folder("s3://bucket/models", None, "pets")
     assert refused.value.found == "s3://bucket/models"
 
 
 def test_a_class_of_two_lines_is_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        add(str(tmp_path / "models"), "pets", *exported, _facts(("cat\ndog", "cow")), Serving())
+        add(tmp_path / "models" / "pets", *exported, _facts(("cat\ndog", "cow")), Serving())
     assert not (tmp_path / "models").exists()
 
 
 def test_names_are_those_that_triton_takes() -> None:
-    assert model_name(None, "pets-2.1_a") == "pets-2.1_a"
-    assert model_name("other", "a run") == "other"
+    assert model_folder("models", None, "pets-2.1_a") == Path("models/pets-2.1_a")
+    assert model_folder("models", "other", "a run") == Path("models/other")
     for wanted, run, where in ((None, "a run", "run.name"), ("../pets", "pets", "--model-name"), (".", "pets", "--m")):
         with pytest.raises(ConfigError) as refused:
-            model_name(wanted, run)
+            model_folder("models", wanted, run)
         assert str(refused.value.where).startswith(where)
 
 

@@ -85,7 +85,7 @@ def _export(run: Path, scratch: Path, repository: Path, weights: str, serving: S
     scratch.mkdir(exist_ok=True)
     done = export(open_trained(str(run), weights=weights), scratch, "shapes", Wanted())
     assert done.passed
-    return add(str(repository), "shapes", done.path, done.report, done.facts, serving)
+    return add(repository / "shapes", done.path, done.report, done.facts, serving)
 
 
 def _expected(run: Path, files: list[Path], weights: str) -> np.ndarray:
