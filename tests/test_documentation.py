@@ -44,6 +44,7 @@ _WITH_CONFIG_OF_INIT = (
     "docs/predict.md",
     "docs/report.md",
     "docs/export.md",
+    "docs/triton.md",
     "docs/prune.md",
     "docs/run-folder.md",
 )
