@@ -180,7 +180,7 @@ def _check_triton(to: str, precision: str, given: Mapping[str, object]) -> None:
         )
     if given["tensorrt"] == "int8" and precision != "int8":
         raise ConfigError(
-            "TensorRT computes in INT8 what was quantised",
+            "only what was quantised is computed in INT8 by TensorRT",
             where="--tensorrt int8",
             found=f"--precision {precision}",
             fix="--precision=int8",
