@@ -22,7 +22,7 @@ from raycls.progress import counted
 from raycls.quantities import plural
 from raycls.run.storage.store import Store
 
-__all__ = ["Inputs", "Remote", "list_inputs"]
+__all__ = ["Inputs", "Local", "Remote", "list_inputs"]
 
 _CONFIGS = (".yaml", ".yml")
 _GLOB = frozenset("*?[")
@@ -58,6 +58,20 @@ def list_inputs(given: Sequence[str], say: Callable[[str], None]) -> Inputs:
     for word in given:
         found.add(word)
     return found.inputs(given)
+
+
+@dataclass(frozen=True)
+class Local(Files):
+    """Image files on a disk, whoever listed them: a pipe or a device is not waited for."""
+
+    def read(self, index: int) -> bytes:
+        path = self.locate(index)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise DataError("a sample is not an image", where=path, found="no file: a folder, a pipe or a device")
+        return super().read(index)
+
+    def take(self, rows: np.ndarray) -> Local:
+        return Local(self.root, self.names.take(rows))
 
 
 @dataclass(frozen=True)
@@ -233,7 +247,7 @@ class _Found:
         root, places = self._open
         if places:
             self._starts.append(len(self._names) - len(places))
-            self._readers.append(Remote(root, Keys(places)) if "://" in root else Files(root, Keys(places)))
+            self._readers.append(Remote(root, Keys(places)) if "://" in root else Local(root, Keys(places)))
             self._open = root, []
 
 

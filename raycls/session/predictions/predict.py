@@ -118,6 +118,7 @@ def predict(request: Request, *, join: Join, say: Callable[[str], None]) -> Pred
         else:
             computed = _here(work, missing, trained.run.data.processes if _asked("data.processes", given) else _cores())
         with nullcontext() if target is None else target.explaining():
+            _tell(work, len(work.split) - _rows(work, missing))
             for part in _told(computed, work, missing):
                 parts.add(part)
             return _finished(work, parts, target)

@@ -55,6 +55,18 @@ def test_a_link_back_up_is_followed_no_further(here: Path) -> None:
     assert len(_list("p")[0]) == 3
 
 
+def test_what_is_named_like_an_image_and_is_no_file_is_not_waited_for(here: Path) -> None:
+    os.mkfifo(here / "p/pipe.png")
+    (here / "p/deep/gone.png").symlink_to(here / "nothing")
+    (here / "m.csv").write_text("path\n/dev/zero\np\n")
+    names, found, _ = _list("p", "m.csv")
+    assert names == ["p/a.JPG", "p/b.png", "p/deep/down/c.png", "p/deep/gone.png", "p/pipe.png", "/dev/zero", "p"]
+    for row, reason in ((3, "No such file"), (4, "a pipe or a device"), (5, "a device"), (6, "a folder")):
+        with pytest.raises(DataError) as caught:
+            found.reader.read(row)
+        assert reason in (caught.value.found or "")
+
+
 def test_globs_name_files_and_folders() -> None:
     assert _list("p/*.png")[0] == ["p/b.png"]
     assert _list("p/**/*.png")[0] == ["p/b.png", "p/deep/down/c.png"]
