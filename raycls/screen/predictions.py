@@ -90,7 +90,7 @@ def _table(row: Row) -> Any:
         table.add_row(Text(f"error: {visible(row['error'])}", style="red"))
         return table
     table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, min_width=_BAR)
     table.add_column(overflow="fold")
     for rank, (name, value) in enumerate(_pairs(row)):
         style = "green" if rank == 0 else "dim"
