@@ -15,20 +15,8 @@ import typer
 
 from raycls import __version__
 from raycls.cli.command import say
-from raycls.cli.commands import (
-    clusters,
-    config,
-    doctor,
-    export,
-    jobs,
-    prune,
-    reports,
-    runs,
-    searches,
-    serve,
-    starts,
-)
-from raycls.cli.commands.trained import evaluate, predict
+from raycls.cli.commands import clusters, config, doctor, export, jobs, reports, runs, searches, serve, starts
+from raycls.cli.commands.trained import bench, evaluate, predict, prune
 from raycls.errors import EXIT_DONE, EXIT_FAILED, RayclsError
 
 __all__ = ["app", "main"]
@@ -75,7 +63,10 @@ def _root(
         raise typer.Exit
 
 
-for group in (runs, evaluate, predict, export, prune, serve, reports, searches, config, starts, doctor, jobs, clusters):
+for group in (
+    *(runs, evaluate, predict, export, prune, bench, serve, reports),
+    *(searches, config, starts, doctor, jobs, clusters),
+):
     group.register(app)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
 
 from raycls.progress import progress
 
-__all__ = ["interleaved"]
+__all__ = ["interleaved", "threads_set"]
 
 _WARM_UP = 3
 
@@ -35,3 +38,14 @@ def interleaved(
         turn += 1
         progress(phase, turn, None, "rounds")
     return found
+
+
+@contextmanager
+def threads_set(count: int) -> Iterator[None]:
+    """Torch computes with `count` threads; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

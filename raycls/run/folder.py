@@ -73,6 +73,8 @@ class RunFolder:
     EVENTS = "events"
     EXPORT = "export"
     RESULT = "result.json"
+    BENCH = "bench/model.json"
+    BENCH_PLOT = "bench/model.svg"
     PREDICTIONS = "predictions"
     REPORT = "report.html"
     TRIALS = "trials.jsonl"

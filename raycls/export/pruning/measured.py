@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,14 @@ from torch import Tensor, nn
 
 from raycls.data.slices import collate
 from raycls.export.pictures import Pictures
-from raycls.export.timing import interleaved
+from raycls.export.timing import interleaved, threads_set
 from raycls.models.cost import operations
 from raycls.progress import progress
 from raycls.quantities import plural
 from raycls.session.trained.trained import Trained
 from raycls.tasks.base import Task
 
-__all__ = ["BATCHES", "accuracies", "cost", "example_of", "latencies", "threads_set"]
+__all__ = ["BATCHES", "accuracies", "cost", "example_of", "latencies"]
 
 BATCHES = (1, 32)
 """Images at a time whose latency is measured."""
@@ -54,18 +53,35 @@ def cost(model: nn.Module, example: tuple[Tensor, ...]) -> dict[str, int]:
 
 
 def latencies(
-    models: Mapping[str, nn.Module], example: tuple[Tensor, ...], threads: int, seconds: float
+    models: Mapping[str, nn.Module],
+    example: tuple[Tensor, ...],
+    *,
+    layout: torch.memory_format,
+    threads: int,
+    seconds: float,
 ) -> dict[str, dict[str, float]]:
-    """Median seconds of a forward pass by network and batch, `{"name": {"1": s, "32": s}}`, taken in turns."""
+    """Median seconds of a forward pass by network and batch, `{"name": {"1": s, "32": s}}`, taken in turns.
+
+    Weights and noise in place of images lie in memory as `layout` says, as in an evaluation; `seconds` are for each
+    batch.
+    """
     found: dict[str, dict[str, float]] = {name: {} for name in models}
     with threads_set(threads), torch.inference_mode():
         for batch in BATCHES:
-            inputs = tuple(part.repeat(batch, *[1] * (part.ndim - 1)) for part in example)
+            inputs = tuple(_noise(part, batch, layout) for part in example)
             calls = {name: _call(model.eval(), inputs) for name, model in models.items()}
             phase = f"measuring the time of {plural(batch, 'image')}"
             for name, taken in interleaved(calls, seconds=seconds, phase=phase).items():
                 found[name][str(batch)] = statistics.median(taken)
     return found
+
+
+def _noise(part: Tensor, batch: int, layout: torch.memory_format) -> Tensor:
+    repeated = part.repeat(batch, *[1] * (part.ndim - 1))
+    if not part.is_floating_point():
+        return repeated
+    made = torch.randn(repeated.shape, generator=torch.Generator().manual_seed(0))
+    return made.to(memory_format=layout) if made.ndim == 4 else made
 
 
 def _call(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
@@ -84,14 +100,3 @@ def accuracies(models: Mapping[str, nn.Module], task: Task, pictures: Pictures) 
             found = task.rows(model.eval(), batch)["logits"].argmax(1).cpu().numpy()
             hits[name] += int((found == labels[rows.start : rows.stop]).sum())
     return {name: count / len(pictures) for name, count in hits.items()}
-
-
-@contextmanager
-def threads_set(count: int) -> Iterator[None]:
-    """Torch computes with `count` threads; afterwards with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

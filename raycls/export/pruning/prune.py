@@ -58,7 +58,8 @@ def prune(
     tensors = kept.load(trained.folder, trained.weights)
     progress("pruning")
     section, pruned = _pruned(trained, base, tensors, example, wanted)
-    models = {"before": _made(trained, base, tensors), "after": _made(trained, section, pruned)}
+    made = {"before": _made(trained, base, tensors), "after": _made(trained, section, pruned)}
+    models = {name: model.to(memory_format=task.layout) for name, model in made.items()}  # pyright: ignore[reportCallIssue]
     if wanted.structured:
         zoo.probe(models["after"], example, task.outputs(2))
     facts: dict[str, Any] = {
@@ -68,7 +69,8 @@ def prune(
         "threads": wanted.threads,
         **{name: cost(model, example) for name, model in models.items()},
     }
-    for name, taken in latencies(models, example, wanted.threads, wanted.seconds).items():
+    times = latencies(models, example, layout=task.layout, threads=wanted.threads, seconds=wanted.seconds)
+    for name, taken in times.items():
         facts[name]["seconds"] = taken
     facts |= _accuracy(trained, models, task, wanted, facts, say)
     write(trained, place, section, pruned, facts)

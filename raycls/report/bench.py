@@ -1,0 +1,47 @@
+"""`bench/model.svg`: latency and accuracy of a network computed in several ways."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["svg"]
+
+_STYLE: dict[Any, Any] = {"svg.hashsalt": "raycls", "svg.fonttype": "none"}
+_COLORS = ("#1f77b4", "#1b9e77", "#d95f02", "#7570b3")
+
+
+def svg(facts: Mapping[str, Any]) -> bytes:
+    """`facts` of `raycls bench model` as an SVG file: a panel per batch, a bar per way, its p99 as a line beyond it.
+
+    Equal facts give equal bytes.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    rows = facts["rows"]
+    batches = list(rows[0]["batches"])
+    names = [f"{row['name']}\ntop-1 {row['top1']:.4f}" for row in rows]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 1.3 + 0.55 * len(rows)), layout="constrained")
+        FigureCanvasSVG(figure)
+        for place, (axes, batch) in enumerate(
+            zip(figure.subplots(1, len(batches), sharey=True, squeeze=False)[0], batches, strict=True)
+        ):
+            medians = [1e3 * row["batches"][batch]["p50"] for row in rows]
+            tails = [max(0.0, 1e3 * row["batches"][batch]["p99"] - p50) for row, p50 in zip(rows, medians, strict=True)]
+            where = range(len(rows))
+            axes.barh(where, medians, color=_COLORS[: len(rows)], xerr=[[0.0] * len(rows), tails], capsize=3)
+            for bar, median in zip(where, medians, strict=True):
+                axes.annotate(f"{median:.3g} ms", (0, bar), xytext=(4, 0), textcoords="offset points", va="center")
+            axes.set_title("1 image at a time" if batch == "1" else f"{batch} images at a time", fontsize=10)
+            axes.set_xlabel("ms: median, line to p99")
+            axes.grid(axis="x", alpha=0.3)
+            if place == 0:
+                axes.set_yticks(list(where), names)
+                axes.invert_yaxis()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
