@@ -24,7 +24,7 @@ import measure
 import pictures
 
 CONFIG = Path(__file__).parents[2] / "configs" / "cifar10_small.yaml"
-_NETWORK = '''
+_NETWORK = """
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -46,7 +46,7 @@ class Narrow(ResNet):
 
 def narrow(num_classes, width=16):
     return Narrow(num_classes, width)
-'''
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

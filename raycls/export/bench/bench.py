@@ -36,6 +36,8 @@ class Wanted:
     """Other data for the accuracy; None: the split that was evaluated during the training."""
     images: int = 1000
     """Most images for the accuracy."""
+    compiled: bool = True
+    """Whether `torch.compile` is measured too: compiling takes up to a minute."""
     seconds: float = 10.0
     """For the latencies of each batch, of all ways together."""
 
@@ -54,7 +56,10 @@ def bench(trained: Trained, wanted: Wanted, *, say: Callable[[str], None] = lamb
     seen = pictures(trained, split=None, data=wanted.data, most=wanted.images, say=say)
     first = _pixels(network, seen, range(1))
     with threads_set(wanted.threads), tempfile.TemporaryDirectory(prefix="raycls-bench-") as scratch:
-        ways = [eager(network), compiled(network, BATCHES, first), *_exported(trained, wanted, Path(scratch), say)]
+        ways: list[Variant | Missing] = [eager(network)]
+        if wanted.compiled:
+            ways.append(compiled(network, BATCHES, first))
+        ways += _exported(trained, wanted, Path(scratch))
         variants = [way for way in ways if isinstance(way, Variant)]
         times = {batch: _times(variants, np.repeat(first, batch, 0), wanted.seconds) for batch in BATCHES}
         top1 = _accuracies(variants, network, seen)
@@ -79,9 +84,7 @@ def bench(trained: Trained, wanted: Wanted, *, say: Callable[[str], None] = lamb
     }
 
 
-def _exported(
-    trained: Trained, wanted: Wanted, scratch: Path, say: Callable[[str], None]
-) -> Iterator[Variant | Missing]:
+def _exported(trained: Trained, wanted: Wanted, scratch: Path) -> Iterator[Variant | Missing]:
     """The network through files as `raycls export --preprocess outside` writes them."""
     lacks = missing_extra()
     if lacks is not None:
@@ -94,14 +97,12 @@ def _exported(
     for precision in kinds:
         progress(f"exporting in {precision}")
         kind = WantedFile(precision=precision, inside=False, data=wanted.data, images=wanted.images)
-        done = export(trained, scratch, precision, kind, say=lambda text: None)
+        done = export(trained, scratch, precision, kind)
         notes = [f"raycls export would reject it: {failure}" for failure in done.failures]
         if precision == "int8":
             facts = done.facts["int8"]
             floats = f", float: {', '.join(facts['float'])}" if facts["float"] else ""
-            notes.insert(
-                0, f"activations and weights {facts['activations']}, {facts['weight_bits']}-bit weights{floats}"
-            )
+            notes.insert(0, f"{facts['activations']}, weights of {facts['weight_bits']} bits{floats}")
         yield onnx_file(f"onnx {precision}", done.path, wanted.threads, notes)
 
 

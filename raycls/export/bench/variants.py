@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,9 @@ def compiled(network: Network, batches: Sequence[int], pixels: np.ndarray) -> Va
     size = sum(tensor.nbytes for tensor in network.model.state_dict().values())
     # In this process: a pool of compiling processes would outlive the command that is measured.
     from torch._inductor import config as inductor  # pyright: ignore[reportPrivateUsage]
+
+    # It warns of a CUDA toolkit without a GPU, which the CPU does not need.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
     variant = _of_torch("compiled", torch.compile(network.model, dynamic=False), network, size)
     try:

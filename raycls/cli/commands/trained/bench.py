@@ -27,6 +27,9 @@ def model(
         typer.Option(metavar="PATH", help="Measure accuracy on these images. Default: the run's validation split."),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Measure accuracy on at most so many images.")] = 1000,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Measure torch.compile, which takes up to a minute.")
+    ] = True,
     seconds: Annotated[float, typer.Option(min=0, help="For the latencies of each batch.")] = 10.0,
     weights: Annotated[
         str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: as evaluate.keep says.")
@@ -50,7 +53,7 @@ def model(
 
     with Working("opening the run"):
         trained = open_trained(folder, weights=weights)
-        facts = bench(trained, Wanted(threads, data, images, seconds), say=say)
+        facts = bench(trained, Wanted(threads, data, images, compiled, seconds), say=say)
         there = trained.folder
         there.write_json(RunFolder.BENCH, facts)
         there.store.write_bytes(RunFolder.BENCH_PLOT, svg(facts))
