@@ -46,6 +46,7 @@ _WITH_CONFIG_OF_INIT = (
     "docs/export.md",
     "docs/triton.md",
     "docs/prune.md",
+    "docs/bench.md",
     "docs/run-folder.md",
 )
 _ADDED = {

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from raycls.data.slices import collate
+from raycls.errors import ConfigError, ModelError
 from raycls.export.bench.variants import Missing, Variant, compiled, eager, missing_extra, onnx_file
-from raycls.export.network import check_task
 from raycls.export.pictures import Pictures, pictures
 from raycls.export.timing import interleaved, threads_set
 from raycls.progress import progress
 from raycls.quantities import plural
 from raycls.session.trained.trained import Network, Trained
+from raycls.tasks.classification import Classification
 
 __all__ = ["BATCHES", "Wanted", "bench"]
 
@@ -51,7 +52,13 @@ def bench(trained: Trained, wanted: Wanted, *, say: Callable[[str], None] = lamb
     ConfigError where the task is another than the built-in classification, DataError where there are no images.
     """
     network = Network(trained, torch.device("cpu"))
-    check_task(network)
+    if not isinstance(network.task, Classification):
+        raise ConfigError(
+            "only networks of the built-in classification can be measured",
+            where="task.name",
+            found=trained.run.task.name,
+            valid="classification, or a subclass of it",
+        )
     progress("opening the data")
     seen = pictures(trained, split=None, data=wanted.data, most=wanted.images, say=say)
     first = _pixels(network, seen, range(1))
@@ -97,7 +104,11 @@ def _exported(trained: Trained, wanted: Wanted, scratch: Path) -> Iterator[Varia
     for precision in kinds:
         progress(f"exporting in {precision}")
         kind = WantedFile(precision=precision, inside=False, data=wanted.data, images=wanted.images)
-        done = export(trained, scratch, precision, kind)
+        try:
+            done = export(trained, scratch, precision, kind)
+        except (ConfigError, ModelError) as error:
+            yield Missing(f"onnx {precision}", f"{error.what}; {error.found}", error.fix)
+            continue
         notes = [f"raycls export would reject it: {failure}" for failure in done.failures]
         if precision == "int8":
             facts = done.facts["int8"]

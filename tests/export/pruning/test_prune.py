@@ -179,11 +179,18 @@ def test_what_breaks_when_it_is_cut_is_refused_and_nothing_is_written(home: Path
     assert not (home / "runs" / "fixed-pruned").exists()
 
 
-def test_the_limits_end_it(home: Path) -> None:
-    for limits, found in ((Limits(seconds=0.05), "not done after 0.05 s"), (Limits(memory=2.0**20), "GiB of memory")):
-        with pytest.raises(ModelError) as error:
-            _prune("runs/shapes", structured=True, limits=limits, out="runs/never")
-        assert found in str(error.value.found)
+@pytest.mark.parametrize(
+    ("limits", "found"),
+    [
+        (Limits(seconds=0.05), "not done after 0.05 s"),
+        pytest.param(Limits(memory=2.0**20), "GiB of memory", marks=pytest.mark.slow),
+    ],
+    ids=["time", "memory"],
+)
+def test_the_limits_end_it(home: Path, limits: Limits, found: str) -> None:
+    with pytest.raises(ModelError) as error:
+        _prune("runs/shapes", structured=True, limits=limits, out="runs/never")
+    assert found in str(error.value.found)
     assert not (home / "runs" / "never").exists()
 
 
