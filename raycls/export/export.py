@@ -53,6 +53,8 @@ class Wanted:
     """Most images to compare on."""
     calibration: int = 128
     """Most training images that INT8 takes its ranges from."""
+    tensorrt: bool = False
+    """Whether INT8 is for TensorRT, whatever is faster here."""
     gate: Gate | None = None
     """None: that of `GATES`."""
 
@@ -128,7 +130,9 @@ def _int8(draft: _Draft, graph: onnx.ModelProto, say: Callable[[str], None]) -> 
         return not draft.write(quantised, {"int8": told}).failures(draft.wanted.kept)
 
     with tempfile.TemporaryDirectory(prefix="raycls-int8-") as scratch:
-        return quantise(Int8(graph, draft.preprocessing, calibration, Path(scratch)), graph, passes)
+        return quantise(
+            Int8(graph, draft.preprocessing, calibration, Path(scratch), tensorrt=draft.wanted.tensorrt), graph, passes
+        )
 
 
 class _Draft:

@@ -97,7 +97,8 @@ def export(
 
     asked = {"agreement": min_agreement, "difference": max_difference, "drop": max_drop}
     gate = replace(GATES[precision], **{name: value for name, value in asked.items() if value is not None})
-    most = {} if calibration_images is None else {"calibration": calibration_images}
+    most: dict[str, Any] = {} if calibration_images is None else {"calibration": calibration_images}
+    most["tensorrt"] = tensorrt == "int8"
     inside = preprocess == "inside"
     wanted = Wanted("onnx" if to == "triton" else to, precision, inside, data, images, gate=gate, **most)
     triton = None if repository is None else _Triton(repository, model_name, options)

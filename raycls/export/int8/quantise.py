@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 
 from raycls.export.int8.sensitivity import groups_of, harm
-from raycls.export.int8.static import ACTIVATIONS, Int8, milliseconds, weight_bits
+from raycls.export.int8.static import Int8, milliseconds, weight_bits
 
 __all__ = ["quantise"]
 
@@ -26,9 +26,9 @@ def quantise(
     Facts: `activations` (`U8S8` or `S8S8`), `weight_bits`, `milliseconds` of one image on one thread by kind,
     `calibration`, `float`: the parts that stayed float, and `harm` of each part where that was looked at.
     """
-    kinds = {name: int8.quantised(name) for name in ACTIVATIONS}
+    kinds = {name: int8.quantised(name) for name in int8.kinds}
     times = milliseconds({"fp32": network, **kinds}, int8.inputs[0])
-    best = "S8S8" if times["S8S8"] < _FASTER * times["U8S8"] else "U8S8"
+    best = "U8S8" if "U8S8" in times and times["S8S8"] >= _FASTER * times["U8S8"] else "S8S8"
     calibration = int8.calibration
     facts: dict[str, Any] = {
         "activations": best,

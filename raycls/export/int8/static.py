@@ -26,6 +26,9 @@ from raycls.progress import counted, progress
 __all__ = ["ACTIVATIONS", "Int8", "milliseconds", "weight_bits"]
 
 ACTIVATIONS = {"U8S8": QuantType.QUInt8, "S8S8": QuantType.QInt8}
+_TENSORRT = {"ActivationSymmetric": True, "AddQDQPairToWeight": True, "DedicatedQDQPair": True, "QuantizeBias": False}
+"""TensorRT takes zero points of 0 alone, quantises weights and biases itself, and wants a pair of its own for each
+input: NVIDIA, "TensorRT Developer Guide", section "Explicit Quantization"."""
 _SECONDS = 3.0
 """Of a timing."""
 
@@ -47,9 +50,18 @@ class Int8:
     """Quantises one network in several ways. What the activations were is looked at once."""
 
     def __init__(
-        self, network: onnx.ModelProto, preprocessing: Preprocessing, calibration: Pictures, scratch: Path
+        self,
+        network: onnx.ModelProto,
+        preprocessing: Preprocessing,
+        calibration: Pictures,
+        scratch: Path,
+        *,
+        tensorrt: bool = False,
     ) -> None:
-        """`calibration` are the images whose activations give the ranges; `scratch` is a folder for files."""
+        """`calibration` are the images whose activations give the ranges; `scratch` is a folder for files; `tensorrt`:
+        as TensorRT reads it."""
+        self.kinds = ("S8S8",) if tensorrt else tuple(ACTIVATIONS)
+        self._options = _TENSORRT if tensorrt else {}
         self.calibration, self.preprocessing = calibration, preprocessing
         self._scratch, self._ranges = scratch, scratch / "ranges.json"
         self._network = scratch / "network.onnx"
@@ -86,6 +98,7 @@ class Int8:
             nodes_to_quantize=None if alone is None else list(alone),
             nodes_to_exclude=list(floats),
             calibration_cache_path=self._ranges,
+            extra_options=dict(self._options),
         )
         return onnx.load(target)
 
