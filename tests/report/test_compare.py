@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from raycls.errors import DataError
-from raycls.report.compare import accuracy, compare, mcnemar, pair, share_interval
+from raycls.report.compare import accuracy, compare, difference_interval, mcnemar, pair
 from raycls.report.evaluated import Samples
 
 
@@ -31,11 +31,32 @@ def test_mcnemar_is_scipys_binomial_test(one: int, other: int) -> None:
     assert mcnemar(one, other) == pytest.approx(oracle, rel=1e-9)
 
 
-@pytest.mark.parametrize(("hits", "count"), [(0, 7), (7, 7), (1, 2), (13, 40), (350, 1000), (25_000, 50_600)])
+@pytest.mark.parametrize(("won", "lost", "count"), [(9, 3, 40), (0, 7, 30), (5, 0, 5), (1, 1, 1000), (0, 0, 20)])
 @pytest.mark.parametrize("level", [0.95, 0.975])
-def test_the_interval_of_a_share_is_that_of_clopper_and_pearson(hits: int, count: int, level: float) -> None:
-    oracle = binomtest(hits, count).proportion_ci(level, "exact")
-    assert share_interval(hits, count, level) == pytest.approx((oracle.low, oracle.high), rel=1e-8, abs=1e-12)
+def test_the_interval_ends_where_the_score_test_turns(won: int, lost: int, count: int, level: float) -> None:
+    """The likeliest share of `lost` with a given difference is looked for among many, not computed."""
+
+    def score(difference: float) -> float:
+        share = np.linspace(max(0, -difference), min(1, (1 - difference) / 2), 200_001)[1:-1]
+        likelihood = won * np.log(share + difference) + lost * np.log(share)
+        likelihood += (count - won - lost) * np.log1p(-2 * share - difference)
+        best = share[likelihood.argmax()]
+        return (won - lost - count * difference) / np.sqrt(count * (2 * best + difference - difference**2))
+
+    low, high = difference_interval(won, lost, count, level)
+    limit = norm.ppf((1 + level) / 2)
+    assert -1 <= low <= (won - lost) / count <= high <= 1
+    for end, sign in ((low, 1), (high, -1)):
+        if abs(end) < 0.999:
+            assert score(end) == pytest.approx(sign * limit, abs=2e-3)
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0.1, 0.1), (0.3, 0.02), (0.6, 0.0)])
+def test_the_interval_holds_the_difference_about_as_often_as_it_says(won: float, lost: float) -> None:
+    draw = np.random.default_rng(0)
+    counts = draw.multinomial(60, [won, lost, 1 - won - lost], 1500)
+    intervals = [difference_interval(int(more), int(less), 60) for more, less, _ in counts]
+    assert 0.93 < np.mean([low <= won - lost <= high for low, high in intervals]) < 0.98
 
 
 def test_accuracy_by_hand() -> None:
@@ -46,21 +67,21 @@ def test_accuracy_by_hand() -> None:
     found = compare(pair(_samples(label, first), _samples(label, second)))[0]
     assert (found.first, found.second, found.difference) == pytest.approx((0.7, 0.9, 0.2))
     assert found.p == pytest.approx(2 * (1 + 4) / 16)  # at most 1 of 4 fair coins, twice
-    oracle = binomtest(3, 4).proportion_ci(0.95, "exact")
-    assert (found.low, found.high) == pytest.approx(((2 * oracle.low - 1) * 0.4, (2 * oracle.high - 1) * 0.4))
+    assert (found.low, found.high) == pytest.approx(difference_interval(3, 1, 10))
+    assert found.low < 0 < found.high
     assert not found.differs
 
 
 def test_the_interval_of_accuracy_is_without_0_exactly_where_the_test_says_so() -> None:
     seen = set()
-    for lost in range(0, 30, 3):
-        for won in range(0, 30, 3):
+    for lost in range(0, 30, 2):
+        for won in range(0, 30, 2):
             first = np.array([True] * lost + [False] * won + [True] * 20)
             second = np.array([False] * lost + [True] * won + [True] * 20)
             for tests in (1, 3):
                 found = accuracy(first, second, tests)
                 assert found.p is not None
-                assert found.differs == (found.p < 0.05), (lost, won)
+                assert found.differs == (found.p < 0.05) == (not found.low <= 0 <= found.high), (lost, won)
                 assert found.p == pytest.approx(min(1, tests * mcnemar(lost, won)))
                 seen.add(found.differs)
     assert seen == {True, False}
@@ -70,7 +91,9 @@ def test_equal_runs_differ_in_nothing() -> None:
     draw = np.random.default_rng(0)
     label, predicted = draw.integers(0, 3, (2, 60)).tolist()
     for each in compare(pair(_samples(label, predicted), _samples(label, predicted))):
-        assert (each.difference, each.low, each.high, each.differs) == (0, 0, 0, False)
+        assert (each.difference, each.differs) == (0, False)
+        assert each.low == pytest.approx(-each.high)
+        assert (each.high > 0) == (each.name == "top1")  # 60 images cannot show that no other image tells them apart
 
 
 def test_metrics_are_those_of_scikit_learn_and_the_better_run_is_found() -> None:

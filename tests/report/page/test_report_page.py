@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,8 @@ import pytest
 from harness.html import Page, parse
 from harness.object_store import S3
 from harness.reported import HOSTILE, make_hostile, make_many
+from harness.typed import raycls
 from PIL import Image
-
-from raycls.cli import app
-
-
-def _raycls(*words: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["raycls", *words])
-        with pytest.raises(SystemExit) as leaving:
-            app.main()
-    assert isinstance(leaving.value.code, int)
-    return leaving.value.code
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +52,7 @@ def _assert_safe(page: Page, text: str) -> None:
 
 
 def test_names_that_are_code_are_shown_and_do_nothing(at_hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _raycls("report", "hostile") == 0
+    assert raycls("report", "hostile") == 0
     text = (at_hostile / "report.html").read_text(encoding="utf-8")
     page = parse(text)
     _assert_safe(page, text)
@@ -81,9 +70,9 @@ def test_names_that_are_code_are_shown_and_do_nothing(at_hostile: Path, capsys: 
 
 
 def test_the_numbers_are_those_of_eval(at_hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _raycls("eval", "hostile", "--json") == 0
+    assert raycls("eval", "hostile", "--json") == 0
     summary = json.loads(capsys.readouterr().out)
-    assert _raycls("report", "hostile") == 0
+    assert raycls("report", "hostile") == 0
     page = parse((at_hostile / "report.html").read_text(encoding="utf-8"))
     text = page.text
     intervals = summary["intervals"]
@@ -109,20 +98,20 @@ def test_without_the_data_the_page_is_made_and_says_what_it_lacks(
 ) -> None:
     shutil.copytree(trained / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
-    assert _raycls("report", "shapes") == 0
+    assert raycls("report", "shapes") == 0
     assert "not evaluated" in capsys.readouterr().err
     page = parse((tmp_path / "runs" / "shapes" / "report.html").read_text())
     assert "Not evaluated: cannot read the data folder" in page.text
     assert page.of("img") == []
-    assert _raycls("report", "shapes", "--split", "val") == 3  # who asks for an evaluation is told that there is none
+    assert raycls("report", "shapes", "--split", "val") == 3  # who asks for an evaluation is told that there is none
 
 
 def test_pictures_that_are_gone_are_told(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    assert _raycls("eval", "shapes") == 0
+    assert raycls("eval", "shapes") == 0
     os.rename("photos", "moved")
-    assert _raycls("report", "shapes") == 0
+    assert raycls("report", "shapes") == 0
     page = parse((tmp_path / "runs" / "shapes" / "report.html").read_text())
     assert "No pictures: the images are not where they were" in page.text
     assert "no picture" in page.text
@@ -139,7 +128,7 @@ def test_images_that_were_not_scored_are_named(trained: Path, tmp_path: Path, mo
     assert record is not None
     gone = record.parts["test"].name(0)
     (tmp_path / "photos" / gone).unlink()
-    assert _raycls("report", "shapes") == 0
+    assert raycls("report", "shapes") == 0
     text = parse((tmp_path / "runs" / "shapes" / "report.html").read_text()).text
     assert f"1 image of the evaluated split, gone since the run was started and not scored: {gone}" in text
     assert "23 images of split test" in text
@@ -153,7 +142,7 @@ def test_a_page_of_a_run_that_was_resumed_shows_its_starts(
     with (tmp_path / "runs" / "shapes" / "attempts.jsonl").open("a") as file:
         line = {"attempt": 2, "step": 25, "workers": 4, "threads": 2, "time": 2e9, "left_out": [0], "device": "cuda"}
         file.write(json.dumps(line) + "\n")
-    assert _raycls("report", "shapes") == 0
+    assert raycls("report", "shapes") == 0
     page = parse((tmp_path / "runs" / "shapes" / "report.html").read_text())
     assert "The run was started or resumed 2 times." in page.text
     assert "2 2033-05-18 03:33:20 UTC" in page.text
@@ -171,7 +160,7 @@ def test_a_run_on_an_object_store_has_its_page_there(
             name = f"runs/shapes/{file.relative_to(folder)}"
             s3.client.put_object(Bucket="bucket", Key=name, Body=file.read_bytes())
     monkeypatch.chdir(trained)
-    assert _raycls("report", s3.uri("runs/shapes")) == 0
+    assert raycls("report", s3.uri("runs/shapes")) == 0
     assert capsys.readouterr().out == "wrote s3://bucket/runs/shapes/report.html\n"
     data = s3.read("runs/shapes/report.html")
     assert data is not None
@@ -184,7 +173,7 @@ def test_a_run_on_an_object_store_has_its_page_there(
 def test_a_page_of_a_thousand_classes_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_many(tmp_path / "many", 1000, 1200)
     monkeypatch.chdir(tmp_path)
-    assert _raycls("report", "./many", "--out", "page.html") == 0
+    assert raycls("report", "./many", "--out", "page.html") == 0
     data = (tmp_path / "page.html").read_bytes()
     assert len(data) < 5e6
     page = parse(data.decode())
@@ -205,7 +194,7 @@ def test_two_runs_are_compared_on_the_same_images(
         name: json.loads((tmp_path / "runs" / name / "predictions" / "test-best.json").read_text())
         for name in ("weak", "strong")
     }
-    assert _raycls("report", "weak", "strong") == 0
+    assert raycls("report", "weak", "strong") == 0
     out = capsys.readouterr().out
     accuracy = [f"{summaries[name]['top1']:.2%}" for name in ("strong", "weak")]
     assert f"strong is more accurate than weak: {accuracy[0]} against {accuracy[1]}" in out
@@ -216,7 +205,7 @@ def test_two_runs_are_compared_on_the_same_images(
     for name, title in (("f1", "macro F1"), ("calibration", "calibration error")):
         first, second = (summaries[run][name]["macro" if name == "f1" else "ece"] for run in ("weak", "strong"))
         assert f"{title} paired bootstrap {100 * first:.2f} % {100 * second:.2f} %" in page.text
-    assert _raycls("report", "weak", "strong", "again", "--out", "three.html") == 0
+    assert raycls("report", "weak", "strong", "again", "--out", "three.html") == 0
     assert "adjusted for 2 comparisons" in capsys.readouterr().out
     assert (
         "The runs were not evaluated on the same images: 20 that only one of them saw are left out."
@@ -229,5 +218,5 @@ def test_runs_without_an_image_in_common_are_refused(
 ) -> None:
     make_many(tmp_path / "runs" / "many", 3, 30)
     monkeypatch.chdir(hostile.parents[1])
-    assert _raycls("report", str(tmp_path / "runs" / "many"), "hostile") == 3
+    assert raycls("report", str(tmp_path / "runs" / "many"), "hostile") == 3
     assert "the runs have no image in common" in capsys.readouterr().err
