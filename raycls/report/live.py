@@ -129,7 +129,7 @@ class LiveServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    allow_reuse_address = False
+    allow_reuse_address = True  # the port of a page that has just ended can be asked for again
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is no event."""

@@ -77,6 +77,7 @@ class RunFolder:
     BENCH_PLOT = "bench/model.svg"
     PREDICTIONS = "predictions"
     REPORT = "report.html"
+    CARD = "model_card.md"
     TRIALS = "trials.jsonl"
     """Of a search."""
     STACKS = "stacks"

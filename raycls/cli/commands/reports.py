@@ -49,6 +49,9 @@ def report(
             metavar="FILE", help=f"The page. Default: {RunFolder.REPORT} in the run folder, {_COMPARISON} of several."
         ),
     ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help=f"Write a model card in Markdown too, {RunFolder.CARD} beside the page.")
+    ] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Serve the curves on this machine while the run trains, until Ctrl-C.")
     ] = False,
@@ -75,8 +78,21 @@ def report(
         samples = read_samples(told.folder, evaluated) if evaluated else None
         text = page(told, evaluated, samples, partial(pictures, told.config.data), why_none=why)
         where = _write(told.folder, out, RunFolder.REPORT, text)
-    typer.echo(f"wrote {where}")
+        lines = [f"wrote {where}", *([_card(told, evaluated, out)] if card else [])]
+    typer.echo("\n".join(lines))
     return None
+
+
+def _card(told: Told, evaluated: Evaluated | None, out: str | None) -> str:
+    """Write the model card, unless there is one: people add to it. A line about it."""
+    from raycls.report.card import card
+
+    beside = None if out is None else str(Path(out).with_name(RunFolder.CARD))
+    there = told.folder.store.exists(RunFolder.CARD) if beside is None else Path(beside).exists()
+    if there:
+        where = beside or told.folder.store.describe(RunFolder.CARD)
+        return f"kept  {where}, which may have been edited: move it away to have it written anew"
+    return f"wrote {_write(told.folder, beside, RunFolder.CARD, card(told, evaluated))}"
 
 
 def _compare(folders: list[str], split: str | None, out: str) -> None:
