@@ -70,7 +70,7 @@ def _watch(folder: str) -> None:
 def _end_agents(folder: str) -> None:
     """Of what has the mark, only Ray's own programs: trackers have it too, and end by themselves."""
     end = time.monotonic() + 1.0
-    while left := [process for process in marked(f"{_MARK}={folder}") if folder in _command(process)]:
+    while left := [process for process in marked(f"{_MARK}={folder}") if _is_rays(_command(process), folder)]:
         if time.monotonic() > end:
             _kill(left)
         time.sleep(0.05)
@@ -82,6 +82,10 @@ def _kill(processes: list[int]) -> None:
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:  # ended meanwhile
             continue
+
+
+def _is_rays(command: str, folder: str) -> bool:
+    return folder in command or command.startswith("ray::")  # as its agents call themselves once they are up
 
 
 def _command(process: int) -> str:
