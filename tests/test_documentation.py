@@ -48,6 +48,7 @@ _WITH_CONFIG_OF_INIT = (
     "docs/prune.md",
     "docs/bench.md",
     "docs/run-folder.md",
+    "docs/scores.md",
 )
 _ADDED = {
     **{(page, "train"): _QUICK for page in (*_WITH_CONFIG_OF_INIT, "docs/trackers.md")},

@@ -69,6 +69,9 @@ class Samples:
     """Whether the data itself declares the order of `classes`; they are not sorted then."""
     notes: Sequence[str] = ()
     """What a user should know about how the data was read, a line each; told before the training."""
+    about: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
+    """What else is known of each sample, such as its camera, `[N]` by the name of a column: those that an argument
+    `about` of the source asks for."""
     parts: Mapping[str, Reader] = field(default_factory=dict[str, "Reader"])
     """What else belongs to each sample, such as its mask, by a name of yours. A task reads it with
     `Split.read(index, name)`."""

@@ -60,6 +60,8 @@ class Split:
     positions."""
     parts: Mapping[str, Reader] = field(default_factory=dict[str, Reader])
     """As in `Samples`."""
+    about: Mapping[str, Keys] = field(default_factory=dict[str, Keys])
+    """As in `Samples`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -147,6 +149,8 @@ class Pool:
     """As in `Split`."""
     parts: Mapping[str, Reader] = field(default_factory=dict[str, Reader])
     """As in `Samples`."""
+    about: Mapping[str, Keys] = field(default_factory=dict[str, Keys])
+    """As in `Samples`."""
 
     def ordered(self, classes: Sequence[str]) -> Pool:
         """This pool with its classes in the order of `classes`; as it is where these are others."""
@@ -164,7 +168,9 @@ class Pool:
             reader = Files(self.reader.root, names)  # the keys are the file names: one copy is enough on the wire
         labels, formats = self.labels[rows], tuple(config.formats)
         parts = {part: _reader(other, rows, len(self.labels)) for part, other in self.parts.items()}
-        return Split(name, self.classes, labels, names, reader, formats, config.max_pixels, self.ignore, parts=parts)
+        about = {column: values.take(rows) for column, values in self.about.items()}
+        more = {"ignore": self.ignore, "parts": parts, "about": about}
+        return Split(name, self.classes, labels, names, reader, formats, config.max_pixels, **more)
 
 
 def check_source(config: DataConfig) -> None:
@@ -177,12 +183,15 @@ def open_dataset(config: DataConfig) -> Dataset:
     return cut(open_pool(config), config)
 
 
-def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
-    """All samples of the data that `config.source` names, in no split yet. DataError where they are no data set."""
+def open_pool(config: DataConfig, *, least_classes: int = 2, about: Sequence[str] = ()) -> Pool:
+    """All samples of the data that `config.source` names, in no split yet. DataError where they are no data set.
+
+    `about` are columns of the data whose values are kept for each sample.
+    """
     source = _source(config.source)
     path = config.source.path
     path = expand(path, where="data.source.path") if path is not None else None
-    samples: Any = source(path, **config.source.args)
+    samples: Any = source(path, **config.source.args, **_columns(source, config.source, about))
     if not isinstance(samples, Samples):
         raise DataError(
             "the source did not return samples",
@@ -203,6 +212,7 @@ def open_pool(config: DataConfig, *, least_classes: int = 2) -> Pool:
         (*samples.notes, *notes),
         _ignore(source, config.source, samples.reader),
         samples.parts,
+        {name: values if isinstance(values, Keys) else Keys(values) for name, values in samples.about.items()},
     )
 
 
@@ -229,6 +239,20 @@ def _source(config: SourceConfig) -> Callable[..., Any]:
             fix="set data.source.path to the file or folder that holds the data",
         )
     return source
+
+
+def _columns(source: Callable[..., Any], config: SourceConfig, about: Sequence[str]) -> dict[str, Any]:
+    if not about:
+        return {}
+    if "about" not in inspect.signature(source).parameters:
+        raise DataError(
+            "this data has no columns",
+            where=f"data.source.name: {config.name}",
+            found=", ".join(about),
+            valid="a manifest, or a source of your own that takes the argument about",
+            fix="list the images in a CSV file with these columns, and name it with --data",
+        )
+    return {"about": [*about]}
 
 
 def _ignore(source: Callable[..., Any], config: SourceConfig, reader: Reader) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from raycls.config.names.metrics import CLASSIFICATION, Metric
@@ -27,7 +27,6 @@ __all__ = [
     "number_text",
     "place",
     "speed_text",
-    "summary_lines",
     "train_text",
     "value_text",
 ]
@@ -36,8 +35,6 @@ Record = Mapping[str, Any]
 
 STOPPING = "stopping: this step is finished, an evaluation left, and a checkpoint written; a second signal ends at once"
 """The answer to the first SIGINT or SIGTERM."""
-
-_CLASSES_SHOWN = 30
 
 
 def header_lines(info: Record) -> list[str]:
@@ -134,48 +131,6 @@ def _value_text(best: Record, record: Record, info: Record) -> str:
     shown = value_text(metric, value, _metrics(info)) if isinstance(value, (int, float)) else str(value)
     split = record.get("split") or best.get("split")
     return f"{split} {metric} {shown}" if split else f"{metric} {shown}"
-
-
-def summary_lines(summary: Record) -> list[str]:
-    """The result of an evaluation for a reader: its numbers, and what classification knows of averages and classes.
-
-    `split` beside them is the one that was evaluated, `all` where that was other data as a whole.
-    """
-    split = summary.get("split", "all")
-    lines = [
-        f"{'' if split == 'all' else f'split {split}, '}{summary['count']} images",
-        *_weights_lines(summary.get("weights")),
-    ]
-    numbers = {name: value for name, value in summary.items() if type(value) is float}
-    lines += [f"{name:<10} {value:.{6 if name == 'loss' else 4}f}" for name, value in numbers.items()]
-    return [*lines, *_class_lines(summary)] if "macro_classes" in summary else lines
-
-
-def _class_lines(summary: Record) -> list[str]:
-    """The averages, and each class where there are few."""
-    scores = ("precision", "recall", "f1")
-    lines = [f"{'':<32}" + "".join(f"{name:>12}" for name in (*scores, "images"))]
-    classes = list(summary["f1"]["per_class"])
-    averaged = f"macro ({summary['macro_classes']:,} of {plural(len(classes), 'class')})"
-    rows = [(averaged, "macro", summary["count"]), ("weighted", "weighted", summary["count"])]
-    lines += [_scores_text(label, [summary[name][key] for name in scores], count) for label, key, count in rows]
-    if len(classes) <= _CLASSES_SHOWN:
-        for label, count in summary["support"].items():
-            lines.append(_scores_text(label, [summary[name]["per_class"][label] for name in scores], count))
-    if len(classes) > _CLASSES_SHOWN:
-        lines.append(f"{len(classes)} classes: --json has each of them, and the confusion matrix")
-    return lines
-
-
-def _weights_lines(weights: Record | None) -> list[str]:
-    if not weights or weights.get("step") is None:
-        return []
-    name, step = weights["name"], weights["step"]
-    return [f"weights    {name if name.startswith('step-') else f'{name}, step {step}'}"]
-
-
-def _scores_text(label: str, values: Sequence[float], count: int) -> str:
-    return f"{label:<32}" + "".join(f"{value:>12.4f}" for value in values) + f"{count:>12}"
 
 
 def ledger_lines(report: LedgerReport, names: Callable[[int], str] = str) -> list[str]:

@@ -79,7 +79,7 @@ def _line(line: str) -> str:
 def make_data(folder: Path) -> None:
     """What the pages take for granted: images of two colours in `photos` and `holdout`, and a manifest of the first."""
     draw = np.random.default_rng(0)
-    rows = ["path,label"]
+    rows = ["path,label,camera"]
     for name, count in (("photos", 20), ("holdout", 3)):
         for channel, label in enumerate(("cat", "dog")):
             (folder / name / label).mkdir(parents=True)
@@ -87,7 +87,8 @@ def make_data(folder: Path) -> None:
                 pixels = draw.integers(0, 120, (20, 24, 3), dtype=np.uint8)
                 pixels[..., channel] += 100
                 Image.fromarray(pixels).save(folder / name / label / f"{index:02}.png")
-                rows += [f"photos/{label}/{index:02}.png,{label}"] * (name == "photos")
+                camera = ("north", "south")[index % 2]
+                rows += [f"photos/{label}/{index:02}.png,{label},{camera}"] * (name == "photos")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
 
 

@@ -14,7 +14,8 @@ from raycls.run.outcome import Outcome
 from raycls.run.sample_ledger import LedgerReport
 from raycls.screen.activity import Activity, Pace, Speed
 from raycls.screen.run import Display
-from raycls.screen.run_text import clock_text, ending_lines, header_lines, ledger_lines, number_text, summary_lines
+from raycls.screen.run_text import clock_text, ending_lines, header_lines, ledger_lines, number_text
+from raycls.screen.summary_text import summary_lines
 from raycls.tasks.classification import summarise
 
 INFO = {

@@ -93,14 +93,16 @@ def score(
     extra_classes: str,
     name: str,
     say: Callable[[str], None],
+    about: Sequence[str] = (),
 ) -> Scored:
     """The samples of an evaluation. `run.data` says where the data is today.
 
     `moved`: the source is not the one that the run was trained with: it may be a copy of that data or other data.
-    `whole`: it is other data. `name` is what the user calls the run. DataError where nothing can be scored.
+    `whole`: it is other data. `name` is what the user calls the run. `about` are columns of the data that are asked
+    for. DataError where nothing can be scored.
     """
     record = find_record(folder)
-    pool = open_pool(run.data, least_classes=1)
+    pool = open_pool(run.data, least_classes=1, about=about)
     for note in pool.notes:
         say(note)
     if record is None and not whole:

@@ -20,7 +20,7 @@ _AVERAGES = ("macro", "weighted")
 def measure(probabilities: Probabilities, labels: np.ndarray, summary: Mapping[str, Any]) -> dict[str, Any]:
     """`auroc`, `average_precision`, `calibration` and `intervals`, as plain JSON.
 
-    `probabilities` are those that count, at the temperature of the weights; `summary` is that of the counts. The first
+    `probabilities` are those that count, at their temperature; `summary` is that of the counts. The first
     two have `macro`, `weighted` and `per_class` (by class name; None where not defined), and `classes`, the number of
     classes that they are over. `calibration` is as in `calibration.calibration`, with the `temperature` and, where that
     is not 1, `raw`: the same without it. `intervals` has an entry with `low`, `high` and `method` for each headline
@@ -75,6 +75,7 @@ class _Resampled:
         self._size, self._labels, self._predicted = probabilities.size, labels, probabilities.predicted
         self._right = labels == self._predicted
         self._nll = -probabilities.log_of(labels)
+        self._loss = -probabilities.at(1.0).log_of(labels)
         self._brier = brier_of(probabilities, labels)
         confidence = probabilities.confidence()
         self._bins, self._gap = bin_of(confidence), confidence - self._right
@@ -82,7 +83,8 @@ class _Resampled:
     def __call__(self, times: np.ndarray) -> dict[str, float]:
         count = times.sum()
         # products and sums, no dot product: BLAS adds otherwise with another number of threads
-        found = {"nll": float((times * self._nll).sum() / count), "brier": float((times * self._brier).sum() / count)}
+        means = {"loss": self._loss, "nll": self._nll, "brier": self._brier}
+        found = {name: float((times * values).sum() / count) for name, values in means.items()}
         found["ece"] = float(np.abs(np.bincount(self._bins, times * self._gap)).sum() / count)
         truth = np.bincount(self._labels, times, minlength=self._size)
         predicted = np.bincount(self._predicted, times, minlength=self._size)

@@ -14,9 +14,11 @@ from raycls.progress import progress
 from raycls.run import kept
 from raycls.run.folder import RunFolder
 from raycls.run.kept import Weights
-from raycls.session.data.scored import LEFT_OUT, Scored, score, source_of
+from raycls.session.data.scored import LEFT_OUT, Scored, first_names, score, source_of
 from raycls.session.plan_file import read_plan
-from raycls.session.scoring.options import FIT, Scoring
+from raycls.session.scoring.options import FIT, FITTED_ON, Scoring
+from raycls.session.trained.temperature import FILE, temperature_of
+from raycls.tasks.scores.threshold import RULES, read_rule
 from raycls.train.plan import Plan
 
 __all__ = ["Asked", "Evaluation", "opened"]
@@ -33,7 +35,6 @@ _OPTIONS = (
     "train.stall_timeout",
 )
 """What an evaluation may change: who computes, where the data is, which images are decoded, and when to give up."""
-_FITTED_ON = "val"
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,69 @@ def opened(folder: RunFolder, asked: Asked, *, check: Callable[[Run], None], say
         extra_classes=asked.extra_classes,
         name=asked.name,
         say=say,
+        about=() if asked.scoring is None else asked.scoring.by,
     )
     dataset, scoring = scored.dataset, asked.scoring
     if scoring is not None:
+        _refuse(folder, scoring, weights, scored, asked)
         scoring = replace(scoring, data=asked.data, provenance=_provenance(folder, weights))
         if scoring.fits:
             fitted = _fitted_on(folder, asked, text, where, say)
             dataset = replace(dataset, splits={**dataset.splits, FIT: fitted.dataset.splits[fitted.split]})
     return Evaluation(run, plan, weights, dataset, scored.split, scored.told, scored.facts, scoring)
+
+
+def _refuse(folder: RunFolder, scoring: Scoring, weights: Weights, scored: Scored, asked: Asked) -> None:
+    """ConfigError for what cannot be measured, before anything is."""
+    classes = scored.dataset.classes
+    if scoring.threshold and len(classes) != 2:
+        raise ConfigError(
+            "a threshold is for two classes",
+            where=f"--threshold {scoring.threshold}",
+            found=f"{len(classes)} classes: {first_names(classes, len(classes))}",
+            fix="leave it out",
+        )
+    if scoring.threshold:
+        try:
+            read_rule(scoring.threshold)
+        except ValueError:
+            raise ConfigError(
+                "this is no threshold", where="--threshold", found=scoring.threshold, valid=RULES
+            ) from None
+    if scoring.positive and scoring.positive not in classes:
+        raise ConfigError(
+            "there is no such class", where="--positive", found=scoring.positive, valid=", ".join(classes)
+        )
+    if scoring.positive and not scoring.threshold:
+        raise ConfigError("--positive says what a threshold is for", where="--positive", fix="add --threshold max-f1")
+    if scoring.fits_threshold and asked.data is None and scored.split == FITTED_ON:
+        raise ConfigError(
+            "the threshold would be fitted on what is evaluated",
+            where=f"--threshold {scoring.threshold}",
+            found=f"--split {scored.split}",
+            valid="another split, or other data with --data",
+            fix="name a split that is not fitted on, such as --split test",
+        )
+    if scoring.calibrate and weights.checkpoint:
+        raise ConfigError(
+            "a temperature is kept beside the weights in model/, and these are others",
+            where=folder.store.describe(RunFolder.CHECKPOINTS),
+            found=weights.name,
+            fix="leave out --weights, or --calibrate",
+        )
+    if (scoring.calibrate or scoring.calibrated) and scoring.tta != "off":
+        raise ConfigError(
+            "a temperature is that of the images as they are",
+            where=f"--tta {scoring.tta}",
+            fix="leave out --tta, or what is said of the temperature",
+        )
+    if scoring.calibrated and not scoring.calibrate and temperature_of(folder, weights) == 1:
+        raise ConfigError(
+            "no temperature was fitted for these weights",
+            where="--calibrated",
+            found=f"{folder.store.describe(FILE)} is of others, or not there",
+            fix="fit one with --calibrate, or leave out --calibrated",
+        )
 
 
 def _fitted_on(folder: RunFolder, asked: Asked, text: str, where: str, say: Callable[[str], None]) -> Scored:
@@ -109,7 +165,7 @@ def _fitted_on(folder: RunFolder, asked: Asked, text: str, where: str, say: Call
     return score(
         folder,
         run,
-        split=_FITTED_ON,
+        split=FITTED_ON,
         moved=moved,
         whole=False,
         extra_classes=asked.extra_classes,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["FIT", "TTA", "Saved", "Scoring"]
+__all__ = ["FIT", "FITTED_ON", "TTA", "UNWRITTEN", "Saved", "Scoring"]
 
+FITTED_ON = "val"
+"""The split of a run that a temperature or a threshold is fitted on."""
 FIT = "fit"
-"""The name in `Job.dataset` of the split that a temperature or a threshold is fitted on."""
+"""Its name in `Job.dataset`."""
 
 TTA = Literal["off", "mirror", "flips", "turns"]
+UNWRITTEN = "unwritten"
+"""In a summary: why there is no file of predictions, as the fields of a CheckpointError. The numbers are not lost."""
 Saved = Literal["full", "top", "off"]
 
 
@@ -26,6 +30,8 @@ class Scoring:
     """Columns of the manifest, by whose values the metrics are told apart."""
     calibrate: bool = False
     """Whether a temperature is fitted, and kept."""
+    calibrated: bool = False
+    """Whether the temperature that was kept is applied; of `calibrate` it is in any case."""
     threshold: str = ""
     """The rule of the threshold of two classes; empty for none."""
     positive: str = ""
@@ -36,9 +42,14 @@ class Scoring:
     """What a file says of the run and the weights."""
 
     @property
+    def fits_threshold(self) -> bool:
+        """Whether the threshold is chosen by a rule, and is no number."""
+        return bool(self.threshold) and not _is_number(self.threshold)
+
+    @property
     def fits(self) -> bool:
         """Whether something is fitted on the validation split."""
-        return self.calibrate or (bool(self.threshold) and not _is_number(self.threshold))
+        return self.calibrate or self.fits_threshold
 
 
 def _is_number(text: str) -> bool:

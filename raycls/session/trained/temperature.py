@@ -1,7 +1,7 @@
 """`model/temperature.json`: what the logits of the kept weights are divided by to be probabilities that hold.
 
-`raycls eval RUN --calibrate` writes it, and whatever gives probabilities of the run uses it: `temperature_of`. It
-belongs to the weights whose sha256 it names; other weights have none. Deleting the file takes it back.
+`raycls eval RUN --calibrate` writes it; who gives probabilities of the run applies it where the user asks for it, as
+with `--calibrated`. It belongs to the weights whose sha256 it names; other weights have none.
 """
 
 from __future__ import annotations

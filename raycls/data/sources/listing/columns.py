@@ -10,7 +10,7 @@ from raycls.config.names.suggest import suggest
 from raycls.config.write import override
 from raycls.errors import DataError
 
-__all__ = ["Columns", "at", "bad"]
+__all__ = ["Columns", "at", "bad", "record_key"]
 
 _OPTION = "data.source.args.columns"
 _NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from raycls.config.names.suggest import suggest
 from raycls.config.paths import expand
 from raycls.config.write import override
 from raycls.data.ignore import ignorer, leaving_out, patterns_of
@@ -23,7 +25,7 @@ from raycls.data.names import SPLIT_WORDS, split_of
 from raycls.data.samples import Files, Keys, Samples
 from raycls.data.sources.layout import NO_SPLITS, told
 from raycls.data.sources.listing.annotations import Category, read_json, record_of
-from raycls.data.sources.listing.columns import Columns, bad
+from raycls.data.sources.listing.columns import Columns, bad, record_key
 from raycls.data.sources.listing.labels import Label, declared, labels_of
 from raycls.data.sources.listing.paths import Listed, find_files, key_of, prefixes_of
 from raycls.data.sources.listing.tables import Record, read_csv, read_jsonl, read_text
@@ -45,6 +47,7 @@ def manifest(
     encoding: str | None = None,
     ignore: str | Sequence[str] = (),
     ignore_file: str | None = None,
+    about: Sequence[str] = (),
 ) -> Samples:
     """Images listed in a file: `.csv` or `.tsv` with a header, `.jsonl`, or `.json`.
 
@@ -56,8 +59,8 @@ def manifest(
     `annotations[].image_id`, else by position; `categories` name the `category_id` of annotations. Several
     annotations of one class make one sample. Paths are relative to the folder of the manifest, or to `root`, after
     one of the prefixes `strip` is taken away; `\\` divides folders where no file is named so. `ignore` and
-    `ignore_file` leave out images by their paths. Text is UTF-8 or UTF-16, or as `encoding` says. DataError names
-    the line.
+    `ignore_file` leave out images by their paths. `about` are columns whose values are kept as they are. Text is UTF-8
+    or UTF-16, or as `encoding` says. DataError names the line.
     """
     file = os.path.abspath(path)
     suffix = os.path.splitext(file)[1].lower()
@@ -87,7 +90,8 @@ def manifest(
     found = find_files(file, folder, listed, prefixes, leave_out)
     _refuse_twice(file, folder, listed, found)
     by_split, mapped = _splits(file, records, names, splits)
-    return _samples(folder, Keys(found), labels, categories, by_split, (*told(mapped), *notes))
+    samples = _samples(folder, Keys(found), labels, categories, by_split, (*told(mapped), *notes))
+    return replace(samples, about={column: _values(file, records, column) for column in about})
 
 
 def _records(file: str, suffix: str, text: str, names: Columns) -> tuple[list[Record], list[Category]]:
@@ -134,6 +138,26 @@ def _refuse_twice(file: str, folder: str, listed: Sequence[Listed], found: Seque
         if image in first:
             raise bad(file, each.place, "an image is listed twice", found=f"{each.path}, first in {first[image]}")
         first[image] = each.place
+
+
+def _values(file: str, records: Sequence[Record], column: str) -> Keys:
+    """The values of a column as texts; empty where a record has none. DataError with the columns where none has it."""
+    fields = [{**(record.claims[0].fields if record.claims else {}), **record.fields} for record in records]
+    folded = [{key.strip().casefold(): key for key in each} for each in fields]
+    keys = [record_key(each, names, column) for each, names in zip(fields, folded, strict=True)]
+    if not any(key is not None for key in keys):
+        there = dict.fromkeys(
+            key for each in fields for key, value in each.items() if not isinstance(value, dict | list)
+        )
+        near = suggest(column, list(there))
+        raise DataError(
+            f"there is no column {column}",
+            where=file,
+            found=", ".join(map(str, there)) or "nothing",
+            fix=f"did you mean {near}?" if near else "name one of these",
+        )
+    values = [None if key is None else each[key] for key, each in zip(keys, fields, strict=True)]
+    return Keys("" if value is None else str(value).strip() for value in values)
 
 
 def _splits(
