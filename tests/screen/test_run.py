@@ -15,7 +15,7 @@ from raycls.run.sample_ledger import LedgerReport
 from raycls.screen.activity import Activity, Pace, Speed
 from raycls.screen.run import Display
 from raycls.screen.run_text import clock_text, ending_lines, header_lines, ledger_lines, number_text
-from raycls.screen.summary_text import summary_lines
+from raycls.screen.trained.summary_text import summary_lines
 from raycls.tasks.classification import summarise
 
 INFO = {

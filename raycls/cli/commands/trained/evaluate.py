@@ -84,7 +84,7 @@ def evaluate(
     prepare()
     from raycls.config.sections.track import TrackConfig
     from raycls.run import strict_json
-    from raycls.screen.summary_text import summary_lines
+    from raycls.screen.trained.summary_text import summary_lines
 
     with display(TrackConfig(), sys.stderr) as shown:
         from raycls.launch import trainer

@@ -1,0 +1,1 @@
+"""What the terminal shows of what is done with a trained run."""
