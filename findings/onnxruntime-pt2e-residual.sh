@@ -17,7 +17,7 @@ python3 -m venv "$T/venv"
 "$T/venv/bin/uv" pip install --quiet --python "$T/venv/bin/python" torch==2.15.0 torchao==0.18.0 onnx==1.23.2 \
     onnxscript==0.7.2 onnxruntime==1.32.0 numpy==2.4.6
 cd "$T"
-"$T/venv/bin/python" -W ignore - <<'PYTHON' 2>"$T/log" | tee "$T/seen"
+"$T/venv/bin/python" -W ignore - <<'PYTHON' | tee "$T/seen"
 import logging
 from collections import Counter
 
@@ -92,7 +92,6 @@ print("onnxruntime", onnxruntime.__version__)
 print("PT2E:", computed("pt2e.onnx"))
 print("quantize_static:", computed("static.onnx"))
 PYTHON
-grep -v "WARNING" "$T/log" | grep -i "error" && exit 1
 diff "$T/seen" - <<'SEEN'
 onnxruntime 1.32.0
 PT2E: 2 QLinearConv, 1 float convolutions
