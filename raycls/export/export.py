@@ -32,7 +32,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 REJECTED = ".rejected"
 """What the name of a file ends with that did not pass its gate."""
 GATES: dict[str, Gate] = {
-    "fp32": Gate(agreement=0.999, difference=0.01, drop=None),
+    "fp32": Gate(agreement=0.999, difference=0.02, drop=None),
     "fp16": Gate(agreement=0.999, difference=0.05, drop=None),
     "int8": Gate(agreement=None, difference=None, drop=0.5),
 }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from torch import nn
 
 from raycls.config.load import load_text
 from raycls.models import zoo
@@ -16,8 +19,9 @@ from raycls.workdir import set_workdir
 __all__ = ["make_untrained"]
 
 
-def make_untrained(home: Path, text: str) -> Path:
-    """The folder of the run that the config `text` describes, in the working directory `home`."""
+def make_untrained(home: Path, text: str, change: Callable[[nn.Module], None] = lambda model: None) -> Path:
+    """The folder of the run that the config `text` describes, in the working directory `home`. `change` alters the
+    network before it is written."""
     before = os.getcwd()
     os.chdir(home)
     try:
@@ -25,9 +29,11 @@ def make_untrained(home: Path, text: str) -> Path:
         prepared = prepare(load_text(text, "untrained.yaml").run, new=False, command=(), say=lambda line: None)
         run, folder, classes = prepared.run, prepared.folder, prepared.dataset.classes
         write_plan(folder, prepared.plan, None)
+        model = zoo.build(run.model, len(classes), run.run.seed, load=False)
+        change(model)
         write_model(
             folder,
-            zoo.build(run.model, len(classes), run.run.seed, load=False).state_dict(),
+            model.state_dict(),
             classes=classes,
             preprocessing={"image_size": run.data.image_size},
             config=run.model.model_dump(mode="json"),

@@ -20,6 +20,9 @@ __all__ = ["LOGITS", "OPSET", "PIXELS", "check_task", "example", "half", "to_onn
 OPSET = 20
 """Of every file: the one that torch's exporter writes by default. `antialias` of `Resize` needs 18."""
 PIXELS, LOGITS = "normalised", "logits"
+_FLOAT = ("LayerNormalization", "Gelu")
+"""Operations that a float16 file computes in float32: sums of squares lose most in float16, and onnxruntime 1.32 cannot
+open every graph that has these in float16."""
 _WEIGHT = ".weight"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch's exporter writes the path of modules down to a node, as a list of Python."""
@@ -101,11 +104,12 @@ def half(network: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph computing in float16, with float32 at its ends.
 
     By onnxruntime's converter, after batch norm was folded in float32: it keeps operations in float32 that float16
-    cannot do, and values too small for float16 from becoming 0.
+    cannot do, and values too small for float16 from becoming 0. Those of `_FLOAT` stay float32 too.
     """
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxscript import ir
 
-    model = ir.from_proto(convert_float_to_float16(network, keep_io_types=True))
+    blocked = [*DEFAULT_OP_BLOCK_LIST, *_FLOAT]
+    model = ir.from_proto(convert_float_to_float16(network, keep_io_types=True, op_block_list=blocked))
     model.graph.sort()  # the converter appends its casts, and ONNX wants every node after those it needs
     return ir.to_proto(model)

@@ -16,7 +16,6 @@ from raycls.export.pruning.folder import Place, write
 from raycls.export.pruning.measured import accuracies, cost, example_of, latencies
 from raycls.export.pruning.structured import Limits, cut_channels
 from raycls.export.pruning.unstructured import zero_smallest
-from raycls.export.timing import threads_set
 from raycls.models import zoo
 from raycls.models.pruned import MASK
 from raycls.progress import progress
@@ -120,8 +119,7 @@ def _accuracy(
     try:
         progress("opening the data")
         found = pictures(trained, split=None, data=wanted.data, most=wanted.images or 2**62, say=say)
-        with threads_set(wanted.threads):
-            top1 = accuracies(models, task, found)
+        top1 = accuracies(models, task, found)
     except (DataError, ConfigError) as error:
         if wanted.data is not None:
             raise
