@@ -82,6 +82,13 @@ def test_cifar_plain(run: Any) -> None:
     assert plain["seconds_after_the_mark"] > 0
 
 
+@pytest.mark.slow
+def test_prune(run: Any) -> None:
+    found = run("prune")
+    assert set(found["accuracy"]) == {"before", "pruned", "fine-tuned"}
+    assert 0.2 < found["pruned"]["after"]["flops"] / found["pruned"]["before"]["flops"] < 0.3
+
+
 @pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.timeout(400)
