@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -13,6 +14,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from raycls.config.load import load
+from raycls.launch import trainer
+from raycls.screen.run import Display
 
 __all__ = ["CASES", "ELSEWHERE", "NO_RAY", "UNTYPED", "Case", "make_project"]
 
@@ -218,6 +223,28 @@ def remove(*paths: str) -> Callable[[Path], None]:
             (folder / path).unlink()
 
     return change
+
+
+def _spoil_temperature(folder: Path) -> None:
+    sha256 = json.loads((folder / "runs/c/model/model.json").read_text())["sha256"]
+    text = json.dumps({"format": 1, "temperature": "warm", "sha256": sha256})
+    (folder / "runs/c/model/temperature.json").write_text(text)
+
+
+def _cameras(folder: Path) -> str:
+    """A manifest of the images with a column of its own."""
+    rows = [f"p/{name}/{index}.png,{name},{index % 2}" for name in "ab" for index in range(10)]
+    (folder / "cameras.csv").write_text("path,label,camera\n" + "\n".join(rows) + "\n")
+    return "cameras.csv"
+
+
+def _train_elsewhere(folder: Path) -> None:
+    """A run `d` on other images."""
+    for index in range(10):
+        image(folder / "q" / "a" / f"other-{index}.png", 10 * index)
+        image(folder / "q" / "b" / f"other-{index}.png", 10 * index + 100)
+    run = load(str(folder / "c.yaml"), ("run.name=d", "data.source.path=q")).run
+    trainer.train(run, display=Display(io.StringIO()))
 
 
 def both(*changes: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -564,6 +591,75 @@ CASES: tuple[Case, ...] = (
         "raycls eval c optim.lr=3",
         first=TRAIN,
         use=lambda folder, command, fix: f"raycls eval c {typed(fix)[0]} test",
+    ),
+    Case(
+        "session/scoring/opened.py:_refuse",
+        "raycls eval c --positive a",
+        text="add --threshold",
+        first=TRAIN,
+        use=lambda folder, command, fix: f"{command} {fix.removeprefix('add ')}",
+    ),
+    Case(
+        "session/scoring/opened.py:_refuse",
+        "raycls eval c --threshold max-f1 --split val",
+        text="not fitted on",
+        first=TRAIN,
+        use=lambda folder, command, fix: f"raycls eval c --threshold max-f1 {typed(fix)[0]} test",
+    ),
+    Case(
+        "session/scoring/opened.py:_refuse",
+        "raycls eval c --weights step-4 --calibrate",
+        text="leave out --weights",
+        first=f"{TRAIN} train.duration=2ep checkpoint.every=1ep checkpoint.keep=9 evaluate.keep=last",
+        use=lambda folder, command, fix: command.replace(f" {typed(fix)[1]}", ""),
+    ),
+    Case(
+        "session/scoring/opened.py:_refuse",
+        "raycls eval c --tta flips --calibrate",
+        text="leave out --tta",
+        first=TRAIN,
+        use=lambda folder, command, fix: command.replace(f" {typed(fix)[0]} flips", ""),
+    ),
+    Case(
+        "session/scoring/opened.py:_refuse",
+        "raycls eval c --calibrated",
+        text="fit one",
+        first=TRAIN,
+        use=lambda folder, command, fix: command.replace(typed(fix)[1], typed(fix)[0]),
+    ),
+    Case(
+        "session/scoring/scored.py:_calibrated",
+        "raycls eval c --calibrate",
+        first=f"{TRAIN} train.duration=40ep optim.lr=0.1",
+        use=lambda folder, command, fix: command.replace(f" {typed(fix)[0]}", ""),
+    ),
+    Case(
+        "session/trained/temperature.py:temperature_of",
+        "raycls eval c --calibrated",
+        _spoil_temperature,
+        first=TRAIN,
+        use=lambda folder, command, fix: f"raycls eval c {typed(fix)[0]}",
+    ),
+    Case(
+        "data/source.py:_columns",
+        "raycls eval c --by camera",
+        first=TRAIN,
+        use=lambda folder, command, fix: f"{command} {typed(fix)[0]} {_cameras(folder)}",
+        shows="camera",
+    ),
+    Case(
+        "cli/commands/reports.py:_compare",
+        "raycls report c d",
+        both(lambda folder: shutil.copytree(folder / "runs/c", folder / "runs/d"), move(("p", "q"))),
+        first=TRAIN,
+        use=lambda folder, command, fix: (move(("q", "p"))(folder), fix.removeprefix("evaluate it: "))[1],
+    ),
+    Case(
+        "report/compare.py:pair",
+        "raycls report c d",
+        _train_elsewhere,
+        first=TRAIN,
+        use=lambda folder, command, fix: f"raycls eval d {typed(fix)[0]} p",
     ),
     Case(
         "session/data/scored.py:_no_split",
@@ -921,6 +1017,7 @@ UNTYPED: dict[str, str] = {
 """The beginnings of the sites of remedies that cannot be typed in a test, and why."""
 ELSEWHERE: dict[str, str] = {
     "data/images/decode.py:_not_supported": "data/images/test_unsupported.py",
+    "report/live.py": "report/test_live.py",
     "serve/token.py": "serve/test_token.py",
     "cli/commands/export.py:_check_triton": "export/triton/test_command.py",
     "export/triton/repository.py": "export/triton/test_repository.py",

@@ -58,8 +58,8 @@ def predict(
 ) -> None:
     """Predict the classes of images. Rerun the command to resume.
 
-    A file that cannot be decoded has an error in its row, and the exit code is then 3. Without scale.workers this
-    machine computes, without Ray.
+    A file that cannot be decoded has an error in its row; where no file can, the exit code is 3. Without scale.workers
+    this machine computes, without Ray.
     """
     folder = run_folder(run)
     given = [word for word in inputs if not _OVERRIDE.match(word) or os.path.exists(word)]
@@ -88,7 +88,7 @@ def predict(
     elif found.out is not None or found.bad:
         for line in closing_lines(found.rows, found.counts, found.bad, found.first, found.out):
             say(line) if as_json or found.out is None else typer.echo(line)
-    raise typer.Exit(EXIT_DATA if found.bad else EXIT_DONE)
+    raise typer.Exit(EXIT_DATA if found.bad == found.rows else EXIT_DONE)
 
 
 def _join(run: Run, say: Callable[[str], None]) -> AbstractContextManager[Elsewhere]:
