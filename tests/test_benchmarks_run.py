@@ -75,6 +75,14 @@ def test_startup_in_process(run: Any) -> None:
 
 
 @pytest.mark.slow
+def test_predict(run: Any) -> None:
+    found = run("predict")["models"]["tiny_cnn"]
+    assert _is_ratio(found["ratio"]) and found["ratio"]["n"] == 1
+    assert found["same_class"] > 0.9
+    assert all(run["images"] > 0 and run["seconds"] > 0 for runs in found["runs"].values() for run in runs)
+
+
+@pytest.mark.slow
 def test_cifar_plain(run: Any) -> None:
     (plain,) = run("cifar")["plain"]
     assert plain["steps"] == 3  # 40 images in batches of 16

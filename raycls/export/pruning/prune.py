@@ -16,6 +16,7 @@ from raycls.export.pruning.folder import Place, write
 from raycls.export.pruning.measured import accuracies, cost, example_of, latencies
 from raycls.export.pruning.structured import Limits, cut_channels
 from raycls.export.pruning.unstructured import zero_smallest
+from raycls.export.timing import threads_set
 from raycls.models import zoo
 from raycls.models.pruned import MASK
 from raycls.progress import progress
@@ -119,7 +120,8 @@ def _accuracy(
     try:
         progress("opening the data")
         found = pictures(trained, split=None, data=wanted.data, most=wanted.images or 2**62, say=say)
-        top1 = accuracies(models, task, found)
+        with threads_set(wanted.threads):
+            top1 = accuracies(models, task, found)
     except (DataError, ConfigError) as error:
         if wanted.data is not None:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from harness.object_store import S3
 from harness.plugins import user_module
+from safetensors.torch import load as load_tensors
 from safetensors.torch import load_file
 
+from raycls.cli.command import load_config
 from raycls.config.load import load
 from raycls.errors import ConfigError, ModelError
 from raycls.export.pruning.folder import FACTS, place_of
@@ -21,6 +25,8 @@ from raycls.export.pruning.prune import Wanted, prune
 from raycls.export.pruning.structured import Limits, check_extra
 from raycls.launch import trainer
 from raycls.models.pruned import MASK
+from raycls.run.folder import RunFolder
+from raycls.run.storage.store import Store
 from raycls.screen.prune_text import pruned_lines
 from raycls.screen.run import Display
 from raycls.session.trained.trained import Network, open_trained
@@ -77,6 +83,7 @@ def test_half_of_the_channels_is_gone_and_what_is_measured_is_true(home: Path) -
 
 
 _NAMES = ("shapes", "shapes-pruned")
+_ENDS = ("safetensors", "json")
 
 
 def test_the_channels_that_stay_are_those_of_the_first_network(home: Path) -> None:
@@ -225,6 +232,39 @@ def test_without_its_data_a_run_is_pruned_and_the_accuracy_left_out(home: Path, 
     assert any("no data" in line for line in pruned_lines(facts, "x", "x/config.yaml", "x"))
     with pytest.raises(ConfigError):
         prune(trained, place_of(trained, str(tmp_path / "two")), Wanted(0.5, seconds=0.0, data=str(tmp_path / "no")))
+
+
+def test_a_run_on_an_object_store_is_pruned_there_and_fine_tuned_with_the_command_that_is_printed(
+    home: Path, s3: S3
+) -> None:
+    uri = s3.uri("runs/shapes")
+    store = Store(uri)
+    for name in (
+        "config.yaml",
+        "plan.json",
+        "env.json",
+        "splits.parquet",
+        "model/model.safetensors",
+        "model/model.json",
+    ):
+        store.write_bytes(name, (home / "runs" / "shapes" / name).read_bytes())
+    trained = open_trained(uri)
+    place = place_of(trained, None)
+    facts = prune(trained, place, Wanted(0.5, seconds=0.0, images=4))
+    assert place.folder.store.describe() == "s3://bucket/runs/shapes-pruned"
+    config = place.folder.store.address("config.yaml")
+    line = pruned_lines(facts, place.folder.store.describe(), config, place.name)[-1]
+    words = shlex.split(line.removeprefix("fine-tune: raycls train "))
+    run = load_config(words[0], [*words[1:], "train.duration=1ep", "optim.lr=1e-9"]).run
+    trainer.train(run, display=_silent())
+    before, after = (
+        RunFolder(s3.uri(f"runs/shapes-pruned{end}")).store.read_bytes("model/model.safetensors")
+        for end in ("", "-finetuned")
+    )
+    first, second = load_tensors(before), load_tensors(after)
+    for key in ("features.3.weight", "classifier.weight"):
+        torch.testing.assert_close(first[key], second[key], atol=1e-6, rtol=0)
+        assert (second[key] == 0).sum() == (~first[key + MASK]).sum() > 0
 
 
 def test_without_the_extra_the_line_that_installs_it_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:

