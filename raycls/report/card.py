@@ -25,7 +25,8 @@ _SIGNS = re.compile(r"([\\`*_\[\]|~])")
 
 def card(told: Told, evaluated: Evaluated | None) -> bytes:
     """The model card of a run, UTF-8. It opens with a block that model hubs read."""
-    head = {"library_name": "raycls", "pipeline_tag": "image-classification", "tags": ["image-classification"]}
+    kind = "image-classification"
+    head = {"library_name": "raycls", **({"pipeline_tag": kind, "tags": [kind]} if told.classes else {})}
     parts = [
         f"---\n{render(head)}---",
         f"# {plain(told.name)}",

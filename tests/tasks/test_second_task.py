@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness.html import parse
 from harness.jobs import make_job, train, train_rank_stopped, weights
 from harness.ranks import run_ranks
 from harness.runs import Site
 from harness.searches import Found
+from harness.typed import raycls
 
 from raycls.cli import app
 from raycls.config.load import load
@@ -242,3 +244,17 @@ def test_on_ray_it_gives_the_same_bytes_and_is_searched_by_its_own_metric(tmp_pa
         assert value == min(results)
     winner = min(best, key=lambda trial: best[trial])
     assert f"# Trial {winner} of" in (found.folder / "best.yaml").read_text()
+
+
+def test_a_report_and_a_card_have_its_numbers() -> None:
+    assert raycls("train", "second.yaml", "scale.workers=0") == 0
+    assert raycls("report", "second", "--card") == 0
+    folder = Path("runs/second")
+    summary = json.loads((folder / "predictions" / "test-last.json").read_text())
+    text = parse((folder / "report.html").read_text()).text
+    card = (folder / "model_card.md").read_text()
+    for name in ("dice", "distance"):
+        assert f"{name} {summary[name]:.4g}" in text
+        assert f"| {name} | {summary[name]:.4g} |" in card
+    assert "Confusion" not in text
+    assert "pipeline_tag" not in card

@@ -167,6 +167,8 @@ def test_a_run_on_an_object_store_has_its_page_there(
     page = parse(data.decode())
     assert "24 images of split test" in page.text
     assert len(page.of("img")) >= 1
+    assert raycls("curves", s3.uri("runs/shapes")) == 0
+    assert capsys.readouterr().out.startswith("shapes: done\n")
 
 
 @pytest.mark.slow
