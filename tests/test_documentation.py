@@ -67,13 +67,15 @@ def _steps(page: str) -> list[Step]:
     return [step for block in blocks(ROOT / page) if block.language == "console" for step in steps(block)]
 
 
-_RAY = {"docs/search.md"}
-"""Pages whose commands start a Ray."""
+_SLOW = {
+    "docs/search.md": [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)],
+    "docs/prune.md": [pytest.mark.slow],
+    "docs/bench.md": [pytest.mark.slow],
+}
+"""Pages whose commands start a Ray, or measure."""
 
 _RUN = [
-    pytest.param(page, marks=[pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)] if page in _RAY else [])
-    for page in PAGES
-    if _steps(page) and "" not in _NOT_RUN.get(page, {})
+    pytest.param(page, marks=_SLOW.get(page, [])) for page in PAGES if _steps(page) and "" not in _NOT_RUN.get(page, {})
 ]
 
 
@@ -89,7 +91,7 @@ def test_commands_of_a_page_do_what_it_shows(page: str, tmp_path: Path, request:
             if _not_run(page, step):
                 continue
             words = (*(_replaced(word, places) for word in step.words), *_ADDED.get((page, step.words[1]), ()))
-            code, seen = type_in(words, apart=page in _RAY)
+            code, seen = type_in(words, apart=page == "docs/search.md")
             refused = any(line.startswith("raycls: ") for line in step.shown)
             typed = " ".join(step.words)
             assert (typed, code) == (typed, 2 if refused else 0), seen

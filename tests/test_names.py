@@ -92,7 +92,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["resnet18 has no weights", "did you mean IMAGENET1K_V1?"],
         ),
         ("model: {weights: ResNet50_Weights.DEFAULT}", "model.weights", 1, ["resnet18 has no weights", "DEFAULT"]),
-        ("model: {name: tiny_cnn, weights: DEFAULT}", "model.weights", 1, ["tiny_cnn has no weights", "local"]),
+        (
+            "model: {name: tiny_cnn, weights: DEFAULT}",
+            "model.weights",
+            1,
+            ["tiny_cnn has no weights", ".safetensors or .pth"],
+        ),
         ("model: {name: 'nets:nett'}", "model.name", 1, ["nets has no 'nett'", "did you mean net?"]),
         ("model: {name: 'nets:ReLU'}", "model.name", 1, ["imported there from torch.nn"]),
         ("model: {name: 'nets:system.exit'}", "model.name", 1, ["imported there from sys"]),

@@ -43,6 +43,7 @@ def _assert_once(file: Path, images: int) -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_killed_command_is_resumed_on_one_machine(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").symlink_to(trained / "runs")
     _write(tmp_path / "images", 2600)

@@ -748,12 +748,14 @@ CASES: tuple[Case, ...] = (
         lambda folder: (folder / "runs/c-pruned/mine").mkdir(parents=True),
         first=TRAIN,
         use=options("raycls prune c {0} runs/other"),
+        slow=True,
     ),
     Case(
         "export/pruning/folder.py:place_of",
         "raycls prune c --out runs/-c",
         first=TRAIN,
         use=options("raycls prune c {0} runs/other"),
+        slow=True,
     ),
     Case("run/folder.py:read_json", TRAIN, put(**{"runs/c/plan__json": "{"}), "put the file back", first=TRAIN),
     Case(

