@@ -87,7 +87,7 @@ def test_processes_die_with_the_command_and_a_killed_process_ends_it(trained: Pa
     _assert_once(tmp_path / "p.parquet", 5200)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.faults
 @pytest.mark.timeout(900)
@@ -123,7 +123,7 @@ def test_ten_thousand_images_on_ray_survive_kills_of_workers_and_driver(trained:
     assert (tmp_path / "here.parquet").read_bytes() == (tmp_path / "p.parquet").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.faults
 @pytest.mark.timeout(600)

@@ -17,7 +17,7 @@ from raycls.run.model_file import write_model
 from raycls.session.data.preprocessing import preprocessing_of
 from raycls.session.trained.trained import Trained, open_trained
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(300)]
 
 
 def _run(trained: Path, folder: Path, name: str, args: str = "{}") -> Trained:
