@@ -21,7 +21,7 @@ from PIL import Image
 from raycls.report.live import LiveServer
 from raycls.run.folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 _DESK, _PHONE = 1280, 390
 
 
