@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -15,28 +17,23 @@ class Metrics:
     """Counts of one server, in a registry of its own."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self._collected = CollectorRegistry()
+        own: dict[str, Any] = {"registry": self._collected}
         requests = "Requests to /predict that were answered, by status"
-        self.requests = Counter("raycls_serve_requests", requests, ["status"], registry=self._registry)
+        self.requests = Counter("raycls_serve_requests", requests, ["status"], **own)
         self.seconds = Histogram(
             "raycls_serve_request_seconds",
             "Seconds from the headers of a request to /predict to the end of its answer",
             buckets=_SECONDS,
-            registry=self._registry,
+            **own,
         )
-        self.batches = Histogram(
-            "raycls_serve_batch_size", "Images that were computed together", buckets=_SIZES, registry=self._registry
-        )
-        self.in_flight = Gauge(
-            "raycls_serve_in_flight", "Requests to /predict that are being answered", registry=self._registry
-        )
-        self.retries = Counter(
-            "raycls_serve_retries", "Requests that were tried again as a replica died", registry=self._registry
-        )
+        self.batches = Histogram("raycls_serve_batch_size", "Images that were computed together", buckets=_SIZES, **own)
+        self.in_flight = Gauge("raycls_serve_in_flight", "Requests to /predict that are being answered", **own)
+        self.retries = Counter("raycls_serve_retries", "Requests that were tried again as a replica died", **own)
 
     def text(self) -> bytes:
         """All of it in the text format of Prometheus."""
-        return generate_latest(self._registry)
+        return generate_latest(self._collected)
 
     def summary(self) -> str:
         """One line for the end of the server."""
