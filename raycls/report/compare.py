@@ -19,13 +19,13 @@ import numpy as np
 from raycls.errors import DataError
 from raycls.progress import counted
 from raycls.report.evaluated import Samples
+from raycls.tasks.scores.intervals import LEVEL, RESAMPLES, SEED
+from raycls.tasks.scores.resampled import Resampled
 
 __all__ = ["LEVEL", "Compared", "Paired", "accuracy", "compare", "difference_interval", "mcnemar", "pair"]
 
-LEVEL = 0.95
-RESAMPLES, SEED = 1000, 0
-_BINS = 15
-"""Of the expected calibration error, as `raycls eval` has them."""
+_BETTER = {"f1_macro": "max", "nll": "min", "ece": "min"}
+"""Which way each metric is better that is compared beside accuracy."""
 _TINY = 1e-300
 
 
@@ -99,16 +99,17 @@ def compare(pair: Paired, tests: int = 1) -> list[Compared]:
     """
     outside = (1 - LEVEL) / tests
     found = [accuracy(pair.first.right, pair.second.right, tests)]
-    measures = [_measure(samples) for samples in (pair.first, pair.second)]
+    measures = [_resampled(samples) for samples in (pair.first, pair.second)]
     own = [measure(np.ones(len(pair), np.int64)) for measure in measures]
     draw = np.random.Generator(np.random.PCG64(SEED))
-    drawn: list[np.ndarray] = []
+    drawn: list[list[float]] = []
     for _ in counted(range(RESAMPLES), "resampling", RESAMPLES, "resamples"):
         times = np.bincount(draw.integers(0, len(pair), len(pair)), minlength=len(pair))
-        drawn.append(measures[1](times) - measures[0](times))
+        before, after = (measure(times) for measure in measures)
+        drawn.append([after[name] - before[name] for name in _BETTER])
     low, high = np.nanquantile(np.array(drawn), [outside / 2, 1 - outside / 2], axis=0)
-    for index, (name, better) in enumerate((("f1_macro", "max"), ("nll", "min"), ("ece", "min"))):
-        one, other = float(own[0][index]), float(own[1][index])
+    for index, (name, better) in enumerate(_BETTER.items()):
+        one, other = own[0][name], own[1][name]
         interval = (float(low[index]), float(high[index]))
         found.append(Compared(name, one, other, other - one, *interval, None, "paired bootstrap", better))
     return found
@@ -150,24 +151,9 @@ def _score(guess: float, won: int, lost: int, count: int) -> float:
     return above / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, above) if above else 0.0
 
 
-def _measure(samples: Samples) -> Callable[[np.ndarray], np.ndarray]:
-    """(macro F1, negative log-likelihood, calibration error) of a resample, from how often each row is in it."""
-    size, right = len(samples.classes), samples.right
+def _resampled(samples: Samples) -> Resampled:
     loss = -np.log(np.maximum(samples.truth, _TINY))
-    edges = np.linspace(0.0, 1.0, _BINS + 1)
-    bins = np.clip(np.searchsorted(edges, samples.confidence, side="left") - 1, 0, _BINS - 1)
-    gap = samples.confidence - right
-
-    def measure(times: np.ndarray) -> np.ndarray:
-        truth = np.bincount(samples.label, times, minlength=size)
-        predicted = np.bincount(samples.predicted, times, minlength=size)
-        hits = np.bincount(samples.label, times * right, minlength=size)
-        occurs = truth + predicted > 0
-        f1 = (2 * hits[occurs] / (truth + predicted)[occurs]).mean()
-        count = times.sum()
-        return np.array([f1, (times * loss).sum() / count, np.abs(np.bincount(bins, times * gap)).sum() / count])
-
-    return measure
+    return Resampled(samples.label, samples.predicted, samples.confidence, len(samples.classes), {"nll": loss})
 
 
 def _at_most(hits: int, count: int) -> float:

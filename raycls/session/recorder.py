@@ -18,7 +18,7 @@ from raycls.data.slices import Slice
 from raycls.data.source import Dataset
 from raycls.errors import RayclsError
 from raycls.progress import progress
-from raycls.report.curves import svg
+from raycls.report.plots.curves import svg
 from raycls.run.checkpoint import Writer
 from raycls.run.folder import RunFolder
 from raycls.run.history import History, read, write_csv

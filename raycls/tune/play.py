@@ -23,7 +23,7 @@ from raycls.launch.stopping import StopRequest, exit_code
 from raycls.launch.trainer import connecting, device_of
 from raycls.progress import progress
 from raycls.quantities import plural
-from raycls.report.search import plots
+from raycls.report.plots.search import plots
 from raycls.screen.search import SearchDisplay
 from raycls.screen.search_text import end_text, search_lines, start_text, stop_text
 from raycls.search.board import Move, Task

@@ -33,7 +33,7 @@ _MAY_IMPORT = {
     "tasks": {"data", "models", "plugins", "config", *_LOW},
     "screen": {"search", "run", "config", *_LOW},
     "train": {"randomness", "tasks", "data", "models", "plugins", "config", *_LOW},
-    "report": {"search", "run", "config", *_LOW},
+    "report": {"search", "tasks", "run", "config", *_LOW},
     "session": {"report", "train", "tasks", "data", "models", "run", "randomness", "plugins", "config", *_LOW},
     "export": {"session", "train", "tasks", "data", "models", "run", "randomness", "config", *_LOW},
     "launch": {"session", "train", "run", "screen", "jobs", "cluster", "config", *_LOW},

@@ -16,7 +16,7 @@ from raycls.report.evaluated import Samples
 from raycls.report.page.charts import Drawing, drawing
 from raycls.report.page.render import render
 from raycls.report.page.report import Pictures, Section, weights_text
-from raycls.report.page.results import Wrong
+from raycls.report.page.results import wrong_at
 from raycls.report.page.running import clock, moment
 from raycls.report.runs import Told
 from raycls.report.series import Line, Panel
@@ -108,7 +108,7 @@ def _block(first: str, verdict: Verdict, pictures: Pictures) -> dict[str, Any]:
     won, lost = np.flatnonzero(~right[0] & right[1]), np.flatnonzero(right[0] & ~right[1])
     groups = [(f"Only {verdict.name} is right", one, won), (f"Only {first} is right", other, lost)]
     shown = [
-        {"title": title, "count": len(rows), "wrong": [_wrong(samples, row) for row in _sure(samples, rows)]}
+        {"title": title, "count": len(rows), "wrong": [wrong_at(samples, row) for row in _sure(samples, rows)]}
         for title, samples, rows in groups
     ]
     images, why = pictures([(wrong.key, wrong.path) for group in shown for wrong in group["wrong"]])
@@ -132,17 +132,6 @@ def _block(first: str, verdict: Verdict, pictures: Pictures) -> dict[str, Any]:
 def _sure(samples: Samples, rows: np.ndarray) -> list[int]:
     """The rows on which the run that is wrong is most confident."""
     return rows[np.argsort(-samples.confidence[rows], kind="stable")][:_MOST_PICTURES].tolist()
-
-
-def _wrong(samples: Samples, row: int) -> Wrong:
-    return Wrong(
-        samples.keys[row],
-        samples.paths[row],
-        samples.classes[samples.label[row]],
-        samples.classes[samples.predicted[row]],
-        float(samples.confidence[row]),
-        float(samples.truth[row]),
-    )
 
 
 def _metric(each: Compared) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from raycls.report.axis import number
 from raycls.report.evaluated import Samples, value_of
 from raycls.report.page.balance import Balance
 
-__all__ = ["Figure", "Wrong", "class_rows", "figures", "reliability", "worst"]
+__all__ = ["Figure", "Wrong", "class_rows", "figures", "reliability", "worst", "wrong_at"]
 
 _TITLES = {
     "top1": "accuracy",
@@ -145,10 +145,11 @@ def worst(samples: Samples, most: int) -> tuple[list[Wrong], list[Wrong]]:
     sure = wrong[np.argsort(-samples.confidence[wrong], kind="stable")][:most]
     by_loss = wrong[np.argsort(samples.truth[wrong], kind="stable")]
     lossy = by_loss[~np.isin(by_loss, sure)][:most]
-    return [_wrong(samples, row) for row in sure.tolist()], [_wrong(samples, row) for row in lossy.tolist()]
+    return [wrong_at(samples, row) for row in sure.tolist()], [wrong_at(samples, row) for row in lossy.tolist()]
 
 
-def _wrong(samples: Samples, row: int) -> Wrong:
+def wrong_at(samples: Samples, row: int) -> Wrong:
+    """The sample at `row`, which was taken for another class."""
     return Wrong(
         samples.keys[row],
         samples.paths[row],

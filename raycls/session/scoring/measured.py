@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from raycls.tasks.scores import intervals
-from raycls.tasks.scores.calibration import bin_of, brier_of, calibration
+from raycls.tasks.scores.calibration import brier_of, calibration
 from raycls.tasks.scores.probabilities import Probabilities
 from raycls.tasks.scores.ranking import NAMES, Ranked, rank
+from raycls.tasks.scores.resampled import Resampled
 
 __all__ = ["group_by", "measure"]
 
@@ -65,41 +66,16 @@ def _intervals(
             value, deviation = getattr(ranked, average)[name], ranked.deviation[average][name]
             if value is not None and deviation is not None:
                 found[f"{name}_{average}"] = intervals.jackknife(value, deviation)
-    return {**found, **intervals.bootstrap(_Resampled(probabilities, labels), count, pivotal=("ece",))}
+    return {**found, **intervals.bootstrap(_resampled(probabilities, labels), count, pivotal=("ece",))}
 
 
-class _Resampled:
-    """The numbers of a resample, from how often each row is in it."""
-
-    def __init__(self, probabilities: Probabilities, labels: np.ndarray) -> None:
-        self._size, self._labels, self._predicted = probabilities.size, labels, probabilities.predicted
-        self._right = labels == self._predicted
-        self._nll = -probabilities.log_of(labels)
-        self._loss = -probabilities.at(1.0).log_of(labels)
-        self._brier = brier_of(probabilities, labels)
-        confidence = probabilities.confidence()
-        self._bins, self._gap = bin_of(confidence), confidence - self._right
-
-    def __call__(self, times: np.ndarray) -> dict[str, float]:
-        count = times.sum()
-        # products and sums, no dot product: BLAS adds otherwise with another number of threads
-        means = {"loss": self._loss, "nll": self._nll, "brier": self._brier}
-        found = {name: float((times * values).sum() / count) for name, values in means.items()}
-        found["ece"] = float(np.abs(np.bincount(self._bins, times * self._gap)).sum() / count)
-        truth = np.bincount(self._labels, times, minlength=self._size)
-        predicted = np.bincount(self._predicted, times, minlength=self._size)
-        hits = np.bincount(self._labels, times * self._right, minlength=self._size)
-        occurs = truth + predicted > 0
-        scores = {
-            "precision": (hits, predicted),
-            "recall": (hits, truth),
-            "f1": (2 * hits, truth + predicted),
-        }
-        for name, (above, below) in scores.items():
-            values = np.divide(above, below, out=np.zeros(self._size), where=below != 0)
-            found[f"{name}_macro"] = float(values[occurs].mean())
-            found[f"{name}_weighted"] = float((values * truth).sum() / truth.sum())
-        return found
+def _resampled(probabilities: Probabilities, labels: np.ndarray) -> Resampled:
+    means = {
+        "loss": -probabilities.at(1.0).log_of(labels),
+        "nll": -probabilities.log_of(labels),
+        "brier": brier_of(probabilities, labels),
+    }
+    return Resampled(labels, probabilities.predicted, probabilities.confidence(), probabilities.size, means)
 
 
 def group_by(probabilities: Probabilities, labels: np.ndarray, values: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -118,7 +94,7 @@ def group_by(probabilities: Probabilities, labels: np.ndarray, values: Sequence[
             "top1": hits / len(rows),
             "top1_interval": intervals.wilson(hits, len(rows)),
             "nll": float(nll[rows].mean()),
-            "f1_macro": _Resampled(part, labels[rows])(np.ones(len(rows), np.int64))["f1_macro"],
+            "f1_macro": _resampled(part, labels[rows])(np.ones(len(rows), np.int64))["f1_macro"],
             "auroc_macro": rank(part.column, labels[rows], part.size).macro["auroc"],
         }
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 __all__ = ["TOP", "Probabilities", "blocks_of"]
 
@@ -74,6 +73,8 @@ class Probabilities:
 
     def top(self, block: slice) -> tuple[np.ndarray, np.ndarray]:
         """The `TOP` most probable classes of some rows, and their probabilities, `[n, TOP]`, the highest first."""
+        import torch  # what compares runs from their files needs none of it
+
         # as the confusion matrix has it, so that both name the same one of classes that are tied
         best = torch.from_numpy(self.logits[block]).double().topk(min(TOP, self.size), dim=1).indices.numpy()
         values = np.take_along_axis(self.logits[block], best, axis=1).astype(np.float64)

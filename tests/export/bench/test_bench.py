@@ -21,7 +21,7 @@ from raycls.export.bench import variants
 from raycls.export.bench.bench import Wanted, bench
 from raycls.export.timing import interleaved, threads_set
 from raycls.launch import trainer
-from raycls.report.bench import svg
+from raycls.report.plots.bench import svg
 from raycls.screen.bench_text import bench_lines
 from raycls.screen.run import Display
 from raycls.session.trained.trained import Network, open_trained

@@ -44,7 +44,7 @@ def model(
     folder = run_folder(run)
     prepare()
     from raycls.export.bench.bench import Wanted, bench
-    from raycls.report.bench import svg
+    from raycls.report.plots.bench import svg
     from raycls.run import strict_json
     from raycls.run.folder import RunFolder
     from raycls.screen.bench_text import bench_lines

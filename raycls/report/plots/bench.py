@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from raycls.report.plots.figures import svg_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["svg"]
 
-_STYLE: dict[Any, Any] = {"svg.hashsalt": "raycls", "svg.fonttype": "none"}
 _COLORS = ("#1f77b4", "#1b9e77", "#d95f02", "#7570b3")
 
 
@@ -17,21 +20,15 @@ def svg(facts: Mapping[str, Any]) -> bytes:
 
     Equal facts give equal bytes.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     rows = facts["rows"]
     batches = list(rows[0]["batches"])
     names = [f"{row['name']}\ntop-1 {row['top1']:.4f}" for row in rows]
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9, 1.3 + 0.55 * len(rows)), layout="constrained")
-        FigureCanvasSVG(figure)
-        for place, (axes, batch) in enumerate(
-            zip(figure.subplots(1, len(batches), sharey=True, squeeze=False)[0], batches, strict=True)
-        ):
+    where = range(len(rows))
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(batches), sharey=True, squeeze=False)[0]
+        for place, (axes, batch) in enumerate(zip(panels, batches, strict=True)):
             found = [row["batches"][batch] for row in rows]
-            where = range(len(rows))
             axes.barh(where, [1e3 * each["p50"] for each in found], color=_COLORS[: len(rows)])
             for bar, each in zip(where, found, strict=True):
                 text = f"{1e3 * each['p50']:.3g} ms, p99 {1e3 * each['p99']:.3g}"
@@ -44,6 +41,5 @@ def svg(facts: Mapping[str, Any]) -> bytes:
             if place == 0:
                 axes.set_yticks(list(where), names)
                 axes.invert_yaxis()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        return buffer.getvalue()
+
+    return svg_of(draw, (9, 1.3 + 0.55 * len(rows)))

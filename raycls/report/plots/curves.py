@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raycls.config.names.metrics import CLASSIFICATION, Metric
+from raycls.report.plots.figures import svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["svg"]
 
-# Without a fixed salt the ids in the file, without text as text its size, would differ from run to run.
-_STYLE: dict[Any, Any] = {"svg.hashsalt": "raycls", "svg.fonttype": "none"}
 _COLORS = {"train": "#1f77b4", "val": "#d95f02", "test": "#1b9e77"}
 _NAMES = {"train": "train", "val": "validation", "test": "test"}
 
@@ -26,17 +25,11 @@ def svg(records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metric] = CL
     Equal records give equal bytes; one record is enough.
     """
     name = next((name for name in metrics if name != "loss"), "loss")
-    # Imported here: workers import this module when they start, and draw only at their end.
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    train = [record for record in records if record.get("kind") == "train"]
+    evaluations = [record for record in records if record.get("kind") == "evaluate"]
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        FigureCanvasSVG(figure)
+    def draw(figure: Figure) -> None:
         loss, metric = figure.subplots(1, 2)
-        train = [record for record in records if record.get("kind") == "train"]
-        evaluations = [record for record in records if record.get("kind") == "evaluate"]
         _line(loss, train, "loss", "train")
         _line(metric, train, name, "train")
         for split in ("val", "test", "train"):
@@ -44,9 +37,8 @@ def svg(records: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metric] = CL
             _line(metric, chosen, name, split, marker="o", evaluated=True)
         _finish(loss, "loss")
         _finish(metric, metrics[name].title or name)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        return buffer.getvalue()
+
+    return svg_of(draw, (9, 3.6))
 
 
 def _line(

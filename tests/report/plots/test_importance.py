@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raycls.report.importance import Importance, comparable, importances
+from raycls.report.plots.importance import Importance, comparable, importances
 from raycls.search.trials import Exploit, Result, Trial
 
 

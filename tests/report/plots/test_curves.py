@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raycls.config.names.metrics import Metric
-from raycls.report.curves import svg
+from raycls.report.plots.curves import svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 

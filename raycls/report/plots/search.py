@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from raycls.config.sections.search import decisive
 from raycls.config.write import flow
-from raycls.report.importance import Importance, comparable, importances
+from raycls.report.plots.figures import svg_of
+from raycls.report.plots.importance import Importance, comparable, importances
 from raycls.search.trials import Trial
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ __all__ = ["CURVES", "IMPORTANCE", "PARALLEL", "curves", "importance", "parallel
 
 CURVES, PARALLEL, IMPORTANCE = "curves.svg", "parallel.svg", "importance.svg"
 
-# Without a fixed salt the ids in the file, without text as text its size, would differ from run to run.
-_STYLE: dict[Any, Any] = {"svg.hashsalt": "raycls", "svg.fonttype": "none"}
 _COLORS = {"finished": "#1f77b4", "stopped": "#999999", "running": "#1b9e77", "failed": "#d95f02"}
 _LOG_RATIO = 50.0
 """Positive numbers that differ by more than this factor are drawn on a logarithmic axis."""
@@ -73,7 +71,7 @@ def curves(trials: Iterable[Trial], rungs: Sequence[float], metric: str) -> byte
         else:
             _say(axes, "nothing was measured")
 
-    return _svg(draw, (9, 4.5))
+    return svg_of(draw, (9, 4.5))
 
 
 def parallel(trials: Iterable[Trial], paths: Sequence[str], metric: str, mode: str) -> bytes:
@@ -111,7 +109,7 @@ def parallel(trials: Iterable[Trial], paths: Sequence[str], metric: str, mode: s
         if not pairs:
             _say(axes, "nothing was measured")
 
-    return _svg(draw, (max(6.0, 1.8 * len(scales)), 4.5))
+    return svg_of(draw, (max(6.0, 1.8 * len(scales)), 4.5))
 
 
 def importance(found: Sequence[Importance], of: str) -> bytes:
@@ -128,7 +126,7 @@ def importance(found: Sequence[Importance], of: str) -> bytes:
         axes.axvline(0, color="#000000", linewidth=0.8)
         axes.set_xlabel(f"squared error gained by shuffling, in variances of {of}\n(bar: mean, line: 5-95 % of refits)")
 
-    return _svg(draw, (8, 1.6 + 0.4 * len(found)))
+    return svg_of(draw, (8, 1.6 + 0.4 * len(found)))
 
 
 class _Missing:
@@ -189,19 +187,3 @@ def _curve(axes: Axes, trial: Trial, metric: str, label: str) -> bool:
 
 def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
-
-
-def _svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> bytes:
-    """What `draw` draws, as an SVG file; equal drawings give equal bytes."""
-    # Imported here: the driver imports this module when it starts, and draws only at its end.
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        return buffer.getvalue()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from raycls.report.importance import Importance
-from raycls.report.search import CURVES, IMPORTANCE, PARALLEL, curves, importance, parallel, plots
+from raycls.report.plots.importance import Importance
+from raycls.report.plots.search import CURVES, IMPORTANCE, PARALLEL, curves, importance, parallel, plots
 from raycls.search.trials import Result, Trial
 
 SVG = "{http://www.w3.org/2000/svg}"
