@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, cast
 
 from raycls.config.errors import Path, Place, Problem, dotted, nearest, value_at
-from raycls.config.names import torchvision_models
 from raycls.config.names.belongings import PUBLISHED, name_of
 from raycls.config.names.builders import BUILDERS, argument_problems, binding_problems, problem_of
-from raycls.config.names.builtin import MODELS, OPERATIONS, SOURCES
+from raycls.config.names.builtin import BATCH_OPERATIONS, MODELS, NESTED, OPERATIONS, SOURCES
+from raycls.config.names.networks import timm_models, torchvision_models
 from raycls.config.names.suggest import suggest
 from raycls.config.space.text import SPACE, Places, read
 from raycls.errors import ConfigError
@@ -41,8 +41,8 @@ def name_problems(values: Mapping[str, Any], places: Mapping[Path, Place], home:
     ]
     for section in BUILDERS:
         problems += _builder(values, section, places, home)
-    for key in ("train", "eval"):
-        problems += _operations(value_at(values, ("augment", key)), ("augment", key), at)
+    for key in ("train", "eval", "batch"):
+        problems += _operations(value_at(values, ("augment", key)), ("augment", key), at, on_batch=key == "batch")
     return [*problems, *_searched(values, at, Places(places, home))]
 
 
@@ -78,6 +78,9 @@ def _source(name: str) -> Found:
 
 
 def _model(name: str) -> Found:
+    if name.startswith(timm_models.PREFIX):
+        timm_models.check_name(name)
+        return None
     if name in MODELS or ":" in name:
         return find("model", name, MODELS)
     listed = torchvision_models.find(name)
@@ -124,6 +127,10 @@ def _operation(name: str) -> Found:
     return find("augmentation", name, OPERATIONS)
 
 
+def _batch_operation(name: str) -> Found:
+    return find("batch operation", name, BATCH_OPERATIONS)
+
+
 def _section(
     values: Mapping[str, Any], section: Path, look_up: Callable[[str], Found], given: Sequence[str], at: PlaceOf
 ) -> Iterator[Problem]:
@@ -153,7 +160,7 @@ def _named(
     yield from binding_problems(*found, cast("Mapping[str, Any]", args or {}), given, args_path, at)
 
 
-def _operations(entries: Any, path: Path, at: PlaceOf) -> Iterator[Problem]:
+def _operations(entries: Any, path: Path, at: PlaceOf, *, on_batch: bool = False) -> Iterator[Problem]:
     """The operations of a list, each a name or a name with arguments; another kind of entry is the schema's to tell."""
     for index, entry in enumerate(cast("list[Any]", entries) if isinstance(entries, list) else ()):
         here = (*path, index)
@@ -163,8 +170,14 @@ def _operations(entries: Any, path: Path, at: PlaceOf) -> Iterator[Problem]:
             ((name, args),) = cast("Mapping[str, Any]", entry).items()
         else:
             continue
+        if on_batch:
+            yield from _named(name, args, here, (*here, name), _batch_operation, ("num_classes",), at)
+            continue
         given = ("image_size",) if name in OPERATIONS else ()
         yield from _named(name, args, here, (*here, name), _operation, given, at)
+        if name in NESTED and isinstance(args, Mapping):
+            inner = cast("Mapping[str, Any]", args).get("operations")
+            yield from _operations(inner, (*here, name, "operations"), at)
 
 
 def _searched(values: Mapping[str, Any], at: PlaceOf, places: Places) -> Iterator[Problem]:
@@ -179,11 +192,11 @@ def _searched(values: Mapping[str, Any], at: PlaceOf, places: Places) -> Iterato
             here = (*inside, index)
             section = parameter.path.partition(".")[0]
             if section == "augment":
-                yield from _operations(value, here, at)
+                yield from _operations(value, here, at, on_batch=parameter.path == "augment.batch")
             elif isinstance(value, str):
                 kind = BUILDERS.get(section)
                 look_up = _model if kind is None else partial(find, kind.kind, builtins=kind.builtins)
                 yield from _named(value, None, here, here, _alone(look_up), (), at)
 
 
-_SEARCHED = ("model.name", *(f"{section}.name" for section in BUILDERS), "augment.train", "augment.eval")
+_SEARCHED = ("model.name", *(f"{each}.name" for each in BUILDERS), "augment.train", "augment.eval", "augment.batch")

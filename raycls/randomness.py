@@ -7,13 +7,18 @@ Randomness is keyed, never carried: whoever draws is given a seed that follows f
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["kept", "seed_all", "seeded", "seeded_torch"]
+__all__ = ["States", "kept", "own_generator", "put_back", "seed_all", "seeded", "seeded_torch", "states"]
+
+States = tuple[torch.Tensor, dict[str, Any], tuple[Any, ...]]
+"""Of torch's, numpy's and Python's generators."""
 
 
 def seed_all(seed: int, device: torch.device | None = None) -> None:
@@ -29,21 +34,42 @@ def seed_all(seed: int, device: torch.device | None = None) -> None:
     random.seed(seed)
 
 
+def states() -> States:
+    """Where the generators of the CPU are."""
+    return torch.default_generator.get_state(), np.random.get_state(legacy=False), random.getstate()
+
+
+def put_back(states: States) -> None:
+    """The generators of the CPU go on from `states`."""
+    torch.default_generator.set_state(states[0])
+    np.random.set_state(states[1])
+    random.setstate(states[2])
+
+
 @contextmanager
 def kept() -> Iterator[None]:
     """The generators of the CPU are put back afterwards."""
-    states = torch.default_generator.get_state(), np.random.get_state(legacy=False), random.getstate()
+    before = states()
     try:
         yield
     finally:
-        torch.default_generator.set_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
+        put_back(before)
+
+
+_own = threading.local()
+
+
+def own_generator(seed: int) -> torch.Generator:
+    """A generator of this thread alone, at `seed`: it draws what torch's does. The next call seeds the same one."""
+    generator = getattr(_own, "generator", None)
+    if generator is None:
+        generator = _own.generator = torch.Generator()
+    return generator.manual_seed(seed)
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The generators of the CPU start at `seed`, and are put back afterwards.
+def seeded(seed: int) -> Iterator[torch.Generator]:
+    """The generators of the CPU start at `seed`, and are put back afterwards; yields that of torch.
 
     Torch runs with one thread meanwhile: the bits of its sums depend on how many there are.
     """
@@ -53,19 +79,19 @@ def seeded(seed: int) -> Iterator[None]:
             if threads != 1:
                 torch.set_num_threads(1)
             seed_all(seed)
-            yield
+            yield torch.default_generator
         finally:
             if threads != 1:
                 torch.set_num_threads(threads)
 
 
 @contextmanager
-def seeded_torch(seed: int) -> Iterator[None]:
+def seeded_torch(seed: int) -> Iterator[torch.Generator]:
     """As `seeded`, for what is known to draw from torch alone and to add nothing up: a tenth of the time."""
     generator = torch.default_generator
     state = generator.get_state()
     try:
         generator.manual_seed(seed)
-        yield
+        yield generator
     finally:
         generator.set_state(state)

@@ -50,12 +50,35 @@ def test_loop(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_loop_recipe(run: Any) -> None:
+    found = run("loop_recipe", "--peer", "timm", "bare")
+    assert [case["peer"] for case in found["cases"]] == ["timm", "bare"]
+    assert all(_is_ratio(case["cpu_against_peer"]) and _is_ratio(case["wall_against_peer"]) for case in found["cases"])
+
+
+@pytest.mark.slow
+def test_packed(run: Any) -> None:
+    found = run("packed")["variants"]
+    packed = {f"{form} {stored}" for form in ("arrow", "parquet") for stored in ("JPEG", "raw")}
+    fast = {f"{name}, fast" for name in ("files", "arrow JPEG", "arrow raw", "without reading")}
+    assert found.keys() == {"reference", "files", "without reading", *packed, *fast}
+    assert all(_is_ratio(variant["against_reference"]) for variant in found.values())
+
+
+@pytest.mark.slow
 def test_executors_without_ray(run: Any) -> None:
     (case,) = run("executors", "--executors", "inline")["slices"].values()
     assert set(case) == {"plain", "inline"}
     assert case["plain"]["images_per_cpu_second_against"]["plain"] == {"median": 1.0, "min": 1.0, "max": 1.0, "n": 1}
     assert case["plain"]["runs"][0]["images"] == case["inline"]["runs"][0]["images"] == 8
     assert all(_is_ratio(variant["images_per_cpu_second_against"]["plain"]) for variant in case.values())
+
+
+@pytest.mark.slow
+def test_decoding(run: Any) -> None:
+    found = run("decoding", "--before", str(Path(__file__).parents[1]))["variants"]
+    assert {"raycls", "raycls, resampling: fast", "raycls before", "torchvision.io + v2", "timm"} <= set(found)
+    assert all(_is_ratio(variant["images_per_cpu_second_against"]["raycls before"]) for variant in found.values())
 
 
 @pytest.mark.slow
@@ -67,11 +90,39 @@ def test_reduction(run: Any) -> None:
 
 @pytest.mark.slow
 def test_startup_in_process(run: Any) -> None:
-    (stages,) = run("startup")["runs"]["0"]
-    for seconds in stages.values():
+    (found,) = run("startup")["runs"]["workers 0"]
+    assert found["processes"][0][0] == "the command"
+    assert 0 < found["first_line"] <= found["wall_seconds"]["ended"]
+    for seconds in (found["wall_seconds"], found["cpu_seconds"]):
         moments = list(seconds.values())
         assert list(seconds) == ["checked", "attempt", "first step", "last step", "ended"]
         assert moments == sorted(moments) and moments[0] > 0
+
+
+@pytest.mark.slow
+def test_many_files(run: Any) -> None:
+    found = run("many_files")
+    assert set(found["files"]) == {"200", "400"}
+    for (start,) in found["files"].values():
+        assert 0 < start["listed_cpu_s"] <= start["first_step_cpu_s"]
+        assert 0 < start["imports_mib"] <= start["most_mib"]
+    assert _is_ratio(found["resident_against_fewer"]["400"])
+
+
+@pytest.mark.slow
+def test_boundary_without_ray(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raycls.run import checkpoint
+    from raycls.session.recorder import Recorder
+
+    monkeypatch.setattr(checkpoint, "commit", checkpoint.commit)  # which the script clocks
+    monkeypatch.setattr(Recorder, "save", Recorder.save)
+    found = run("boundary", "--executors", "inline")
+    epochs = found["epochs"]["inline"]
+    assert epochs["steps"] == 3
+    assert 0 <= epochs["first_wait_s"] <= epochs["longest_wait_s"]
+    assert epochs["longest_wait_of_median_step"] == pytest.approx(epochs["longest_wait_s"] / epochs["median_step_s"])
+    assert _is_ratio(found["checkpoints"]["cpu_against_none"]) and len(found["checkpoints"]["clocked_share"]) == 1
+    assert found["checkpoints"]["clocked_share"][0] > 0
 
 
 @pytest.mark.slow
@@ -90,7 +141,35 @@ def test_cifar_plain(run: Any) -> None:
     assert plain["seconds_after_the_mark"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(400)
+def test_cifar_fast(run: Any) -> None:
+    found = run("cifar_fast")
+    assert {name: len(runs) for name, runs in found["runs"].items()} == {"plain": 1, "quick": 1}
+    assert all(run["cpu_seconds"] > 0 for runs in found["runs"].values() for run in runs)
+    assert _is_ratio(found["cpu_against_plain"]["quick"])
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(400)
+def test_finetune(run: Any) -> None:
+    found = run("finetune")
+    assert {name: len(values) for name, values in found["accuracy"].items()} == {
+        "fine-tuned": 1,
+        "from scratch": 1,
+        "small": 1,
+    }
+
+
+def test_an_interval_is_that_of_the_mean_by_student(monkeypatch: pytest.MonkeyPatch) -> None:
+    """n = 3: t = 4.3027 with two degrees of freedom, standard error 1 / sqrt(3)."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    measure = importlib.import_module("measure")
+    assert measure.interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
+    sys.modules.pop("measure", None)
+
+
+@pytest.mark.nightly
 def test_prune(run: Any) -> None:
     found = run("prune")
     assert set(found["accuracy"]) == {"before", "pruned", "fine-tuned"}

@@ -41,6 +41,7 @@ _WITH_CONFIG_OF_INIT = (
     "README.md",
     "docs/evaluation.md",
     "docs/object-stores.md",
+    "docs/pack.md",
     "docs/predict.md",
     "docs/report.md",
     "docs/export.md",
@@ -172,7 +173,7 @@ def _given(words: list[str]) -> dict[str, Any]:
     context = None
     while hasattr(command, "commands"):
         context = command.make_context(command.name, [], parent=context, resilient_parsing=True)
-        command, words = command.commands[words[0]], words[1:]
+        _, command, words = command.resolve_command(context, words)
     return command.make_context(command.name, list(words), parent=context).params
 
 

@@ -15,8 +15,22 @@ import typer
 
 from raycls import __version__
 from raycls.cli.command import say
-from raycls.cli.commands import clusters, config, doctor, export, jobs, reports, runs, searches, serve, starts
-from raycls.cli.commands.trained import bench, evaluate, predict, prune
+from raycls.cli.commands import (
+    bench,
+    clusters,
+    config,
+    doctor,
+    export,
+    jobs,
+    pack,
+    reports,
+    runs,
+    searches,
+    serve,
+    starts,
+)
+from raycls.cli.commands.planned import augment, lr_find, model
+from raycls.cli.commands.trained import average, evaluate, predict, probe, prune
 from raycls.errors import EXIT_DONE, EXIT_FAILED, RayclsError
 
 __all__ = ["app", "main"]
@@ -64,8 +78,8 @@ def _root(
 
 
 for group in (
-    *(runs, evaluate, predict, export, prune, bench, serve, reports),
-    *(searches, config, starts, doctor, jobs, clusters),
+    *(runs, evaluate, predict, export, prune, average, probe, bench, serve, reports),
+    *(lr_find, searches, config, augment, model, starts, pack, doctor, jobs, clusters),
 ):
     group.register(app)
 

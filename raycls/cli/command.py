@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from raycls.config.paths import expand
 from raycls.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from raycls.config.sections.track import TrackConfig
     from raycls.screen.run import Display
 
-__all__ = ["AsJson", "Overrides", "display", "load_config", "prepare", "say", "screen", "typed"]
+__all__ = ["AsJson", "Overrides", "display", "load_config", "out_file", "prepare", "say", "screen", "typed"]
 
 Overrides = Annotated[
     list[str] | None,
@@ -45,6 +46,24 @@ def load_config(file: str, overrides: list[str] | None) -> Loaded:
             raise ConfigError("there is no such config", where=store.describe(name), found="no such file")
         return load_text(data.decode(), store.describe(name), overrides or (), names=name_problems)
     return load(file, overrides or (), names=name_problems)
+
+
+def out_file(out: str, suffix: str, what: str, option: str = "--out") -> Path:
+    """The file that `option` names, looked at before any work is done for it. `what` says why it ends in `suffix`.
+
+    ConfigError where it does not, or where no file of that name can be written.
+    """
+    file = Path(expand(out, where=option))
+    problem = None
+    if file.suffix.lower() != suffix:
+        problem = what, f"a name that ends in {suffix}"
+    elif not file.parent.is_dir():
+        problem = f"there is no folder {file.parent}", "a file in a folder that is there"
+    elif file.is_dir():
+        problem = "there is a folder of this name", "a file that is new or may be replaced"
+    if problem is not None:
+        raise ConfigError(problem[0], where=option, found=str(file), valid=problem[1])
+    return file
 
 
 def prepare() -> None:

@@ -1,16 +1,14 @@
 """`raycls demo`: the shortest proof that an installation trains, on data that ships with scikit-learn.
 
-Its settings are those of `configs/digits.yaml`, which a wheel has inside the package.
+Its settings are those of `recipe:digits`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import raycls
 from raycls.config.load import load
 from raycls.config.sections.run import Run
 from raycls.errors import EXIT_DONE, EXIT_FAILED
@@ -46,11 +44,8 @@ class Result:
 
 
 def settings() -> Run:
-    """`configs/digits.yaml` of the wheel, or of the checkout, as a run of its own name."""
-    package = Path(raycls.__file__).parent
-    packaged = package / "configs" / "digits.yaml"
-    file = packaged if packaged.is_file() else package.parent / "configs" / "digits.yaml"
-    return load(file, ("run.name=demo",)).run
+    """`configs/digits.yaml` as a run of its own name."""
+    return load("recipe:digits", ("run.name=demo",)).run
 
 
 def run(config: Run, *, command: Sequence[str], display: Display) -> Result:

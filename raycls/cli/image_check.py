@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
-import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +16,22 @@ import numpy as np
 from raycls.cli import init
 from raycls.config.load import load
 from raycls.config.names.builtin import TASKS
-from raycls.config.paths import expand
+from raycls.config.names.recipes import file_of
 from raycls.config.sections.data import DataConfig
 from raycls.config.sections.run import Run
+from raycls.config.sections.types import named
 from raycls.config.write import override
 from raycls.data.ignore import pattern_of, read_patterns, write_patterns
+from raycls.data.label_sets import samples_of
 from raycls.data.samples import Files, UnfitError
 from raycls.data.slices import Arrays, made, unexpected
 from raycls.data.source import SOURCES, Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.plugins import resolve
 from raycls.progress import progress
-from raycls.quantities import plural
+from raycls.quantities import cores, plural
 from raycls.screen.working import Working
+from raycls.session.computing.pool import answers
 from raycls.session.data.unfit import NEARLY_ALL
 
 __all__ = ["Bad", "Checked", "check", "check_folder", "look", "report"]
@@ -82,7 +82,7 @@ class Checked:
 
 def look(source: str, *, ignore: tuple[str, ...], overrides: Sequence[str]) -> Checked:
     """What `raycls init SOURCE --check` found, where SOURCE is a folder or a config file; it shows how far it is."""
-    file = Path(expand(source, where="SOURCE"))
+    file = file_of(source, where="SOURCE")
     if file.is_file() and file.suffix.lower() not in (".yaml", ".yml"):
         name = "arrays" if file.suffix.lower() == ".npz" else "manifest"
         raise ConfigError(
@@ -113,8 +113,8 @@ def check(run: Run) -> Checked:
     def own(train: bool) -> bool:
         """Whether all that is done to an image is raycls's own: what a plug-in raises is no fault of the image."""
         operations = run.augment.train if train else run.augment.eval
-        names = [entry if isinstance(entry, str) else next(iter(entry), "") for entry in operations or ()]
-        if run.task.name not in TASKS or not set(names) <= set(augment.OPERATIONS):
+        names = {named(entry)[0] for entry in operations or ()}
+        if run.task.name not in TASKS or not names <= set(augment.OPERATIONS):
             return False
         augment.build(operations, train=train, image_size=run.data.image_size)
         return True
@@ -222,9 +222,9 @@ def _unfit(found: Mapping[tuple[str, int], Bad], counts: Mapping[str, int]) -> d
 
 
 def _emptied(split: Split, bad: list[int]) -> list[str]:
-    left = np.bincount(np.delete(split.labels, bad), minlength=len(split.classes))
-    lost = np.unique(split.labels[bad])
-    return [f"{split.classes[label]} ({split.name})" for label in lost[left[lost] == 0]]
+    lost = samples_of(split.labels[bad], split.sets, len(split.classes))
+    emptied = np.flatnonzero((lost > 0) & (lost == split.counts()))
+    return [f"{split.classes[label]} ({split.name})" for label in emptied]
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class _Work:
         split, arrays = self.splits[name], self.arrays.get(name)
         try:
             if arrays is None:
-                split.image(index)
+                split.pixels(index)
             else:
                 made(arrays, split, index, (0, 0, index), train=name == "train")
         except RayclsError as error:
@@ -280,10 +280,9 @@ def _results(work: _Work, total: int) -> Iterator[tuple[_Task, _Found]]:
     if total <= _FEW:
         yield from ((task, work(task)) for task in tasks)
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     while True:
         lost: list[_Task] = []
-        yield from _in_processes(work, tasks, cores, 2 * cores, lost)
+        yield from _in_processes(work, tasks, cores(), 2 * cores(), lost)
         if not lost:
             return
         for task in lost:  # one of them ended its process: which image it was shows where each is decoded alone
@@ -308,19 +307,9 @@ def _in_processes(
     """Results as they come, with `ahead` tasks under way; those that were when a process ended by itself are `lost`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # so that processes start at once
-    pending: dict[Future[_Found], _Task] = {}
     with ProcessPoolExecutor(processes, context, _begin, (work,)) as pool:
         try:
-            while True:
-                for task in islice(tasks, ahead - len(pending)):
-                    pending[pool.submit(_do, task)] = task
-                if not pending:
-                    return
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    found = future.result()
-                    yield pending.pop(future), found
-        except BrokenProcessPool:
-            lost += pending.values()
+            yield from answers(pool, _do, tasks, ahead, lost)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

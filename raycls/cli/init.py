@@ -24,7 +24,7 @@ from raycls.data.ignore import as_options
 from raycls.data.source import Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError
 from raycls.progress import counted
-from raycls.session.data.scored import SUFFIXES
+from raycls.session.scoring.other import SUFFIXES
 
 __all__ = ["Survey", "compose", "describe", "open_folder", "survey", "write"]
 
@@ -111,10 +111,7 @@ def survey(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] 
     sizes, unreadable = _look(dataset.splits["train"])
     if not sizes:
         raise DataError("none of the images that were looked at can be decoded", where=path, found=unreadable[0])
-    counts = {
-        name: tuple(np.bincount(split.labels, minlength=len(dataset.classes)).tolist())
-        for name, split in dataset.splits.items()
-    }
+    counts = {name: tuple(split.counts().tolist()) for name, split in dataset.splits.items()}
     return Survey(
         path=path,
         source=config.source.name,

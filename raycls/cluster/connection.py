@@ -6,9 +6,7 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,13 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raycls.cluster.environment import changed, forget_token, prepare_environment
+from raycls.cluster.environment import changed, forget_token, joined_address, prepare_environment
 from raycls.cluster.growth import Growth, read
+from raycls.cluster.lean import lean
 from raycls.cluster.nodes import nodes, settle
 from raycls.cluster.private import guarded
+from raycls.cluster.signals import deferred
 from raycls.cluster.token import token_file
+from raycls.cluster.warm.keep import lent
 from raycls.errors import LaunchError
 from raycls.progress import progress
+from raycls.quantities import cores
 
 __all__ = ["Cluster", "running_cluster"]
 
@@ -72,8 +74,8 @@ def running_cluster() -> Iterator[Cluster]:
     this process is killed. Raises LaunchError where Ray cannot be reached or started.
     """
     prepare_environment()
-    address = os.environ.get("RAY_ADDRESS", "")
-    with _joined(address) if address and address != "local" else _private() as cluster:
+    address = joined_address()
+    with _joined(address) if address else _private() as cluster:
         try:
             yield cluster
         finally:
@@ -103,7 +105,7 @@ def _joined(address: str) -> Iterator[Cluster]:
                 settle()
             yield Cluster(False, address, there, "the logs of the cluster", nodes(), growth)
         finally:
-            ray.shutdown()
+            _disconnect()
 
 
 @contextmanager
@@ -116,8 +118,8 @@ def _private() -> Iterator[Cluster]:
     folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TEMPORARY)
     keep = False
     try:
-        with changed(variables), guarded(folder), _quiet(), _started(folder) as cluster:
-            yield cluster
+        with guarded(folder), lent(folder) as workers, changed(variables | workers), _quiet(), _started(folder) as here:
+            yield here
     except LaunchError as error:
         keep = folder in str(error)  # its text names the logs
         if keep:
@@ -136,7 +138,8 @@ def _started(folder: str) -> Iterator[Cluster]:
         try:
             # Ray opens the folder that it is given to every user of the machine: one inside ours stays closed.
             inner = os.path.join(folder, "r")
-            _connect("local", num_cpus=_cpus(), include_dashboard=False, _temp_dir=inner)
+            with lean():
+                _connect("local", num_cpus=cores(), include_dashboard=False, _temp_dir=inner)
         except Exception as error:
             raise LaunchError(
                 "Ray could not be started on this machine",
@@ -146,22 +149,23 @@ def _started(folder: str) -> Iterator[Cluster]:
         logs = os.path.join(inner, "session_latest", "logs")
         yield Cluster(True, "local", dict(ray.cluster_resources()), logs, nodes())
     finally:
-        ray.shutdown()
+        _disconnect()
 
 
 def _connect(address: str, **options: Any) -> None:
-    """`ray.init`, but for one thing: it takes SIGTERM for itself, here whoever listened before gets it back."""
+    """`ray.init`; signals wait for its end."""
     import ray
 
     forget_token()  # what Ray read when it was imported, if that was before
-    before = signal.getsignal(signal.SIGTERM)
-    try:
+    with deferred():
         ray.init(address, **options, **_options())
-    except SystemExit as leaving:  # a SIGTERM while Ray was starting: there was no step to finish
-        raise SystemExit(128 + signal.SIGTERM) from leaving
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+
+
+def _disconnect() -> None:
+    import ray
+
+    with deferred():
+        ray.shutdown()
 
 
 @contextmanager
@@ -175,13 +179,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         worker.print_to_stdstream = before
-
-
-def _cpus() -> int:
-    """The CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def _options() -> dict[str, Any]:

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["changed", "forget_token", "prepare_environment"]
+__all__ = ["changed", "forget_token", "joined_address", "prepare_environment"]
 
 _QUIET = {
     # Without this Ray uploads the working directory and builds a new environment under `uv run`.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # What is left of a driver that leaves Ray must not start another one.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_COLOR_PREFIX": "0",
@@ -29,6 +31,12 @@ _QUIET = {
     # process after every task, and start another one, which takes seconds.
     "RAY_num_workers_soft_limit": "64",
 }
+
+
+def joined_address() -> str:
+    """The cluster that `RAY_ADDRESS` says to join; empty where a private Ray is to be started."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address == "local" else address
 
 
 def prepare_environment() -> None:

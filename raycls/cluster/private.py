@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["guarded", "marked"]
+__all__ = ["guarded", "is_private", "marked"]
 
 _MARK = "RAYCLS_PRIVATE_RAY"
 _PROC = "/proc"
@@ -52,6 +52,14 @@ def guarded(folder: str) -> Iterator[None]:
             yield
     finally:
         guard.communicate(b"left")
+
+
+def is_private() -> bool:
+    """Whether the Ray that this process is connected to, as its driver or as a worker of it, was started for it."""
+    from ray._private import worker
+
+    folder, node = os.environ.get(_MARK), worker._global_node
+    return bool(folder) and node is not None and node.get_session_dir_path().startswith(f"{folder}{os.sep}")
 
 
 def _watch(folder: str) -> None:

@@ -84,10 +84,10 @@ def validate(
             for path in bad:
                 gone.add(dotted(keys_of(path)))
             removed = [_remove(rest, keys_of(path)) for path in bad]
-            for path, message in broken:
-                named = _named(path, message)
+            for path, rule in broken:
+                named = _named(path, str(rule))
                 if rules and not gone & {dotted(name) for name in named}:
-                    found.append(_rule_problem(path, message, named, rest, places, home))
+                    found.append(_rule_problem(path, rule, named, rest, places, home))
                 gone |= {dotted(name) for name in named}
                 removed += [_remove(rest, name) for name in named or [path]]
             if not any(removed):
@@ -126,16 +126,16 @@ def _moved(key: str, model: type[Section], path: Path) -> tuple[str, ...]:
 
 def _sorted(
     errors: Sequence[ErrorDetails], values: Mapping[str, Any]
-) -> tuple[dict[Path, list[ErrorDetails]], list[tuple[Path, str]]]:
+) -> tuple[dict[Path, list[ErrorDetails]], list[tuple[Path, object]]]:
     """pydantic's errors by option (and list item), and the rules over several options that are broken."""
     bad: dict[Path, list[ErrorDetails]] = {}
-    rules: list[tuple[Path, str]] = []
+    rules: list[tuple[Path, object]] = []
     for error in errors:
         path, option = _option(error["loc"], values)
         if option:
             bad.setdefault(path, []).append(error)
         else:
-            rules.append((path, str(error.get("ctx", {}).get("error", error["msg"]))))
+            rules.append((path, error.get("ctx", {}).get("error", error["msg"])))
     return bad, rules
 
 
@@ -178,13 +178,13 @@ def _is_argument(token: str) -> bool:
 
 
 def _rule_problem(
-    path: Path, message: str, named: list[Path], values: Mapping[str, Any], places: Mapping[Path, Place], home: Place
+    path: Path, rule: object, named: list[Path], values: Mapping[str, Any], places: Mapping[Path, Place], home: Place
 ) -> Problem:
     written = [name for name in named if value_at(values, name) is not None]
     place = next((places[name] for name in written if name in places), places.get(path, home))
     subject = named[0] if len(named) == 1 or (not path and named) else path
     found = ", ".join(f"{dotted(name)}: {flow(value_at(values, name))}" for name in written)
-    return Problem(place, dotted(subject), message, found or None)
+    return Problem(place, dotted(subject), str(rule), found or None, fix=getattr(rule, "fix", None))
 
 
 def _remove(values: dict[str, Any], path: Path) -> bool:

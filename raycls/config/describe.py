@@ -9,7 +9,7 @@ from typing import Any
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section, child, is_free
-from raycls.config.sections.uri_secrets import hidden
+from raycls.config.uri_secrets import hidden
 from raycls.config.write import flow
 
 __all__ = ["allowed", "child", "is_free", "meant", "options", "shown"]
@@ -148,7 +148,8 @@ def _words(node: dict[str, Any], schema: dict[str, Any]) -> str:
         return "a section with " + ", ".join(node["properties"])
     names = {"boolean": "true or false", "null": "null", "object": "a mapping"}
     if kind == "object" and isinstance(node.get("additionalProperties"), dict):
-        return "{name: {argument: value}}"
+        whole = node["additionalProperties"].get("type") == "integer"
+        return "{time: integer}, such as {0%: 128, 50%: 160}" if whole else "{name: {argument: value}}"
     return names.get(str(kind), "any value")
 
 

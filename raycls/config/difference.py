@@ -15,9 +15,8 @@ __all__ = ["HARMLESS", "NOT_SET", "Difference", "difference"]
 NOT_SET = "(not set)"
 
 HARMLESS: Mapping[str, str] = {
-    "run.name": "says where the run is kept, not what it is",
-    "run.storage": "says where the run is kept, not what it is",
-    "data.executor": "all executors give the same bytes",
+    **dict.fromkeys(("run.name", "run.storage"), "says where the run is kept, not what it is"),
+    **dict.fromkeys(("data.executor", "data.cache"), "all executors give the same bytes, kept or decoded again"),
     "data.processes": "how many processes decode, not what they decode",
     "data.prefetch": "how far decoding runs ahead, not what it decodes",
     "train.budget": "when the run pauses; the steps stay the same",
@@ -28,6 +27,9 @@ HARMLESS: Mapping[str, str] = {
     "scale.wait": "how long a run waits for nodes",
     "scale.resize_every": "when workers join",
     "train.stall_timeout": "when a run that hangs is ended",
+    "train.activation_checkpointing": "what is kept in memory and what is computed again, to the same bits",
+    "train.on_out_of_memory": "what a lack of memory does; where it divided micro-batches they stay divided",
+    "train.profile": "what is traced, not what is trained",
     "checkpoint.every": "how much a crash can cost",
     "checkpoint.keep": "how many checkpoints stay",
     "evaluate.keep": "which of the trained weights stand in model/",

@@ -21,9 +21,9 @@ from raycls.config.errors import COMMAND_LINE, ConfigProblemsError, Path, Place,
 from raycls.config.names.belongings import Belongings
 from raycls.config.names.builders import with_defaults
 from raycls.config.names.moved import moved_note, rewrite
+from raycls.config.names.recipes import file_of
 from raycls.config.names.suggest import suggest
 from raycls.config.overrides import read_overrides
-from raycls.config.paths import expand
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section
 from raycls.config.space.check import check_space
@@ -68,12 +68,12 @@ class Loaded:
 
 
 def load(file: str | FilePath, overrides: Sequence[str] = (), *, names: NameCheck | None = None) -> Loaded:
-    """Read a config file and `path=value` overrides; `names` looks up what the names in it stand for.
+    """Read a config file or `recipe:NAME`, and `path=value` overrides; `names` looks up what its names stand for.
 
     The run is named after the file where nothing sets `run.name`. Raises `ConfigProblemsError`, a ConfigError
     with every error of the files and the overrides in `problems`.
     """
-    path = FilePath(expand(file))
+    path = file_of(file)
     text, problem = _text(path, str(file), Place(str(file)))
     if problem is not None:
         raise ConfigProblemsError(str(file), [problem])
@@ -185,7 +185,7 @@ def _base(document: Document, path: FilePath) -> Document | None:
         document.problems.append(Problem(place, "extends", what, found=str(name)))
         document.complete = False
         return None
-    file = path.parent / expand(name, where=str(place))
+    file = path.parent / file_of(name, where=str(place))
     text, problem = _text(file, str(file), place, "extends")
     if problem is not None:
         document.problems.append(problem)

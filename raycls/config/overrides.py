@@ -10,8 +10,8 @@ from raycls.config import describe
 from raycls.config.errors import COMMAND_LINE, Path, Place, Problem, dotted
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section
-from raycls.config.sections.uri_secrets import hidden
 from raycls.config.strings import as_written, is_text
+from raycls.config.uri_secrets import hidden
 from raycls.config.write import override
 from raycls.config.yaml_text import Document, parse_text, read_value
 

@@ -10,12 +10,12 @@ written out here because the streams of numpy's and torch's generators may chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-__all__ = ["Order", "key", "part", "permutation"]
+__all__ = ["Order", "hashes", "key", "part", "permutation"]
 
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15
@@ -36,12 +36,16 @@ def permutation(count: int, *numbers: int) -> np.ndarray:
     Every position gets a hash and the hashes are sorted, so the result is the same with every release of
     numpy and on every machine.
     """
+    return np.argsort(hashes(0, count, *numbers), kind="stable").astype(np.int64, copy=False)
+
+
+def hashes(start: int, stop: int, *numbers: int) -> np.ndarray:
+    """The hashes of the positions from `start` to `stop` of the sequence that `numbers` name, `[n] uint64`."""
     with np.errstate(over="ignore"):
-        state = np.arange(count, dtype=np.uint64) * np.uint64(_GAMMA) + np.uint64(key(*numbers))
+        state = np.arange(start, stop, dtype=np.uint64) * np.uint64(_GAMMA) + np.uint64(key(*numbers))
         state = (state ^ (state >> np.uint64(30))) * np.uint64(_MIX_1)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(_MIX_2)
-        state ^= state >> np.uint64(31)
-    return np.argsort(state, kind="stable").astype(np.int64, copy=False)
+        return state ^ (state >> np.uint64(31))
 
 
 def part(count: int, index: int, parts: int) -> range:
@@ -60,6 +64,12 @@ class Order:
     left_out: tuple[int, ...] = ()
     """Ids of samples that are not trained any more, ascending. Their places in the permutation stay empty: every other
     sample keeps its step."""
+    together: int = 1
+    """So many micro-batches in a row always have the same worker; `micro_batches` is a multiple of it."""
+
+    def divided(self, parts: int) -> Order:
+        """This order with each of its micro-batches in `parts` micro-batches: every sample keeps its worker."""
+        return replace(self, micro_batches=self.micro_batches // self.together * parts, together=parts)
 
     @cached_property
     def _left_out(self) -> np.ndarray:
@@ -78,8 +88,16 @@ class Order:
         """Sample ids of the global batch of `step`, `[<= batch_size] int64`."""
         epoch, index = divmod(step, self.steps_per_epoch)
         start = index * self.batch_size
-        ids = _epoch(self.seed, epoch, self.count)[start : start + self.batch_size].copy()
+        ids = self.epoch_ids(epoch)[start : start + self.batch_size].copy()
         return ids[self.present(ids)] if self.left_out else ids
+
+    def epoch_ids(self, epoch: int) -> np.ndarray:
+        """The sample of each position of an epoch, those that are left out too, `[count] int64`, not to be changed."""
+        return _epoch(self.seed, epoch, self.count)
+
+    def epoch_views(self, epoch: int) -> np.ndarray | None:
+        """How many times each position's sample was there before in the epoch, `[count] int64`; None: never."""
+        return None
 
     def present(self, ids: np.ndarray) -> np.ndarray:
         """Which of `ids` are trained, `[n] bool`."""
@@ -106,7 +124,7 @@ class Order:
         sizes[-1] = fewest
         least = self.batch_size
         for epoch in range(self.epoch(start), self.epoch(max(start, stop - 1)) + 1):
-            gone = np.flatnonzero(~self.present(_epoch(self.seed, epoch, self.count))) // self.batch_size
+            gone = np.flatnonzero(~self.present(self.epoch_ids(epoch))) // self.batch_size
             kept = sizes - np.bincount(gone, minlength=len(sizes))
             least = min(least, int(kept[kept > 0].min()))
         return least
@@ -117,14 +135,32 @@ class Order:
         return self.batch(step)[rows.start : rows.stop]
 
     def owned(self, rank: int, world: int) -> range:
-        """The micro-batches that `rank` of `world` workers computes. `world` may not exceed their number."""
-        return part(self.micro_batches, rank, world)
+        """The micro-batches that `rank` of `world` workers computes: at least `together`, so `world` has a limit."""
+        owned = part(self.micro_batches // self.together, rank, world)
+        return range(owned.start * self.together, owned.stop * self.together)
 
     def slice_ids(self, step: int, rank: int, world: int) -> np.ndarray:
         """Sample ids of everything that `rank` computes in `step`, its micro-batches one after another."""
+        return self.batch(step)[self._owned_rows(step, rank, world)]
+
+    def slice_keys(self, step: int, rank: int, world: int) -> list[tuple[int, int, int]]:
+        """(seed, epoch, sample) of each of `slice_ids`: the key of its augmentation.
+
+        A sample that comes again within an epoch has another seed each time, and so another augmentation.
+        """
+        epoch, index = divmod(step, self.steps_per_epoch)
+        ids, views = self.slice_ids(step, rank, world).tolist(), self.epoch_views(epoch)
+        if views is None:
+            return [(self.seed, epoch, sample) for sample in ids]
+        start = index * self.batch_size
+        there = self.present(self.epoch_ids(epoch)[start : start + self.batch_size])
+        times = views[start : start + self.batch_size][there][self._owned_rows(step, rank, world)].tolist()
+        seeds = [key(self.seed, time) if time else self.seed for time in times]
+        return [(seed, epoch, sample) for seed, sample in zip(seeds, ids, strict=True)]
+
+    def _owned_rows(self, step: int, rank: int, world: int) -> slice:
         owned, rows = self.owned(rank, world), self.rows(step)
-        start, stop = (index * rows // self.micro_batches for index in (owned.start, owned.stop))
-        return self.batch(step)[start:stop]
+        return slice(*(index * rows // self.micro_batches for index in (owned.start, owned.stop)))
 
     def first_filled(self, step: int) -> int:
         """The first micro-batch of `step` that has a sample; the step has one."""

@@ -6,6 +6,7 @@ read later, one sample at a time, in whichever process needs them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,11 @@ import numpy as np
 
 from raycls.errors import DataError
 
-__all__ = ["Files", "Keys", "Reader", "Samples", "UnfitError"]
+__all__ = ["Files", "Keys", "Reader", "Samples", "UnfitError", "digest_of", "text_of"]
 
 _THREADS, _AT_ONCE = 8, 4096
-"""How many threads ask for the sizes of files, and of how many files one of them does at a time."""
+"""How many threads ask for the sizes of files, and of how many files one of them does at a time. So many keys are
+taken at once, too: for each an object is made on the way."""
 
 
 class UnfitError(DataError):
@@ -57,8 +59,9 @@ class Samples:
     classes: Sequence[str]
     """Class names. raycls sorts them (as integers where all are), unless `ordered`; the labels follow."""
     labels: Sequence[int] | np.ndarray | None
-    """The class of each sample as an index into `classes`, `[N]`. None where a sample has no such label: then `classes`
-    means what the task says, keeps its order and may be empty, and splits by fraction are not stratified."""
+    """The class of each sample as an index into `classes`, `[N]`; or `[N, C]` booleans, where a sample has any number
+    of classes. None where a sample has no such label: then `classes` means what the task says, keeps its order and may
+    be empty, and splits by fraction are not stratified."""
     keys: Sequence[str]
     """A name for each sample that stays the same when the data moves to another machine, `[N]`."""
     reader: Reader
@@ -86,11 +89,11 @@ class Keys(Sequence[str]):
     __slots__ = ("_blob", "_offsets")
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._store([text.encode("utf-8", "surrogateescape") for text in texts])
-
-    def _store(self, parts: Sequence[bytes]) -> None:
-        self._blob = b"".join(parts)
-        self._offsets = np.fromiter(accumulate(map(len, parts), initial=0), np.dtype("<i8"), len(parts) + 1)
+        each = texts if isinstance(texts, list) else list(texts)
+        together = "".join(each)
+        self._blob = together.encode("utf-8", "surrogateescape")
+        lengths = map(len, each if len(self._blob) == len(together) else map(_encoded, each))
+        self._offsets = np.fromiter(accumulate(lengths, initial=0), np.dtype("<i8"), len(each) + 1)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -108,11 +111,23 @@ class Keys(Sequence[str]):
             raise IndexError(f"index {index} is outside 0..{len(self) - 1}")
         return self._blob[self._offsets[index] : self._offsets[index + 1]].decode("utf-8", "surrogateescape")
 
+    @classmethod
+    def of(cls, blob: bytes, offsets: np.ndarray) -> Keys:
+        """The texts between `offsets` `[N + 1] int64` of a block of UTF-8."""
+        made = cls(())
+        made._blob, made._offsets = blob, offsets.astype("<i8")
+        return made
+
     def take(self, rows: np.ndarray) -> Keys:
         """The texts at `rows`, `[n] int64`, in that order."""
-        bounds = zip(self._offsets[rows].tolist(), self._offsets[rows + 1].tolist(), strict=True)
+        blocks: list[bytes] = []
+        for first in range(0, len(rows), _AT_ONCE):
+            some = rows[first : first + _AT_ONCE]
+            bounds = zip(self._offsets[some].tolist(), self._offsets[some + 1].tolist(), strict=True)
+            blocks.append(b"".join([self._blob[start:stop] for start, stop in bounds]))
         taken = Keys(())
-        taken._store([self._blob[start:stop] for start, stop in bounds])
+        lengths = self._offsets[rows + 1] - self._offsets[rows]
+        taken._blob, taken._offsets = b"".join(blocks), np.concatenate([taken._offsets, np.cumsum(lengths)])
         return taken
 
     def digest_parts(self) -> tuple[bytes, bytes]:
@@ -128,6 +143,24 @@ class Keys(Sequence[str]):
 
     def __setstate__(self, state: tuple[bytes, np.ndarray]) -> None:
         self._blob, self._offsets = state
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """sha256 over blocks of bytes and their lengths, in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def text_of(name: str) -> str:
+    """A name as valid UTF-8: bytes of a file name that are none stand escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,8 @@ class Maker:
             if self.train is None:
                 raise DataError("there is no split to train on")
             split = self.train
-            ids = self.order.slice_ids(position.step, position.rank, self.world)
+            keys = self.order.slice_keys(position.step, position.rank, self.world)
+            ids = np.array([sample for _, _, sample in keys], np.int64)
             rows = self.order.places(ids)
         else:
             if self.evaluated is None:
@@ -168,10 +169,9 @@ class Maker:
             start = position.index * self.evaluate_batch
             rows = np.arange(min(start, len(split)), min(start + self.evaluate_batch, len(split)), dtype=np.int64)
             ids = rows if split.ids is None else split.ids[rows]
-        # The seed of an evaluated sample has no epoch: every evaluation sees the same pixels.
+            # The seed of an evaluated sample has no epoch: every evaluation sees the same pixels.
+            keys = [(self.order.seed, -1, index) for index in ids.tolist()]
         train = position.kind == TRAIN
-        epoch = position.epoch if train else -1
-        keys = [(self.order.seed, epoch, index) for index in ids.tolist()]
         pairs = zip(rows.tolist(), keys, strict=True)
         samples = [made(self.arrays, split, row, key, train=train) for row, key in pairs]
         return Slice(position, ids, collate(samples, lambda index: split.locate(int(rows[index]))))

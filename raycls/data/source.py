@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,14 +14,20 @@ from raycls.config.names.builtin import SOURCES
 from raycls.config.paths import expand
 from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.config.write import override
-from raycls.data.arguments import check_types
 from raycls.data.ignore import pattern_of, patterns_of
-from raycls.data.images.decode import decode
+from raycls.data.images.decoding import turbo
+from raycls.data.images.decoding.decode import Pixels, decoded
+from raycls.data.images.decoding.turbo import Encoded
+from raycls.data.label_sets import as_sets, label_names, refuse_unlabelled, reordered, samples_of
 from raycls.data.names import arrange, same_form
-from raycls.data.samples import Files, Keys, Reader, Samples
-from raycls.data.split import divide
+from raycls.data.rows import reader_of
+from raycls.data.samples import Files, Keys, Reader, Samples, digest_of
+from raycls.data.sources.arguments import check_types
+from raycls.data.splits.limit import Limit
+from raycls.data.splits.split import divide
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import builder
+from raycls.quantities import first_names
 
 __all__ = [
     "SOURCES",
@@ -62,9 +67,21 @@ class Split:
     """As in `Samples`."""
     about: Mapping[str, Keys] = field(default_factory=dict[str, Keys])
     """As in `Samples`."""
+    sets: np.ndarray | None = None
+    """`[K, C] bool` where a sample has any number of classes: then `labels` are positions in it."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def label(self, index: int) -> str:
+        """The class of the sample, or its classes with commas; empty where the data has none."""
+        if self.sets is not None:
+            return ", ".join(self.classes[column] for column in np.flatnonzero(self.sets[self.labels[index]]).tolist())
+        return self.classes[self.labels[index]] if self.classes else ""
+
+    def counts(self) -> np.ndarray:
+        """How many samples each class has, `[C] int64`."""
+        return samples_of(self.labels, self.sets, len(self.classes))
 
     def key(self, index: int) -> str:
         """A name of the sample that does not depend on the machine, such as its path below the data folder."""
@@ -72,13 +89,15 @@ class Split:
 
     def image(self, index: int) -> Image.Image:
         """The sample decoded to 8-bit RGB. DataError names the file, the reason and the remedy."""
-        try:
-            data = self.reader.read(index)
-            if isinstance(data, bytes):
-                return decode(data, self.locate(index), formats=self.formats, max_pixels=self.max_pixels)
-        except DataError as error:
-            error.fix = f"{error.fix}; {self.without(index)}" if error.fix else self.without(index)
-            raise
+        found = self.pixels(index)
+        return Image.fromarray(found) if isinstance(found, np.ndarray) else found
+
+    def pixels(self, index: int) -> Pixels:
+        """The same as `image` in whichever form costs least: a Pillow image, or an array `[H, W, 3] uint8` that is not
+        to be written to."""
+        data = self._read(index)
+        if isinstance(data, bytes):
+            return self._decoded(index, data)
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or not _is_image(data.shape):
             raise DataError(
                 "a source did not return an image",
@@ -86,8 +105,34 @@ class Split:
                 found=f"{data.dtype} of shape {list(data.shape)}" if isinstance(data, np.ndarray) else repr(type(data)),
                 valid="bytes of an image file, or uint8 of shape [H, W, 3] or [H, W]",
             )
-        image = Image.fromarray(np.ascontiguousarray(data))
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return np.ascontiguousarray(data if data.ndim == 3 else np.broadcast_to(data[..., None], (*data.shape, 3)))
+
+    def encoded(self, index: int) -> Pixels | Encoded:
+        """The sample before it is decoded, where it is a file that can be decoded smaller; else as `pixels`."""
+        data = self._read(index)
+        if isinstance(data, bytes):
+            size = turbo.size(data, self.max_pixels) if "jpeg" in self.formats else None
+            if size is not None:
+                return Encoded(data, *size, lambda: self._decoded(index, data))
+            return self._decoded(index, data)
+        return self.pixels(index)
+
+    def _read(self, index: int) -> bytes | np.ndarray:
+        try:
+            return self.reader.read(index)
+        except DataError as error:
+            self._left_out(error, index)
+            raise
+
+    def _decoded(self, index: int, data: bytes) -> Pixels:
+        try:
+            return decoded(data, self.locate(index), formats=self.formats, max_pixels=self.max_pixels)
+        except DataError as error:  # itself: what it was raised from says whether a file is bad, or was not read
+            self._left_out(error, index)
+            raise
+
+    def _left_out(self, error: DataError, index: int) -> None:
+        error.fix = f"{error.fix}; {self.without(index)}" if error.fix else self.without(index)
 
     def read(self, index: int, part: str) -> bytes | np.ndarray:
         """Another part of the sample, as its reader has it; DataError where the source gave none of that name."""
@@ -151,6 +196,17 @@ class Pool:
     """As in `Samples`."""
     about: Mapping[str, Keys] = field(default_factory=dict[str, Keys])
     """As in `Samples`."""
+    sets: np.ndarray | None = None
+    """As in `Split`."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The name of every value that `labels` may have."""
+        return label_names(self.classes, self.sets)
+
+    def counts(self, rows: np.ndarray) -> np.ndarray:
+        """How many of the samples at `rows` have each class, `[C] int64`."""
+        return samples_of(self.labels[rows], self.sets, len(self.classes))
 
     def ordered(self, classes: Sequence[str]) -> Pool:
         """This pool with its classes in the order of `classes`; as it is where these are others."""
@@ -158,18 +214,20 @@ class Pool:
         if not position or set(position) != set(self.classes):
             return self
         moved = np.array([position[name] for name in self.classes], np.int64)
+        if self.sets is not None:
+            return replace(self, classes=tuple(classes), sets=reordered(self.sets, moved, len(classes)))
         return replace(self, classes=tuple(classes), labels=moved[self.labels])
 
     def split(self, name: str, rows: np.ndarray, config: DataConfig) -> Split:
         """The samples at `rows`, `[n] int64`, in that order, decoded as `config` says."""
-        reader = _reader(self.reader, rows, len(self.labels))
+        reader = reader_of(self.reader, rows, len(self.labels))
         names = self.keys.take(rows)
         if isinstance(self.reader, Files) and self.reader.names is self.keys:
             reader = Files(self.reader.root, names)  # the keys are the file names: one copy is enough on the wire
         labels, formats = self.labels[rows], tuple(config.formats)
-        parts = {part: _reader(other, rows, len(self.labels)) for part, other in self.parts.items()}
+        parts = {part: reader_of(other, rows, len(self.labels)) for part, other in self.parts.items()}
         about = {column: values.take(rows) for column, values in self.about.items()}
-        more = {"ignore": self.ignore, "parts": parts, "about": about}
+        more = {"ignore": self.ignore, "parts": parts, "about": about, "sets": self.sets}
         return Split(name, self.classes, labels, names, reader, formats, config.max_pixels, **more)
 
 
@@ -178,9 +236,9 @@ def check_source(config: DataConfig) -> None:
     _source(config.source)
 
 
-def open_dataset(config: DataConfig) -> Dataset:
+def open_dataset(config: DataConfig, limit: Limit | None = None) -> Dataset:
     """Look at the data that `config.source` names. DataError where it cannot be trained on as it is."""
-    return cut(open_pool(config), config)
+    return cut(open_pool(config), config, limit)
 
 
 def open_pool(config: DataConfig, *, least_classes: int = 2, about: Sequence[str] = ()) -> Pool:
@@ -199,7 +257,7 @@ def open_pool(config: DataConfig, *, least_classes: int = 2, about: Sequence[str
             found=repr(type(samples)),
             valid="raycls.data.samples.Samples",
         )
-    classes, labels, notes = _arranged(samples, least_classes)
+    classes, labels, sets, notes = _arranged(samples, least_classes, path or config.source.name)
     keys = samples.keys if isinstance(samples.keys, Keys) else Keys(samples.keys)
     if len(keys) != len(labels):
         raise DataError("the source must return one key per label", found=f"{len(keys)} keys, {len(labels)} labels")
@@ -213,16 +271,21 @@ def open_pool(config: DataConfig, *, least_classes: int = 2, about: Sequence[str
         _ignore(source, config.source, samples.reader),
         samples.parts,
         {name: values if isinstance(values, Keys) else Keys(values) for name, values in samples.about.items()},
+        sets,
     )
 
 
-def cut(pool: Pool, config: DataConfig) -> Dataset:
-    """The data set of a run that starts now: the data's own splits, or those of `config.split`."""
-    rows = divide(pool.labels, pool.splits, config.split)
-    splits = {name: pool.split(name, rows, config) for name, rows in rows.items()}
-    _check_trained(splits, pool.classes)
+def cut(pool: Pool, config: DataConfig, limit: Limit | None = None) -> Dataset:
+    """The data set of a run that starts now: the data's own splits, or those of `config.split`; no more than `limit`
+    leaves of each."""
+    rows = divide(pool.labels, pool.splits, config.split, pool.sets)
+    left = rows if limit is None else limit.of(rows, config.split.seed)
+    splits = {name: pool.split(name, rows, config) for name, rows in left.items()}
+    if limit is None:
+        _check_trained(splits, pool.classes)
     mark = fingerprint(pool.classes, splits)
-    return Dataset(pool.classes, splits, mark, tuple(pool.splits or ()), pool.notes)
+    notes = pool.notes if limit is None else (*pool.notes, *limit.notes(rows))
+    return Dataset(pool.classes, splits, mark, tuple(pool.splits or ()), notes)
 
 
 def _source(config: SourceConfig) -> Callable[..., Any]:
@@ -246,11 +309,11 @@ def _columns(source: Callable[..., Any], config: SourceConfig, about: Sequence[s
         return {}
     if "about" not in inspect.signature(source).parameters:
         raise DataError(
-            "this data has no columns",
-            where=f"data.source.name: {config.name}",
-            found=", ".join(about),
+            "only a manifest has columns to evaluate by",
+            where=" ".join(f"--by {name}" for name in about),
+            found=f"images of the source {config.name}",
             valid="a manifest, or a source of your own that takes the argument about",
-            fix="list the images in a CSV file with these columns, and name it with --data",
+            fix=f"name with --data a CSV file of the images with the columns path, label, {', '.join(about)}",
         )
     return {"about": [*about]}
 
@@ -269,22 +332,33 @@ def _is_image(shape: tuple[int, ...]) -> bool:
     return (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) and 0 not in shape
 
 
-def _arranged(samples: Samples, least: int) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
-    """The classes in their order, the labels that follow it, `[N] int64`, and what is to be told of both."""
+def _arranged(
+    samples: Samples, least: int, place: str
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """The classes in their order, the labels `[N] int64` that follow it, their sets, and what is to be told of them."""
     names, labels = list(samples.classes), np.asarray(samples.labels)
     if len(set(names)) < len(names) or not all(isinstance(name, str) and same_form(name) for name in names):
         raise DataError("class names must be unique strings", found=", ".join(map(repr, names[:10])))
     if samples.labels is None:
-        return tuple(names), np.zeros(len(samples.keys), np.int64), ()
+        return tuple(names), np.zeros(len(samples.keys), np.int64), None, ()
+    if labels.ndim == 2 and labels.dtype == bool and labels.shape[1] == len(names):
+        if least > 1:  # an evaluation may well be of images without any class
+            refuse_unlabelled(labels, place)
+        classes, moved, notes = arrange(names, np.arange(len(names)), ordered=samples.ordered)
+        sets, labels = as_sets(reordered(labels, moved, len(classes)))
+        return classes, labels, sets, notes
     _refuse_few(names, least)
     if labels.ndim != 1 or (len(labels) and labels.dtype.kind not in "iu"):
-        raise DataError("the source's labels are not a list of integers", found=f"{labels.dtype} {list(labels.shape)}")
+        raise DataError(
+            "the source's labels are neither integers [N] nor booleans [N, classes]",
+            found=f"{labels.dtype} {list(labels.shape)}",
+        )
     labels = labels.astype(np.int64)
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(names)):
         raise DataError("the source has a label outside its classes", valid=f"0 to {len(names) - 1}")
     classes, labels, notes = arrange(names, labels, ordered=samples.ordered)
     _refuse_few(classes, least)
-    return classes, labels, notes
+    return classes, labels, None, notes
 
 
 def _refuse_few(classes: Sequence[str], least: int) -> None:
@@ -297,44 +371,16 @@ def _refuse_few(classes: Sequence[str], least: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Some samples of a reader that cannot be cut."""
-
-    reader: Reader
-    rows: np.ndarray
-
-    def read(self, index: int) -> bytes | np.ndarray:
-        return self.reader.read(int(self.rows[index]))
-
-    def locate(self, index: int) -> str:
-        locate = getattr(self.reader, "locate", None)
-        return f"sample {int(self.rows[index])}" if locate is None else locate(int(self.rows[index]))
-
-    def sizes(self) -> np.ndarray | None:
-        sizes = getattr(self.reader, "sizes", None)
-        return None if sizes is None else np.asarray(sizes())[self.rows]
-
-    @property
-    def positional(self) -> bool:
-        return getattr(self.reader, "positional", False)
-
-
-def _reader(reader: Reader, rows: np.ndarray, count: int) -> Reader:
-    if len(rows) == count and np.array_equal(rows, np.arange(count)):
-        return reader
-    take = getattr(reader, "take", None)
-    return _Rows(reader, rows) if take is None else take(rows)
-
-
 def _check_trained(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
-    trained = np.bincount(splits["train"].labels, minlength=len(classes)) > 0  # all are 0 where there are no labels
+    if not classes:
+        return
+    trained = splits["train"].counts() > 0
     for name, split in splits.items():
-        unknown = [classes[label] for label in np.unique(split.labels) if not trained[label]]
+        unknown = [classes[label] for label in np.flatnonzero((split.counts() > 0) & ~trained)]
         if unknown:
             raise DataError(
                 f"the split {name} has classes that the train split does not have",
-                found=", ".join(unknown[:5]) + (f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""),
+                found=first_names(unknown),
                 valid="in val and test, only classes that are trained",
                 fix="check the names for a difference in spelling, or add images to the train split",
             )
@@ -342,12 +388,9 @@ def _check_trained(splits: dict[str, Split], classes: tuple[str, ...]) -> None:
 
 def fingerprint(classes: tuple[str, ...], splits: Mapping[str, Split]) -> str:
     """What `Dataset.fingerprint` is."""
-    digest = hashlib.sha256()
-    for part in (*Keys(classes).digest_parts(), *(part for split in splits.values() for part in _identity(split))):
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.hexdigest()
+    return digest_of((*Keys(classes).digest_parts(), *(part for split in splits.values() for part in _identity(split))))
 
 
 def _identity(split: Split) -> tuple[bytes, ...]:
-    return (split.name.encode(), *split.keys.digest_parts(), split.labels.astype("<i8").tobytes())
+    labels = split.labels.astype("<i8") if split.sets is None else np.packbits(split.sets, axis=1)[split.labels]
+    return (split.name.encode(), *split.keys.digest_parts(), labels.tobytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -27,13 +28,14 @@ from raycls.doctor.rehearsal import rehearse
 from raycls.errors import LaunchError, RayclsError, from_json
 from raycls.jobs import note
 from raycls.jobs.package import credentials, survey
-from raycls.launch.fit import check_fit, executor_of, group_size
+from raycls.launch.placing.executor import choose, with_executor
+from raycls.launch.placing.fit import check_fit, group_size
 from raycls.launch.stopping import interrupted_by_sigterm
-from raycls.launch.trainer import device_of
 from raycls.run.folder import refuse_lost
 from raycls.run.storage.store import Store
 from raycls.screen.working import Working
-from raycls.session.deadline import must_end, within
+from raycls.session.hanging.deadline import must_end, within
+from raycls.session.setup import device_of
 from raycls.tune.room import Slots
 
 __all__ = ["doctor", "examine"]
@@ -242,7 +244,9 @@ def _fit(asked: Asked, cluster: Cluster, examined: Examined) -> Row:
         return skipped("fit", "give a CONFIG to see whether it fits")
     resources = [node.resources for node in examined.answering]
     cpus, gpus = (sum(node.get(name, 0.0) for node in resources) for name in ("CPU", "GPU"))
-    device, executor = device_of(run, cluster.gpus), executor_of(run)
+    device = device_of(run, cluster.gpus)
+    executor = choose(run, resources, device, grows=cluster.grows, decoding_s=lambda: math.inf).executor
+    run = with_executor(run, executor)
     try:
         check_fit(run, resources, device, executor)
         slots = Slots.of(run, device) if run.search.space else None

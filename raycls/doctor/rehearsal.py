@@ -77,7 +77,7 @@ def _rehearse(run: Run, folder: str, device: str, end: float) -> dict[str, Any]:
     small = rehearsed(run, folder, device)
     dataset = open_dataset(small.data)
     plan = plan_of(run, dataset)
-    check_acting(run.schedule, run.optim, run.train.early_stop, plan)
+    check_acting(run, plan)
     command = ("raycls", "doctor")
     prepared = prepare(small, new=False, command=command, say=lambda text: None, dataset=dataset, record=b"")
     records: list[dict[str, Any]] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from raycls.config.sections.data import LUMA
 from raycls.errors import ModelError, kind_and_line
 from raycls.export.load import read_onnx
+from raycls.quantities import cores
 
 __all__ = ["IMAGES", "METADATA", "PROBABILITIES", "Artefact", "normalised", "scale_and_shift", "session"]
 
@@ -23,13 +24,17 @@ METADATA = "raycls.json"
 
 
 def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """`(x / 255 - mean) / std` as `x * scale + shift`, both `[3] float32`, rounded as the training rounds them."""
+    """`(x / 255 - mean) / std` as `x * scale + shift`, both `[channels] float32`, rounded as in training."""
     above, below = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     return (1 / (255 * below)).astype(np.float32), (-above / below).astype(np.float32)
 
 
 def normalised(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """`[B, h, w, 3] uint8` after the operations -> `[B, 3, h, w] float32`: what is done outside of an artefact."""
+    """`[B, h, w, 3] uint8` after the operations -> `[B, 3, h, w] float32`: what is done outside of an artefact.
+
+    `[B, 1, h, w]`, grey values, where `mean` and `std` are of one channel."""
+    if len(mean) == 1:
+        images = ((images.astype(np.uint32) @ np.asarray(LUMA, np.uint32) + sum(LUMA) // 2) // sum(LUMA))[..., None]
     scale, shift = (part[:, None, None] for part in scale_and_shift(mean, std))
     return images.transpose(0, 3, 1, 2).astype(np.float32) * scale + shift
 
@@ -37,7 +42,7 @@ def normalised(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) 
 def session(model: str | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     """An onnxruntime session on the CPU with `threads` threads; 0: as many as this process may use."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or cores()
     options.log_severity_level = 3  # its warnings are about how it optimises
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -80,7 +85,7 @@ class Artefact:
         return found
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """What the file says of its own kind of input: `[B, H, W, 3] uint8`, or `[B, 3, h, w] float32` outside."""
+        """What the file says of its own input: `[B, H, W, 3] uint8`, or `[B, channels, h, w] float32` outside."""
         return self._run(batch)
 
     def _batch(self, images: np.ndarray) -> np.ndarray:

@@ -11,14 +11,12 @@ from raycls.export.artefact import Artefact
 from raycls.export.pictures import Pictures
 from raycls.progress import counted
 from raycls.quantities import plural
-from raycls.session.trained.answers import probabilities
 from raycls.session.trained.trained import Network
+from raycls.tasks.reading import Reading
 
 __all__ = ["Comparison", "Gate", "Reference", "compare", "reference_of"]
 
 _BATCH = 32
-_TIE = 1e-6
-"""Two classes whose probabilities differ by less in the run's own answer are one as far as float32 can tell."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,12 @@ class Reference:
     pictures: Pictures
     probabilities: np.ndarray
     """`[N, C] float64`."""
+    thresholds: np.ndarray | None = None
+    """`[C]`, from which on a class is one of an image that may have any number."""
+
+    @property
+    def reading(self) -> Reading:
+        return self.pictures.trained.reading
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Gate:
     """What an artefact has to keep. None: not asked."""
 
     agreement: float | None
-    """Least share of images with the same top-1 class."""
+    """Least share of images with the same top-1 class, or with the same classes where there may be any number."""
     difference: float | None
     """Largest difference of a probability."""
     drop: float | None
@@ -49,18 +53,21 @@ class Comparison:
     images: int
     data: str
     agreement: float
-    """Share of images with the same top-1 class."""
+    """Share of images with the same top-1 class, or with the same classes where there may be any number."""
     difference: float
     """The largest absolute difference of a probability, over images and classes."""
     mean_difference: float
     """The mean over images of the largest absolute difference of a probability."""
     accuracy: float
-    """Top-1 of the trained network on these images."""
+    """`metric` of the trained network on these images."""
     artefact_accuracy: float
     worst: str
     """The image with the largest difference."""
     differing: tuple[str, ...]
-    """Up to ten images with another top-1 class."""
+    """Up to ten images that do not agree."""
+    metric: str = "top1"
+    """What `accuracy` is: `top1`, or `map`, the mean average precision, where an image may have any number of
+    classes."""
 
     @property
     def drop(self) -> float:
@@ -74,22 +81,24 @@ class Comparison:
         """What of `gate` is not kept, in words."""
         found: list[str] = []
         if gate.agreement is not None and self.agreement < gate.agreement:
-            found.append(f"top-1 agreement {self.agreement:.2%} is below {gate.agreement:.2%}")
+            what = "top-1" if self.metric == "top1" else "label set"
+            found.append(f"{what} agreement {self.agreement:.2%} is below {gate.agreement:.2%}")
         if gate.difference is not None and not self.difference <= gate.difference:
             found.append(f"the largest probability difference {self.difference:.2g} is above {gate.difference:g}")
         if gate.drop is not None and self.drop > gate.drop:
-            found.append(f"the accuracy drop {self.drop:.2f} points is above {gate.drop:g}")
+            what = "accuracy" if self.metric == "top1" else "mAP"
+            found.append(f"the {what} drop {self.drop:.2f} points is above {gate.drop:g}")
         return found
 
 
-def reference_of(network: Network, pictures: Pictures) -> Reference:
+def reference_of(network: Network, pictures: Pictures, thresholds: np.ndarray | None = None) -> Reference:
     """What the run says of each picture: decoded, augmented and normalised as an evaluation does it."""
     doing = f"asking the run about {plural(len(pictures), 'image')}"
     said = [
-        probabilities(network.rows_of([pictures.sample(row) for row in rows])["logits"])
+        network.task.reading.probabilities(network.rows_of([pictures.sample(row) for row in rows])["logits"])
         for rows in counted(_batches(pictures), doing, len(_batches(pictures)), "batches")
     ]
-    return Reference(pictures, np.concatenate(said))
+    return Reference(pictures, np.concatenate(said), thresholds)
 
 
 def compare(reference: Reference, artefact: Artefact) -> Comparison:
@@ -103,19 +112,19 @@ def compare(reference: Reference, artefact: Artefact) -> Comparison:
     exported = np.concatenate(said)
     apart = np.abs(trained - exported).max(1)
     apart[~np.isfinite(apart)] = np.inf
-    first, second, labels, keys = trained.argmax(1), exported.argmax(1), pictures.labels, pictures.keys
-    rows = np.arange(len(trained))
-    same = (first == second) | (trained[rows, first] - trained[rows, second] < _TIE)
+    reading, truth, keys = reference.reading, pictures.truth, pictures.keys
+    same = reading.same(trained, exported, reference.thresholds)
     return Comparison(
         images=len(pictures),
         data=pictures.told,
         agreement=float(same.mean()),
         difference=float(apart.max()),
         mean_difference=float(apart.mean()),
-        accuracy=float((first == labels).mean()),
-        artefact_accuracy=float((second == labels).mean()),
+        accuracy=reading.scored(trained, truth),
+        artefact_accuracy=reading.scored(exported, truth),
         worst=keys[int(apart.argmax())],
         differing=tuple(keys[int(row)] for row in np.flatnonzero(~same)[:10]),
+        metric=reading.score,
     )
 
 

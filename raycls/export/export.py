@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from raycls.export.pictures import pictures
 from raycls.export.preprocessing import Preprocessing, preprocessing_of
 from raycls.progress import progress
 from raycls.run.folder import RunFolder
+from raycls.session.trained.thresholds import Thresholds, thresholds_of
 from raycls.session.trained.trained import Network, Trained
 
 __all__ = ["GATES", "REJECTED", "Exported", "Format", "Precision", "Wanted", "export"]
@@ -57,6 +58,9 @@ class Wanted:
     """Whether INT8 is for TensorRT, whatever is faster here."""
     gate: Gate | None = None
     """None: that of `GATES`."""
+    thresholds: Thresholds | None = None
+    """Of images with any number of classes: they stand in the metadata, and the gate compares the classes that they
+    give."""
 
     @property
     def suffix(self) -> str:
@@ -101,15 +105,23 @@ def export(
     fail.
     ConfigError or ModelError where the run cannot be exported, DataError where there is nothing to compare on.
     """
-    network = Network(trained, torch.device("cpu"))
+    network = Network(trained, torch.device("cpu"), precision="off")
     check_task(network)
     progress("opening the data")
     seen = pictures(trained, split=None, data=wanted.data, most=wanted.images, say=say)
     height, width = seen.image(0).shape[:2] if wanted.inside else seen.sample(0)["image"].shape[:2]
     preprocessing = preprocessing or preprocessing_of(trained, (height, width), inside=wanted.inside)
     progress("exporting the network")
-    written = (program if wanted.to == "pt2" else to_onnx)(network.model, preprocessing)
-    draft = _Draft(trained, wanted, preprocessing, reference_of(network, seen), RunFolder(folder), name)
+    if wanted.to == "pt2":
+        written = program(network.model, preprocessing, trained.reading)
+    else:
+        written = to_onnx(network.model, preprocessing)
+    thresholds = wanted.thresholds or thresholds_of(trained)
+    for line in thresholds.told if thresholds else ():
+        say(line)
+    wanted = replace(wanted, thresholds=thresholds)
+    reference = reference_of(network, seen, thresholds and thresholds.array)
+    draft = _Draft(trained, wanted, preprocessing, reference, RunFolder(folder), name)
     try:
         if isinstance(written, onnx.ModelProto) and wanted.precision == "int8":
             draft.facts["int8"] = _int8(draft, written, say)
@@ -159,10 +171,14 @@ class _Draft:
         """Write the file with `network`, in place of one before, and compare it. `more` is for its metadata."""
         trained = self.trained
         metadata = metadata_of(self.preprocessing, trained.classes, trained.provenance, self.wanted.precision)
+        if (several := self.wanted.thresholds) is not None:
+            each = dict(zip(trained.classes, several.values, strict=True))
+            metadata |= {"activation": "sigmoid", "thresholds": each, "thresholds_of": several.source}
         metadata |= dict(more or {})
         if isinstance(network, onnx.ModelProto):
             metadata["opset"] = OPSET
-            data = serialised(assemble(network, self.preprocessing, metadata, len(trained.classes)))
+            operator = trained.reading.operator
+            data = serialised(assemble(network, self.preprocessing, metadata, len(trained.classes), operator))
         else:
             data = saved(network, metadata)
         self.folder.store.write_bytes(self._waiting, data)

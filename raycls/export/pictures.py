@@ -8,10 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from raycls.config import load as config
 from raycls.data.slices import Arrays
 from raycls.data.source import Split
-from raycls.session.data.scored import score, source_of
+from raycls.errors import DataError
+from raycls.session.data.scored import score
+from raycls.session.scoring.other import with_source
 from raycls.session.trained.trained import Trained
 
 __all__ = ["Pictures", "pictures"]
@@ -32,9 +33,10 @@ class Pictures:
         return len(self.rows)
 
     @property
-    def labels(self) -> np.ndarray:
-        """Class of each, `[N] int64`."""
-        return self.split.labels[self.rows]
+    def truth(self) -> np.ndarray:
+        """The class of each, `[N] int64`; its classes, `[N, C] bool`, where it may have any number."""
+        labels, sets = self.split.labels[self.rows], self.split.sets
+        return labels if sets is None else sets[labels]
 
     @property
     def keys(self) -> list[str]:
@@ -42,7 +44,7 @@ class Pictures:
 
     def image(self, index: int) -> np.ndarray:
         """Decoded as the training decodes, nothing else: `[H, W, 3] uint8`. DataError names the file."""
-        return np.asarray(self.split.image(int(self.rows[index])))
+        return np.asarray(self.split.pixels(int(self.rows[index])))
 
     def sample(self, index: int) -> dict[str, np.ndarray]:
         """As an evaluation makes it, with `image` `[h, w, 3] uint8` after the operations."""
@@ -61,20 +63,24 @@ def pictures(
     """
     run = trained.run
     if data is not None:
-        values = config.to_dict(run)
-        values["data"]["source"] = source_of(data).model_dump()
-        run = config.from_dict(values)
+        run = with_source(run, data)
     wanted = split or (None if data is not None else run.evaluate.split)
-    scored = score(
-        trained.folder,
-        run,
-        split=wanted,
-        moved=data is not None,
-        whole=data is not None,
-        extra_classes="leave-out",
-        name=trained.name,
-        say=say,
-    )
+    try:
+        scored = score(
+            trained.folder,
+            run,
+            split=wanted,
+            moved=data is not None,
+            whole=data is not None,
+            extra_classes="leave-out",
+            name=trained.name,
+            say=say,
+        )
+    except DataError as error:
+        if data is None and "data.source.path" in (error.fix or ""):  # which these commands do not take
+            other = "name other images with --data PATH, or " if split is None else ""
+            error.fix = f"{other}put the data of the run where it was when it was trained"
+        raise
     chosen = scored.dataset.splits[scored.split]
     count = min(most, len(chosen))
     return Pictures(trained, chosen, np.arange(count) * len(chosen) // count, scored.told)

@@ -16,8 +16,7 @@ def place_of(trained: Trained, wanted: Wanted, out: str | None) -> tuple[Store, 
     if out is None:
         outside = "" if wanted.inside else "-outside"
         return trained.folder.store.sub(RunFolder.EXPORT), f"{trained.run.run.name}-{wanted.precision}{outside}"
-    address, mark, options = out.partition("?") if "://" in out else (out, "", "")
-    parent, slash, name = address.rpartition("/")
+    store, name = Store.around(out)
     if not name.endswith(wanted.suffix) or name == wanted.suffix:
         raise ConfigError(
             "the name of the file does not say what it is",
@@ -25,7 +24,7 @@ def place_of(trained: Trained, wanted: Wanted, out: str | None) -> tuple[Store, 
             found=out,
             valid=f"a path that ends with {wanted.suffix}",
         )
-    return Store(f"{parent or slash or '.'}{mark}{options}"), name.removesuffix(wanted.suffix)
+    return store, name.removesuffix(wanted.suffix)
 
 
 def put(done: Exported, store: Store) -> str:

@@ -3,7 +3,9 @@
 Pillow resamples in integers: first along the width, then along the height, and each pass rounds to a level. `Resize` of
 uint8 with `antialias` is implemented that way in onnxruntime too, so an artefact differs from the training
 in few of them, by one level (by two where both passes round otherwise). A `Resize` of floats differs in one of six, and
-with `bicubic` by up to 18 levels at edges.
+with `bicubic` by up to 18 levels at edges. So does the other order of the passes, because what the first one makes
+darker than black or lighter than white is cut off. From version 13 on Pillow begins with the height of some images:
+see `height_first`.
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import PIL
 from onnx import TensorProto, helper, numpy_helper
 
-from raycls.config.sections.types import Operation
+from raycls.config.sections.data import LUMA
+from raycls.config.sections.types import Operation, named
 from raycls.data.images import operations as built
 from raycls.errors import ConfigError
 from raycls.export.artefact import scale_and_shift
 from raycls.session.trained.trained import Trained
 
-__all__ = ["Crop", "Preprocessing", "Resize", "Step", "preprocessing_of", "size_of"]
+__all__ = ["Crop", "Preprocessing", "Resize", "Step", "height_first", "preprocessing_of", "size_of", "steps_of"]
 
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
 _PILLOW_CUBIC = -0.5
@@ -32,17 +36,20 @@ _PILLOW_CUBIC = -0.5
 
 @dataclass(frozen=True)
 class Resize:
-    """To `size`: one number is the shorter side, two are height and width; as `raycls.data.images.operations`."""
+    """To `size`: one number is the shorter side, two are height and width; as `raycls.data.images.geometry`."""
 
     size: tuple[int, ...]
     interpolation: str = "bilinear"
+    fit: str = ""
+    """`crop`: as large as `size` or larger in one side, `pad`: or smaller, and the shape kept. A `Crop` follows."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """The middle of `size` (height, width); a smaller image is padded with black."""
+    """The middle of `size` (height, width); a smaller image is padded with the level `fill`."""
 
     size: tuple[int, int]
+    fill: int = 0
 
 
 Step = Resize | Crop
@@ -56,12 +63,18 @@ class Preprocessing:
     """None: they are done outside of the artefact, whose input is normalised."""
     operations: tuple[Operation, ...]
     """`augment.eval` as a config has it, for the metadata."""
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    """Of each channel, as `std`: three, or one where the network takes grey values."""
+    std: tuple[float, ...]
     size: tuple[int, int]
     """Height and width of what the network is given."""
     fixed: tuple[int, int] | None = None
     """Height and width of every image; None where any size is taken."""
+
+    @property
+    def channels(self) -> int:
+        """What the network takes: 3, or 1 of grey values."""
+        return len(self.mean)
 
     @property
     def inside(self) -> bool:
@@ -77,7 +90,8 @@ class Preprocessing:
         return {
             "where": "inside" if self.inside else "outside",
             "input": takes,
-            "channels": "RGB",
+            "channels": "RGB" if self.inside or self.channels == 3 else "grey",
+            "network_channels": self.channels,
             "operations": json.loads(json.dumps(self.operations)),
             "mean": list(self.mean),
             "std": list(self.std),
@@ -85,13 +99,13 @@ class Preprocessing:
         }
 
     def nodes(self, source: str, target: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        """Nodes and their constants from `source` `[B, H, W, 3] uint8` to `target` `[B, 3, h, w] float32`."""
+        """Nodes and their constants from `source` `[B, H, W, 3] uint8` to `target` `[B, channels, h, w] float32`."""
         graph = _Nodes()
         pixels, least = source, (0, 0) if self.fixed is None else self.fixed
         for step in self.steps or ():
             if isinstance(step, Resize):
                 pixels = graph.resize(pixels, step)
-                least = step.size if len(step.size) == 2 else (step.size[0],) * 2
+                least = (1, 1) if step.fit == "pad" else step.size if len(step.size) == 2 else (step.size[0],) * 2
             else:
                 pixels = graph.crop(
                     pixels, step, padded=any(have < want for have, want in zip(least, step.size, strict=True))
@@ -100,8 +114,10 @@ class Preprocessing:
         scale, shift = scale_and_shift(self.mean, self.std)
         planes = graph.add("Transpose", [pixels], perm=[0, 3, 1, 2])
         floats = graph.add("Cast", [planes], to=TensorProto.FLOAT)
-        scaled = graph.add("Mul", [floats, graph.constant(scale.reshape(1, 3, 1, 1))])
-        graph.add("Add", [scaled, graph.constant(shift.reshape(1, 3, 1, 1))], output=target)
+        if self.channels == 1:
+            floats = graph.grey(floats)
+        scaled = graph.add("Mul", [floats, graph.constant(scale.reshape(1, -1, 1, 1))])
+        graph.add("Add", [scaled, graph.constant(shift.reshape(1, -1, 1, 1))], output=target)
         return graph.nodes, graph.constants
 
 
@@ -114,10 +130,10 @@ def preprocessing_of(trained: Trained, image: tuple[int, int], *, inside: bool) 
     operations = augment.eval
     if operations is None:
         operations = built.default_operations(train=False, image_size=size)
-    mean, std = augment.mean, augment.std
+    mean, std = augment.normalisation(trained.run.model.in_channels)
     if not inside:
         return Preprocessing(None, operations, mean, std, image)
-    steps = tuple(_step(entry, f"augment.eval[{index}]", size) for index, entry in enumerate(operations))
+    steps = steps_of(operations, size)
     end, fixed = size_of(steps, image)
     return Preprocessing(steps, operations, mean, std, end, None if fixed else image)
 
@@ -134,14 +150,33 @@ def size_of(steps: Sequence[Step], image: tuple[int, int]) -> tuple[tuple[int, i
     return (height, width), fixed
 
 
-def _step(entry: Operation, where: str, image_size: int) -> Step:
-    name, args = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+def height_first() -> bool:
+    """Whether the Pillow that is installed, with which the artefact is compared, begins with the height of some images.
+
+    These are images that lose more than twice as many rows as columns, and where the width grows, that lose any.
+    """
+    return int(PIL.__version__.partition(".")[0]) >= 13
+
+
+def steps_of(operations: Sequence[Operation], image_size: int) -> tuple[Step, ...]:
+    """The operations of `augment.eval` as steps."""
+    return tuple(
+        step for index, entry in enumerate(operations) for step in _steps(entry, f"augment.eval[{index}]", image_size)
+    )
+
+
+def _steps(entry: Operation, where: str, image_size: int) -> tuple[Step, ...]:
+    name, args = named(entry)
     size = args.get("size") or image_size
     sides = tuple(size) if isinstance(size, list | tuple) else (size,)
+    both, fit = (sides[0], sides[-1]), args.get("fit", "side")
     if name == "resize":
-        return Resize(sides, args.get("interpolation", "bilinear"))
+        mode = args.get("interpolation", "bilinear")
+        if fit in ("crop", "pad"):
+            return Resize(both, mode, fit), Crop(both, args.get("fill", 0))
+        return (Resize(both if fit == "stretch" else sides, mode),)
     if name == "center_crop":
-        return Crop((sides[0], sides[-1]))
+        return (Crop(both),)
     raise ConfigError(
         "this operation cannot be a part of an exported file",
         where=where,
@@ -169,13 +204,48 @@ class _Nodes:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
+    def grey(self, planes: str) -> str:
+        """As `raycls.tasks.grey`, whose whole numbers float32 holds exactly."""
+        weights, half, whole = (
+            self.constant(np.asarray(values, np.float32).reshape(1, -1, 1, 1))
+            for values in (LUMA, sum(LUMA) / 2, sum(LUMA))
+        )
+        total = self.add("ReduceSum", [self.add("Mul", [planes, weights]), self.constant([1])], keepdims=1)
+        return self.add("Floor", [self.add("Div", [self.add("Add", [total, half]), whole])])
+
     def resize(self, pixels: str, step: Resize) -> str:
-        if len(step.size) == 2:
+        if step.fit:
+            sizes = self._fitted(pixels, step)
+        elif len(step.size) == 2:
             sizes = self.constant(step.size)
         else:  # floor(size * side / shorter side), which torchvision has as int(size * long / short)
             sides = self._sides(pixels)
             short = self.add("ReduceMin", [sides], keepdims=1)
             sizes = self.add("Div", [self.add("Mul", [sides, self.constant(step.size)]), short])
+        if height_first():
+            pixels = self._resample(pixels, self._first_sizes(pixels, sizes), step)
+        return self._resample(pixels, sizes, step)
+
+    def _fitted(self, pixels: str, step: Resize) -> str:
+        """As `raycls.data.images.geometry.Fit.resized`."""
+        sides, size, other = self._sides(pixels), self.constant(step.size), self.constant(step.size[::-1])
+        across = self.add("Gather", [sides, self.constant([1, 0])])
+        kept = self.add("Div", [self.add("Mul", [sides, other]), across])
+        if step.fit == "crop":
+            return self.add("Max", [kept, size])
+        return self.add("Min", [self.add("Max", [kept, self.constant([1])]), size])
+
+    def _first_sizes(self, pixels: str, sizes: str) -> str:
+        """`sizes` along the height where Pillow begins with it, else the sides of `pixels` as they are."""
+        sides = self._sides(pixels)
+        lost = self.add("Sub", [sides, sizes])
+        rows, columns = (self.add("Gather", [lost, self.constant([axis])]) for axis in (0, 1))
+        bound = self.add("Max", [self.add("Add", [columns, columns]), self.constant([0])])
+        chosen = self.add("Where", [self.add("Greater", [rows, bound]), sizes, sides])
+        height, width = (self.add("Gather", [of, self.constant([axis])]) for axis, of in ((0, chosen), (1, sides)))
+        return self.add("Concat", [height, width], axis=0)
+
+    def _resample(self, pixels: str, sizes: str, step: Resize) -> str:
         return self.add(
             "Resize",
             [pixels, "", "", sizes],
@@ -195,8 +265,8 @@ class _Nodes:
             before = self.add("Div", [lacking, two])
             after = self.add("Sub", [lacking, before])
             pads = self.add("Concat", [before, after], axis=0)
-            black = self.constant(np.asarray(0, np.uint8))
-            pixels = self.add("Pad", [pixels, pads, black, self.constant([1, 2])], mode="constant")
+            level = self.constant(np.asarray(step.fill, np.uint8))
+            pixels = self.add("Pad", [pixels, pads, level, self.constant([1, 2])], mode="constant")
             sides = self.add("Add", [sides, lacking])
         # The middle as Python rounds it: a half goes to the even number.
         spare = self.add("Sub", [sides, size])

@@ -10,8 +10,10 @@ import torch
 
 from raycls.progress import progress
 
-__all__ = ["interleaved", "threads_set"]
+__all__ = ["BATCHES", "interleaved", "threads_set"]
 
+BATCHES = (1, 32)
+"""Images at a time whose latency is measured."""
 _WARM_UP = 3
 
 

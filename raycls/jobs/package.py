@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from raycls.config.names.recipes import PREFIX
 from raycls.config.paths import expand
 from raycls.errors import ConfigError
 from raycls.quantities import plural
@@ -119,6 +120,8 @@ def credentials(package: Package) -> list[str]:
 
 def refuse_outside(config: str) -> None:
     """Refuse a config that is not part of the working directory, by its path in it. Raises ConfigError."""
+    if config.startswith(PREFIX):  # the installation of the cluster has it
+        return
     path = Path(expand(config))
     if path.is_absolute() or not path.resolve().is_relative_to(Path.cwd().resolve()):
         raise ConfigError(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 
-from raycls.config.sections.uri_secrets import has_secret
+from raycls.config.uri_secrets import has_secret
 from raycls.config.write import word
 from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError, LaunchError
 from raycls.jobs import note, package

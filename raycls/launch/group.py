@@ -24,11 +24,12 @@ from raycls.errors import LaunchError, RayclsError, TrainError, from_json, one_l
 from raycls.launch.gauges import Gauges
 from raycls.launch.gloo import TorchConfig
 from raycls.launch.mailbox import make_mailbox
+from raycls.launch.starting.fitting import Trainer
 from raycls.run.folder import RunFolder
 from raycls.screen.run_text import STOPPING
+from raycls.session.hanging.stall import write_stacks
 from raycls.session.job import Decide, Job, World
 from raycls.session.messages import Ended, Event, Failed, Judging, Message, Post, Reserved
-from raycls.session.stall import write_stacks
 from raycls.train.ranks import ABORTED
 from raycls.train.reasons import Reason
 
@@ -39,7 +40,6 @@ _GRACE = 5.0
 """Seconds that the other workers have to end by themselves after one has reported an error."""
 _SLACK, _FOR_EVER = 600.0, 30 * 86400
 """Seconds."""
-_CLEANER = "PlacementGroupCleanerCallback"
 
 
 class WorkersLostError(LaunchError):
@@ -84,6 +84,10 @@ def run_group(
     thread.start()
     try:
         outcome = _wait(thread, mailbox, stop_asked, post, decide)
+    except BaseException:
+        trainer.abandon()
+        thread.join(_GRACE)
+        raise
     finally:
         _tidy(job, folder)
     if outcome is None:
@@ -152,11 +156,12 @@ def _trainer(
     workers: int,
     *,
     judged: bool,
-) -> _Trainer:
+) -> Trainer:
     gpu = job.device == "cuda"
     resources = {"CPU": run.scale.cpus_per_worker, **({"GPU": 1.0} if gpu else {})}
-    return _Trainer(
+    return Trainer(
         _worker_main,
+        decodes=job.executor == "ray",
         # An object reference: the list of a million files is sent once, not with every message.
         train_loop_config={
             "function": function,
@@ -190,17 +195,6 @@ def _collective_seconds(stall_timeout: Duration | str) -> int:
     """How long a collective may take: longer than `train.stall_timeout`, which says where each worker stands."""
     waits = stall_timeout.seconds if isinstance(stall_timeout, Duration) else None
     return int(waits + _SLACK) if waits else _FOR_EVER
-
-
-class _Trainer(ray_torch.TorchTrainer):
-    """Without the process that Ray starts beside every run to remove a dead controller's placement group.
-
-    It outlives the job, and without a dashboard it waits for ever. A placement group goes with its job anyway, and that
-    of a trial within one is removed by the search.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        return [one for one in super()._create_default_callbacks() if type(one).__name__ != _CLEANER]
 
 
 def _worker_main(settings: dict[str, Any]) -> None:

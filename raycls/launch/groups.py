@@ -15,9 +15,9 @@ from typing import Any
 from raycls.cluster.nodes import draining, nodes
 from raycls.config.sections.run import Run
 from raycls.errors import LaunchError, RayclsError
-from raycls.launch.fit import Nodes, group_size
 from raycls.launch.group import UnplacedError, WorkersLostError, run_group
-from raycls.launch.waiting import Demand, wait_for_room
+from raycls.launch.placing.fit import Nodes, group_size
+from raycls.launch.placing.waiting import Demand, wait_for_room
 from raycls.quantities import plural
 from raycls.run.folder import RunFolder
 from raycls.session.job import Decide, Job, World
@@ -65,7 +65,7 @@ def run_in_groups(
             say=lambda text: post(Event(text)),
             size=scaling.size,
         )
-        if not size:
+        if not size or stop_asked():
             return _stopped(job, result, stop_asked())
         placing()
         post(Placing(size))

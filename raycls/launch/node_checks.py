@@ -23,7 +23,7 @@ from raycls.config.paths import expand
 from raycls.config.sections.run import Run
 from raycls.errors import LaunchError, RayclsError
 from raycls.jobs.note import missing_secrets
-from raycls.launch.fit import DECODING_CPUS, executor_of, workers_on
+from raycls.launch.placing.fit import DECODING_CPUS, executor_of, workers_on
 from raycls.progress import progress
 from raycls.quantities import plural
 from raycls.run.folder import RunFolder
@@ -70,7 +70,8 @@ class Sight:
     """Asks each node once, also those that join later."""
 
     run: Run
-    mark: Mark
+    mark: Mark | None
+    """None where there is no run folder to be seen."""
     cluster: Cluster
     device: str
     say: Callable[[str], None]
@@ -94,13 +95,13 @@ class Sight:
         decodes = executor_of(self.run) == "ray"
         questions: list[tuple[str, Mark | None, str]] = []
         for node in alive:
-            trains = workers_on(self.run, node["Resources"], self.device) > 0
+            trains = workers_on(self.run.scale.cpus_per_worker, node["Resources"], self.device) > 0
             reads = node["Resources"].get("CPU", 0.0) >= DECODING_CPUS if decodes else trains
             if node["NodeID"] not in self.asked and (trains or reads):
                 questions.append((node["NodeID"], self.mark if trains else None, data if reads else ""))
         self.asked.update(node for node, _, _ in questions)
         answers = _ask(questions, self.say)
-        _refuse_blind(answers, RunFolder(self.mark.folder), data)
+        _refuse_blind(answers, RunFolder(self.mark.folder) if self.mark else None, data)
         for answer in answers:
             changed = differences(answer["versions"], installed())
             if changed:
@@ -160,11 +161,11 @@ def _look(mark: Mark | None, data: str) -> dict[str, Any]:
     }
 
 
-def _refuse_blind(answers: Sequence[dict[str, Any]], folder: RunFolder, data: str) -> None:
+def _refuse_blind(answers: Sequence[dict[str, Any]], folder: RunFolder | None, data: str) -> None:
     def named(key: str) -> list[str]:
         return [f"{answer['host']} ({answer['address']})" for answer in answers if answer[key]]
 
-    if named("unseen"):
+    if folder is not None and named("unseen"):
         raise LaunchError(
             "run.storage is not shared: a node that would train does not see the run folder",
             where=folder.store.describe(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -12,11 +11,14 @@ from typing import Any
 
 import torch
 
-from raycls.cluster.connection import Cluster, running_cluster
+from raycls.cluster.connection import running_cluster
+from raycls.cluster.environment import joined_address
 from raycls.config import load as config
 from raycls.config.sections.run import Run
-from raycls.errors import EXIT_DONE, LaunchError
-from raycls.launch.fit import check_device, check_growth, executor_of
+from raycls.errors import EXIT_DONE, CheckpointError
+from raycls.launch.placing.executor import choose, seconds_per_sample, with_executor
+from raycls.launch.placing.fit import check_device, check_growth, executor_of
+from raycls.launch.starting.warming import warm_workers
 from raycls.launch.stopping import StopRequest, exit_code
 from raycls.progress import progress
 from raycls.quantities import plural
@@ -25,17 +27,19 @@ from raycls.run.outcome import Outcome
 from raycls.screen.run import Display
 from raycls.screen.run_text import STOPPING
 from raycls.session import evaluation, training
+from raycls.session.consistency import nonce_of
+from raycls.session.data.limited import dev_run, sweep_dev_run
 from raycls.session.job import Job, World
 from raycls.session.messages import Evaluated, Event, Lost, Message, Moved, Placing, Post, Started, Trained, Working
 from raycls.session.prepare import Prepared, prepare, reduction_of
 from raycls.session.scoring.opened import Asked, opened
-from raycls.session.scoring.options import Scoring
-from raycls.session.setup import make_task
-from raycls.session.trained.predictions import summary_of
+from raycls.session.scoring.options import UNWRITTEN, Scoring, unwritten
+from raycls.session.setup import device_of, make_task, refuse_missing_gpu
 from raycls.train.plan import Plan
 from raycls.train.reasons import Reason
+from raycls.train.recovery.divided import parts_at
 
-__all__ = ["connecting", "device_of", "evaluate", "make_job", "train"]
+__all__ = ["connecting", "evaluate", "make_job", "train"]
 
 _LOST = "workers were lost"
 _MOVED = {Reason.RESIZE: "the cluster has changed its size", Reason.PREEMPTED: "a node is being taken away"}
@@ -44,7 +48,10 @@ _MOVED = {Reason.RESIZE: "the cluster has changed its size", Reason.PREEMPTED: "
 def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: Display) -> Outcome:
     """Train `run`, or go on with it, and wait for its end. Blocks; SIGINT and SIGTERM end it after a checkpoint."""
     began = time.monotonic()
-    _check_device(run)
+    _look_around(run)
+    if run.train.fast_dev_run:
+        run, new = dev_run(run), True
+        sweep_dev_run(run)
     with StopRequest(display.abandon) as stop:
         prepared = prepare(run, new=new, command=command, say=display.event)
         if prepared.result is not None:
@@ -55,7 +62,7 @@ def train(run: Run, *, new: bool = False, command: Sequence[str] = (), display: 
             job_on = partial(make_job, run, prepared.folder, prepared.plan, prepared.dataset)
             result = _on_ray(training.train, run, job_on, stop.asked, display, partial(_Poster, prepared, display))
     outcome = _outcome(result, prepared.folder, began)
-    display.finish(outcome, prepared.dataset.splits)
+    display.finish(outcome, prepared.dataset.splits, overfit=run.train.overfit != "off")
     return outcome
 
 
@@ -85,7 +92,7 @@ def evaluate(
     what = opened(
         store,
         Asked(folder, split, data, extra_classes, weights, tuple(overrides), scoring),
-        check=_check_device,
+        check=_look_around,
         say=display.event,
     )
     count = len(what.dataset.splits[what.split])
@@ -108,9 +115,11 @@ def evaluate(
 
         summary = _on_ray(evaluation.evaluate, what.run, job_on, lambda: Reason.NONE, display, lambda job: post)
     summary = {**what.facts, "weights": what.weights.to_dict(), "count": count, **summary}
-    if what.scoring is not None and what.scoring.predictions != "off":
-        name = summary_of(what.split, what.weights.name, data=data, tta=what.scoring.tta)
-        store.write_json(name, {**summary, "provenance": dict(what.scoring.provenance)})
+    if what.scoring is not None and what.scoring.predictions != "off" and UNWRITTEN not in summary:
+        try:
+            store.write_json(what.scoring.summary_file, {**summary, "provenance": dict(what.scoring.provenance)})
+        except CheckpointError as error:
+            summary |= unwritten(error)
     return summary
 
 
@@ -151,8 +160,13 @@ def _on_ray(
         from raycls.launch.groups import run_in_groups
         from raycls.launch.node_checks import Mark, Sight
 
-        device = _device_on(run, cluster)
+        device = device_of(run, cluster.gpus)
         job = job_on(device, dashboard=job_page())
+        takes = partial(seconds_per_sample, run, job.dataset, Plan.from_dict(job.plan), job.split)
+        choice = choose(run, cluster.nodes, device, grows=cluster.grows, decoding_s=takes)
+        job, run = replace(job, executor=choice.executor, why=choice.why), with_executor(run, choice.executor)
+        check_device(run, device, cluster)
+        check_growth(run, device, cluster)
         sight = Sight(run, Mark(job.folder, RunFolder.ENV, job.nonce), cluster, device, display.event)
         return run_in_groups(
             function,
@@ -184,41 +198,23 @@ def make_job(
         device=device,
         executor=executor_of(run),
         workdir=os.getcwd(),
-        nonce=hashlib.sha256(folder.store.read_bytes(RunFolder.ENV)).hexdigest(),
+        nonce=nonce_of(folder),
         **more,
     )
 
 
-def device_of(run: Run, gpus: int) -> str:
-    """`cpu` or `cuda`, where there are `gpus` GPUs."""
-    if run.scale.device != "auto":
-        return run.scale.device
-    return "cuda" if gpus else "cpu"
-
-
-def _device_on(run: Run, cluster: Cluster) -> str:
-    """The device of a run on `cluster`; LaunchError where it does not say which, or can never have room."""
-    device = device_of(run, cluster.gpus)
-    check_device(run, device, cluster)
-    check_growth(run, device, cluster)
-    return device
-
-
-def _check_device(run: Run) -> None:
-    """Refuse a GPU that is not in this machine, where the run stays in this process."""
-    if run.scale.max_workers == 0 and run.scale.device == "cuda" and not torch.cuda.is_available():
-        raise LaunchError(
-            "this machine has no GPU that torch can use",
-            where="scale.device",
-            found="cuda, with scale.workers 0",
-            fix="set scale.device=cpu; on a machine with a GPU check its driver, and that torch is a CUDA build",
-        )
+def _look_around(run: Run) -> None:
+    """Refuse a GPU that is not in this machine, where the run stays in this process; else have its workers warmed."""
+    if run.scale.max_workers == 0:
+        refuse_missing_gpu(run)
+    else:
+        warm_workers()
 
 
 def connecting() -> str:
     """What is about to be done to have a Ray, in words."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    return f"joining Ray at {address}" if address and address != "local" else "starting Ray"
+    address = joined_address()
+    return f"joining Ray at {address}" if address else "starting Ray"
 
 
 _GONE = "workers were lost: looking for room for others"
@@ -275,6 +271,7 @@ class _Poster:
             "classes": len(dataset.classes),
             "splits": {name: len(split) for name, split in dataset.splits.items()},
             "cut_from_train": dataset.cut_from_train,
+            "overfit": run.train.overfit != "off",
             "left_out": self.prepared.left_out,
             "measured": task.measured,
             "metrics": task.metrics,
@@ -285,11 +282,12 @@ class _Poster:
             "elastic": (run.scale.min_workers, run.scale.max_workers) if run.scale.elastic else None,
             "threads": run.scale.threads,
             "executor": self.job.executor,
+            "executor_why": self.job.why,
             "device": self.job.device,
             "precision": start.precision,
             "reduction": Plan.from_dict(self.job.plan).reduction,
             "batch_size": plan.batch_size,
-            "micro_batches": plan.micro_batches,
+            "micro_batches": plan.micro_batches * parts_at(start.divided, start.step),
             "steps_per_epoch": plan.steps_per_epoch,
             "total_steps": plan.total_steps,
             "start_step": start.step,

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["operations"]
+from raycls.models.surgery import beside
+
+__all__ = ["counted", "operations"]
 
 
 def operations(model: nn.Module, example: tuple[Tensor, ...]) -> int:
@@ -18,10 +20,14 @@ def operations(model: nn.Module, example: tuple[Tensor, ...]) -> int:
     Convolutions, matrix products and attention are counted, by torch's `FlopCounterMode`; what goes element by element
     is not. So it is twice the multiply-adds that papers publish. `model` is left in evaluation mode.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return counted(model, example).get_total_flops()
+
+
+def counted(model: nn.Module, example: tuple[Tensor, ...]) -> FlopCounterMode:
+    """The counter of `operations`, which knows those of each module too."""
     with _unfused(), FlopCounterMode(display=False) as counter:
-        model.eval()(*(part.to(device) for part in example))
-    return counter.get_total_flops()
+        model.eval()(*beside(model, example))
+    return counter
 
 
 @contextmanager

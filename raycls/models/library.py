@@ -14,7 +14,7 @@ import torchvision.models
 from torch import nn
 from torchvision.models import WeightsEnum
 
-from raycls.config.names.torchvision_models import arguments_of
+from raycls.config.names.networks.torchvision_models import arguments_of
 
 __all__ = ["builtins", "construct", "declared", "settled", "weights_of"]
 

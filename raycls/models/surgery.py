@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-__all__ = ["find_auxiliary_heads", "find_head", "initialise", "modes_kept", "parameter_groups"]
+__all__ = [
+    "Rate",
+    "beside",
+    "buffers_kept",
+    "find_auxiliary_heads",
+    "find_head",
+    "initialise",
+    "last_layer",
+    "modes_kept",
+    "parameter_groups",
+    "restore",
+]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The part of the learning rate that a parameter has."""
+
+    factor: float
+    group: tuple[int, str]
+    """Where it comes from: the layer, where that counts, and a pattern. Equal for what stands in one group."""
+
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -31,6 +55,23 @@ def find_auxiliary_heads(model: nn.Module, num_classes: int) -> list[str]:
     return [name for group, name in last.items() if group is not None]
 
 
+def last_layer(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the last linear or convolution layer that is no auxiliary head: the head of a classifier."""
+    layers = [module for name, module in model.named_modules() if isinstance(module, LAYERS) and not _auxiliary(name)]
+    return list(layers[-1].parameters(recurse=False)) if layers else []
+
+
+def restore(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """`model.load_state_dict` of all tensors that this network had.
+
+    torch keeps versions of modules beside a state dict, which files of bare tensors do not have, and some networks
+    (torchvision's MNASNet) refuse one without. They are the model's own here.
+    """
+    state = OrderedDict(tensors)
+    state._metadata = getattr(model.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
+    model.load_state_dict(state)
+
+
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     """Each module is back in the mode (training or evaluation) that it had, whatever the block set."""
@@ -40,6 +81,25 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Each buffer holds what it held, such as batch-norm statistics, whatever forward passes the block runs."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def beside(model: nn.Module, example: tuple[Tensor, ...], rows: int = 1) -> tuple[Tensor, ...]:
+    """`example` on the device of the network, `rows` times over."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    moved = tuple(part.to(device) for part in example)
+    return moved if rows == 1 else tuple(torch.cat([part] * rows) for part in moved)
 
 
 def _with_outputs(model: nn.Module, count: int) -> list[str]:
@@ -77,19 +137,28 @@ def initialise(model: nn.Module, how: Literal["default", "xavier_uniform", "kaim
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, weight_decay_on: Literal["all", "weights"]
+    model: nn.Module,
+    weight_decay: float,
+    weight_decay_on: Literal["all", "weights"],
+    rates: dict[str, Rate] | None = None,
 ) -> list[dict[str, Any]]:
     """The trainable parameters as groups for a torch optimizer, each parameter once, in the model's order.
 
     `all` makes one group. `weights` makes two: parameters with two or more dimensions, and without decay
-    those with fewer (biases, normalisation). A group without parameters is left out.
+    those with fewer (biases, normalisation). A group without parameters is left out. `rates`, of each parameter by
+    name, divide them further: by where a rate comes from and not by what it is, so that two runs that differ in the
+    factors alone have the same groups. Each has its `lr_factor` then.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if weight_decay_on == "all":
-        groups = [{"params": parameters, "weight_decay": weight_decay}]
-    else:
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-    return [group for group in groups if group["params"]]
+    groups: dict[tuple[object, ...], dict[str, Any]] = {}
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for decayed in (True, False):
+        for name, parameter in named:
+            if decayed is not (weight_decay_on == "all" or parameter.ndim > 1):
+                continue
+            rate = rates[name] if rates else None
+            made: dict[str, Any] = {"params": [], "weight_decay": weight_decay if decayed else 0.0}
+            key = (decayed, *(() if rate is None else rate.group))
+            # the group of the last weight is the last one: an optimizer may take it for the head
+            groups[key] = groups.pop(key, made if rate is None else {**made, "lr_factor": rate.factor})
+            groups[key]["params"].append(parameter)
+    return list(groups.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,28 @@ from torchvision.models import WeightsEnum
 
 from raycls.config.names.builtin import MODELS
 from raycls.config.sections.model import ModelConfig
-from raycls.errors import ModelError, RayclsError, kind_and_line
+from raycls.errors import ConfigError, ModelError, RayclsError, kind_and_line
 from raycls.models import library, pruned
-from raycls.models.surgery import LAYERS, find_head, initialise, modes_kept
-from raycls.models.weights import find
+from raycls.models.networks import timm_models
+from raycls.models.surgery import LAYERS, beside, buffers_kept, find_head, initialise, modes_kept
+from raycls.models.weights import channels, find
+from raycls.models.weights.find import Remote
 from raycls.models.weights.loading import Loaded, load_into
 from raycls.plugins import bind, resolve
 from raycls.randomness import kept, seeded
 
-__all__ = ["build", "check", "check_copy", "check_head", "forward_alone", "load", "probe", "settled", "size_text"]
+__all__ = [
+    "build",
+    "check",
+    "check_copy",
+    "check_head",
+    "forward_alone",
+    "load",
+    "not_trainable",
+    "probe",
+    "settled",
+    "size_text",
+]
 
 
 def check(config: ModelConfig) -> None:
@@ -34,13 +48,13 @@ def check(config: ModelConfig) -> None:
     """
     _, offered = _find(config)
     if config.weights is not None:
-        find.locate(config.weights, offered)
+        _locate(config, offered)
 
 
 def build(
     config: ModelConfig, num_classes: int, seed: int, *, load: bool = True, classes: Sequence[str] | None = None
 ) -> nn.Module:
-    """The network on the CPU, with its first weights: `[B, 3, H, W]` floats in, logits `[B, num_classes]` out.
+    """The network on the CPU, with its first weights: `[B, channels, H, W]` floats in, logits `[B, num_classes]` out.
 
     The weights depend on the arguments alone; torch's, numpy's and Python's global generators are left as
     they were found. With `load=False` the weights that the config names are not read, for a network that
@@ -53,9 +67,10 @@ def build(
     factory, offered = _find(config)
     published = find.published(config.weights, offered) if config.weights is not None else None
     if load and config.weights is not None:
-        find.locate(config.weights, offered)  # before the network is built, which may take long
+        _locate(config, offered)  # before the network is built, which may take long
     with seeded(seed):
         model = _construct(config, factory, num_classes, published)
+        channels.take(model, config.in_channels, config.name)
         initialise(model, config.init)
         pruned.apply(model, config.pruned)
     if load:
@@ -79,9 +94,26 @@ def load(config: ModelConfig, model: nn.Module, classes: Sequence[str]) -> Loade
 
 def _load(config: ModelConfig, model: nn.Module, num_classes: int, classes: Sequence[str] | None) -> Loaded:
     if config.weights is None:
-        return Loaded((), None)
-    source = find.locate(config.weights, _find(config)[1])
-    return load_into(model, source, num_classes, classes, config.weights)
+        loaded = Loaded((), None)
+    else:
+        loaded = load_into(
+            model, _locate(config, _find(config)[1]), num_classes, classes, config.weights, config.in_channels
+        )
+    if not config.name.startswith(timm_models.PREFIX) or loaded.preprocessing is not None:
+        return loaded
+    told = timm_models.preprocessing_of(config.name, model)
+    return loaded if told is None else replace(loaded, notes=(*loaded.notes, str(told)), preprocessing=told)
+
+
+def _locate(config: ModelConfig, offered: type[WeightsEnum] | None) -> WeightsEnum | Path | Remote:
+    """`find.locate` of the weights that the config names."""
+    name = str(config.weights)
+    try:
+        return find.locate(name, offered)
+    except ConfigError as error:
+        if config.name.startswith(timm_models.PREFIX) and error.fix is None and "/" not in name:  # perhaps a tag
+            raise timm_models.no_download(config.name, "model.weights", name) from error
+        raise
 
 
 def probe(model: nn.Module, example: tuple[Tensor, ...], outputs: tuple[int, ...] | None) -> None:
@@ -92,7 +124,7 @@ def probe(model: nn.Module, example: tuple[Tensor, ...], outputs: tuple[int, ...
     """
     try:
         with modes_kept(model), torch.no_grad(), seeded(0):
-            output = model.eval()(*(torch.cat([part, part]) for part in _beside(model, example)))
+            output = model.eval()(*beside(model, example, 2))
     except RayclsError:
         raise
     except (Exception, SystemExit) as error:
@@ -115,15 +147,21 @@ def probe(model: nn.Module, example: tuple[Tensor, ...], outputs: tuple[int, ...
         )
 
 
-def forward_alone(model: nn.Module, example: tuple[Tensor, ...]) -> None:
-    """One image through `model` as in training, which leaves it as it was. No copy: some networks have none."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        with modes_kept(model), kept(), torch.no_grad():
-            model.train()(*example)
-    finally:
-        for buffer, before in buffers:
-            buffer.copy_(before)
+def forward_alone(model: nn.Module, example: tuple[Tensor, ...], train: Callable[[], object]) -> None:
+    """One image through `model` in the mode that `train` sets, which leaves it as it was. No copy: some have none."""
+    with buffers_kept(model), modes_kept(model), kept(), torch.no_grad():
+        train()
+        model(*example)
+
+
+def not_trainable(error: BaseException, example: tuple[Tensor, ...]) -> ModelError:
+    """What a network raised in a forward pass in training mode, as an error."""
+    return ModelError(
+        "the model cannot be trained: its forward pass fails in training mode",
+        where="model.name",
+        found=f"{kind_and_line(error)} (one image of {size_text(example)})",
+        fix="correct the model, or its arguments (model.args)",
+    )
 
 
 def size_text(example: tuple[Tensor, ...]) -> str:
@@ -132,12 +170,6 @@ def size_text(example: tuple[Tensor, ...]) -> str:
     if len(shapes) == 1 and len(shapes[0]) == 3:
         return f"{shapes[0][1]}x{shapes[0][2]} pixels"
     return "shape " + " and ".join(map(str, shapes))
-
-
-def _beside(model: nn.Module, example: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """`example` on the device of the network."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return tuple(part.to(device) for part in example)
 
 
 def check_head(model: nn.Module, num_classes: int, example: tuple[Tensor, ...]) -> None:
@@ -182,7 +214,7 @@ def check_copy(model: nn.Module, name: str, example: tuple[Tensor, ...]) -> None
     trained = {key: tensor for key, tensor in model.named_parameters() if tensor.requires_grad}
     try:
         with seeded(0), torch.enable_grad():
-            output = copied.eval()(*_beside(model, example))
+            output = copied.eval()(*beside(model, example))
             found = torch.autograd.grad(output.sum(), list(trained.values()), allow_unused=True)
     except Exception:  # noqa: BLE001 - nothing of the original took part, or the forward pass itself tells what is wrong
         return
@@ -203,6 +235,10 @@ def _no_copy(name: str, what: str, found: str) -> ModelError:
 
 def _find(config: ModelConfig) -> tuple[Callable[..., nn.Module], type[WeightsEnum] | None]:
     """The function that builds the network, and the weights that torchvision offers for it."""
+    if config.name.startswith(timm_models.PREFIX):
+        factory = timm_models.builder(config.name, config.args)
+        bind(factory, config.args, given=("num_classes",), where="model.args")
+        return factory, None
     known = library.builtins()
     factory = resolve("model", config.name, {**MODELS, **known})
     if config.name not in known:

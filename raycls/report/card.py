@@ -14,6 +14,7 @@ from raycls.report.page.balance import balance
 from raycls.report.page.report import about, weights_text
 from raycls.report.page.results import class_rows, figures
 from raycls.report.page.running import environment
+from raycls.report.page.several import label_rows, threshold_words
 from raycls.report.runs import Told
 
 __all__ = ["card", "plain"]
@@ -63,9 +64,11 @@ def _results(told: Told, evaluated: Evaluated | None) -> list[str]:
     level = (summary.get("intervals") or {}).get("level", 0.95)
     parts = [
         "## Results",
-        plain(f"{plural(summary['count'], 'image')}{of}, weights {weights_text(summary)}."),
+        plain(f"{plural(summary['count'], 'image')}{of}, weights {weights_text(summary)}. {evaluated.probabilities}"),
         _table(("metric", "value", f"{100 * level:g} % interval", "method"), rows),
     ]
+    if "map_classes" in summary:
+        return [*parts, *_label_table(summary)]
     if "confusion" not in summary:
         return parts
     classes = class_rows(summary, None)
@@ -79,6 +82,26 @@ def _results(told: Told, evaluated: Evaluated | None) -> list[str]:
     ]
     heads = ("class", "F1", "recall", "images", "most often taken for")
     return [*parts, f"### {title}", _table(heads, texts)]
+
+
+def _label_table(summary: Mapping[str, Any]) -> list[str]:
+    every = label_rows(summary, None)
+    shown, few = every[:_MOST_CLASSES], f"The {_MOST_CLASSES} of {len(every):,} classes of lowest average precision"
+    texts = [
+        (row["name"], *(_share(row[key]) for key in ("average_precision", "f1", "best_threshold")), str(row["count"]))
+        for row in shown
+    ]
+    title = "Every class" if len(shown) == len(every) else few
+    best = "threshold of the highest F1 on these images"
+    return [
+        f"### {title}",
+        _table(("class", "average precision", "F1 from 50 %", best, "images"), texts),
+        *filter(None, [plain(threshold_words(summary))]),
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def _data(told: Told) -> list[str]:

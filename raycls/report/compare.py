@@ -99,7 +99,7 @@ def compare(pair: Paired, tests: int = 1) -> list[Compared]:
     """
     outside = (1 - LEVEL) / tests
     found = [accuracy(pair.first.right, pair.second.right, tests)]
-    measures = [_resampled(samples) for samples in (pair.first, pair.second)]
+    measures = [_measure(samples) for samples in (pair.first, pair.second)]
     own = [measure(np.ones(len(pair), np.int64)) for measure in measures]
     draw = np.random.Generator(np.random.PCG64(SEED))
     drawn: list[list[float]] = []
@@ -151,9 +151,11 @@ def _score(guess: float, won: int, lost: int, count: int) -> float:
     return above / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, above) if above else 0.0
 
 
-def _resampled(samples: Samples) -> Resampled:
-    loss = -np.log(np.maximum(samples.truth, _TINY))
-    return Resampled(samples.label, samples.predicted, samples.confidence, len(samples.classes), {"nll": loss})
+def _measure(samples: Samples) -> Callable[[np.ndarray], dict[str, float]]:
+    """From how often each sample is drawn to the numbers of `_BETTER`."""
+    loss = {"nll": -np.log(np.maximum(samples.truth, _TINY))}
+    drawn = Resampled(samples.label, samples.predicted, samples.confidence, len(samples.classes), loss)
+    return lambda times: {**drawn(times), "f1_macro": drawn.f1_macro(times)}
 
 
 def _at_most(hits: int, count: int) -> float:

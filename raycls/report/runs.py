@@ -9,7 +9,6 @@ from typing import Any
 
 from raycls.config import load as config
 from raycls.config.load import Difference, Loaded
-from raycls.errors import ConfigError
 from raycls.report.series import Panel, panels
 from raycls.run import history
 from raycls.run.folder import Attempt, RunFolder, read_json_lines
@@ -87,21 +86,13 @@ class Told:
 def tell(folder: RunFolder) -> Told:
     """Read the run in `folder`. ConfigError where there is none, CheckpointError where a file is damaged."""
     folder.store.check()
-    text = folder.store.find_bytes(RunFolder.CONFIG)
-    if text is None:
-        raise ConfigError(
-            "this is no run folder",
-            where=folder.store.describe(RunFolder.CONFIG),
-            found="no such file",
-            valid="the folder of a run, which has a config.yaml",
-            fix="give the path of the run folder",
-        )
-    loaded = config.load_text(text.decode(), folder.store.describe(RunFolder.CONFIG))
+    text = folder.read_config()
+    loaded = config.load_text(text, folder.store.describe(RunFolder.CONFIG))
     return Told(
         folder=folder,
         name=loaded.run.run.name,
         loaded=loaded,
-        text=text.decode("utf-8", "replace"),
+        text=text,
         records=history.read(folder),
         starts=_starts(folder.attempts(), read_json_lines(folder.store, RunFolder.HISTORY)),
         result=folder.read_json(RunFolder.RESULT),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from raycls.config.names.metrics import METRICS, Metric
 
-__all__ = ["Line", "Panel", "panels", "thinned"]
+__all__ = ["RUN_STYLES", "Line", "Panel", "panels", "thinned", "together"]
 
 Record = Mapping[str, Any]
 Point = tuple[float, float]
@@ -17,6 +17,8 @@ Point = tuple[float, float]
 _NAMES = {"train": "train", "val": "validation", "test": "test"}
 _MOST_POINTS = 400
 """Of a line. A chart is some 300 pixels wide, and a page of long runs would grow without bound."""
+RUN_STYLES = 6
+"""How many runs of one chart are told apart by their style; a seventh has that of the first."""
 _BESIDE = (
     ("images_per_second", "images per second", False, True),
     ("data_wait", "time spent waiting for data", True, True),
@@ -71,6 +73,28 @@ def panels(records: Sequence[Record], task: str, metric: str) -> list[Panel]:
     found += [Panel(name, title, (_line(train, name, "train"),), *kind) for name, title, *kind in _BESIDE]
     shown = (replace(item, lines=_filled(item.lines)) for item in found)
     return [panel for panel in shown if panel.lines]
+
+
+def together(runs: Sequence[tuple[str, Sequence[Panel]]]) -> list[Panel]:
+    """Charts that several runs `(name, panels)` share.
+
+    Of each run a chart has its evaluations, or its training where it has no others. Styles are `run0`, `run1` ...
+    """
+    found: dict[str, Panel] = {}
+    lines: dict[str, list[Line]] = {}
+    for index, (name, own) in enumerate(runs):
+        for panel in own:
+            shown = [line for line in panel.lines if line.marked] or list(panel.lines)
+            found.setdefault(panel.key, panel)
+            style = f"run{index % RUN_STYLES}"
+            lines.setdefault(panel.key, []).append(replace(shown[0], name=name, style=style))
+    return [replace(panel, lines=tuple(_told(lines[key]))) for key, panel in found.items()]
+
+
+def _told(lines: Sequence[Line]) -> Iterator[Line]:
+    """The lines; beside evaluations, one that is of the training says so."""
+    marked = any(line.marked for line in lines)
+    return (line if line.marked or not marked else replace(line, name=f"{line.name} (train)") for line in lines)
 
 
 def measured(evaluations: Sequence[Record], task: str, metric: str) -> dict[str, Metric]:

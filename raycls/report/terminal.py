@@ -6,17 +6,20 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from raycls.report.axis import Axis, axis
-from raycls.report.series import Line, Panel, Point
+from raycls.report.series import RUN_STYLES, Line, Panel, Point
 
 __all__ = ["draw"]
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bit of each dot of a braille character, by its row and column (Unicode, block 2800)."""
-_MARKS = {True: {"train": "○", "val": "●", "test": "◆"}, False: {"train": "x", "val": "o", "test": "+"}}
-_COLOURS = {"train": "\x1b[34m", "val": "\x1b[33m", "test": "\x1b[32m"}
+_STYLES = ("train", "val", "test", *(f"run{index}" for index in range(RUN_STYLES)))
+_MARKS = {True: dict(zip(_STYLES, "○●◆●○■□◆◇", strict=True)), False: dict(zip(_STYLES, "xo+ox#*+@", strict=True))}
+_COLOURS = dict(zip(_STYLES, (f"\x1b[{code}m" for code in (34, 33, 32, 34, 33, 32, 35, 31, 36)), strict=True))
 _PLAIN = "\x1b[0m"
 _MARGIN = 9
 """Columns for what is written beside the axis."""
+_APART = 8
+"""Columns between the marks that tell the lines of several runs apart where there is no colour."""
 
 
 def draw(panel: Panel, *, width: int, height: int, colour: bool, braille: bool) -> list[str]:
@@ -27,7 +30,7 @@ def draw(panel: Panel, *, width: int, height: int, colour: bool, braille: bool) 
     lines = [line for line in panel.lines if line.points]
     left_out = sum(line.left_out for line in panel.lines)
     marks = _MARKS[braille]
-    keys = [f"{marks[line.style] if line.marked else '⠒⠒' if braille else '..'} {line.name}" for line in lines]
+    keys = [f"{marks[line.style] if _is_marked(line) else '⠒⠒' if braille else '..'} {line.name}" for line in lines]
     shown = [_coloured(key, line.style, colour) for key, line in zip(keys, lines, strict=True)]
     title = "  ".join([panel.title, *shown, *([f"({left_out} not finite, not drawn)"] if left_out else [])])
     if not lines:
@@ -51,17 +54,27 @@ def _cells(
     line: Line, across: Axis, up: Axis, columns: int, height: int, braille: bool
 ) -> dict[tuple[int, int], tuple[str, str]]:
     """{(row, column): (character, style)} of one line."""
+    mark = (_MARKS[braille][line.style], line.style)
     if line.marked or len(line.points) == 1:
-        mark = _MARKS[braille][line.style]
-        return {_cell(point, across, up, columns, height): (mark, line.style) for point in line.points}
+        return {_cell(point, across, up, columns, height): mark for point in line.points}
+    marks: dict[tuple[int, int], tuple[str, str]] = {}
+    if _is_marked(line):
+        places = {_cell(point, across, up, columns, height) for point in line.points}
+        by_part = {column // _APART: (row, column) for row, column in sorted(places, key=lambda place: -place[1])}
+        marks = dict.fromkeys(by_part.values(), mark)
     if not braille:
         cells = [_cell(point, across, up, columns, height) for point in line.points]
-        return dict.fromkeys(_between(cells), (".", line.style))
+        return {**dict.fromkeys(_between(cells), (".", line.style)), **marks}
     bits: dict[tuple[int, int], int] = {}
     for row, column in _between([_cell(point, across, up, columns * 2, height * 4) for point in line.points]):
         cell = (row // 4, column // 2)
         bits[cell] = bits.get(cell, 0) | _DOTS[row % 4][column % 2]
-    return {cell: (chr(0x2800 + value), line.style) for cell, value in bits.items()}
+    return {**{cell: (chr(0x2800 + value), line.style) for cell, value in bits.items()}, **marks}
+
+
+def _is_marked(line: Line) -> bool:
+    """Whether its key is a mark: of several runs each has one of its own."""
+    return line.marked or line.style.startswith("run")
 
 
 def _cell(point: Point, across: Axis, up: Axis, columns: int, rows: int) -> tuple[int, int]:

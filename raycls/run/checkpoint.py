@@ -56,14 +56,14 @@ class Writer:
         """Why the last write failed, until `submit` or `wait` raised it. Does not wait."""
         return _failure(self._write) if self._write is not None and self._write.done() else None
 
-    def submit(self, state: Snapshot, *, best: Mapping[str, Any] | None = None) -> None:
+    def submit(self, state: Snapshot, *, best: Mapping[str, Any] | None = None, hold: int = 0) -> None:
         """Have `state` written and return at once; while an earlier one is being written, wait for that first.
 
-        `best` (`{"step", "metric", "value"}`) makes it the best one, once it is verified. Raises the error of
-        the earlier write; `state` is not taken then.
+        `best` (`{"step", "metric", "value"}`) makes it the best one, once it is verified. The checkpoint of the step
+        `hold` stays. Raises the error of the earlier write; `state` is not taken then.
         """
         self.wait()
-        self._write = self._pool.submit(commit, self._folder, state, keep=self._keep, best=best)
+        self._write = self._pool.submit(commit, self._folder, state, keep=self._keep, best=best, hold=hold)
 
     def settle(self) -> None:
         """Return when nothing is being written. An error stays for `error`, `submit` and `wait`."""
@@ -139,8 +139,10 @@ def newest(folder: RunFolder, *, on_bad: Callable[[str], None], repair: bool = T
     return None
 
 
-def commit(folder: RunFolder, state: Snapshot, *, keep: int, best: Mapping[str, Any] | None = None) -> None:
-    """Write `state`, verify it, then delete what is older than the `keep` newest and is not the best.
+def commit(
+    folder: RunFolder, state: Snapshot, *, keep: int, best: Mapping[str, Any] | None = None, hold: int = 0
+) -> None:
+    """Write `state`, verify it, then delete what is older than the `keep` newest, but for the best and that of `hold`.
 
     `best` (`{"step", "metric", "value"}`) makes this checkpoint the best one. Raises CheckpointError; the
     checkpoints that were there before are still there then.
@@ -163,7 +165,7 @@ def commit(folder: RunFolder, state: Snapshot, *, keep: int, best: Mapping[str, 
         ) from error
     if best is not None:
         folder.write_json(folder.BEST, best)
-    _rotate(folder, keep, standing)
+    _rotate(folder, keep, hold, standing)
 
 
 def _commit_local(folder: RunFolder, state: Snapshot, best: Mapping[str, Any] | None) -> None:
@@ -214,10 +216,10 @@ def _make_way(folder: RunFolder, step: int) -> None:
     folder.store.move(name, aside, last=checkpoint_files.MANIFEST)
 
 
-def _rotate(folder: RunFolder, keep: int, best: Mapping[str, Any] | None) -> None:
+def _rotate(folder: RunFolder, keep: int, hold: int, best: Mapping[str, Any] | None) -> None:
     _clear_leftovers(folder)
     present = _present(folder)
-    kept = set(present[-keep:])
+    kept = {hold, *present[-keep:]}
     if best is not None:
         kept.add(int(best["step"]))
     for step in present:

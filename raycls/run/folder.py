@@ -73,6 +73,7 @@ class RunFolder:
     EVENTS = "events"
     EXPORT = "export"
     RESULT = "result.json"
+    PROBE = "probe.json"
     BENCH = "bench/model.json"
     BENCH_PLOT = "bench/model.svg"
     PREDICTIONS = "predictions"
@@ -80,6 +81,7 @@ class RunFolder:
     CARD = "model_card.md"
     TRIALS = "trials.jsonl"
     """Of a search."""
+    NON_FINITE = "non_finite.jsonl"
     STACKS = "stacks"
     TRACKERS = "trackers.json"
     LOCK = "lock"
@@ -116,9 +118,27 @@ class RunFolder:
                 fix="put the file back from a copy, or start anew with --new",
             ) from error
 
+    def read_config(self) -> str:
+        """The text of `config.yaml`; ConfigError where there is none: then this is no run."""
+        data = self.store.find_bytes(self.CONFIG)
+        if data is None:
+            raise ConfigError(
+                "this is no run folder",
+                where=self.store.describe(self.CONFIG),
+                found="no such file",
+                valid="the folder of a run, which has a config.yaml",
+                fix="give the path of the run folder",
+            )
+        return data.decode()
+
     def write_json(self, name: str, value: object) -> None:
         """Write strict JSON, atomically. NaN and infinities become texts."""
         self.store.write_bytes(name, (strict_json.dumps(value, indent=2) + "\n").encode())
+
+    @property
+    def command(self) -> str:
+        """The command that makes the weights of the run: `probe` or `train`."""
+        return "probe" if self.store.exists(self.PROBE) else "train"
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint that was written to its end, ascending. Nothing is verified."""
@@ -237,7 +257,7 @@ def refuse_own_weights(folder: RunFolder, weights: str | None, name: str) -> Non
     them aside. So a pruned run keeps its weights while it is fine-tuned. `name` is that of the run."""
     here = folder.path()
     if weights is None or here is None:
-        own = weights is not None and weights.startswith(f"{folder.store.describe()}/")
+        own = weights is not None and f"{weights.rstrip('/')}/".startswith(f"{folder.store.describe()}/")
     else:
         own = "://" not in weights and Path(workdir(), expand(weights)).resolve().is_relative_to(here.resolve())
     if own:

@@ -15,7 +15,7 @@ from raycls.run.checkpoint_files import BadCheckpointError
 from raycls.run.folder import RunFolder
 from raycls.run.model_file import read_model
 
-__all__ = ["Weights", "best_weights", "choose", "evaluated_tensors", "load"]
+__all__ = ["Weights", "best_weights", "choose", "evaluated_tensors", "load", "provenance_of"]
 
 _MOVING_AVERAGE = "module."
 """What torch's AveragedModel puts before the names of the network that it averages."""
@@ -35,6 +35,14 @@ class Weights:
     def to_dict(self) -> dict[str, Any]:
         """For a reader: `{"name", "step"}`."""
         return {"name": self.name, "step": self.step}
+
+
+def provenance_of(run: str, weights: Weights, sha256: str) -> dict[str, Any]:
+    """Which run and which weights of it an artefact comes from, as plain JSON.
+
+    `run` is how messages call the run, `sha256` that of `model/model.safetensors`, empty for those of a checkpoint.
+    """
+    return {"run": run, "weights": weights.name, "step": weights.step, "sha256": sha256}
 
 
 def evaluated_tensors(trees: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -63,7 +71,7 @@ def choose(folder: RunFolder, wanted: str | None) -> Weights:
     info = _model_info(folder)
     if wanted is None:
         if info is None:
-            raise _not_there(folder, info, "there are no trained weights to evaluate", None)
+            raise _not_there(folder, info, "this run has no finished model", None)
         return _kept(folder, info)
     step = _step_of(folder, info, wanted)
     if step is not None and step == _model_step(info):
@@ -152,9 +160,9 @@ def _not_there(folder: RunFolder, info: dict[str, Any] | None, what: str, wanted
     names = _names(folder, info, folder.steps())
     there = _listed(names)
     if not there:
-        fix = "let the training end first: rerun raycls train to resume it"
+        fix = f"let the run end first: rerun raycls {folder.command} to resume it"
     elif wanted is None:
-        fix = f"let the training end first: rerun raycls train to resume it; or --weights {there[-1]}"
+        fix = f"let the training end first: rerun raycls train to resume it; or --weights {next(iter(names))}"
     else:
         fix = "choose one of these with --weights, or leave it out for what model/ holds"
     return ConfigError(

@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from raycls.errors import CheckpointError
 from raycls.run.folder import RunFolder
 
-__all__ = ["read_model", "write_model"]
+__all__ = ["read_model", "sha256_of", "write_model"]
 
 
 def write_model(
@@ -48,6 +48,11 @@ def write_model(
     return digest
 
 
+def sha256_of(folder: RunFolder) -> str:
+    """Of `model/model.safetensors` as written, in hexadecimal; empty where none is known. Nothing is verified."""
+    return str((folder.read_json(folder.MODEL_INFO) or {}).get("sha256", ""))
+
+
 def read_model(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors by name, info with weights, classes, preprocessing and config) as `write_model` wrote them.
 
@@ -60,7 +65,7 @@ def read_model(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, An
             "this run has no finished model",
             where=folder.store.describe(missing),
             found="no such file",
-            fix="let the run end: rerun `raycls train` to resume it",
+            fix=f"let the run end: rerun `raycls {folder.command}` to resume it",
         )
     try:
         info = json.loads(text)
@@ -72,5 +77,5 @@ def read_model(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, An
             "the finished model is damaged",
             where=folder.store.describe(folder.MODEL),
             found=str(error) or type(error).__name__,
-            fix="delete the folder `model` and rerun `raycls train` to write it again",
+            fix=f"delete the folder `model` and rerun `raycls {folder.command}` to write it again",
         ) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from raycls.errors import CheckpointError
 from raycls.progress import counted
 from raycls.run.folder import Attempt, RunFolder, parse_line, survivors
+from raycls.run.ledgers.turns import Turns
 
 __all__ = ["LedgerReport", "SampleLedger", "check"]
 
@@ -97,19 +98,26 @@ class LedgerReport:
     """What is missing or was repeated, with the first few sample ids."""
     left_out: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     """Samples that were left out of the training, by the step after which they were."""
+    classes: int | None = None
+    """With a balanced sampler the number of classes, each drawn equally often; None: each sample once per epoch."""
+    repeats: int = 1
+    """`data.repeats`: so many times is each sample trained in so many epochs."""
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
 
-def check(folder: RunFolder) -> LedgerReport:
+def check(folder: RunFolder, labels: Callable[[], np.ndarray | None] = lambda: None) -> LedgerReport:
     """Whether the steps that led to the final state saw each sample exactly once per epoch.
+
+    With a balanced sampler, whether they drew each class equally often and its samples in turn: `labels` is called then
+    for the class of each training sample by its id, `[N] int64`.
 
     A sample that an attempt left out, since it was gone from the data, must not be trained from there on. The final
     step is that of `result.json`, else of the newest checkpoint. Every step up to it must be there once and whole; each
-    whole epoch has every sample id exactly once, the last one, cut short, at most once. Raises CheckpointError where
-    the run has no plan or no ledger.
+    whole epoch has every sample id exactly once, the last one, cut short, at most once; with `data.repeats` of r, every
+    r epochs have each id r times. Raises CheckpointError where the run has no plan or no ledger.
     """
     plan = folder.read_json(folder.PLAN)
     files = _files(folder)
@@ -122,6 +130,12 @@ def check(folder: RunFolder) -> LedgerReport:
         )
     final = _final_step(folder)
     audit = _Audit(plan, final)
+    if plan.get("sampler"):
+        found = labels()
+        audit.report.classes = 0 if found is None else len(np.unique(found))
+        audit.turns = None if found is None else Turns(found)
+        if found is None:
+            audit.complain("the run does not say of which class each sample is: its sampler cannot be checked")
     if final == 0:
         audit.complain("the run has no checkpoint and no result yet: nothing can be said")
     attempts = folder.attempts()
@@ -155,6 +169,7 @@ class _Audit:
         self.per_epoch = int(plan["steps_per_epoch"])
         self.batch = int(plan["batch_size"])
         self.parts = int(plan["micro_batches"])
+        self.turns: Turns | None = None
         self.report = LedgerReport(self.samples, final, final // self.per_epoch)
         self.lines = 0
         self._final = final
@@ -162,9 +177,11 @@ class _Audit:
         self._step = 0
         self._micros: set[int] = set()
         self._rows = self._num_lines = 0
-        self._counts = np.zeros(self.samples, np.uint8)
+        self._counts = np.zeros(self.samples, np.int64)
         self._left_out = np.zeros(self.samples, bool)
         self._num_left_out = 0
+        self._repeats = self.report.repeats = int(plan.get("repeats", 1))
+        self._cycle, self._ever_left_out = np.zeros(self.samples, np.int64), np.zeros(self.samples, bool)
 
     def leave_out(self, step: int, ids: Sequence[int]) -> None:
         """After `step` steps, these samples and no others are left out."""
@@ -176,6 +193,7 @@ class _Audit:
         if fresh := np.flatnonzero(now & ~self._left_out).tolist():
             self.report.left_out.setdefault(step, []).extend(fresh)
         self._left_out, self._num_left_out = now, int(now.sum())
+        self._ever_left_out |= now
 
     def complain(self, text: str) -> None:
         if len(self.report.problems) < _MOST_PROBLEMS:
@@ -208,7 +226,7 @@ class _Audit:
         if self._left_out[ids].any():
             self.complain(f"step {step} has samples that were left out: {_first(ids[self._left_out[ids]])}")
         found, times = np.unique(ids, return_counts=True)
-        self._counts[found] = np.minimum(self._counts[found] + times, 255)
+        self._counts[found] += times
 
     def finish(self) -> LedgerReport:
         self._close_steps(self._final + 1)
@@ -235,6 +253,15 @@ class _Audit:
             self.complain(f"step {step} has {self._rows} samples in {self._num_lines} lines, it needs {expected}")
 
     def _close_epoch(self, epoch: int, whole: bool) -> None:
+        if self.report.classes is not None:
+            if self.turns is not None:
+                for problem in self.turns.close_epoch(epoch, self._counts, whole, self._left_out):
+                    self.complain(problem)
+            self._counts[:] = 0
+            return
+        if self._repeats > 1:
+            self._close_repeated(epoch, whole)
+            return
         repeated = np.flatnonzero(self._counts > 1)
         missing = np.flatnonzero((self._counts == 0) & ~self._left_out) if whole else np.empty(0, np.int64)
         if repeated.size:
@@ -242,6 +269,18 @@ class _Audit:
         if missing.size:
             self.complain(f"epoch {epoch}: {missing.size} samples were not trained: {_first(missing)}")
         self._counts[:] = 0
+
+    def _close_repeated(self, epoch: int, whole: bool) -> None:
+        """With `data.repeats`: in so many epochs each sample is trained so many times."""
+        self._cycle += self._counts
+        self._counts[:] = 0
+        if (often := np.flatnonzero(self._cycle > self._repeats)).size:
+            self.complain(f"epoch {epoch}: {often.size} samples came more than {self._repeats} times: {_first(often)}")
+        if whole and (epoch + 1) % self._repeats == 0:
+            if (missing := np.flatnonzero((self._cycle < self._repeats) & ~self._ever_left_out)).size:
+                times = f"less than {self._repeats} times in {self._repeats} epochs"
+                self.complain(f"epoch {epoch}: {missing.size} samples were trained {times}: {_first(missing)}")
+            self._cycle[:], self._ever_left_out = 0, self._left_out.copy()
 
 
 def _first(ids: np.ndarray) -> str:

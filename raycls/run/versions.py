@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
-__all__ = ["PACKAGES", "differences", "installed"]
+__all__ = ["PACKAGES", "differences", "environment", "git_commit", "installed"]
 
 PACKAGES = ("torch", "torchvision", "ray", "numpy", "pillow", "pyarrow")
 
@@ -31,6 +37,32 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
         for name in common
         if _compared(name, there[name]) != _compared(name, here[name])
     ]
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """What `env.json` says of this installation; looked up once per process."""
+    found = installed()
+    return {
+        "raycls": found["raycls"],
+        "python": found["python"],
+        "versions": {name: found[name] for name in PACKAGES},
+        "platform": platform.platform(),
+    }
+
+
+@cache
+def git_commit(directory: str) -> str | None:
+    """The commit of the working directory, with `+` where files differ from it; asked once per process."""
+    git = shutil.which("git")
+    if git is None or not os.path.isdir(os.path.join(directory, ".git")):
+        return None
+    start = [git, "-C", directory]
+    commands = ([*start, "rev-parse", "HEAD"], [*start, "status", "--porcelain", "--untracked-files=no"])
+    outputs = [subprocess.run(command, capture_output=True, text=True, check=False) for command in commands]
+    if outputs[0].returncode:
+        return None
+    return outputs[0].stdout.strip() + ("+" if outputs[1].stdout.strip() else "")
 
 
 def _version(name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from raycls.progress import TRAINING, Progress
+from raycls.quantities import bytes_text
 from raycls.screen.run_text import clock_text
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ _WINDOW = 30
 _SPEED_SECONDS = 10.0
 _SPIN = "|/-\\"
 _TURNS = 4.0
-_BYTES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 class Activity:
@@ -145,19 +145,12 @@ class Speed:
 
 def _count_text(done: int, total: int | None, unit: str) -> str:
     if unit == "bytes":
-        return _bytes_text(done) + (f" of {_bytes_text(total)} ({done / total:.0%})" if total else "")
+        return bytes_text(done) + (f" of {bytes_text(total)} ({done / total:.0%})" if total else "")
     return f"{done:,}/{total:,} {unit} ({done / total:.0%})" if total else f"{done:,} {unit}"
 
 
 def _rate_text(rate: float, unit: str) -> str:
-    return f"{_bytes_text(rate)}/s" if unit == "bytes" else f"{rate:.3g} {unit}/s"
-
-
-def _bytes_text(count: float) -> str:
-    for size, name in _BYTES:
-        if count >= size:
-            return f"{count / size:.1f} {name}"
-    return f"{count:.0f} bytes"
+    return f"{bytes_text(rate)}/s" if unit == "bytes" else f"{rate:.3g} {unit}/s"
 
 
 def _seconds_text(seconds: float) -> str:

@@ -14,15 +14,20 @@ def exported_lines(facts: Mapping[str, Any], where: str) -> list[str]:
     """The artefact, what it takes and gives, and how it compares with the run."""
     found, takes = facts["comparison"], facts["preprocessing"]["input"]
     size = "any size" if takes["size"] == "any" else f"{takes['size'][0]} x {takes['size'][1]} pixels"
-    layout = "[B, H, W, 3]" if takes["layout"] == "NHWC" else "[B, 3, H, W]"
+    channels = facts["preprocessing"].get("network_channels", 3)
+    layout = "[B, H, W, 3]" if takes["layout"] == "NHWC" else f"[B, {channels}, H, W]"
     opset = f", opset {facts['opset']}" if "opset" in facts else ""
+    several = found.get("metric") == "map"
+    same, score = ("label set", "mean average precision") if several else ("top-1", "accuracy")
     lines = [
         f"{where}: {facts['bytes'] / 1e6:,.2f} MB, {facts['precision']}{opset}",
         f"images {takes['dtype']} {layout} of {size} -> probabilities [B, {len(facts['classes'])}] float32",
-        f"compared on {plural(found['images'], 'image')} of {found['data']}: top-1 agreement {found['agreement']:.2%}, "
-        f"largest probability difference {found['difference']:.2g}",
-        f"accuracy {found['accuracy']:.2%} trained, {found['artefact_accuracy']:.2%} exported",
+        f"compared on {plural(found['images'], 'image')} of {found['data']}: "
+        f"{same} agreement {found['agreement']:.2%}, largest probability difference {found['difference']:.2g}",
+        f"{score} {found['accuracy']:.2%} trained, in float32; {found['artefact_accuracy']:.2%} exported",
     ]
+    if "thresholds" in facts:
+        lines.append(f"the metadata has the thresholds of the classes: {facts['thresholds_of']}")
     if "int8" in facts:
         lines += _int8_lines(facts["int8"])
     return lines + [f"rejected: {text}" for text in facts["failures"]]

@@ -33,7 +33,7 @@ def show_answers(rows: Sequence[Row], out: IO[str] | None = None) -> None:
 
 
 def answer_lines(rows: Iterable[Row]) -> Iterable[str]:
-    """Plain lines: the path, and the classes with their probabilities; of many images the likeliest class alone."""
+    """Plain lines: the path, and the classes with their probabilities; of many images the answer alone."""
     rows = list(rows)
     few = len(rows) <= _WITH_BARS
     for row in rows:
@@ -41,9 +41,11 @@ def answer_lines(rows: Iterable[Row]) -> Iterable[str]:
         if row["error"] is not None:
             yield f"{path}  error: {visible(row['error'])}"
         elif few:
-            yield path
+            yield path if "labels" not in row else f"{path}  {_labels(row)}"
             for name, value in _pairs(row):
                 yield f"  {value:8.2%}  {'#' * round(value * _BAR):<{_BAR}}  {name}"
+        elif "labels" in row:
+            yield f"{path}  {_labels(row)}"
         else:
             yield f"{path}  {row['confidence']:.2%}  {visible(row['predicted'])}"
 
@@ -67,6 +69,10 @@ def closing_lines(
     return lines
 
 
+def _labels(row: Row) -> str:
+    return ", ".join(map(visible, row["labels"])) or "no class"
+
+
 def _pairs(row: Row) -> Iterable[tuple[str, float]]:
     return zip(map(visible, row["top_classes"]), row["top_probabilities"], strict=True)
 
@@ -85,7 +91,8 @@ def _table(row: Row) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(visible(row["path"])), title_justify="left", show_header=False, box=None, pad_edge=False)
+    title = visible(row["path"]) + (f"  {_labels(row)}" if row.get("labels") is not None else "")
+    table = Table(title=Text(title), title_justify="left", show_header=False, box=None, pad_edge=False)
     if row["error"] is not None:
         table.add_row(Text(f"error: {visible(row['error'])}", style="red"))
         return table
@@ -93,6 +100,7 @@ def _table(row: Row) -> Any:
     table.add_column(no_wrap=True, min_width=_BAR)
     table.add_column(overflow="fold")
     for rank, (name, value) in enumerate(_pairs(row)):
-        style = "green" if rank == 0 else "dim"
+        right = rank == 0 if "labels" not in row else name in map(visible, row["labels"])
+        style = "green" if right else "dim"
         table.add_row(f"{value:.2%}", Text("█" * round(value * _BAR), style=style), Text(name))
     return table

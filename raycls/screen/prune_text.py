@@ -27,12 +27,12 @@ def pruned_lines(facts: Mapping[str, Any], folder: str, config: str, name: str) 
     for batch in before["seconds"]:
         images = "1 image" if batch == "1" else f"{batch} images"
         lines.append(_row(f"latency, {images}", before["seconds"][batch], after["seconds"][batch], _time))
-    if "top1" in before:
-        points = 100 * (after["top1"] - before["top1"])
-        top1 = f"{before['top1']:>14.4f}{after['top1']:>14.4f}"
-        lines.append(f"{'top-1':<{_WIDTH}}{top1}   {points:+.2f} points, before fine-tuning")
+    for score, title in (("top1", "top-1"), ("map", "map")):
+        if score in before:
+            both = f"{before[score]:>14.4f}{after[score]:>14.4f}   {100 * (after[score] - before[score]):+.2f} points"
+            lines.append(f"{title:<{_WIDTH}}{both}, before fine-tuning")
     threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
-    measured = f"{facts['data']}, {facts['images']:,} images" if "top1" in before else "no data to measure accuracy on"
+    measured = f"{facts['data']}, {facts['images']:,} images" if facts["images"] else "no data to measure accuracy on"
     lines.append(f"accuracy: {measured}; latency: median, CPU, {threads}, in turns")
     if not facts["structured"]:
         lines.append("zeros save neither time nor FLOPs in the kernels of a CPU or GPU; --structured does")

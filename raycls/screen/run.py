@@ -39,8 +39,9 @@ class Display(Screen):
     """Shows one run.
 
     `start` takes what is known of the run before its first step; every key may be absent: `folder`,
-    `source`, `classes` (number), `splits` ({name: samples}), `cut_from_train` (whether val is), `measured` and
-    `metrics` (those of the task), `model`, `parameters` (number), `weights` (lines about the first ones), `workers`,
+    `source`, `classes` (number), `splits` ({name: samples}), `cut_from_train` (whether val is), `overfit`
+    (whether all splits are the same samples), `measured` and `metrics` (those of the task), `model`,
+    `parameters` (number), `weights` (lines about the first ones), `workers`,
     `elastic` (min, max), `threads`, `executor`, `device`, `precision`, `reduction`, `batch_size`, `micro_batches`,
     `steps_per_epoch`, `total_steps`, `start_step`, `attempt`, `command` (the words typed).
     """
@@ -90,12 +91,13 @@ class Display(Screen):
             self._mark(steps.step, steps.time)
             self._speed.add(steps.time, steps.images, steps.waited)
 
-    def finish(self, outcome: Outcome, splits: Iterable[str] = ()) -> None:
+    def finish(self, outcome: Outcome, splits: Iterable[str] = (), *, overfit: bool = False) -> None:
         """Show how the run ended, its best metric, its folder, and what to type next.
 
-        `splits` are those of its data, for a run that had nothing to train and so told nothing at its start.
+        `splits` are those of its data, and `overfit` is as in `start`, for a run that had nothing to train and so told
+        nothing at its start.
         """
-        info = {"splits": dict.fromkeys(splits), **self._info}
+        info = {"splits": dict.fromkeys(splits), "overfit": overfit, **self._info}
 
         def show() -> None:
             self._info.pop("total_steps", None)  # what follows is no training

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raycls.config.names.metrics import CLASSIFICATION, Metric
 from raycls.config.write import word
-from raycls.quantities import plural
+from raycls.quantities import bound_by, plural
 
 if TYPE_CHECKING:
     from raycls.run.outcome import Outcome
@@ -47,7 +47,9 @@ def header_lines(info: Record) -> list[str]:
     out = {name: f" ({count} left out)" for name, count in left_out.items()}
     if info.get("cut_from_train"):
         out["val"] = f" (cut from its train by data.split){out.get('val', '')}"
-    data += [f"{count} {name}{out.get(name, '')}" for name, count in splits.items()]
+    same = [name for name in splits if name != "train"] if info.get("overfit") else []
+    data += [f"{count} {name}{out.get(name, '')}" for name, count in splits.items() if name not in same]
+    data += [f"the same images as {' and '.join(same)} (train.overfit)"] if same else []
     model = [str(info["model"])] if "model" in info else []
     model += [f"{number_text(info['parameters'])} parameters"] if "parameters" in info else []
     lines += [f"data       {', '.join(data)}"] if data else []
@@ -74,7 +76,7 @@ def ending_lines(outcome: Outcome, info: Record) -> list[str]:
     """How the run ended and what to type next, in at most seven lines."""
     words = {
         "done": "done",
-        "stopped": "stopped after a checkpoint",
+        "stopped": "stopped after a checkpoint" if outcome.step else "stopped before the first step",
         "early": "stopped early: no more improvement",
         "budget": "stopped: train.budget is used up",
         "already": "already done, nothing was trained",
@@ -98,10 +100,19 @@ def ending_lines(outcome: Outcome, info: Record) -> list[str]:
     elif outcome.state == "budget":
         lines.append(f"next       {command} train.budget=off    # or a larger one; resumes from step {outcome.step}")
     else:
-        split = " --split test" if "test" in (info.get("splits") or {}) else ""
-        lines.append(f"next       raycls eval {folder}{split}")
-        lines.append(f"           raycls train {folder}/config.yaml run.name=NAME optim.lr=LR    # a variation")
+        lines += _next_lines(folder, info)
     return lines
+
+
+def _next_lines(folder: str, info: Record) -> list[str]:
+    again = f"raycls train {folder}/config.yaml run.name=NAME"
+    if info.get("overfit"):
+        return [
+            f"next       raycls eval {folder} --split train    # every split is the images that were trained on",
+            f"           {again} train.overfit=off    # a training on all images",
+        ]
+    split = " --split test" if "test" in (info.get("splits") or {}) else ""
+    return [f"next       raycls eval {folder}{split}", f"           {again} optim.lr=LR    # a variation"]
 
 
 def _kept_text(outcome: Outcome, kept: Record, info: Record) -> str:
@@ -137,7 +148,12 @@ def ledger_lines(report: LedgerReport, names: Callable[[int], str] = str) -> lis
     """The verdict first, then the attempts, the samples that were left out, by `names`, and what is wrong."""
     seen = f"{report.steps} steps, {report.epochs} whole epochs of {report.samples} samples"
     but = ", but for those left out" if report.left_out else ""
-    verdict = f"exact: {seen}, each sample exactly once per epoch{but}"
+    each = "each sample exactly once per epoch"
+    if report.classes is not None:
+        each = f"each of {report.classes} classes drawn equally often, and the samples of a class in turn"
+    if report.repeats > 1:
+        each = f"each sample exactly {report.repeats} times in {report.repeats} epochs"
+    verdict = f"exact: {seen}, {each}{but}"
     lines = [verdict if report.ok else f"not exact: {seen}, with these problems"]
     lines += [f"  {line}" for line in report.attempts]
     for step, ids in report.left_out.items():
@@ -188,8 +204,14 @@ def speed_text(record: Record) -> str:
     """Images per second over all workers, and the part of the time that was spent waiting for data."""
     return join(
         f"| {_rate(float(record['images_per_second']))} images/s" if "images_per_second" in record else "",
-        f"data-wait {float(record['data_wait']):.0%}" if "data_wait" in record else "",
+        _wait(float(record["data_wait"])) if "data_wait" in record else "",
     )
+
+
+def _wait(share: float) -> str:
+    """With the verdict of `raycls bench CONFIG` where the data is what bounds the run."""
+    by = bound_by(share)
+    return f"data-wait {share:.0%}" + (f" (bound by {by})" if by == "data" else "")
 
 
 def _rate(speed: float) -> str:
@@ -241,7 +263,9 @@ def _workers(info: Record) -> str:
     elastic = f" ({least} to {most}, as there is room)" if least < most else ""
     words = [f"in this process, no Ray, {threads}" if count == 0 else f"{count} on Ray{elastic}, {threads} each"]
     words += [str(info["device"])] if "device" in info else []
-    words += [f"executor {info['executor']}"] if "executor" in info else []
+    if "executor" in info:
+        why = f" ({info['executor_why']})" if info.get("executor_why") else ""
+        words.append(f"executor {info['executor']}{why}")
     return ", ".join(words)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from raycls.config.write import flow
-from raycls.quantities import plural
+from raycls.quantities import aligned, plural
 from raycls.screen.run_text import value_text
 from raycls.search.confirm import Summary, pair, paired, repeats, scores, summarise
+from raycls.search.front import Priced
 from raycls.search.results import best, measured, ranked, savings, searched
 from raycls.search.trials import Trial, TrialLog
 
@@ -19,6 +20,7 @@ __all__ = [
     "chosen_text",
     "confirm_lines",
     "end_text",
+    "front_lines",
     "progress_text",
     "rows",
     "search_lines",
@@ -130,6 +132,18 @@ def confirm_lines(ledger: TrialLog, metric: str, mode: str) -> list[str]:
     return lines
 
 
+def front_lines(front: Sequence[Priced], count: int, metric: str, mode: str) -> list[str]:
+    """The networks of `front`, of `count` trials: what each costs, what it reached, and its values."""
+    cells = [("trial", "FLOPs", "parameters", "epochs", metric, "values")]
+    for point in front:
+        shown = row(point.trial, metric, mode)
+        cells.append(
+            (shown.trial, f"{point.flops:,}", f"{point.parameters:,}", shown.epochs, shown.value, shown.chosen)
+        )
+    head = f"front      of {plural(count, 'trial')}: no other is as good for fewer FLOPs, or better for as many"
+    return [head, *(f"{'':11}{line}" for line in aligned(cells, numbers=range(1, 5)))]
+
+
 def _winner_lines(winner: Trial, ledger: TrialLog, metric: str, mode: str) -> list[str]:
     count, value = plural(len(measured(ledger, metric, mode)), "trial"), _shown(winner, metric, mode)
     stopped = "" if winner.state == "finished" else f", stopped at epoch {_place(winner, ' of ')}"
@@ -141,15 +155,8 @@ def _winner_lines(winner: Trial, ledger: TrialLog, metric: str, mode: str) -> li
 
 def _table(found: Sequence[Row], metric: str) -> list[str]:
     head = Row("trial", "state", "epochs", metric, "values")
-    every = (head, *found)
-    trial, state, epochs, value = (
-        max(len(getattr(item, name)) for item in every) for name in ("trial", "state", "epochs", "value")
-    )
-    return [
-        f"{'' if index else 'best':<11}{item.trial:<{trial}}  {item.state:<{state}}  {item.epochs:>{epochs}}"
-        f"  {item.value:>{value}}  {item.chosen}".rstrip()
-        for index, item in enumerate(every)
-    ]
+    lines = aligned([astuple(item) for item in (head, *found)], numbers=range(2, 4))
+    return [f"{'' if index else 'best':<11}{line}" for index, line in enumerate(lines)]
 
 
 def _summary_text(found: Summary | None, metric: str, *, signed: bool = False) -> str:

@@ -11,7 +11,7 @@ from raycls.config.write import flow
 from raycls.run.storage.store import Store
 from raycls.search.trials import Trial, TrialLog
 
-__all__ = ["CSV", "best", "measured", "ranked", "savings", "searched", "write_csv"]
+__all__ = ["CSV", "best", "cell", "measured", "ranked", "savings", "searched", "write_csv"]
 
 CSV = "trials.csv"
 
@@ -77,10 +77,11 @@ def write_csv(store: Store, ledger: TrialLog, paths: Sequence[str], metric: str,
     writer.writerow(["trial", "state", "epochs", metric, *paths])
     for trial in sorted(searched(ledger), key=lambda item: item.number):
         value = trial.value(metric, mode)
-        cells = [_cell(trial.chosen[path]) if path in trial.chosen else "" for path in paths]
+        cells = [cell(trial.chosen[path]) if path in trial.chosen else "" for path in paths]
         writer.writerow([trial.id, trial.state, f"{trial.epochs:.6g}", "" if value is None else repr(value), *cells])
     store.write_bytes(CSV, text.getvalue().encode())
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value in a CSV: text as it is, lists and mappings as YAML in one line."""
     return value if isinstance(value, str) else flow(value)

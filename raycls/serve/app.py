@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,6 +24,7 @@ from raycls.serve.metrics import CONTENT_TYPE_LATEST, Metrics
 __all__ = ["Backend", "UnavailableError", "make_app"]
 
 _TOP = 5
+_ROUTES = {"/predict": "POST", "/healthz": "GET", "/metrics": "GET"}
 
 
 class UnavailableError(Exception):
@@ -46,12 +49,8 @@ def make_app(
     """The application. `token` is what `Authorization: Bearer` has to give, None where everybody may ask; `say` is told
     of errors of the server."""
     front = _Front(backend, token, limits, metrics, say)
-    routes = [
-        Route("/predict", front.predict, methods=["POST"]),
-        Route("/healthz", front.healthz, methods=["GET"]),
-        Route("/metrics", front.metrics, methods=["GET"]),
-    ]
-    return _Measured(Starlette(routes=routes), metrics)
+    routes = [Route(path, getattr(front, path[1:]), methods=[method]) for path, method in _ROUTES.items()]
+    return _Measured(Starlette(routes=routes, exception_handlers={HTTPException: _unrouted}), metrics)
 
 
 class _Front:
@@ -101,7 +100,7 @@ class _Front:
             raise RefusedError(refused(401, "the token is missing or wrong", headers=headers))
 
     async def _answer(self, request: Request) -> Answer:
-        top = _top(request.query_params.get("top"))
+        top = _top(request.query_params)
         data = await self._intake.image(request)
         try:
             answer = await self._backend.predict(data, top)
@@ -143,7 +142,21 @@ class _Measured:
                 self._metrics.seconds.observe(time.perf_counter() - began)
 
 
-def _top(text: str | None) -> int:
+async def _unrouted(request: Request, error: Any) -> Response:
+    """For a path that is none, or a method that it does not take: an HTTPException."""
+    path, method = request.url.path, _ROUTES.get(request.url.path)
+    what = f"{path[:200]} takes no {request.method[:20]}" if method else "there is no such path"
+    valid = f"{method} {path}" if method else ", ".join(f"{each} {name}" for name, each in _ROUTES.items())
+    headers = dict(error.headers or {})
+    return _json(refused(error.status_code, what, headers=headers, found=None if method else path[:200], valid=valid))
+
+
+def _top(given: QueryParams) -> int:
+    others = given.keys() - {"top"}
+    if others or len(given.multi_items()) > 1:
+        found = sorted(others)[0][:40] if others else "top more than once"
+        raise RefusedError(refused(400, "there is no such parameter", found=found, valid="top, once"))
+    text = given.get("top")
     if text is None:
         return _TOP
     if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from raycls.data.images.operations import FIXED
 from raycls.data.samples import UnfitError
 from raycls.errors import DataError, ModelError
 from raycls.serve.answer import Answer, refused
 from raycls.serve.batches import Batches
 from raycls.session.trained.answers import answers
+from raycls.session.trained.thresholds import Thresholds
 from raycls.session.trained.trained import Network, Trained
 from raycls.workdir import set_workdir
 
@@ -41,6 +41,8 @@ class Served:
     """Width times height of an image, checked before it is decoded."""
     workdir: str
     """Where plug-ins are."""
+    thresholds: Thresholds | None = None
+    """Where an image has any number of classes."""
 
 
 class Predictor:
@@ -50,9 +52,10 @@ class Predictor:
         set_workdir(served.workdir)
         torch.set_num_threads(served.threads)
         self._trained, self._max_pixels = served.trained, served.max_pixels
+        self._thresholds = served.thresholds
         self._network = Network(served.trained, torch.device(served.device))
         self._arrays = served.trained.arrays()
-        self._drawing = threading.Lock() if _draws(served.trained) else nullcontext()
+        self._drawing = threading.Lock() if served.trained.draws else nullcontext()
         self._decoding = ThreadPoolExecutor(served.threads + 1, thread_name_prefix="decode")
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._batches = Batches[dict[str, np.ndarray], np.ndarray](self._batch, most=served.max_batch)
@@ -82,7 +85,7 @@ class Predictor:
     def _made(self, data: bytes) -> dict[str, np.ndarray]:
         """The sample of an encoded image. A DataError about the image says where; one about the code does not."""
         split = replace(self._trained.split([_NAME], _One(data)), max_pixels=self._max_pixels)
-        pixels = np.asarray(split.image(0))
+        pixels = np.asarray(split.pixels(0))
         try:
             return self._sample(pixels)
         except UnfitError:
@@ -119,13 +122,21 @@ class Predictor:
         return [found[row] for row in range(len(samples))]
 
     def _answer(self, logits: np.ndarray, top: int) -> dict[str, Any]:
-        found = answers(logits[None], top)
+        several = self._thresholds
+        found = answers(logits[None], top, thresholds=several and several.array)
         if not found.valid[0]:
             raise ModelError("the network gave values that are not finite")
         names = [self._trained.classes[place] for place in found.classes[0]]
         pairs = zip(names, found.top[0].tolist(), strict=True)
         classes = [{"class": name, "probability": probability} for name, probability in pairs]
-        return {**classes[0], "top": classes, "model": self._trained.provenance}
+        if several is None or found.labels is None:
+            return {**classes[0], "top": classes, "model": self._trained.provenance}
+        chances = found.probabilities[0].tolist()
+        labels = [
+            {"class": self._trained.classes[place], "probability": chances[place], "threshold": several.values[place]}
+            for place in np.flatnonzero(found.labels[0]).tolist()
+        ]
+        return {"labels": labels, "top": classes, "model": {**self._trained.provenance, "thresholds": several.source}}
 
 
 def check(served: Served) -> None:
@@ -149,9 +160,3 @@ class _One:
 
     def locate(self, index: int) -> str:
         return _NAME
-
-
-def _draws(trained: Trained) -> bool:
-    """Whether making a sample may draw from the generators of the process, which the network does too."""
-    names = [entry if isinstance(entry, str) else next(iter(entry), "") for entry in trained.run.augment.eval or ()]
-    return trained.run.task.name != "classification" or not FIXED.issuperset(names)

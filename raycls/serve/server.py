@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -22,9 +23,14 @@ from raycls.serve.local import Local
 from raycls.serve.metrics import Metrics
 from raycls.serve.predictor import Served, check
 from raycls.serve.token import Access
+from raycls.session.trained.thresholds import Thresholds
 from raycls.session.trained.trained import Trained
 
 __all__ = ["Options", "serve"]
+
+
+_TALKATIVE = ("uvicorn.error", "python_multipart")
+"""They print a line for each request that cannot be read, and anybody may send any number of these."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Options:
     limits: Limits
     wait: float
     """Seconds in which the replicas have to be there."""
+    thresholds: Thresholds | None = None
+    """Where an image has any number of classes."""
 
 
 def serve(trained: Trained, options: Options, access: Access, *, say: Callable[[str], None]) -> None:
@@ -67,6 +75,8 @@ def serve(trained: Trained, options: Options, access: Access, *, say: Callable[[
 
 
 def _answer(app: object, listening: socket.socket, seconds: float) -> None:
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType]
         log_config=None,
@@ -126,7 +136,8 @@ def _backend(trained: Trained, options: Options, metrics: Metrics) -> Iterator[t
 
 
 def _served(trained: Trained, options: Options, device: str) -> Served:
-    return Served(trained, device, options.threads, options.max_batch, options.max_pixels, os.getcwd())
+    sizes = options.threads, options.max_batch, options.max_pixels
+    return Served(trained, device, *sizes, os.getcwd(), options.thresholds)
 
 
 def _device(cluster: Cluster, options: Options) -> str:

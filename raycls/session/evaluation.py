@@ -17,20 +17,22 @@ from raycls.plugins import no_exit
 from raycls.run import kept
 from raycls.run.folder import RunFolder
 from raycls.session.consistency import check_shared
+from raycls.session.hanging.stall import Stall
 from raycls.session.job import Job, World
-from raycls.session.messages import Began
+from raycls.session.messages import Began, Event
 from raycls.session.scoring.options import FIT, Scoring
 from raycls.session.scoring.scored import score
 from raycls.session.scoring.views import Averaged, Once
 from raycls.session.setup import make_maker, surrounded, together
-from raycls.session.stall import Stall
+from raycls.session.trained.precision import answering, in_float32
 from raycls.session.trained.trained import build_network
 from raycls.tasks.base import Task
-from raycls.train.evaluate import evaluate as evaluate_model
+from raycls.tasks.build import reading_of
+from raycls.train.evaluation.evaluate import evaluate as evaluate_model
+from raycls.train.evaluation.rows import Rows
 from raycls.train.plan import Plan
 from raycls.train.precision import autocast
 from raycls.train.ranks import Ranks
-from raycls.train.rows import Rows
 from raycls.workdir import set_workdir
 
 __all__ = ["evaluate"]
@@ -50,6 +52,7 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
         if world.rank == 0:
             world.post(Began(world.size))
         stack.enter_context(Stall(ranks, RunFolder(job.folder), run.train.stall_timeout, world.stalled))
+        precision = _precision(run, plan, ranks, world)
         model, task = None, None
         found: dict[str, Any] = {}
         for split in ([FIT] if FIT in job.dataset.splits else []) + [job.split]:
@@ -60,27 +63,42 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
             stack.callback(reporter.watch(stream, timeline).close)
             if model is None or task is None:  # the stream decodes while they are made
                 model, task = together(ranks, partial(_build_final, run, job, world))
-            found[split] = _evaluated(model, task, stream, ranks, plan, rows, job.scoring)
+            found[split] = _evaluated(model, task, stream, ranks, plan, rows, job.scoring, precision)
         summary, _ = found[job.split]
         if job.scoring is None or ranks.rank:
             return summary
-        return {**summary, **score(job, found)}
+        return {**summary, **score(job, found, reading_of(run.task))}
 
 
 def _evaluated(
-    model: torch.nn.Module, task: Task, stream: Stream, ranks: Ranks, plan: Plan, rows: int, scoring: Scoring | None
+    model: torch.nn.Module,
+    task: Task,
+    stream: Stream,
+    ranks: Ranks,
+    plan: Plan,
+    rows: int,
+    scoring: Scoring | None,
+    precision: torch.autocast,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The summary of a split, and on rank 0 what the task says of its rows, where that is asked for."""
     keep = None if scoring is None else Rows(rows, plan.evaluate_batch)
     if scoring is not None:
-        model = Once(model if scoring.tta == "off" else Averaged(model, scoring.tta))
+        model = Once(model if scoring.tta == "off" else Averaged(model, scoring.tta, task.reading))
     batches = -(-rows // plan.evaluate_batch)
     slices = stream.evaluation(0, batches, ranks.world)
-    precision = autocast(plan.precision or "off", ranks.device)
     summary = evaluate_model(
         model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision, keep=keep
     )
     return summary, {} if keep is None else keep.gather(ranks)
+
+
+def _precision(run: Run, plan: Plan, ranks: Ranks, world: World) -> torch.autocast:
+    """That of the first rank's device, for all of them. A collective call."""
+    own = answering(plan.precision, ranks.device, trained_on=plan.device, chosen=run.train.amp)
+    precision: str = ranks.first(own)
+    if ranks.rank == 0 and plan.precision and precision != plan.precision:
+        world.post(Event(in_float32(plan.precision)))
+    return autocast(precision, ranks.device)
 
 
 def _build_final(run: Run, job: Job, world: World) -> tuple[torch.nn.Module, Task]:

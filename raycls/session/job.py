@@ -16,9 +16,9 @@ import torch
 from raycls.data.source import Dataset
 from raycls.errors import RayclsError
 from raycls.run.kept import Weights
+from raycls.session.hanging.stall import leave
 from raycls.session.messages import Post
 from raycls.session.scoring.options import Scoring
-from raycls.session.stall import leave
 from raycls.train.reasons import Reason
 
 __all__ = ["Decide", "Job", "World"]
@@ -38,6 +38,7 @@ class Job:
     device: str
     """`cpu` or `cuda`."""
     executor: str
+    """Who decodes; `why` it is this one, where `data.executor` is `auto`."""
     workdir: str
     """Where plug-ins may come from: the working directory of the command."""
     nonce: str
@@ -52,6 +53,7 @@ class Job:
     """Whether `curves.svg` is drawn: it takes longer than a small trial, and a search draws all of its trials."""
     search: str = ""
     """The search that this run is a trial of."""
+    why: str = ""
     dashboard: str = ""
     """The page of the Ray job, where the run is one."""
     start: str = field(default_factory=lambda: uuid4().hex)

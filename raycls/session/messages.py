@@ -11,6 +11,7 @@ from typing import Any
 
 from raycls.progress import Progress, Steps
 from raycls.train.reasons import Reason
+from raycls.train.recovery.divided import Divided
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Started(Began):
     """Whether the evaluation after `step` is still to be done."""
     attempt: int
     precision: str
+    divided: Divided = ()
 
 
 @dataclass(frozen=True)

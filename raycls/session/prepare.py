@@ -3,58 +3,52 @@
 from __future__ import annotations
 
 import os
-import platform
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from raycls.config import load as config
-from raycls.config.names.builtin import TASKS
 from raycls.config.sections.data import SplitConfig
 from raycls.config.sections.run import Run
-from raycls.data.images import operations as augment
 from raycls.data.source import Dataset, Split, check_source, open_dataset
-from raycls.errors import ConfigError, DataError, ModelError, RayclsError, kind_and_line
+from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.models import zoo
+from raycls.models.finetune import Stages, finetuned
 from raycls.plugins import no_exit
 from raycls.progress import progress
 from raycls.randomness import seeded
 from raycls.run.folder import RunFolder, refuse_lost, refuse_own_weights
 from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
 from raycls.run.trackers.trackers import check_trackers
-from raycls.run.versions import PACKAGES, installed
+from raycls.run.versions import environment, git_commit
+from raycls.session.consistency import fitted, outside_of
+from raycls.session.data.checked_task import checked_task
+from raycls.session.data.labelled import with_labels
+from raycls.session.data.limited import limit_of
+from raycls.session.data.names import check_names
 from raycls.session.data.preprocessing import differences
 from raycls.session.data.record import pack
 from raycls.session.data.resumed import Resumed, note_left_out, resumed_data
 from raycls.session.data.scored import LEFT_OUT
-from raycls.session.data.unfit import first_sample, tried
+from raycls.session.data.unfit import first_sample, first_samples, tried
 from raycls.session.length.limits import check_acting, notes
 from raycls.session.length.longer import DURATION, check_longer
 from raycls.session.plan_file import read_plan
-from raycls.session.setup import make_arrays, make_task
+from raycls.session.recovery.memory import check_divisible
+from raycls.session.setup import make_arrays
 from raycls.tasks.base import Task
-from raycls.tasks.build import check as check_task
-from raycls.tasks.losses import check_loss
-from raycls.tasks.metrics import check_metrics
+from raycls.tasks.build import check_labels
 from raycls.tasks.trial import example_of, try_task
-from raycls.train.optimizers import build_optimizer
+from raycls.train.forward.around import check as check_forward
+from raycls.train.optimizers.build import build_optimizer
 from raycls.train.plan import Plan, make_plan
 from raycls.train.schedules import build_schedule
 
-__all__ = [
-    "Prepared",
-    "evaluated_split",
-    "plan_of",
-    "prepare",
-    "reduction_of",
-]
+__all__ = ["Prepared", "evaluated_split", "plan_of", "prepare", "reduction_of"]
 
 
 @dataclass(frozen=True)
@@ -92,26 +86,25 @@ def prepare(
     say: Callable[[str], None],
     dataset: Dataset | None = None,
     record: bytes | None = None,
+    trains: bool = True,
 ) -> Prepared:
     """Check everything that can be checked here, open the run folder, and make or find the plan.
 
     `dataset` is what `open_dataset` gave for the same data before, and `record` what `recorded.pack` made of it: trials
     of a search share both; an empty record is not kept. A folder without a checkpoint holds nothing to go on from: what
-    is started there may differ from the first try.
+    is started there may differ from the first try. Without `trains` no step follows, nor a check of micro-batches.
     """
     if run.search.space:
         say("search.space is not used by raycls train: the values beside it are trained (raycls search varies them)")
     check_source(run.data)
-    augment.build(run.augment.train, train=True, image_size=run.data.image_size)
-    augment.build(run.augment.eval, train=False, image_size=run.data.image_size)
-    check_task(run.task)
+    check_names(run)
     folder = RunFolder.at(run.run.storage, run.run.name)
     refuse_lost(folder.uri)
     folder.store.tell(say)
     progress("looking at the run folder")
     folder.store.check()
     check_trackers(run.track, folder)
-    _check_folder(run, folder, new=new)
+    _check_folder(run, folder, new=new, trains=trains)
     resumed = not new and _has_begun(folder)
     first = read_plan(folder) if resumed else None
     if resumed:
@@ -119,45 +112,48 @@ def prepare(
     else:  # a resumed run needs no weights to start from
         zoo.check(run.model)
     progress("opening the data")
-    found = resumed_data(run, folder, first, say, dataset) if resumed else Resumed(dataset or open_dataset(run.data))
+    opened = dataset if resumed or dataset else open_dataset(run.data, limit_of(run))
+    found = resumed_data(run, folder, first, say, opened) if resumed or opened is None else Resumed(opened)
     dataset = found.dataset
-    for note in dataset.notes:
-        say(note)
-    evaluated_split(run, dataset)
-    task = _task(run, dataset)
-    if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
-        say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
-    plan = _resumed_plan(run, plan_of(run, dataset, found.left_out), first)
+    _check_splits(run, dataset, say)
+    plan = _resumed_plan(run, plan_of(run, dataset, found.left_out, found.left_out_labels), first, trains=trains)
+    plan = fitted(run, task := checked_task(run, dataset.classes, plan, say), plan)
+    plan = check_divisible(run, task, plan)
     _check_durations(run, plan, say, resumed=resumed)
     progress("building the model")
     model = zoo.build(run.model, len(dataset.classes), run.run.seed, load=False)
-    build_optimizer(run.optim, model)
     weights = () if resumed else _load_weights(run, task, model, dataset, plan)
-    _check_forward(run, task, model, dataset, plan, max(folder.steps(), default=0) if resumed else 0)
+    model = task.network(model)
+    stages = finetuned(run.finetune, model, plan.classes, plan.steps_per_epoch, plan.total_steps)
+    build_optimizer(run.optim, model, stages.rates)
+    outside = outside_of(task, folder if resumed else None, say)
+    start = None if not trains else max(folder.steps(), default=0) if resumed else 0
+    _check_forward(run, task, model, stages, dataset, plan, start)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if resumed:
         note_left_out(run, folder)
     else:
         if new and (moved := folder.set_aside()):
             say(f"the earlier run is now {moved}")
-        _write_first(run, dataset, folder, command, say, record)
+        _write_first(run, dataset, folder, command, say, record, outside)
     ended = _ended(run, plan, folder, say)
     return Prepared(run, dataset, plan, folder, parameters, tuple(command), weights, ended, found.counts)
 
 
-def _task(run: Run, dataset: Dataset) -> Task:
-    task = make_task(run, dataset.classes, torch.device("cpu"))
-    check_metrics(task, run.evaluate, run.search)
-    if run.task.name in TASKS:  # a task of the user may have no use for `loss`
-        check_loss(run.loss, len(dataset.classes))
-    return task
+def _check_splits(run: Run, dataset: Dataset, say: Callable[[str], None]) -> None:
+    for note in dataset.notes:
+        say(note)
+    evaluated_split(run, dataset)
+    check_labels(run.task, dataset.splits["train"])
+    if {"train", "val"} <= set(dataset.own_splits) and run.data.split != SplitConfig():
+        say(f"data.split is not used: the data has splits of its own ({', '.join(dataset.own_splits)})")
 
 
 def _check_durations(run: Run, plan: Plan, say: Callable[[str], None], *, resumed: bool) -> None:
     build_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
-    if resumed:
+    if resumed or run.train.fast_dev_run:  # two steps are shorter than what a schedule waits for
         return
-    check_acting(run.schedule, run.optim, run.train.early_stop, plan)
+    check_acting(run, plan)
     for note in notes(run.optim, run.evaluate, run.checkpoint, plan):
         say(note)
 
@@ -183,30 +179,33 @@ def evaluated_split(run: Run, dataset: Dataset) -> Split | None:
     return split
 
 
-def _check_forward(run: Run, task: Task, model: nn.Module, dataset: Dataset, plan: Plan, start: int) -> None:
-    """Run black images through the model, in the sizes and the smallest number that the steps after `start` bring."""
+def _check_forward(
+    run: Run, task: Task, model: nn.Module, stages: Stages, dataset: Dataset, plan: Plan, start: int | None
+) -> None:
+    """Run black images through the model, in the sizes and the smallest number of the steps after `start`, if any."""
     progress("trying the model on two images")
-    trained = first_sample(run, dataset, plan)
+    trained, *grown = first_samples(run, dataset, plan)
     evaluated: dict[str, Any] = {}
     if plan.evaluate_rows:
-        arrays, split = make_arrays(run, dataset.classes), dataset.splits[run.evaluate.split]
+        arrays, split = make_arrays(run, dataset.classes, plan), dataset.splits[run.evaluate.split]
         evaluated = tried(arrays, split, 0, run.run.seed, train=False)
     example = example_of(run.task.name, task, trained)
     if run.optim.ema != "off":  # before any forward pass, as the average is made: some copies fail only then
         zoo.check_copy(model, run.model.name, example)
     zoo.probe(model, example, task.outputs(2))
-    if evaluated:
-        other = example_of(run.task.name, task, evaluated)
+    for sample in (*grown, *([evaluated] if evaluated else [])):
+        other = example_of(run.task.name, task, sample)
         if [part.shape for part in other] != [part.shape for part in example]:
             zoo.probe(model, other, task.outputs(2))
-    if run.task.name not in TASKS:
+    if run.task.name != "classification":
         with seeded(0):
             try_task(run.task.name, task, model, trained, evaluated)
-    last = plan.order.fewest_rows(start, plan.total_steps)
-    if last >= 2 * plan.micro_batches:
+    as_last = partial(stages, plan.total_steps - 1)  # the last stage trains the most
+    check_forward(run.train, model, as_last, example)
+    if start is None or (last := plan.order.fewest_rows(start, plan.total_steps)) >= 2 * plan.micro_batches:
         return
     try:
-        zoo.forward_alone(model, example)
+        zoo.forward_alone(model, example, as_last)
     except ValueError as error:  # batch normalisation over one value
         which = "last" if last == plan.order.rows(plan.steps_per_epoch - 1) else "smallest"
         raise ConfigError(
@@ -222,16 +221,11 @@ def _check_forward(run: Run, task: Task, model: nn.Module, dataset: Dataset, pla
     except RayclsError:
         raise
     except (Exception, SystemExit) as error:  # whatever a plug-in raises
-        raise ModelError(
-            "the model cannot be trained: its forward pass fails in training mode",
-            where="model.name",
-            found=f"{kind_and_line(error)} (one image of {zoo.size_text(example)})",
-            fix="correct the model, or its arguments (model.args)",
-        ) from error
+        raise zoo.not_trainable(error, example) from error
 
 
-def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = ()) -> Plan:
-    """The plan of a run that starts now, or that is resumed without the training samples `left_out`."""
+def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = (), left_out_labels: tuple[int, ...] = ()) -> Plan:
+    """The plan of a run that starts now, or that is resumed without the samples `left_out` of `left_out_labels`."""
     evaluated = dataset.splits.get(run.evaluate.split)
     plan = make_plan(
         seed=run.run.seed,
@@ -244,15 +238,20 @@ def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = ()) -> Plan:
         evaluate=run.evaluate,
         checkpoint=run.checkpoint,
         track=run.track,
+        augment=run.augment,
     )
-    return replace(plan, left_out=left_out)
+    labels = left_out_labels if run.loss.balance != "none" else ()
+    sampler = "balanced" if run.loss.balance == "sampler" else ""
+    plan = replace(plan, left_out=left_out, left_out_labels=labels, sampler=sampler, repeats=run.data.repeats)
+    return with_labels(run, plan, dataset.splits["train"])
 
 
-def _resumed_plan(run: Run, plan: Plan, first: Plan | None) -> Plan:
+def _resumed_plan(run: Run, plan: Plan, first: Plan | None, *, trains: bool) -> Plan:
+    plan = plan if trains else replace(plan, micro_batches=1)
     if first is None:
         return plan
     # What decides the bits stays what it was at the first start; how often to save and log may change.
-    if run.scale.max_workers > first.micro_batches:
+    if trains and run.scale.max_workers > first.micro_batches:
         raise ConfigError(
             "more workers than this run has micro-batches",
             where="scale.workers",
@@ -266,14 +265,17 @@ def _resumed_plan(run: Run, plan: Plan, first: Plan | None) -> Plan:
         reduction=first.reduction,
         device=first.device,
         precision=first.precision,
+        divided=first.divided,
+        rewind_every=first.rewind_every,
     )
 
 
-def _check_folder(run: Run, folder: RunFolder, *, new: bool) -> None:
+def _check_folder(run: Run, folder: RunFolder, *, new: bool, trains: bool) -> None:
     if new or not folder.steps():
         refuse_own_weights(folder, run.model.weights, run.run.name)
     if not new:
         _refuse_search(folder)
+        _refuse_other_kind(folder, trains=trains)
 
 
 def _refuse_search(folder: RunFolder) -> None:
@@ -284,6 +286,23 @@ def _refuse_search(folder: RunFolder) -> None:
             fix="use another run.name, or set the search aside with --new; "
             "what a search found is trained from its best.yaml",
         )
+
+
+def _refuse_other_kind(folder: RunFolder, *, trains: bool) -> None:
+    """Refuse to train on in a probe, and to probe where another run has weights: one would be taken for the other."""
+    probe = folder.command == "probe"
+    if trains and probe:
+        what, found = "a probe, which trained no step", "a head on features, by `raycls probe`"
+    elif not trains and not probe and (folder.steps() or folder.store.exists(RunFolder.WEIGHTS)):
+        what, found = "a run that is no probe", "weights that `raycls probe` did not write"
+    else:
+        return
+    raise ConfigError(
+        f"this folder holds {what}",
+        where=folder.store.describe(),
+        found=found,
+        fix="use another run.name, or set what is there aside with --new",
+    )
 
 
 def _check_same(
@@ -318,26 +337,29 @@ def _write_first(
     command: Sequence[str],
     say: Callable[[str], None],
     record: bytes | None,
+    outside: Mapping[str, Any],
 ) -> None:
     record = pack(dataset, run.data.source.path) if record is None else record
     # a run before its first checkpoint may be under way there
     with Lock(folder, "start", timeout=HANDOVER_SECONDS, say=say):
-        _write_start(run, dataset, folder, command, record)
+        _write_start(run, dataset, folder, command, record, outside)
 
 
-def _write_start(run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str], record: bytes) -> None:
+def _write_start(
+    run: Run, dataset: Dataset, folder: RunFolder, command: Sequence[str], record: bytes, outside: Mapping[str, Any]
+) -> None:
     folder.store.delete(RunFolder.PLAN)
     if record:
         folder.store.write_bytes(RunFolder.SPLITS, record)
-    folder.write_json(RunFolder.ENV, _environment(run, dataset, command))
+    folder.write_json(RunFolder.ENV, _environment(run, dataset, command, outside))
     folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(run).encode())
 
 
-def _environment(run: Run, dataset: Dataset, command: Sequence[str]) -> dict[str, Any]:
+def _environment(run: Run, dataset: Dataset, command: Sequence[str], outside: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        **_installed(),
+        **environment(),
         "command": list(command),
-        "git": _git_commit(os.getcwd()),
+        "git": git_commit(os.getcwd()),
         "seed": run.run.seed,
         "time": time.time(),
         "data": {
@@ -345,32 +367,8 @@ def _environment(run: Run, dataset: Dataset, command: Sequence[str]) -> dict[str
             "classes": list(dataset.classes),
             "splits": {name: len(split) for name, split in dataset.splits.items()},
         },
+        **({"outside": outside} if outside else {}),
     }
-
-
-@cache
-def _installed() -> dict[str, Any]:
-    found = installed()
-    return {
-        "raycls": found["raycls"],
-        "python": found["python"],
-        "versions": {name: found[name] for name in PACKAGES},
-        "platform": platform.platform(),
-    }
-
-
-@cache
-def _git_commit(directory: str) -> str | None:
-    """The commit of the working directory, with `+` where files differ from it; asked once per process."""
-    git = shutil.which("git")
-    if git is None or not os.path.isdir(os.path.join(directory, ".git")):
-        return None
-    start = [git, "-C", directory]
-    commands = ([*start, "rev-parse", "HEAD"], [*start, "status", "--porcelain", "--untracked-files=no"])
-    outputs = [subprocess.run(command, capture_output=True, text=True, check=False) for command in commands]
-    if outputs[0].returncode:
-        return None
-    return outputs[0].stdout.strip() + ("+" if outputs[1].stdout.strip() else "")
 
 
 def _ended(run: Run, plan: Plan, folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any] | None:

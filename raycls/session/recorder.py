@@ -24,12 +24,14 @@ from raycls.run.folder import RunFolder
 from raycls.run.history import History, read, write_csv
 from raycls.run.kept import best_weights
 from raycls.run.model_file import write_model
+from raycls.run.profiler import Profiler
 from raycls.run.sample_ledger import SampleLedger
 from raycls.run.snapshot import snapshot
 from raycls.run.trackers.trackers import Trackers, open_trackers
 from raycls.session.data.preprocessing import preprocessing_of
 from raycls.session.job import Decide
 from raycls.session.messages import Evaluated, Event, Message, Post, Trained
+from raycls.session.setup import together
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
 from raycls.train.reasons import Reason
@@ -66,9 +68,10 @@ class Recorder:
         self.writer = Writer(folder, run.checkpoint.keep) if first else None
         kept = run.train.ledger
         self.ledger = None if kept == "off" else SampleLedger(folder, attempt, ranks.rank, pixels=kept == "pixels")
+        self.profiler = Profiler(run.train.profile, folder, attempt, ranks.rank)
         self.curves = curves
         self.gauge = gauge
-        self._trackers = Trackers([], self._tell)
+        self._trackers = Trackers([], self.tell)
         self._best_to_keep: dict[str, Any] | None = None
         self._mark = time.monotonic()
         self._waited = 0.0
@@ -86,7 +89,7 @@ class Recorder:
             stack.callback(
                 self._trackers.end, "FAILED" if failed else "KILLED", {"error": str(error)} if failed else {}
             )
-            for opened in (self.writer, self.history, self.ledger):
+            for opened in (self.profiler, self.writer, self.history, self.ledger):
                 if opened is not None:
                     stack.callback(opened.close)
 
@@ -102,7 +105,7 @@ class Recorder:
                 group=search,
                 parameters={dotted(path): value for path, value in leaves(to_dict(self.run))},
                 dashboard=dashboard,
-                tell=self._tell,
+                tell=self.tell,
             )
 
     def pending_error(self) -> RayclsError | None:
@@ -111,6 +114,7 @@ class Recorder:
 
     def seen(self, step: int, batch: Slice, parts: list[tuple[int, int, int]]) -> None:
         """Write the slice of `step` (from 0) to the ledger, whose steps count from 1; one line per micro-batch."""
+        self.profiler.seen(step)
         if self.ledger is None:
             return
         pixels = self.run.train.ledger == "pixels"
@@ -118,19 +122,39 @@ class Recorder:
             shas = batch.digests(start, stop) if pixels else None
             self.ledger.write(batch.position.epoch, step + 1, micro, batch.ids[start:stop].tolist(), shas)
 
-    def log(self, state: TrainState, norm: float, waited: float) -> None:
-        """A line of training: means since the last one."""
+    def note(self, kind: str, step: int, text: str, **facts: object) -> None:
+        """On rank 0 a line on the screen, and `facts` of `step` (from 1) in the history."""
+        if self.history is not None:
+            epoch = self.plan.epochs(step)
+            self.history.write({"kind": kind, "attempt": self.attempt, "step": step, "epoch": epoch, **facts})
+        self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """A line on the screen, on rank 0."""
+        if self.ranks.rank == 0:
+            self.post(Event(text))
+
+    def settle(self) -> None:
+        """Wait until every checkpoint is written; on all ranks an error where one could not be."""
+        writer = self.writer
+        together(self.ranks, lambda: writer.wait() if writer is not None else None)
+
+    def log(self, state: TrainState, norm: float, waited: float, compiled: float = 0.0) -> None:
+        """A line of training: means since the last one; `compiled` of these seconds went into compiling."""
         images = state.meter.count
         now = time.monotonic()
-        seconds = max(1e-9, now - self._mark)
+        seconds = max(1e-9, now - self._mark - compiled)
         record = {
             **self._where("train", state),
             **state.meter.take(),
-            "lr": state.optimizer.param_groups[0]["lr"],
+            "lr": max(group["lr"] for group in state.optimizer.param_groups),
             "grad_norm": norm,
             "images_per_second": images / seconds,
             "data_wait": min(1.0, (waited - self._waited) / seconds),
         }
+        if compiled:
+            record["compile_seconds"] = compiled
+            self.tell(f"compiled for {compiled:.1f} s up to step {state.step}")
         if state.scaler.is_enabled():
             record["loss_scale"] = state.scaler.get_scale()
         self._mark, self._waited = now, waited
@@ -155,7 +179,7 @@ class Recorder:
             self.ranks.check()  # rank 0 must not be ahead of the others' ledgers
         if self.writer is not None and self.history is not None:
             # The thread brings the history to a remote store first: it must not lack the lines before a checkpoint.
-            self.writer.submit(snapshot(state.step, state.trees()), best=self._best_to_keep)
+            self.writer.submit(snapshot(state.step, state.trees()), best=self._best_to_keep, hold=state.good)
         self._best_to_keep = None
 
     def finish(self, state: TrainState, reason: Reason, seconds: float) -> dict[str, Any]:
@@ -164,13 +188,7 @@ class Recorder:
         `seconds`: of training, over all starts. The same on every rank, except for `kept`: which weights the model is
         of.
         """
-        error = None
-        try:
-            if self.writer is not None:
-                self.writer.wait()
-        except RayclsError as failed:
-            error = failed
-        self.ranks.check(error)
+        self.settle()
         kept = None if reason.stopped else self._keep(state)
         result = {
             "state": "stopped" if reason.stopped else reason,
@@ -204,7 +222,7 @@ class Recorder:
                 self.folder.store.write_bytes(RunFolder.CURVES, svg(read(self.folder), self.metrics))
         except (OSError, RayclsError) as error:
             text = f"warning: history.csv or curves.svg could not be written: {str(error).splitlines()[0]}"
-            self._tell(text)
+            self.tell(text)
 
     def _keep(self, state: TrainState) -> dict[str, Any] | None:
         """Write `model/` on rank 0, with the weights that `evaluate.keep` names; which ones these are, and why."""
@@ -218,7 +236,7 @@ class Recorder:
             found = tensors if best["step"] == step else best_weights(self.folder, int(best["step"]))
             if isinstance(found, str):
                 reason = found
-                self._tell(f"warning: {found}; model/ holds the weights after the last step instead")
+                self.tell(f"warning: {found}; model/ holds the weights after the last step instead")
             else:
                 name, step, tensors = "best", int(best["step"]), found
                 reason = f"the best {self.run.evaluate.split} {best['metric']}, {best['value']:.6g}"
@@ -245,9 +263,6 @@ class Recorder:
             "epoch": self.plan.epochs(state.step),
             "time": time.time(),
         }
-
-    def _tell(self, text: str) -> None:
-        self.post(Event(text))
 
     def _write(self, record: dict[str, Any], message: Message) -> None:
         """The `record` into the history, and the `message` about it to the driver."""

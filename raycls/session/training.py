@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,42 +17,56 @@ from raycls.data.slices import Timeline
 from raycls.data.stream import Stream, open_stream
 from raycls.errors import RayclsError, from_json, to_json
 from raycls.models import zoo
+from raycls.models.finetune import Stages, finetuned
 from raycls.plugins import no_exit
 from raycls.progress import progress
 from raycls.run import checkpoint
 from raycls.run.folder import RunFolder
 from raycls.run.storage.lock import HANDOVER_SECONDS, Lock
-from raycls.session.consistency import check_shared, compare_cpus, warn_of_changes
+from raycls.session.consistency import check_outside, check_shared, compare_cpus, warn_of_changes
+from raycls.session.data.labelled import with_labels
 from raycls.session.data.unfit import first_sample
+from raycls.session.hanging.stall import Stall
 from raycls.session.job import Job, World
 from raycls.session.length.longer import write_duration
 from raycls.session.messages import Advice, Failed, Started
 from raycls.session.plan_file import read_plan, write_plan
 from raycls.session.recorder import Judged, Recorder
+from raycls.session.recovery.memory import Lack
+from raycls.session.recovery.non_finite import non_finite_of
 from raycls.session.reporter import Reporter
-from raycls.session.setup import make_maker, make_task, surrounded, tell, together
-from raycls.session.stall import Stall
+from raycls.session.setup import in_memory, make_maker, make_task, surrounded, tell, together
 from raycls.tasks.base import Task
 from raycls.tasks.metrics import mode_of
-from raycls.train.evaluate import evaluate as evaluate_model
+from raycls.train.evaluation.evaluate import evaluate as evaluate_model
+from raycls.train.forward.around import Around, around
+from raycls.train.forward.compiled import as_it_is
 from raycls.train.loop import train as train_loop
 from raycls.train.optim import EarlyStop
-from raycls.train.optimizers import build_optimizer
+from raycls.train.optimizers.build import build_optimizer
+from raycls.train.optimizers.clipping import build_clip
+from raycls.train.optimizers.sharpness import SharpnessAware
 from raycls.train.plan import Plan
 from raycls.train.precision import autocast, cpu_kind, emulated, resolve_precision
 from raycls.train.ranks import Ranks
+from raycls.train.recovery.memory import Dividing
 from raycls.train.reduction import Reduction, make_reduction
 from raycls.train.schedules import Schedule, build_schedule
 from raycls.train.state import TrainState, moving_average
 from raycls.workdir import set_workdir
 
-__all__ = ["train"]
+__all__ = ["built", "reducing", "surroundings", "train"]
+
+_Example = Callable[[], tuple[torch.Tensor, ...]]
+"""What the network is called with for one sample: a collective call, for whoever calls the model by itself."""
 
 
 @no_exit()
 def train(job: Job, world: World) -> dict[str, Any]:
     """Train until the plan, the budget, a signal or an error ends it. Returns what `Recorder.result` says."""
-    run, plan = config.from_dict(job.config), Plan.from_dict(job.plan)
+    run = config.from_dict(job.config)
+    plan = with_labels(run, Plan.from_dict(job.plan), job.dataset.splits["train"])
+    optim = run.optim.scaled(run.data.batch_size)
     folder = RunFolder(job.folder)
     set_workdir(job.workdir)
     ranks = Ranks(world.rank, world.size, world.device)
@@ -60,9 +75,10 @@ def train(job: Job, world: World) -> dict[str, Any]:
         lock = _lock(folder, job.start, world, stack)
         stack.enter_context(Stall(ranks, folder, run.train.stall_timeout, world.stalled))
         start = _agree_on_start(run, job, plan, folder, world)
+        plan = replace(plan, divided=start.divided)  # those of starts since the job was made, too
         stream = _open(run, job, plan, start, world, reporter)
         stack.callback(stream.close)
-        state, task, schedule = together(ranks, partial(_build, run, job, plan, folder, start, world))
+        state, task, schedule, ready = together(ranks, partial(built, run, job, plan, folder, start, world))
         about = run, plan, folder, ranks, start.attempt, world.post, job.dataset, task.metrics
         recorder = stack.enter_context(Recorder(*about, gauge=world.gauge, curves=job.curves))
         precision = autocast(start.precision, world.device)
@@ -79,7 +95,10 @@ def train(job: Job, world: World) -> dict[str, Any]:
         )
         if plan.reduction == "exact" and job.device == "cpu":
             compare_cpus(ranks, lambda text: tell(world, f"warning: {text}"))
-        reduction = _reduction(run, job, plan, state, task, ranks)
+        example = cache(partial(together, ranks, lambda: task.example(first_sample(run, job.dataset, plan))))
+        forward = stack.enter_context(surroundings(run, plan, state, ready, ranks, world, example))
+        memory = Lack(recorder, state.model, task)
+        reduction = reducing(run, plan, state, task, ranks, memory, example)
         evaluate = partial(_evaluate_now, run, plan, stream, task, ranks, recorder, precision)
         reason = train_loop(
             state,
@@ -89,11 +108,12 @@ def train(job: Job, world: World) -> dict[str, Any]:
             ranks,
             reduction,
             precision=precision,
-            lr=lambda step: run.optim.lr * schedule.factor(step),
-            clip_norm=float("inf") if isinstance(run.optim.clip_norm, str) else run.optim.clip_norm,
-            skip_non_finite=run.train.non_finite == "skip",
+            lr=lambda step: optim.lr * schedule.factor(step),
+            ready=ready,
+            clip=build_clip(run.optim, state.model),
+            non_finite=non_finite_of(recorder),
             seen=recorder.seen,
-            log=recorder.log,
+            log=lambda state, norm, waited: recorder.log(state, norm, waited, forward.compiled()),
             evaluate=evaluate,
             save=recorder.save,
         )
@@ -102,10 +122,29 @@ def train(job: Job, world: World) -> dict[str, Any]:
         return result
 
 
-def _reduction(run: Run, job: Job, plan: Plan, state: TrainState, task: Task, ranks: Ranks) -> Reduction:
-    fast = plan.reduction == "fast"  # the other one never calls the model by itself
-    example = together(ranks, lambda: task.example(first_sample(run, job.dataset, plan))) if fast else ()
-    return make_reduction(
+def surroundings(
+    run: Run, plan: Plan, state: TrainState, ready: Stages, ranks: Ranks, world: World, example: _Example
+) -> AbstractContextManager[Around]:
+    """What the network computes in, as `train` says."""
+    return around(
+        run.train,
+        state.model,
+        device=ranks.device,
+        world=ranks.world,
+        micro_batches=plan.micro_batches,
+        threads=run.scale.threads,
+        ready=partial(ready, plan.total_steps - 1),  # the last stage trains the most
+        example=example,
+        together=partial(together, ranks),
+        say=partial(tell, world) if ranks.rank == 0 else lambda text: None,
+    )
+
+
+def reducing(
+    run: Run, plan: Plan, state: TrainState, task: Task, ranks: Ranks, memory: Lack | None, example: _Example
+) -> Reduction:
+    """How gradients are added up; `memory`: what happens where it runs out, None where that is left to the caller."""
+    made = make_reduction(
         plan.reduction,
         state.model,
         plan.order,
@@ -113,8 +152,10 @@ def _reduction(run: Run, job: Job, plan: Plan, state: TrainState, task: Task, ra
         world=ranks.world,
         device=ranks.device,
         sums=len(task.sums),
-        example=example,
+        example=example() if plan.reduction == "fast" else (),  # the other one never calls the model by itself
     )
+    divided = made if memory is None else Dividing(made, plan.divided, ranks, memory)
+    return divided if isinstance(run.optim.sam, str) else SharpnessAware(divided, state.model, run.optim.sam)
 
 
 def _lock(folder: RunFolder, start: str, world: World, stack: ExitStack) -> Lock:
@@ -165,39 +206,40 @@ def _begin(run: Run, job: Job, plan: Plan, folder: RunFolder, world: World) -> S
     left_out = {"left_out": list(plan.left_out)} if plan.left_out else {}
     attempt = folder.begin_attempt(step, world.size, run.scale.threads, executor=job.executor, **here, **left_out)
     unevaluated = state is not None and bool(state.trees["train"].get("unevaluated"))
-    begun = Started(world.size, step, unevaluated, attempt, precision)
+    begun = Started(world.size, step, unevaluated, attempt, precision, first.divided if first else ())
     world.post(begun)
     return begun
 
 
-def _build(
+def built(
     run: Run, job: Job, plan: Plan, folder: RunFolder, start: Started, world: World
-) -> tuple[TrainState, Task, Schedule]:
+) -> tuple[TrainState, Task, Schedule, Stages]:
     """Model, optimizer and what goes with them, at the step of the checkpoint."""
     check_shared(folder, job.nonce)
     resumed = start.step > 0
     progress("building the model")
     model = zoo.build(run.model, plan.classes, run.run.seed, load=not resumed, classes=job.dataset.classes)
-    task = make_task(run, job.dataset.classes, world.device)
+    task = make_task(run, job.dataset.classes, world.device, plan)
+    check_outside(folder, task)
+    model = task.network(model)
     model.to(device=world.device, memory_format=task.layout)  # pyright: ignore[reportCallIssue]
     schedule = build_schedule(run.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+    stages = finetuned(run.finetune, model, plan.classes, plan.steps_per_epoch, plan.total_steps)
     scaler = torch.amp.GradScaler(world.device.type, enabled=start.precision == "fp16")  # type: ignore[attr-defined]
     state = TrainState(
         model=model,
-        optimizer=build_optimizer(run.optim, model),
+        optimizer=build_optimizer(run.optim.scaled(run.data.batch_size), model, stages.rates),
         ema=moving_average(model, run.optim.ema, run.optim.ema_warmup),
         scaler=scaler,
         plateau=schedule.plateau,
         early_stop=EarlyStop.of(run.train.early_stop, mode_of(task, run.evaluate.metric)),
     )
     if resumed:
-        options = [{name: group[name] for name in group if name != "params"} for group in state.optimizer.param_groups]
         progress("loading the checkpoint")
-        state.load(checkpoint.load(folder, start.step).trees)
-        # The config's, not the checkpoint's: they differ where a trial goes on from another one's weights.
-        for group, own in zip(state.optimizer.param_groups, options, strict=True):
-            group.update(own)
-    return state, task, schedule
+        state.load_into(checkpoint.load(folder, start.step).trees)
+        if state.good and state.good not in folder.steps():  # of the trial whose weights this one goes on from
+            state.good = 0
+    return state, task, schedule, stages
 
 
 def _open(run: Run, job: Job, plan: Plan, start: Started, world: World, reporter: Reporter) -> Stream:
@@ -212,6 +254,7 @@ def _open(run: Run, job: Job, plan: Plan, start: Started, world: World, reporter
         start.unevaluated,
     )
     maker = make_maker(run, plan, job.dataset, world.size, run.evaluate.split)
+    maker = in_memory(run, maker, job.executor, world)
     stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
     return reporter.watch(stream, timeline)
 
@@ -229,9 +272,10 @@ def _evaluate_now(
     began, waited = time.monotonic(), stream.waited
     batches = -(-plan.evaluate_rows // plan.evaluate_batch)
     slices = stream.evaluation(state.step, batches, ranks.world)
-    summary = evaluate_model(
-        state.evaluated_model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision
-    )
+    with as_it_is(run.train):
+        summary = evaluate_model(
+            state.evaluated_model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision
+        )
     seconds = time.monotonic() - began
     facts = {"epoch": plan.epochs(state.step), "split": run.evaluate.split}
     metric = run.evaluate.metric

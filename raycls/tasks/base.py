@@ -7,8 +7,9 @@ and the arguments in `task.args`.
 Where a sample comes from: the data source (`data.source`) hands over `raycls.data.samples.Samples`. Its `reader` has
 the image of each sample, `parts` has whatever else belongs to one, such as a mask: `{"mask": reader}`. A task reads
 `split.image(index)` (decoded, 8-bit RGB), `split.read(index, "mask")` (bytes or an array, as the reader has them) and
-`split.labels[index]`. Data without one integer label per sample leaves `labels` out (None): then `classes` means what
-the task says, such as the classes of pixels, and may be empty.
+`split.labels[index]`; of data with any number of classes per sample that is a row of `split.sets`. Data without one
+integer label per sample leaves `labels` out (None): then `classes` means what the task says, such as the classes of
+pixels, and may be empty.
 
 How the bits stay free of the number of workers: `arrays` draws from the global generators of torch, numpy and Python
 only inside `raycls.randomness.seeded(raycls.data.order.key(*key))`; `batch`, `loss` and `counts` may draw from them as
@@ -19,7 +20,7 @@ who mixes samples (MixUp, CutMix) finds the partners inside it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,9 @@ from raycls.config.names.metrics import Metric
 from raycls.config.sections.data import AugmentConfig
 from raycls.config.sections.task import LossConfig
 from raycls.data.source import Split
+from raycls.tasks.reading import ONE, Reading
 
-__all__ = ["Key", "Metric", "Setting", "Task", "tensor"]
+__all__ = ["AUGMENTED", "Key", "Metric", "Setting", "Task", "augmented", "tensor"]
 
 Key = tuple[int, int, int]
 """(seed, epoch, sample); the epoch of an evaluated sample is -1."""
@@ -56,6 +58,27 @@ class Setting:
     device: torch.device | None = None
     """Where `batch` puts tensors. None in a process that only makes samples, which asks for nothing but `arrays`: leave
     out there what is large, such as a teacher. Such networks belong to the task, never to `model.parameters()`."""
+    class_counts: tuple[int, ...] = ()
+    """The training samples of each class; empty where nothing is trained."""
+    off_epoch: int = 0
+    """The first epoch that is trained without augmentation (`augment.off_after`); 0: there is none; -1: all
+    are (`train.overfit`)."""
+
+    sizes: tuple[tuple[int, int], ...] = ()
+    """`augment.progressive`: the first epoch of each size, ascending, and the size."""
+
+    def size(self, epoch: int) -> int:
+        """What operations without a size of their own make of a sample that is trained in `epoch`."""
+        return next((size for first, size in reversed(self.sizes) if first <= epoch), self.image_size)
+
+    def augments(self, epoch: int) -> bool:
+        """Whether a sample that is trained in `epoch` gets the operations of training, else those of evaluation."""
+        return not self.off_epoch or epoch < self.off_epoch
+
+    batch_size: int = 64
+    """`data.batch_size`: rows of a global batch."""
+    channels: int = 3
+    """`model.in_channels`: channels of the images that the network takes."""
 
 
 class Task(ABC):
@@ -66,12 +89,32 @@ class Task(ABC):
     history calls their total."""
     measured: tuple[str, ...] = ()
     """Names of the other sums of `loss`: their means over samples stand in the history beside the loss."""
+    obeys: frozenset[str] = frozenset()
+    """`augment.batch`, `augment.off_after` and `loss.balance`, where the task does what these options of the config
+    say: another task is refused with them."""
     metrics: Mapping[str, Metric] = {}
     """What `evaluate.metric`, early stopping, the schedule `plateau` and searches may use: scalars of `summary` and how
     to read them. The first one is shown beside the loss."""
 
+    several: bool | None = None
+    """Whether a sample has any number of classes (`Split.sets`) or one; None where the task takes what comes."""
+    reading: Reading = ONE
+    """How the `logits` that `rows` gives become probabilities and classes."""
+    start: int = 0
+    """At which row of the global batch the micro-batch begins that `batch` and `loss` of a training are called for."""
+    least: int = 1
+    """Images of a full micro-batch, at least, without which there is nothing to learn."""
+    channels: tuple[int, ...] = ()
+    """The `Setting.channels` that the task can give a network; empty where it takes what comes."""
+    exact: bool = False
+    """Whether the network needs `train.reduction: exact`: it keeps buffers that all workers add to."""
+
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """What is trained, evaluated and kept: `model`, what the config names, or a network around it."""
+        return model
 
     @abstractmethod
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
@@ -113,6 +156,11 @@ class Task(ABC):
         """
         return {}
 
+    def shown(self, batch: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        """A batch of training for people to look at: its images `[B, H, W, 3] uint8` with the normalisation undone, and
+        the share of each class in each of them, `[B, C]`. None by default: such batches are not drawn."""
+        return None
+
     def scalars(self, summary: Mapping[str, Any]) -> dict[str, int | float]:
         """The numbers of `summary` for one line of the history; `metrics` are among them."""
         return {name: value for name, value in summary.items() if type(value) in (int, float)}
@@ -131,6 +179,18 @@ class Task(ABC):
         """Why this metric is the same on this data whatever is predicted; empty where it is not."""
         return ""
 
+    def outside(self) -> Mapping[str, Any]:
+        """What the task reads besides the data, such as a teacher: plain JSON that says exactly which (`sha256`).
+
+        It is looked at before anything starts and kept in the run folder; a run whose `outside` is another one when it
+        is resumed is refused.
+        """
+        return {}
+
+    def notes(self) -> Sequence[str]:
+        """Lines about `outside` for the user, told when a run starts."""
+        return ()
+
     @property
     def sums(self) -> tuple[str, ...]:
         """The names of all sums of `loss`, in the order in which they are added up."""
@@ -140,6 +200,15 @@ class Task(ABC):
     def layout(self) -> torch.memory_format:
         """How the weights lie in memory."""
         return torch.channels_last if self.setting.channels_last else torch.contiguous_format
+
+
+AUGMENTED = "augmented"
+"""The array, a boolean per sample, in which `arrays` hands `Setting.augments` on to `batch`, which knows no epoch."""
+
+
+def augmented(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether operations on the batch apply to this micro-batch of training: all of it is of one epoch."""
+    return AUGMENTED not in arrays or bool(arrays[AUGMENTED].all())
 
 
 def tensor(array: np.ndarray, device: torch.device | None) -> Tensor:

@@ -12,10 +12,11 @@ from raycls.config.sections.task import TaskConfig
 from raycls.data.source import Split
 from raycls.errors import ConfigError
 from raycls.plugins import build as make
-from raycls.plugins import builder
+from raycls.plugins import builder, resolve
 from raycls.tasks.base import Key, Setting, Task
+from raycls.tasks.reading import ONE, Reading
 
-__all__ = ["TAKEN", "Arrays", "build", "check", "check_taken"]
+__all__ = ["TAKEN", "Arrays", "build", "check", "check_labels", "check_taken", "reading_of"]
 
 
 def check(config: TaskConfig) -> None:
@@ -27,7 +28,37 @@ def build(config: TaskConfig, setting: Setting) -> Task:
     """The task that `config` names, made for `setting`. ConfigError where it cannot be made."""
     task = make("task", config.name, config.args, TASKS, given={"setting": setting}, where="task", returns=Task)
     _check_names(config.name, task)
+    if task.channels and setting.channels not in task.channels:
+        raise ConfigError(
+            f"the task {config.name} has no images of so many channels",
+            where="model.in_channels",
+            found=str(setting.channels),
+            valid="3 (the decoded RGB) or 1 (its grey value); others only with a task of your own that provides them"
+            if task.channels == (1, 3)
+            else ", ".join(map(str, task.channels)),
+        )
     return task
+
+
+def reading_of(config: TaskConfig) -> Reading:
+    """The `reading` of the task, without making it."""
+    return getattr(resolve("task", config.name, TASKS), "reading", ONE)
+
+
+def check_labels(config: TaskConfig, split: Split) -> None:
+    """ConfigError where the task needs one class for each sample and `split` has any number, or the other way round."""
+    several = getattr(resolve("task", config.name, TASKS), "several", None)
+    if several is None or several == (split.sets is not None):
+        return
+    shown = "any number of classes" if split.sets is not None else "one class"
+    raise ConfigError(
+        f"the task {config.name} does not fit the labels of the data",
+        where="task.name",
+        found=f"{shown} for each image",
+        fix="set data.source.args.multilabel=true, for a manifest whose images have any number of classes"
+        if several
+        else "set task.name=multilabel evaluate.metric=map",
+    )
 
 
 class Arrays:
@@ -49,7 +80,7 @@ class Arrays:
 
 
 TAKEN = {"kind", "attempt", "step", "epoch", "time", "split", "best", "elapsed", "seconds"} | {
-    *("lr", "grad_norm", "images_per_second", "data_wait", "loss_scale")
+    *("lr", "grad_norm", "images_per_second", "data_wait", "loss_scale", "compile_seconds")
 }
 """What a line of the history, or what a search is told of it, has besides the numbers of a task."""
 

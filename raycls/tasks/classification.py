@@ -13,18 +13,23 @@ from torch import Tensor, nn
 
 from raycls.config.names.metrics import CLASSIFICATION
 from raycls.data.images import operations
+from raycls.data.images.decoding.decode import Pixels
+from raycls.data.images.decoding.turbo import Encoded
 from raycls.data.images.operations import Augment
 from raycls.data.source import Split
-from raycls.tasks.base import Key, Setting, Task, tensor
-from raycls.tasks.losses import Loss, build_loss
+from raycls.tasks.base import AUGMENTED, Key, Setting, Task, augmented, tensor
+from raycls.tasks.grey import grey
+from raycls.tasks.losses.build import Loss, balanced_loss
+from raycls.tasks.losses.labels import main_class, shares
+from raycls.tasks.mix.build import BatchOperation, build_mix
+from raycls.tasks.scores.probabilities import TOP, highest
 
 __all__ = ["Classification", "Labelled", "summarise"]
 
-_TOP = 5
-
 
 class Labelled(NamedTuple):
-    """`images` `[B, 3, H, W] float32`, `labels` `[B] int64`, on the device."""
+    """`images` `[B, 3, H, W] float32` (1 of grey values), `labels` `[B] int64` or, where they are mixed, the
+    shares of the classes `[B, C] float32`; on the device."""
 
     images: Tensor
     labels: Tensor
@@ -34,47 +39,72 @@ class Classification(Task):
     """One label per image."""
 
     measured = ("top1",)
+    several = False
+    channels = (1, 3)
+    obeys = frozenset(("augment.batch", "augment.off_after", "loss.balance"))
     metrics = CLASSIFICATION
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         mean, std = (
-            torch.tensor(values, dtype=torch.float64) for values in (setting.augment.mean, setting.augment.std)
+            torch.tensor(values, dtype=torch.float64) for values in setting.augment.normalisation(setting.channels)
         )
         # (x / 255 - mean) / std as one multiplication and one addition
-        self._scale = (1 / (255 * std)).float().to(setting.device).view(1, 3, 1, 1)
-        self._shift = (-mean / std).float().to(setting.device).view(1, 3, 1, 1)
+        self._scale = (1 / (255 * std)).float().to(setting.device).view(1, -1, 1, 1)
+        self._shift = (-mean / std).float().to(setting.device).view(1, -1, 1, 1)
 
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
-        """`image` `[H, W, 3] uint8` and `label` `[] int64`."""
-        image = self._augments[train](split.image(index), key)
-        return {"image": image, "label": np.asarray(split.labels[index])}
+        """`image` `[H, W, 3] uint8` and `label` `[] int64`; with `augment.off_after` also `augmented` `[] bool`."""
+        on = self.setting.augments(key[1])
+        switched = {AUGMENTED: np.asarray(on)} if train and self.setting.off_epoch else {}
+        encoded = self._augment(key[1], train=train and on).encoded
+        image = self.view(split.encoded(index) if encoded else split.pixels(index), key, train=train and on)
+        return {"image": image, "label": np.asarray(split.labels[index]), **switched}
+
+    def view(self, image: Pixels | Encoded, key: Key, *, train: bool) -> np.ndarray:
+        """`image` after the operations of training, or of evaluation, `[H, W, 3] uint8`."""
+        return self._augment(key[1], train=train)(image, key)
 
     def batch(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Labelled:
         moved = tensor(arrays["image"], self.setting.device).permute(0, 3, 1, 2)
         images = moved.to(torch.float32, memory_format=self.layout)
-        return Labelled(images.mul_(self._scale).add_(self._shift), tensor(arrays["label"], self.setting.device))
+        if self.setting.channels == 1:
+            images = grey(images).contiguous(memory_format=self.layout)
+        images, labels = images.mul_(self._scale).add_(self._shift), tensor(arrays["label"], self.setting.device)
+        if train and self._mix is not None and augmented(arrays):
+            images, labels = self._mix(images, labels)
+        return Labelled(images, labels)
 
     def loss(self, model: nn.Module, batch: Labelled) -> dict[str, Tensor]:
-        """The loss, and as `top1` the number of samples whose highest logit is their class."""
-        logits = model(batch.images).float()
-        return {"loss": self._loss(logits, batch.labels), "top1": (logits.detach().argmax(1) == batch.labels).sum()}
+        """The loss, and as `top1` the number of samples whose highest logit is their class; of a mixed sample, that
+        with the largest share."""
+        return self.judged(model(batch.images).float(), batch)
+
+    def judged(self, logits: Tensor, batch: Labelled) -> dict[str, Tensor]:
+        """What `loss` returns, for `logits` `[B, C] float32`."""
+        hits = logits.detach().argmax(1) == main_class(batch.labels)
+        return {"loss": self._loss(logits, batch.labels), "top1": hits.sum()}
 
     def counts(self, model: nn.Module, batch: Labelled) -> dict[str, Tensor]:
         """`confusion` `[C, C]` with a row per true class, `top5`, and the summed cross entropy as `loss`."""
         size = len(self.setting.classes)
         logits = model(batch.images).double()
-        best = logits.topk(min(_TOP, size), dim=1).indices
-        cells = torch.bincount((batch.labels * size + best[:, 0]).cpu(), minlength=size * size)
+        best, labels = highest(logits), batch.labels.cpu()
+        cells = torch.bincount(labels * size + best[:, 0], minlength=size * size)
         return {
             "confusion": cells.view(size, size),
-            "top5": (best == batch.labels[:, None]).any(1).sum(),
+            "top5": (best == labels[:, None]).any(1).sum(),
             "loss": F.cross_entropy(logits, batch.labels, reduction="sum"),
         }
 
     def rows(self, model: nn.Module, batch: Labelled) -> dict[str, Tensor]:
         """`logits` `[B, C] float32`."""
         return {"logits": model(batch.images).float()}
+
+    def shown(self, batch: Labelled) -> tuple[np.ndarray, np.ndarray]:
+        levels = ((batch.images - self._shift) / self._scale).round().clamp(0, 255).to("cpu", torch.uint8)
+        images = levels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)  # one channel of grey values is shown as grey
+        return images.numpy(), shares(batch.labels, len(self.setting.classes)).cpu().numpy()
 
     def summary(self, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return summarise(counts["confusion"], float(counts["loss"]), int(counts["top5"]), self.setting.classes)
@@ -89,29 +119,37 @@ class Classification(Task):
 
     def example(self, sample: Mapping[str, np.ndarray]) -> tuple[Tensor, ...]:
         height, width, _ = sample["image"].shape
-        return (torch.zeros(1, 3, height, width, device=self.setting.device),)
+        return (torch.zeros(1, self.setting.channels, height, width, device=self.setting.device),)
 
     def outputs(self, rows: int) -> tuple[int, int]:
         return rows, len(self.setting.classes)
 
     def constant(self, metric: str) -> str:
         classes = len(self.setting.classes)
-        if metric != "top5" or classes > _TOP:
+        if metric != "top5" or classes > TOP:
             return ""
-        return f"top5 with {classes} classes: every class is among the {_TOP} highest"
+        return f"top5 with {classes} classes: every class is among the {TOP} highest"
 
     @cached_property
     def _loss(self) -> Loss:
-        return build_loss(self.setting.loss)
+        return balanced_loss(self.setting.loss, self.setting.class_counts, self.setting.device)
 
     @cached_property
-    def _augments(self) -> tuple[Augment, Augment]:
-        """For evaluation and for training."""
-        augment, size, most = self.setting.augment, self.setting.image_size, self.setting.max_pixels
-        return (
-            operations.build(augment.eval, train=False, image_size=size, max_pixels=most),
-            operations.build(augment.train, train=True, image_size=size, max_pixels=most),
-        )
+    def _mix(self) -> BatchOperation | None:
+        return build_mix(self.setting.augment.batch, len(self.setting.classes))
+
+    def _augment(self, epoch: int, *, train: bool) -> Augment:
+        """That of evaluation, or of training at the size of `epoch`."""
+        augment, most = self.setting.augment, self.setting.max_pixels
+        size = self.setting.size(epoch) if train else self.setting.image_size
+        if (train, size) not in self._built:
+            operations_of = augment.train if train else augment.eval
+            self._built[train, size] = operations.build(operations_of, train=train, image_size=size, max_pixels=most)
+        return self._built[train, size]
+
+    @cached_property
+    def _built(self) -> dict[tuple[bool, int], Augment]:
+        return {}
 
 
 def summarise(confusion: np.ndarray, loss_sum: float, top5: int, classes: Sequence[str]) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from raycls.data.order import Order, key
+from raycls.data.order import key
 from raycls.data.slices import Slice, micro_rows
 from raycls.data.stream import Stream
 from raycls.errors import TrainError
@@ -20,13 +21,11 @@ from raycls.tasks.base import Task
 from raycls.train.plan import Plan, due
 from raycls.train.ranks import Interrupted, Ranks
 from raycls.train.reasons import Reason
+from raycls.train.recovery.non_finite import NonFinite
 from raycls.train.reduction import Reduction
 from raycls.train.state import TrainState
 
-__all__ = ["train"]
-
-_MOST_SKIPPED = 10
-"""Steps in a row without a finite gradient after which a run is given up, whatever it was told."""
+__all__ = ["micro_batch", "train"]
 
 
 def train(
@@ -39,8 +38,9 @@ def train(
     *,
     precision: AbstractContextManager[object],
     lr: Callable[[int], float],
-    clip_norm: float,
-    skip_non_finite: bool,
+    ready: Callable[[int], None],
+    clip: Callable[[], float],
+    non_finite: NonFinite,
     seen: Callable[[int, Slice, list[tuple[int, int, int]]], None],
     log: Callable[[TrainState, float, float], None],
     evaluate: Callable[[TrainState], bool],
@@ -48,38 +48,38 @@ def train(
 ) -> Reason:
     """Train from `state.step` to the end of `plan`; say why it ended: `DONE`, `EARLY`, or what the ranks agreed on.
 
-    A forward pass runs inside `precision`; `lr(step)` counts from 0; `clip_norm` may be infinite. `evaluate` updates
-    best, plateau and early stop, and says whether this is the best state so far; Interrupted where time is short.
+    A forward pass runs inside `precision`; `lr` and `ready` (which sets training mode and what is frozen) get the step,
+    from 0; `clip` returns the norm; `non_finite` says what follows where it is not finite. `evaluate`: is this the
+    best state so far? Interrupted where time is short.
     """
-    order, parameters = plan.order, [p for p in state.model.parameters() if p.requires_grad]
+    order = plan.order
     between = _Between(state, plan, ranks, log, evaluate, save)
     if state.unevaluated and (left := between.conclude(True)):
         return left
     while state.step < plan.total_steps and not state.finished:
-        step = state.step
-        batch = batches.next("train", step)
-        agreed = ranks.agree(batch.error)
-        if agreed.stop:
+        step, batch = state.step, batches.next("train", state.step)
+        if (agreed := ranks.agree(batch.error)).stop:
             between.keep()
             return agreed.stop
 
         # One global batch: the gradient of its mean loss, whoever computes which part of it.
+        rate = lr(step) * (1.0 if state.plateau is None else state.plateau.factor)
         for group in state.optimizer.param_groups:
-            group["lr"] = lr(step) * (1.0 if state.plateau is None else state.plateau.factor)
+            group["lr"] = rate * group.get("lr_factor", 1.0)
         rows, parts = order.rows(step), micro_rows(order, step, ranks.rank, ranks.world)
         if not rows:  # all samples of this batch are left out: a step without an update
             seen(step, batch, parts)
             if left := between.stepped(0.0, batches.waited, agreed.save):
                 return left
             continue
-        state.model.train()
+        ready(step)
+        first = parts[0][0] * rows // order.micro_batches
         reduction.begin(step)
-        for micro, start, stop in parts:
-            sums = None
+        for micro, start, stop in reduction.passes(parts):
+            task.start, sums = first + start, None
             with reduction.micro_batch(micro, stop - start):
                 if start < stop:
-                    seed_all(key(plan.seed, step, micro) >> 1, ranks.device)
-                    part = task.batch(batch.part(start, stop), train=True)
+                    part = micro_batch(task, batch, (micro, start, stop), plan.seed, ranks.device)
                     with precision:
                         sums = ordered(task.loss(reduction.model, part), task)
                     state.scaler.scale(minimised(sums, task) * (reduction.factor / rows)).backward()
@@ -89,10 +89,10 @@ def train(
 
         # One update, unless the gradient is not finite.
         state.scaler.unscale_(state.optimizer)
-        norm = gradient_norm(parameters, clip_norm)
-        finite = math.isfinite(norm) and math.isfinite(totals["loss"])
-        reduction.keep_buffers(finite)
-        if finite:
+        norm = clip()
+        lost, state.finite = False, math.isfinite(norm) and math.isfinite(totals["loss"])
+        reduction.keep_buffers(state.finite)
+        if state.finite:
             state.scaler.step(state.optimizer)
             state.meter.add(totals, rows)
             state.skipped_in_a_row = 0
@@ -100,13 +100,12 @@ def train(
                 state.ema.update_parameters(state.model)
         else:
             state.meter.add(totals, 0)
-            state.skipped_in_a_row += not searching(state.scaler)
-            refused = not (skip_non_finite or state.scaler.is_enabled())
-            if refused or state.skipped_in_a_row >= _MOST_SKIPPED:
-                raise not_finite(order, step, totals["loss"] / rows, norm)
+            lost = non_finite.skip(state, order, totals["loss"] / rows, norm)
         state.scaler.update()
+        if lost:
+            non_finite.go_back(state)
 
-        if left := between.stepped(norm, batches.waited, agreed.save):
+        if left := between.stepped(norm, batches.waited, agreed.save or lost):
             return left
     return state.finished or Reason.DONE
 
@@ -146,7 +145,10 @@ class _Between:
             except Interrupted as interrupted:  # whoever goes on does it first
                 left = interrupted.reason
         ended = state.step == self.plan.total_steps or bool(state.finished)
-        if left or asked or improved or ended or due(state.step, self.plan.checkpoint_every):
+        good = due(state.step, self.plan.rewind_every) and state.finite
+        if good:
+            state.good = state.step
+        if left or asked or improved or ended or good or due(state.step, self.plan.checkpoint_every):
             self.keep()
         return left
 
@@ -156,6 +158,14 @@ class _Between:
             self.state.elapsed = self.ranks.elapsed
             self.save(self.state)
             self.saved = self.state.step
+
+
+def micro_batch(task: Task, batch: Slice, part: tuple[int, int, int], seed: int, device: torch.device) -> Any:
+    """What the loss of a training is handed of `batch`: the `part` (micro-batch, start, stop) of its rows, made with
+    generators that start where (seed, step, micro-batch) says; the forward pass goes on with them."""
+    micro, start, stop = part
+    seed_all(key(seed, batch.position.step, micro) >> 1, device)
+    return task.batch(batch.part(start, stop), train=True)
 
 
 def ordered(sums: Mapping[str, Tensor], task: Task) -> list[Tensor]:
@@ -180,25 +190,3 @@ def named(totals: Sequence[float], task: Task) -> dict[str, float]:
     """The totals of a global batch by name: `loss` is that of all that is minimised, its parts follow."""
     parts = dict(zip(task.sums, totals, strict=True))
     return {"loss": sum(parts[name] for name in task.minimised), **parts}
-
-
-def gradient_norm(parameters: list[nn.Parameter], most: float) -> float:
-    """The L2 norm of the whole gradient, which is scaled down to `most` where it is longer."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
-    value = float(norm)
-    if most < value < math.inf:
-        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm, foreach=True)
-    return value
-
-
-def searching(scaler: torch.amp.GradScaler) -> bool:
-    """Whether loss scaling (fp16) still has room to fall: steps that overflow until then are its way of working."""
-    return scaler.is_enabled() and scaler.get_scale() > 1
-
-
-def not_finite(order: Order, step: int, loss: float, norm: float) -> TrainError:
-    return TrainError(
-        f"step {step} has a gradient that is not finite (loss {loss:g}, norm {norm:g})",
-        found=f"epoch {order.epoch(step)}, samples {order.batch(step)[:8].tolist()} ...",
-        fix="lower optim.lr, set optim.clip_norm or schedule.warmup, or train.non_finite=skip, and start with --new",
-    )

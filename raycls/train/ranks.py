@@ -126,11 +126,15 @@ class Ranks:
 
     def check(self, error: RayclsError | None = None) -> None:
         """Raise on every rank where one rank has an error; a barrier otherwise."""
-        (failed,) = self._most(int(error is not None))
+        failed = self.any(error is not None)
         if error is not None:
             raise error
         if failed:
             raise TrainError(ABORTED)
+
+    def any(self, value: bool) -> bool:
+        """Whether one rank has True here; a collective call."""
+        return bool(self._most(int(value))[0])
 
     def same(self, value: int) -> bool:
         """Whether all ranks have the same `value`, of at most 32 bits."""

@@ -18,7 +18,7 @@ buffers count steps, not micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
@@ -28,11 +28,12 @@ from torch import Tensor, nn
 
 from raycls.data.order import Order
 from raycls.models.surgery import modes_kept
+from raycls.train.tree import Node, subtrees, tree_sum
 
-__all__ = ["Exact", "Fast", "Reduction", "Totals", "make_reduction"]
+__all__ = ["Divisible", "Exact", "Fast", "Part", "Reduction", "Totals", "make_reduction"]
 
-Node = tuple[int, int]
-"""(level, index): the sub-tree over micro-batches `index * 2**level` up to `(index + 1) * 2**level`."""
+Part = tuple[int, int, int]
+"""(micro-batch, start, stop): what a rank computes of it, see `micro_rows`."""
 
 Totals = Tensor
 """`[S]`: the sums of the task over the global batch, in its order."""
@@ -46,10 +47,23 @@ class Reduction(Protocol):
     """The loss of a micro-batch is multiplied by this before its backward pass."""
 
     def begin(self, step: int) -> None: ...
+    def passes(self, parts: Sequence[Part]) -> Iterable[Part]:
+        """What the loop computes one by one before `finish`: `parts`, once here."""
+        return parts
+
     def micro_batch(self, index: int, rows: int) -> AbstractContextManager[None]: ...
     def add(self, index: int, sums: Sequence[Tensor] | None) -> None: ...
     def finish(self) -> Totals: ...
     def keep_buffers(self, keep: bool) -> None: ...
+
+
+class Divisible(Reduction, Protocol):
+    """A reduction whose micro-batches may become others."""
+
+    order: Order
+
+    def divide(self, order: Order) -> None:
+        """From the next `begin` on the micro-batches are those of `order`, in which every sample keeps its worker."""
 
 
 def make_reduction(
@@ -62,39 +76,11 @@ def make_reduction(
     device: torch.device,
     sums: int,
     example: tuple[Tensor, ...],
-) -> Reduction:
+) -> Divisible:
     """`exact` or `fast`, for this rank and `sums` numbers of the task. `example`: `fast` calls the model with it."""
     if name == "exact":
         return Exact(model, order, rank, world, device, sums)
     return Fast(model, order, rank, world, device, sums, example)
-
-
-def subtrees(owned: range, leaves: int) -> list[Node]:
-    """The largest sub-trees whose leaves (of `0..leaves-1`) all lie in `owned`, from left to right."""
-    nodes: list[Node] = []
-    at = owned.start
-    while at < owned.stop:
-        level = 0
-        while at % (2 << level) == 0 and min(at + (2 << level), leaves) <= owned.stop and at + (1 << level) < leaves:
-            level += 1
-        nodes.append((level, at >> level))
-        at = min(at + (1 << level), leaves)
-    return nodes
-
-
-def tree_sum(node: Node, leaves: int, find: Callable[[Node], Tensor | None]) -> Tensor | None:
-    """Add up the tree below `node`, in place into its leftmost part; None where it has no leaves."""
-    level, index = node
-    if index << level >= leaves:
-        return None
-    found = find(node)
-    if found is not None:
-        return found
-    if level == 0:
-        raise RuntimeError(f"micro-batch {index} is missing from the reduction")
-    left = tree_sum((level - 1, 2 * index), leaves, find)
-    right = tree_sum((level - 1, 2 * index + 1), leaves, find)
-    return left if left is None or right is None else left.add_(right)
 
 
 class _Flat:
@@ -118,15 +104,14 @@ class _Flat:
         self.uses = self.data[start + sums : start + sums + parameters]
 
 
-class Exact:
+class Exact(Divisible):
     """The tree reduction. See the module's docstring."""
 
     factor = 1.0
 
     def __init__(self, model: nn.Module, order: Order, rank: int, world: int, device: torch.device, sums: int) -> None:
         self.model = model
-        self._order, self._rank, self._world, self._device = order, rank, world, device
-        self._leaves = order.micro_batches
+        self._rank, self._world, self._device = rank, world, device
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         buffers = list(model.buffers())
         self._floats = [buffer for buffer in buffers if buffer.is_floating_point()]
@@ -137,15 +122,19 @@ class Exact:
         self._dtype = torch.float32
         for tensor in self._like:
             self._dtype = torch.promote_types(self._dtype, tensor.dtype)
-        self._nodes = [subtrees(order.owned(other, world), self._leaves) for other in range(world)]
         self._shard = -(-size // world)
-        self._stack: list[tuple[Node, _Flat]] = []
-        self._spare: list[_Flat] = []
+        self.divide(order)
         self._step = 0
         self._float_start: list[Tensor] = []
         self._counter_start: list[Tensor] = []
         self._counter_after: list[Tensor] | None = None
         self._totals = torch.zeros(sums)
+
+    def divide(self, order: Order) -> None:
+        self.order, self._leaves = order, order.micro_batches
+        self._nodes = [subtrees(order.owned(other, self._world), self._leaves) for other in range(self._world)]
+        self._stack: list[tuple[Node, _Flat]] = []
+        self._spare: list[_Flat] = []
 
     @property
     def _alone(self) -> bool:
@@ -154,6 +143,7 @@ class Exact:
 
     def begin(self, step: int) -> None:
         self._step = step
+        self._let_go()  # of a step that begins anew
         self._counter_after = None
         self._float_start = [buffer.clone() for buffer in self._floats]
         self._counter_start = [buffer.clone() for buffer in self._counters]
@@ -203,15 +193,18 @@ class Exact:
         # No gradient at all where no micro-batch gave one: a zero would let weight decay and momentum change it.
         for parameter, view, uses in zip(self._parameters, result.views, result.uses.tolist(), strict=False):
             parameter.grad = view if uses else None
-        filled = min(self._leaves, self._order.rows(self._step))
+        filled = min(self._leaves, self.order.rows(self._step))
         changes = result.views[len(self._parameters) :]
         for buffer, start, change in zip(self._floats, self._float_start, changes, strict=True):
             buffer.copy_(start).add_(change / filled)
         self._settle_counters()
         # The views of `result` are the gradients until the next `begin` takes them away again.
+        self._let_go()
+        return result.totals
+
+    def _let_go(self) -> None:
         self._spare += [flat for _, flat in self._stack]
         self._stack.clear()
-        return result.totals
 
     def keep_buffers(self, keep: bool) -> None:
         if not keep:
@@ -257,12 +250,12 @@ class Exact:
 
     def _settle_counters(self) -> None:
         _copy(self._counters, self._counter_after or self._counter_start)
-        everyone_has_rows = self._order.rows(self._step) >= self._leaves
+        everyone_has_rows = self.order.rows(self._step) >= self._leaves
         if self._world > 1 and not everyone_has_rows:
-            _share(self._counters, _first_rank(self._order, self._step, self._world))
+            _share(self._counters, _first_rank(self.order, self._step, self._world))
 
 
-class Fast:
+class Fast(Divisible):
     """DistributedDataParallel, with `no_sync` for all but the last micro-batch of a step.
 
     After a step every rank takes the buffers of the rank with the first sample: what DDP does before the next
@@ -283,8 +276,8 @@ class Fast:
         # The loss is a sum divided by the global count, and DDP divides by the number of ranks.
         self.factor = float(world)
         self._module = model
-        self._order, self._world, self._device = order, world, device
-        self._last = order.owned(rank, world).stop - 1
+        self._rank, self._world, self._device = rank, world, device
+        self.divide(order)
         self._buffers = list(model.buffers())
         self._start: list[Tensor] = []
         self._totals = torch.zeros(sums, dtype=torch.float64, device=device)
@@ -302,6 +295,10 @@ class Fast:
                 gradient_as_bucket_view=True,
                 find_unused_parameters=True,
             )
+
+    def divide(self, order: Order) -> None:
+        self.order = order
+        self._last = order.owned(self._rank, self._world).stop - 1
 
     def begin(self, step: int) -> None:
         self._step = step
@@ -324,7 +321,7 @@ class Fast:
     def finish(self) -> Totals:
         if self._world > 1:
             dist.all_reduce(self._totals)
-            _share(self._buffers, _first_rank(self._order, self._step, self._world))
+            _share(self._buffers, _first_rank(self.order, self._step, self._world))
         return self._totals
 
     def keep_buffers(self, keep: bool) -> None:

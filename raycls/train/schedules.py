@@ -24,7 +24,7 @@ from raycls.config.sections.types import Count, Fraction, UpToOne
 from raycls.errors import ConfigError, kind_and_line
 from raycls.plugins import build
 
-__all__ = ["Factor", "Plateau", "Schedule", "Steps", "build_schedule", "improves", "warmup_steps"]
+__all__ = ["Factor", "Plateau", "Schedule", "Steps", "build_schedule", "half_cosine", "improves", "warmup_steps"]
 
 Factor = Callable[[int], float]
 """From the number of steps since the warm-up to a factor of `optim.lr`."""
@@ -111,7 +111,7 @@ def cosine(steps: Steps, *, min_factor: Fraction = 0.0) -> Factor:
     Loshchilov and Hutter 2017 (SGDR), equation 5.
     """
     length = max(1, steps.total - steps.warmup)
-    return lambda step: _cosine(step / length, min_factor)
+    return lambda step: half_cosine(step / length, min_factor)
 
 
 def cosine_restarts(
@@ -126,7 +126,7 @@ def cosine_restarts(
     Loshchilov and Hutter 2017 (SGDR), equation 5.
     """
     period = steps.count(every, "every")
-    return lambda step: _cosine(_within_period(step, period, period_factor), min_factor)
+    return lambda step: half_cosine(_within_period(step, period, period_factor), min_factor)
 
 
 def plateau(steps: Steps, *, gamma: UpToOne = 0.1, patience: Count = 3, min_factor: Fraction = 0.0) -> Plateau:
@@ -190,7 +190,7 @@ def _factor(after: Factor, step: int) -> float:
     )
 
 
-def _cosine(part: float, lowest: float) -> float:
+def half_cosine(part: float, lowest: float) -> float:
     """From 1 at `part` 0 to `lowest` at `part` 1 and beyond."""
     return lowest + (1 - lowest) * (1 + math.cos(math.pi * min(1.0, part))) / 2
 

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raycls.config.names.metrics import Mode
 from raycls.config.sections.search import decisive
+from raycls.models.surgery import restore
 from raycls.train.optim import EarlyStop
 from raycls.train.reasons import Reason
 from raycls.train.schedules import Plateau, improves
@@ -74,7 +75,14 @@ class TrainState:
     best: dict[str, Any] | None = None
     last: dict[str, Any] | None = None
     """Scalars of the newest evaluation."""
+    finite: bool = True
+    """Whether the newest step had a finite gradient. One without, in which loss scaling searches its scale, is not
+    counted in `skipped_in_a_row`, but no state to go back to comes of it either."""
     skipped_in_a_row: int = 0
+    good: int = 0
+    """The step of the checkpoint that the run can go back to, see `Plan.rewind_every`; 0: there is none."""
+    rewinds: int = 0
+    """How often it went back."""
     finished: Reason = Reason.NONE
     """Why the run ended early, where it did: a resumed run must not go on."""
     unevaluated: bool = False
@@ -120,6 +128,8 @@ class TrainState:
                 **({} if self.plateau is None else {"plateau": self.plateau.state_dict()}),
                 "early_stop": self.early_stop.state_dict(),
                 "scaler": self.scaler.state_dict(),
+                **({} if self.finite else {"finite": False}),
+                **({"good": self.good, "rewinds": self.rewinds} if self.good else {}),
             },
         }
         if self.ema is not None:
@@ -128,21 +138,44 @@ class TrainState:
 
     def load(self, trees: dict[str, Any]) -> None:
         """Take over what `trees` returned."""
-        self.model.load_state_dict(trees["model"])
+        restore(self.model, trees["model"])
         self.optimizer.load_state_dict(trees["optimizer"])
+        # in the memory layout that they had: a norm adds up in the order of the memory
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if self.ema is not None:
-            self.ema.load_state_dict(trees["ema"])
+            restore(self.ema, trees["ema"])
         values = trees["train"]
         self.step, self.elapsed = values["step"], values["elapsed"]
         self.best, self.last = values["best"], values["last"]
         self.skipped_in_a_row, self.finished = values["skipped_in_a_row"], Reason(values["finished"])
+        self.finite = values.get("finite", not self.skipped_in_a_row)  # older checkpoints have the latter alone
         self.unevaluated = values.get("unevaluated", False)
+        self.good, self.rewinds = values.get("good", 0), values.get("rewinds", 0)
         self.meter = Meter.of(values["meter"])
         if self.plateau is not None:
             self.plateau.load_state_dict(values["plateau"])
         self.early_stop.load_state_dict(values["early_stop"])
         if values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
+
+    def load_into(self, trees: dict[str, Any]) -> None:
+        """`load`, with the options of the optimizer that it has here.
+
+        They differ from the checkpoint's where a trial goes on from another one's weights.
+        """
+        options = [{name: group[name] for name in group if name != "params"} for group in self.optimizer.param_groups]
+        self.load(trees)
+        for group, own in zip(self.optimizer.param_groups, options, strict=True):
+            group.update(own)
+
+    def rewind(self, trees: dict[str, Any]) -> None:
+        """Take over what `trees` returned, but what was done since: steps, time, evaluations, sums to be logged."""
+        done = {name: getattr(self, name) for name in ("step", "elapsed", "best", "last", "meter", "rewinds")}
+        self.load_into(trees)
+        vars(self).update({**done, "rewinds": done["rewinds"] + 1, "unevaluated": False})
 
 
 def moving_average(model: nn.Module, decay: float | str, warmup: str) -> AveragedModel | None:

@@ -8,12 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from raycls.config.sections.run import Run
+from raycls.config.sections.search import SearchConfig
 from raycls.config.space.check import apply
 from raycls.config.write import flow
 from raycls.models import zoo
 from raycls.models.cost import operations
 
-__all__ = ["Cost", "cost_of", "within"]
+__all__ = ["DECIDED_BY", "Cost", "cost_of", "costs_of", "within"]
+
+DECIDED_BY = ("model.", "data.", "augment.", "task.")
+"""How the paths begin whose values may decide what a model costs."""
 
 Cost = tuple[int, int]
 """(parameters, floating-point operations of the forward pass of one sample)."""
@@ -33,32 +37,46 @@ def cost_of(run: Run, classes: int, example: tuple[Tensor, ...]) -> Cost:
         return parameters, operations(model, example)
 
 
-def within(run: Run, classes: int, example: Callable[[Run], tuple[Tensor, ...]]) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether values of the space give a model within `search.max_parameters` and `search.max_flops`.
+def costs_of(
+    run: Run, classes: int, example: Callable[[Run], tuple[Tensor, ...]]
+) -> Callable[[Mapping[str, Any]], Cost | None]:
+    """What the model of `run` costs with values of its space; None for one that cannot be built.
 
-    `example` gives what the model of a run takes for one sample. Each model is built once. One that cannot be built
-    fits: its trial fails, and tells why, and the search goes on.
+    `example` gives what the model of a run takes for one sample. Each model is built once.
     """
-    limits = run.search.max_parameters, run.search.max_flops
     known: dict[str, Cost | None] = {}
 
-    def measure(varied: Run) -> Cost | None:
+    def measure(chosen: Mapping[str, Any]) -> Cost | None:
         try:
+            varied = apply(run, chosen)
             return cost_of(varied, classes, example(varied))
         except Exception:  # noqa: BLE001 - whatever a plug-in raises
             return None
 
+    def cost(chosen: Mapping[str, Any]) -> Cost | None:
+        key = flow({path: value for path, value in chosen.items() if path.startswith(DECIDED_BY)})
+        if key not in known:
+            known[key] = measure(chosen)
+        return known[key]
+
+    return cost
+
+
+def within(
+    search: SearchConfig, cost: Callable[[Mapping[str, Any]], Cost | None]
+) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether values of the space give a model within `search.max_parameters` and `search.max_flops`.
+
+    One that cannot be built fits: its trial fails, and tells why, and the search goes on.
+    """
+    limits = search.max_parameters, search.max_flops
+
     def fits(chosen: Mapping[str, Any]) -> bool:
         if limits == ("off", "off"):
             return True
-        key = flow(
-            {path: value for path, value in chosen.items() if path.startswith(("model.", "data.", "augment.", "task."))}
-        )
-        if key not in known:
-            known[key] = measure(apply(run, chosen))
-        cost = known[key]
-        return cost is None or all(
-            isinstance(limit, str) or value <= limit for limit, value in zip(limits, cost, strict=True)
+        found = cost(chosen)
+        return found is None or all(
+            isinstance(limit, str) or value <= limit for limit, value in zip(limits, found, strict=True)
         )
 
     return fits

@@ -18,7 +18,6 @@ from raycls.config.sections.search import objective
 from raycls.config.space.check import apply, space_of
 from raycls.config.space.space import Space
 from raycls.config.write import flow, override
-from raycls.data.images import operations
 from raycls.data.source import Dataset, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.models import zoo
@@ -31,6 +30,8 @@ from raycls.search.board import Board, Length
 from raycls.search.confirm import pair, repeats
 from raycls.search.samplers import make_sampler
 from raycls.search.trials import TrialLog
+from raycls.session.data.limited import limit_of
+from raycls.session.data.names import check_names
 from raycls.session.data.record import pack
 from raycls.session.data.resumed import searched_data
 from raycls.session.data.scored import LEFT_OUT
@@ -38,11 +39,10 @@ from raycls.session.data.unfit import first_sample
 from raycls.session.length.limits import check_acting
 from raycls.session.prepare import evaluated_split, plan_of
 from raycls.session.setup import make_task
-from raycls.tasks.build import check as check_task
 from raycls.tasks.metrics import check_metrics
 from raycls.train.schedules import build_schedule
 from raycls.tune.donors import keep
-from raycls.tune.model_cost import within
+from raycls.tune.model_cost import Cost, costs_of, within
 
 __all__ = ["Search", "open_search"]
 
@@ -75,6 +75,8 @@ class Search:
     command: tuple[str, ...]
     record: bytes
     """The splits of `dataset`, as every trial keeps them."""
+    cost: Callable[[Mapping[str, Any]], Cost | None]
+    """Parameters and operations of the model with values of the space."""
 
     @property
     def trials(self) -> str:
@@ -156,7 +158,7 @@ def open_search(
     folder.store.check()
     progress("opening the data")
     begun = not new and folder.store.exists(TrialLog.FILE)
-    dataset = searched_data(run, folder, say) if begun else open_dataset(run.data)
+    dataset = searched_data(run, folder, say) if begun else open_dataset(run.data, limit_of(run))
     record = pack(dataset, run.data.source.path)
     progress("looking at the space")
     for note in dataset.notes:
@@ -165,8 +167,8 @@ def open_search(
     _check_acting(run, dataset, space, loaded.origins)
     metrics = make_task(run, dataset.classes, None).metrics
     metric, mode = objective(run.search, run.evaluate.metric, metrics)
-    fits = within(run, len(dataset.classes), lambda varied: _example(varied, dataset))
-    sampler = make_sampler(space, run.search, mode=mode, fits=fits)
+    cost = costs_of(run, len(dataset.classes), lambda varied: _example(varied, dataset))
+    sampler = make_sampler(space, run.search, mode=mode, fits=within(run.search, cost))
     _check_budget(sampler.suggest, loaded.origins)
     for note in (*loaded.notes, *searched_notes(run, space.paths)):
         say(note)
@@ -186,7 +188,7 @@ def open_search(
         )
         for line in _idle(run, board):
             say(line)
-        yield Search(run, folder, dataset, space, board, metric, mode, tuple(command), record)
+        yield Search(run, folder, dataset, space, board, metric, mode, tuple(command), record, cost)
 
 
 def _example(run: Run, dataset: Dataset) -> tuple[Tensor, ...]:
@@ -241,9 +243,7 @@ def _check_names(run: Run, space: Space, origins: Mapping[str, str]) -> None:
         seen.add(key)
         try:
             zoo.check(varied.model)
-            check_task(varied.task)
-            operations.build(varied.augment.train, train=True, image_size=varied.data.image_size)
-            operations.build(varied.augment.eval, train=False, image_size=varied.data.image_size)
+            check_names(varied)
         except RayclsError as error:
             raise _located(error, chosen, origins) from error
 
@@ -255,9 +255,9 @@ def _check_acting(run: Run, dataset: Dataset, space: Space, origins: Mapping[str
         plan = plan_of(varied, dataset)
         try:
             build_schedule(varied.schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
-            check_acting(varied.schedule, varied.optim, varied.train.early_stop, plan)
+            check_acting(varied, plan)
         except ConfigError as error:
-            about = ("schedule", "optim.ema", "train.", "data.batch_size")
+            about = ("schedule", "optim.ema", "train.", "data.batch_size", "augment.")
             searched = [path for path in chosen if path.startswith(about)]
             if searched:
                 error.fix = f"leave such values of {', '.join(searched)} out of the space; {error.fix or ''}".rstrip(

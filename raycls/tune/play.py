@@ -8,35 +8,34 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from raycls.cluster.connection import Cluster, running_cluster
 from raycls.cluster.environment import changed
 from raycls.config import load as config
-from raycls.config.space.check import apply
 from raycls.config.write import word
 from raycls.errors import EXIT_DONE, LaunchError, RayclsError
+from raycls.launch.starting.warming import warm_workers
 from raycls.launch.stopping import StopRequest, exit_code
-from raycls.launch.trainer import connecting, device_of
+from raycls.launch.trainer import connecting
 from raycls.progress import progress
 from raycls.quantities import plural
-from raycls.report.plots.search import plots
 from raycls.screen.search import SearchDisplay
 from raycls.screen.search_text import end_text, search_lines, start_text, stop_text
 from raycls.search.board import Move, Task
 from raycls.search.confirm import pair
-from raycls.search.results import best, measured, write_csv
+from raycls.search.results import write_csv
+from raycls.session.setup import device_of
 from raycls.train.reasons import Reason
 from raycls.tune.donors import kept
 from raycls.tune.plan import Search, open_search
+from raycls.tune.results import BEST, write_front_of, write_results
 from raycls.tune.room import Room
 
 __all__ = ["SearchOutcome", "search"]
 
-BEST = "best.yaml"
 _TABLE_SECONDS = 2.0
 """How often `trials.csv` is written while the search is under way."""
 _TUNE = {
@@ -68,6 +67,7 @@ def search(
 
     Raises ConfigError and DataError before Ray is started, LaunchError where no trial can ever start or all fail.
     """
+    warm_workers()
     with StopRequest(display.abandon) as stop, ExitStack() as stack:
         plan = stack.enter_context(open_search(loaded, new=new, command=command, say=display.event))
         interrupted = Reason.NONE
@@ -79,7 +79,8 @@ def search(
         lines = search_lines(plan.board.ledger, plan.metric, plan.mode)
         # A signal after the last trial has ended interrupts nothing.
         interrupted = Reason.NONE if plan.is_done else interrupted or stop.asked()
-        winner = _write_results(plan, interrupted, display.event)
+        winner = write_results(plan, interrupted, display.event)
+        lines += [] if interrupted else write_front_of(plan, display.event)
         display.finish([*lines, *_ending(plan, interrupted, winner)])
     value = None if winner is None else plan.board.ledger.trials[winner].value(plan.metric, plan.mode)
     state = {Reason.NONE: "done", Reason.BUDGET: "budget"}.get(interrupted, "stopped")
@@ -115,7 +116,7 @@ class _Play:
         from raycls.launch.node_checks import Sight, marked
 
         plan = self.plan
-        if not self.room.wait(lambda: bool(self.stop.asked())):
+        if not self.room.wait(lambda: bool(self.stop.asked())) or self.stop.asked():
             return self.stop.asked()
         self.began = time.monotonic()
         with marked(plan.folder) as mark:
@@ -321,43 +322,6 @@ def _tunes_folder(places: int) -> Iterator[str]:
     finally:
         logger.setLevel(level)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_results(plan: Search, interrupted: Reason, say: Callable[[str], None]) -> str | None:
-    """The table, the plots, and the winner's config. Returns the winner."""
-    progress("writing the results")
-    ledger, store = plan.board.ledger, plan.folder.store
-    write_csv(store, ledger, plan.space.paths, plan.metric, plan.mode)
-    if not interrupted:
-        drawn, left_out = plots(
-            list(ledger.trials.values()), plan.space.paths, plan.metric, plan.mode, rungs=plan.rungs_in_epochs()
-        )
-        for name, data in drawn.items():
-            store.write_bytes(name, data)
-        for line in left_out:
-            say(line)
-    winner = best(ledger, plan.metric, plan.mode)
-    if winner is None:
-        return None
-    store.write_bytes(BEST, _best_yaml(plan, winner.chosen, winner.id, bool(winner.exploits)).encode())
-    return winner.id
-
-
-def _best_yaml(plan: Search, chosen: Mapping[str, Any], trial: str, evolved: bool) -> str:
-    values = config.to_dict(apply(plan.run, chosen))
-    values["run"] |= {"name": f"{plan.run.run.name}-best", "storage": plan.run.run.storage}
-    value = plan.board.ledger.trials[trial].value(plan.metric, plan.mode)
-    count = len(measured(plan.board.ledger, plan.metric, plan.mode))
-    lines = [
-        f"# Trial {trial} of the search {plan.folder.store.describe()}: {plan.metric} {value} at its best evaluation,",
-        f"# optimistic, because it was selected from {count} trials by this very value.",
-    ]
-    if evolved:
-        lines += [
-            "# Its values changed while it trained (search.scheduler.name: pbt): these are the last ones, and a run",
-            "# that has them from the start is another run.",
-        ]
-    return "\n".join(lines) + "\n" + config.to_yaml(config.from_dict(values))
 
 
 def _own(error: BaseException | None) -> RayclsError | None:

@@ -12,8 +12,16 @@ from raycls.cluster.connection import Cluster
 from raycls.cluster.nodes import nodes
 from raycls.config.sections.run import Run
 from raycls.errors import LaunchError
-from raycls.launch.fit import Nodes, check_device, check_fit, check_largest, executor_of, never_waits, workers_on
-from raycls.launch.waiting import Request, wait_for_nodes
+from raycls.launch.placing.fit import (
+    Nodes,
+    check_device,
+    check_fit,
+    check_largest,
+    executor_of,
+    never_waits,
+    workers_on,
+)
+from raycls.launch.placing.waiting import Request, wait_for_nodes
 from raycls.quantities import plural
 from raycls.tune.plan import Search
 
@@ -122,7 +130,8 @@ class Slots:
         """Trials, up to `most`, that can be there at the same time, whichever node Ray gives to whom."""
         if not self.nested:
             return min(most, sum(self._alone(node) for node in nodes))
-        places = sum(workers_on(self.run, node, self.device) for node in nodes) // self.run.scale.max_workers
+        scale = self.run.scale
+        places = sum(workers_on(scale.cpus_per_worker, node, self.device) for node in nodes) // scale.max_workers
         fitting = (
             trials for trials in range(min(most, places), 0, -1) if never_waits(self.run, nodes, self.device, trials)
         )

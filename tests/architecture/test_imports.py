@@ -23,6 +23,7 @@ _MAY_IMPORT = {
     "config": {"errors", "quantities"},
     "plugins": {"config", *_LOW},
     "names": {"plugins", "config", *_LOW},
+    "allocator": set(),
     "randomness": set(),
     "run": {"config", *_LOW},
     "models": {"run", "randomness", "plugins", "config", *_LOW},
@@ -34,7 +35,8 @@ _MAY_IMPORT = {
     "screen": {"search", "run", "config", *_LOW},
     "train": {"randomness", "tasks", "data", "models", "plugins", "config", *_LOW},
     "report": {"search", "tasks", "run", "config", *_LOW},
-    "session": {"report", "train", "tasks", "data", "models", "run", "randomness", "plugins", "config", *_LOW},
+    "session": {"report", "train", "tasks", "data", "models", "run", "allocator", "randomness", "plugins", "config"}
+    | _LOW,
     "export": {"session", "train", "tasks", "data", "models", "run", "randomness", "config", *_LOW},
     "launch": {"session", "train", "run", "screen", "jobs", "cluster", "config", *_LOW},
     "tune": {"launch", "session", "report", "train", "tasks", "data", "models", "screen", "search"}

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from raycls.models.tiny import tiny_cnn
+from raycls.models.networks.tiny import tiny_cnn
 
 CONFIG = Path(__file__).parents[2] / "configs" / "cifar10_small.yaml"
 

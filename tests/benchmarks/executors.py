@@ -1,6 +1,6 @@
 """The executors `inline`, `processes` and `ray` against a plain decode loop, in images per CPU-second.
 
-The plain loop (`plain`) calls the same `decode` and the same augmentation in a bare `for` and stacks the images.
+The plain loop (`plain`) calls the same `decoded` and the same augmentation in a bare `for` and stacks the images.
 CPU-seconds are those of every process that takes part: for `ray` the whole private Ray (raylet, GCS, actors, data
 workers) and this driver, which receives the slices. Each variant's first slices are left out, so start-up does not
 count. `plain on N cores` runs N plain loops at the same time: what decoding costs when no core is idle, which is how
@@ -31,7 +31,7 @@ import torch
 
 from raycls.config.sections.data import DataConfig
 from raycls.data.images import operations
-from raycls.data.images.decode import decode
+from raycls.data.images.decoding.decode import decoded
 from raycls.data.order import Order
 from raycls.data.slices import Maker, Timeline
 from raycls.data.source import Files, Keys, Split
@@ -159,7 +159,7 @@ def _plain(setting: Setting) -> dict[str, Any]:
         for index in order.batch(step).tolist():
             name = files.locate(index)
             with open(name, "rb", buffering=0) as file:
-                image = decode(file.readall(), name, formats=FORMATS, max_pixels=MOST_PIXELS)
+                image = decoded(file.readall(), name, formats=FORMATS, max_pixels=MOST_PIXELS)
             pixels.append(transform(image, (order.seed, order.epoch(step), index)))
         np.stack(pixels)
     used = measure.this_thread() - cpu

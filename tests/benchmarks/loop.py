@@ -12,6 +12,7 @@ step. A pair is a step of raycls's and the mean of the bare steps before and aft
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,15 +32,17 @@ from raycls.config.sections.task import LossConfig
 from raycls.data.order import Order
 from raycls.data.slices import Position, Slice
 from raycls.data.stream import Stream
-from raycls.models.tiny import tiny_cnn
+from raycls.models.networks.tiny import tiny_cnn
 from raycls.tasks.base import Setting
 from raycls.tasks.classification import Classification
 from raycls.train.loop import train
 from raycls.train.optim import EarlyStop
-from raycls.train.optimizers import build_optimizer
+from raycls.train.optimizers.build import build_optimizer
+from raycls.train.optimizers.clipping import build_clip
 from raycls.train.plan import Plan
 from raycls.train.precision import arithmetic
 from raycls.train.ranks import Ranks
+from raycls.train.recovery.non_finite import NonFinite
 from raycls.train.reduction import make_reduction
 from raycls.train.state import TrainState
 
@@ -77,19 +80,26 @@ class Bare:
         self.scale = (1 / (255 * torch.tensor(STD))).view(1, 3, 1, 1)
         self.shift = (-torch.tensor(MEAN) / torch.tensor(STD)).view(1, 3, 1, 1)
 
-    def step_once(self) -> None:
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next batch, normalised: `[B, 3, H, W] float32`, `[B] int64`."""
         at = self.step % len(self.batches)
         images = torch.from_numpy(self.batches.pixels[at]).permute(0, 3, 1, 2)
         images = images.to(torch.float32, memory_format=torch.channels_last).mul_(self.scale).add_(self.shift)
-        loss = F.cross_entropy(self.model(images), torch.from_numpy(self.batches.labels[at]))
+        self.step += 1
+        return images, torch.from_numpy(self.batches.labels[at])
+
+    def step_once(self) -> None:
+        images, labels = self.batch()
+        loss = F.cross_entropy(self.model(images), labels)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.step += 1
 
 
 class Ours:
     """`raycls.train.loop.train`, with `between` called before every step, outside of what is timed."""
+
+    clip = OptimConfig()
 
     def __init__(
         self, model: nn.Module, batches: Batches, micro_batches: int, between: Callable[[], None], steps: int
@@ -132,8 +142,9 @@ class Ours:
                 self.reduction,
                 precision=nullcontext(),
                 lr=lambda step: LR,
-                clip_norm=float("inf"),
-                skip_non_finite=False,
+                clip=build_clip(self.clip, self.state.model),
+                ready=lambda step: self.state.model.train(),
+                non_finite=NonFinite(),
                 seen=lambda step, batch, parts: None,
                 log=lambda state, norm, waited: state.meter.take() and None,
                 evaluate=lambda state: False,
@@ -180,7 +191,7 @@ class _EndlessPlan(Plan):
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    options = _options(argv)
+    options = parsed(parser(__doc__ or ""), argv)
     torch.set_num_threads(options.threads)
     result = {**measure.begin("loop"), "threads": options.threads, "cases": []}
     measure.say(f"tiny_cnn width {options.width} at {options.size}x{options.size}, amp off")
@@ -196,14 +207,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return measure.finish(result, options.json)
 
 
-def _options(argv: Sequence[str] | None) -> Any:
-    parser = measure.arguments(__doc__.split("\n")[0])
+def parser(about: str) -> argparse.ArgumentParser:
+    """The options of a benchmark of loops."""
+    parser = measure.arguments(about.split("\n")[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--micro-batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--width", type=int, default=64, help="of tiny_cnn")
     parser.add_argument("--size", type=int, default=32, help="pixels, height and width")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=150, help="measured steps of each loop, after 5 that are not")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Any:
+    """The options as they were given; `--quick` sets small sizes."""
     options = parser.parse_args(argv)
     if options.quick:
         options.batch, options.micro_batches, options.width, options.size = [8], [1, 2], 8, 8

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from scipy import stats
 
 __all__ = [
     "Labelled",
@@ -28,6 +30,7 @@ __all__ = [
     "begin",
     "finish",
     "hardware",
+    "interval",
     "mine",
     "ratios",
     "say",
@@ -65,7 +68,7 @@ class Labelled:
         self._augment = augment
 
     def __call__(self, split: Any, index: int, key: tuple[int, int, int], *, train: bool) -> dict[str, Any]:
-        return {"image": self._augment(split.image(index), key), "label": split.labels[index]}
+        return {"image": self._augment(split.pixels(index), key), "label": split.labels[index]}
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -143,6 +146,13 @@ def ratios(pairs: Sequence[tuple[float, float]]) -> dict[str, float | int]:
         "max": round(max(values), 4),
         "n": len(values),
     }
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of two or more values, by Student's t."""
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    mean = float(statistics.fmean(values))
+    return round(mean - half, 4), round(mean + half, 4)
 
 
 def spread(found: dict[str, float | int]) -> str:

@@ -31,12 +31,12 @@ from raycls.config.sections.data import AugmentConfig
 from raycls.config.sections.task import LossConfig
 from raycls.data.order import Order, key
 from raycls.data.slices import micro_rows
-from raycls.models.resnet_cifar import resnet18_cifar
-from raycls.models.tiny import tiny_cnn
+from raycls.models.networks.resnet_cifar import resnet18_cifar
+from raycls.models.networks.tiny import tiny_cnn
 from raycls.randomness import seed_all
 from raycls.tasks.base import Setting
 from raycls.tasks.classification import Classification
-from raycls.train.loop import gradient_norm
+from raycls.train.optimizers.clipping import gradient_norm
 from raycls.train.precision import arithmetic
 from raycls.train.reduction import make_reduction
 

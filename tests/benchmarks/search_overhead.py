@@ -24,6 +24,7 @@ from searching import Searched, finished, numbers, plain_clock, slots, start_pla
 from raycls.config.load import load, to_dict
 from raycls.data.source import open_dataset
 from raycls.search.board import Task
+from raycls.train.reasons import Reason
 from raycls.tune import trial
 
 __all__ = ["TARGET", "overhead", "profile"]
@@ -120,9 +121,9 @@ def profile(folder: Path, *, trials: int) -> dict[str, Any]:
     for number in range(2 + trials):
         task = Task(f"{number:04d}", number, {"optim.lr": 0.01 + 0.001 * number})
         if number < 2:  # what a process does once
-            trial._run(task, None, shared, _Answers(), lambda: "")
+            trial._run(task, None, shared, _Answers(), lambda: Reason.NONE)
         else:
-            watch.runcall(trial._run, task, None, shared, _Answers(), lambda: "")
+            watch.runcall(trial._run, task, None, shared, _Answers(), lambda: Reason.NONE)
     gc.unfreeze()
     return _told(watch, trials)
 
@@ -130,8 +131,8 @@ def profile(folder: Path, *, trials: int) -> dict[str, Any]:
 class _Answers(trial._Talk):
     """Whoever asks may go on."""
 
-    def report(self, kind: str, **facts: Any) -> str:
-        return ""
+    def report(self, kind: str, **facts: Any) -> Reason:
+        return Reason.NONE
 
     def close(self, **facts: Any) -> None:
         if facts["state"] != "finished":

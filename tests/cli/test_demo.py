@@ -21,15 +21,18 @@ def test_the_demo_is_the_digits_config_under_another_name() -> None:
     assert demo == digits
 
 
-def test_a_wheel_has_the_file_where_the_demo_looks_for_it(tmp_path: Path) -> None:
+def test_a_wheel_has_the_recipes_where_they_are_looked_for(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "raycls", tmp_path / "raycls", ignore=shutil.ignore_patterns("__pycache__"))
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["packages"] == ["raycls"]
     for source, target in wheel["force-include"].items():
-        (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / source, tmp_path / target)
-    code = "import raycls; from raycls.cli.demo import settings; print(raycls.__file__, settings().run.name)"
+        shutil.copytree(ROOT / source, tmp_path / target)
+    code = (
+        "import raycls; from raycls.cli.demo import settings; from raycls.config.names.recipes import names; "
+        "print(raycls.__file__, settings().run.name, *names())"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
     )
-    assert found.stdout.split() == [str(tmp_path / "raycls" / "__init__.py"), "demo"], found.stderr
+    recipes = sorted(file.stem for file in (ROOT / "configs").glob("*.yaml"))
+    assert found.stdout.split() == [str(tmp_path / "raycls" / "__init__.py"), "demo", *recipes], found.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -146,18 +145,3 @@ def test_a_folder_that_goes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(connection, "_TEMPORARY", str(tmp_path))
     (tmp_path / f"raycls-{ended.pid}-abc").symlink_to(tmp_path / "gone")  # in the list, and not there
     connection._sweep()
-
-
-def test_ending_while_ray_starts_has_the_code_of_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    def interrupted(*_: object, **__: object) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        raise SystemExit(signal.SIGTERM)
-
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(ray, "init", interrupted)
-    with pytest.raises(SystemExit) as caught:
-        connection._connect("local")
-    assert caught.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before

@@ -25,7 +25,7 @@ def test_descriptions() -> None:
     assert allowed(("augment", "std"), 1)[0] == "a number, greater than 0"
     assert allowed(("augment", "std"))[0] == "a list of 3 values, each a number, greater than 0"
     assert allowed((), None, {"type": "boolean"})[0] == "true or false"
-    assert allowed(("loss",))[0] == "a section with name, args"
+    assert allowed(("loss",))[0] == "a section with name, args, balance, balance_beta, balance_tau"
 
 
 def test_where_a_misplaced_key_belongs() -> None:

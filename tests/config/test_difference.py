@@ -42,7 +42,15 @@ def test_an_empty_mapping_that_is_filled_is_told_once() -> None:
 def test_harmless_options_exist_and_say_why() -> None:
     assert set(HARMLESS) <= set(options())
     assert all(HARMLESS.values())
-    for path in ("scale.workers", "data.executor", "run.name", "track.log_every", "track.print_every", "train.budget"):
+    for path in (
+        "scale.workers",
+        "data.executor",
+        "run.name",
+        "track.log_every",
+        "track.print_every",
+        "train.budget",
+        "train.profile",
+    ):
         assert path in HARMLESS
     for path in ("optim.lr", "data.batch_size", "run.seed", "scale.threads", "train.micro_batches", "train.duration"):
         assert path not in HARMLESS

@@ -22,7 +22,7 @@ from raycls.data.sources.listing.manifest import manifest
 from raycls.errors import ConfigError
 from raycls.models.weights.find import locate
 from raycls.run.storage.store import Store
-from raycls.session.data.scored import source_of
+from raycls.session.scoring.other import source_of
 
 
 @pytest.fixture

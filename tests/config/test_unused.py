@@ -180,6 +180,15 @@ def test_what_raycls_printed_is_a_config_again(tmp_path: Path) -> None:
         assert paths(problems(tmp_path, text, "optim.ema_warmup=off")) == ["optim.ema_warmup"]
 
 
+def test_what_an_earlier_version_printed_is_a_config_again(tmp_path: Path) -> None:
+    """It lacks the options that are new since: every fourth one, say."""
+    printed = to_yaml(Run())
+    for start in range(4):
+        scalars = [line for line in printed.splitlines() if re.fullmatch(r"  \w+: [^{\[].*", line)]
+        without = [line for line in printed.splitlines() if line not in scalars[start::4]]
+        assert problems(tmp_path, "\n".join(without), "run.name=again") == []
+
+
 def test_the_table_names_options_and_values_that_exist() -> None:
     values = {".".join(map(str, path)): value for path, value in leaves(to_dict(Run()))}
     for option, needs in _EFFECTIVE.items():

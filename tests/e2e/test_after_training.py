@@ -40,12 +40,8 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(trained: Path, s3_server: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = shutil.copytree(trained, tmp_path_factory.mktemp("after") / "home")
-    run = folder / "runs" / "shapes"
     s3_server.empty()
-    for file in run.rglob("*"):
-        if file.is_file():
-            key = f"runs/shapes/{file.relative_to(run)}"
-            s3_server.client.put_object(Bucket="bucket", Key=key, Body=file.read_bytes())
+    s3_server.upload(folder / "runs" / "shapes", "runs/shapes")
     yield Bench(folder, s3_server)
     s3_server.empty()
 

@@ -144,7 +144,8 @@ def test_training_ends_with_exit_code_3_and_the_name_of_the_file(pictures: Site,
 
 
 def test_what_cannot_fit_is_refused_at_once_with_the_numbers(pictures: Site, foreign: Foreign) -> None:
-    words = ("train", "small.yaml", "scale.workers=2", "scale.cpus_per_worker=1.5", "run.name=large")
+    options = ("scale.workers=2", "scale.cpus_per_worker=1.5", "data.executor=ray")
+    words = ("train", "small.yaml", *options, "run.name=large")
     with pictures.raycls(*words, env=foreign.environment) as command:
         assert command.wait(60) == 1, command.said()
     assert "nodes: 1 x (3 CPUs): room for 1 of 2 workers" in command.stderr

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def joined(site: Site, foreign: Foreign) -> str:
     """A run of three workers on somebody else's cluster."""
-    words = ("train", "small.yaml", "scale.workers=3", "run.name=joined")
+    words = ("train", "small.yaml", "scale.workers=3", "data.executor=ray", "run.name=joined")
     with site.raycls(*words, env=foreign.environment) as command:
         assert command.wait(200) == 0, command.said()
     return "joined"
@@ -35,7 +35,7 @@ def test_three_workers_on_a_cluster_that_is_joined(site: Site, foreign: Foreign,
 def test_evaluation_of_1003_rows_is_the_same_on_any_number_of_workers(
     site: Site, foreign: Foreign, joined: str
 ) -> None:
-    words = ("eval", f"runs/{joined}", "--split", "train", "--json")
+    words = ("eval", f"runs/{joined}", "--split", "train", "--json", "data.executor=auto")
     commands = [
         site.raycls(*words, f"scale.workers={workers}", name=f"eval-{workers}", env=foreign.environment)
         for workers in (0, 1, 3)
@@ -88,6 +88,7 @@ def test_private_ray_beside_another_one(site: Site, foreign: Foreign) -> None:
     assert not command.leftovers()
     assert not command.stderr
     lines = command.stdout.splitlines()
+    assert "executor inline (one node, whose CPUs the workers use)" in command.stdout
     assert len(lines) < 40
     noise = [line for line in lines if "ray." in line or "Warning" in line or "(pid=" in line or "INFO" in line]
     assert not noise

@@ -17,7 +17,7 @@ from raycls.export.artefact import Artefact
 from raycls.export.export import GATES, Exported, Wanted, export
 from raycls.session.trained.trained import open_trained
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 _CONFIG = """
 run: {{name: {name}, seed: 3}}
@@ -65,7 +65,17 @@ def _exported(home: Path, name: str, size: int, interpolation: str, args: str, *
     return export(open_trained(str(run)), home / "out", name, Wanted(**wanted))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model", _MODELS, ids=[model[0] for model in _MODELS])
+_LARGE = ("vit_b_16", "convnext_tiny", "swin_t")
+"""Half a minute or more each."""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(model, id=model[0], marks=pytest.mark.nightly if model[0] in _LARGE else pytest.mark.slow)
+        for model in _MODELS
+    ],
+)
 def test_a_network_with_random_weights_passes(
     model: tuple[str, int, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

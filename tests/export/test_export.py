@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
+from torch import nn
 
+from raycls.errors import DataError
 from raycls.export.artefact import Artefact
 from raycls.export.compare import compare, reference_of
 from raycls.export.export import GATES, Exported, Wanted, export
-from raycls.export.formats.network import to_onnx
+from raycls.export.formats.network import half, to_onnx
 from raycls.export.pictures import pictures
 from raycls.export.preprocessing import Crop, Resize, preprocessing_of
 from raycls.session.trained.trained import Network, Trained, open_trained
@@ -133,6 +136,22 @@ def test_half_precision_computes_in_float16_behind_the_same_ends(run: Trained, t
     assert [node.type for node in (*session.get_inputs(), *session.get_outputs())] == ["tensor(uint8)", "tensor(float)"]
 
 
+def test_layer_norm_and_gelu_stay_float32_in_half_precision(run: Trained) -> None:
+    layers = [nn.Flatten(), nn.Linear(3 * 24 * 24, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3)]
+    network = to_onnx(nn.Sequential(*layers).eval(), preprocessing_of(run, (40, 40), inside=True))
+    converted = half(network)
+    del converted.graph.value_info[:]  # what the converter left is of before
+    inferred = onnx.shape_inference.infer_shapes(converted, strict_mode=True).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    kinds |= {entry.name: entry.data_type for entry in inferred.initializer}
+    found: dict[str, set[int]] = {}
+    for node in inferred.node:
+        found.setdefault(node.op_type, set()).update(kinds[name] for name in (*node.input, *node.output) if name)
+    assert found["LayerNormalization"] == found["Gelu"] == {onnx.TensorProto.FLOAT}
+    assert found["Gemm"] == {onnx.TensorProto.FLOAT16}  # the weights are what a smaller file is for
+
+
 def test_outside_takes_what_the_operations_and_the_normalisation_make(run: Trained, tmp_path: Path) -> None:
     done = export(run, tmp_path, "outside", Wanted(inside=False))
     assert done.passed
@@ -159,3 +178,21 @@ def test_nothing_of_this_machine_but_the_name_of_the_run_is_in_a_file(exported: 
     data = exported.path.read_bytes().replace(run.name.encode(), b"")
     assert b"site-packages" not in data
     assert str(Path(__file__).parents[2]).encode() not in data
+
+
+@pytest.mark.parametrize(
+    ("split", "fix"),
+    [
+        (None, "name other images with --data PATH, or put the data of the run where it was when it was trained"),
+        ("train", "put the data of the run where it was when it was trained"),
+    ],
+)
+def test_without_the_data_of_the_run_what_helps_here_is_said(
+    home: Path, tmp_path: Path, split: str | None, fix: str
+) -> None:
+    folder = shutil.copytree(home / "runs" / "shapes", tmp_path / "elsewhere")
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("path: photos", "path: gone"))
+    with pytest.raises(DataError) as away:
+        pictures(open_trained(str(folder)), split=split, data=None, most=8, say=print)
+    assert (str(away.value.where).endswith("/gone"), away.value.fix) == (True, fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -11,25 +12,33 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
+from torch import nn
 
 from raycls.data.images import operations
 from raycls.errors import ConfigError
 from raycls.export.artefact import normalised
 from raycls.export.formats.pt2 import _done as done_in_torch
-from raycls.export.preprocessing import Preprocessing, size_of
-from raycls.export.preprocessing import _step as step_of
+from raycls.export.formats.pt2 import program, saved
+from raycls.export.preprocessing import Preprocessing, size_of, steps_of
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 SIZES = [(60, 40), (40, 61), (28, 28), (29, 28), (333, 500), (31, 200), (24, 24), (20, 90), (1, 1), (7, 300)]
+SIZES += [(300, 40), (40, 29), (61, 44), (60, 44), (59, 44)]  # Pillow 13 begins with the height of some of these
 LISTS: dict[str, list[Any]] = {
     "shorter side, crop": [{"resize": {"size": 28}}, {"center_crop": {"size": 24}}],
     "odd": [{"resize": {"size": 27}}, {"center_crop": {"size": [24, 23]}}],
     "height and width": [{"resize": {"size": [30, 45]}}],
     "bicubic": [{"resize": {"size": 28, "interpolation": "bicubic"}}, {"center_crop": {"size": 24}}],
+    "bicubic height and width": [{"resize": {"size": [28, 36], "interpolation": "bicubic"}}],
     "a list of one": [{"resize": {"size": [28]}}, {"center_crop": {"size": [24]}}],
     "a crop that pads": [{"center_crop": {"size": 33}}, {"resize": {"size": [24, 24]}}],
     "a crop that pads after a resize": [{"resize": {"size": 20}}, {"center_crop": {"size": [33, 20]}}],
     "default": list(operations.default_operations(train=False, image_size=24)),
+    "fit crop": [{"resize": {"fit": "crop"}}],
+    "fit crop into a rectangle": [{"resize": {"size": [20, 33], "fit": "crop", "interpolation": "bicubic"}}],
+    "fit pad": [{"resize": {"size": 24, "fit": "pad", "fill": 77}}],
+    "fit pad into a rectangle": [{"resize": {"size": [33, 20], "fit": "pad"}}, {"center_crop": {"size": 24}}],
+    "fit stretch": [{"resize": {"size": 24, "fit": "stretch"}}],
     "names alone": ["resize", "center_crop"],
 }
 
@@ -62,7 +71,7 @@ def _session(wanted: Preprocessing) -> onnxruntime.InferenceSession:
 def test_pixels_are_pillows_to_a_level(entries: list[Any]) -> None:
     """In onnxruntime and in torch: each of two passes rounds, so two levels are the bound, and one nearly always."""
     augment = operations.build(tuple(entries), train=False, image_size=24)
-    steps = tuple(step_of(entry, "here", 24) for entry in entries)
+    steps = steps_of(entries, 24)
     session = _session(Preprocessing(steps, tuple(entries), MEAN, STD, (24, 24)))
     apart, far, count = 0, 0, 0
     for height, width in SIZES:
@@ -80,6 +89,38 @@ def test_pixels_are_pillows_to_a_level(entries: list[Any]) -> None:
         far += int((levels > 1.5).sum())
     assert apart < 0.05 * count
     assert far < 0.001 * count
+
+
+class _Flat(nn.Module):
+    """In the place of a network: what it is given, so near to each other that softmax keeps every digit."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.flatten(1) / 1000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a crop that pads",
+        pytest.param("bicubic height and width", marks=pytest.mark.slow),
+        pytest.param("odd", marks=pytest.mark.slow),
+    ],
+)
+def test_a_program_of_torch_takes_images_of_every_size(name: str) -> None:
+    """Of one row or one column, smaller than the crop, of its size: not only those that are like the traced ones."""
+    entries = LISTS[name]
+    augment = operations.build(tuple(entries), train=False, image_size=24)
+    steps = steps_of(entries, 24)
+    end, _ = size_of(steps, (50, 50))
+    wanted = Preprocessing(steps, tuple(entries), (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), end)
+    file = io.BytesIO(saved(program(_Flat(), wanted), {}))
+    loaded = torch.export.load(file).module()
+    for height, width in [*SIZES, (1, 40), (40, 1), (33, 33), (33, 20), (20, 33)]:
+        image = _image(height, width)
+        said = loaded(torch.from_numpy(image)[None])[0].double().log() * 1000
+        truth = augment(Image.fromarray(image), (0, -1, 0)).transpose(2, 0, 1).ravel().astype(np.float64)
+        pixels = (said - said.mean()).numpy() + truth.mean()
+        assert np.abs(pixels - truth).max() < 2.5, (height, width)
 
 
 def test_normalisation_is_the_trainings_to_the_bit() -> None:
@@ -101,6 +142,6 @@ def test_normalisation_is_the_trainings_to_the_bit() -> None:
 )
 def test_what_cannot_be_inside_is_refused(entry: Any, found: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        step_of(entry, "augment.eval[1]", 24)
+        steps_of(["resize", entry], 24)
     assert (refused.value.where, refused.value.found) == ("augment.eval[1]", found)
     assert "--preprocess=outside" in str(refused.value.fix)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from harness.ranks import run_ranks
 from raycls.config.load import load_text, to_yaml
+from raycls.config.sections.run import Run
 from raycls.data import order
 from raycls.run.folder import RunFolder
 from raycls.run.history import read
@@ -62,7 +63,11 @@ def make_job(folder: Path, data: Path, *overrides: str, executor: str = "inline"
     if not any(override.startswith("model.name=") for override in overrides):
         base += ["model.name=tiny_cnn", "model.args={width: 8}"]
     text = to_yaml(load_text("", "job.yaml", [*base, *overrides]).run)
-    run = load_text(text, "job.yaml").run
+    return job_of(load_text(text, "job.yaml").run)
+
+
+def job_of(run: Run) -> Job:
+    """The job that trains a config."""
     prepared = prepare(run, new=False, command=["test"], say=lambda text: None)
     plan = replace(prepared.plan, reduction=prepared.plan.reduction or reduction_of(run, "cpu"))
     return Job(
@@ -71,7 +76,7 @@ def make_job(folder: Path, data: Path, *overrides: str, executor: str = "inline"
         plan=plan.to_dict(),
         dataset=prepared.dataset,
         device="cpu",
-        executor=executor,
+        executor=run.data.executor,
         workdir=str(Path.cwd()),
         nonce=hashlib.sha256(prepared.folder.store.read_bytes("env.json")).hexdigest(),
     )

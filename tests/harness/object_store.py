@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 __all__ = ["BUCKET", "KEY", "S3", "SECRET", "Fault", "Proxy", "serving"]
@@ -222,6 +223,13 @@ class S3:
             return self.client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
         except self.client.exceptions.NoSuchKey:
             return None
+
+    def upload(self, folder: Path, prefix: str) -> None:
+        """Every file below `folder`, to the same place below `prefix`."""
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                name = f"{prefix}/{file.relative_to(folder).as_posix()}"
+                self.client.put_object(Bucket=BUCKET, Key=name, Body=file.read_bytes())
 
     def restore(self, before: Mapping[str, bytes]) -> None:
         """Make the bucket hold what `objects()` gave before."""

@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
+from pyarrow import parquet
 
 from raycls.config.load import load
+from raycls.config.sections.model import ModelConfig
 from raycls.launch import trainer
+from raycls.models import zoo
+from raycls.run.folder import RunFolder
+from raycls.run.model_file import write_model
 from raycls.screen.run import Display
+from raycls.session.scoring.options import Scoring
 
 __all__ = ["CASES", "ELSEWHERE", "NO_RAY", "UNTYPED", "Case", "make_project"]
 
@@ -132,6 +139,29 @@ def make_project(folder: Path) -> None:
     )
 
 
+def embedded(**files: int) -> Callable[[Path], None]:
+    """Parquet files of the images of the project, in `q/`; their column is `image` at 0, and `pic` at 1."""
+
+    def write(folder: Path) -> None:
+        (folder / "q").mkdir()
+        told = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}}}
+        images = [(folder / "p" / "ab"[index % 2] / f"{index // 2}.png").read_bytes() for index in range(20)]
+        for name, column in files.items():
+            labels = [index % 2 for index in range(20)]
+            table = pa.table({("image", "pic")[column]: images, "label": labels})
+            table = table.replace_schema_metadata({"huggingface": json.dumps(told)})
+            parquet.write_table(table, folder / "q" / f"{name}.parquet")
+
+    return write
+
+
+def _hidden(folder: Path) -> None:
+    """A test split beside the train split, whose labels are not told."""
+    table = parquet.read_table(folder / "q/train.parquet")
+    hidden = table.set_column(1, "label", pa.array([-1] * len(table)))
+    parquet.write_table(hidden, folder / "q/test.parquet")
+
+
 def edit(old: str, new: str, file: str = "c.yaml") -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         text = (folder / file).read_text()
@@ -166,6 +196,23 @@ def move(*pairs: tuple[str, str]) -> Callable[[Path], None]:
     return rename
 
 
+def _teacher(seed: int) -> Callable[[Path], object]:
+    """A run `t` that can teach the classes of the project, with random weights."""
+
+    def write(folder: Path) -> None:
+        config = ModelConfig(name="tiny_cnn", args={"width": 4})
+        write_model(
+            RunFolder(folder / "runs/t"),
+            zoo.build(config, 2, seed).state_dict(),
+            classes=("a", "b"),
+            preprocessing={"image_size": 8, "eval": [], "mean": [0.5] * 3, "std": [0.5] * 3},
+            config=config.model_dump(mode="json"),
+            weights={},
+        )
+
+    return write
+
+
 def tree(*classes: str) -> Callable[[Path], None]:
     """A folder `t` with three images in each of the folders `classes` below it."""
 
@@ -189,6 +236,11 @@ def table(*rows: str) -> Callable[[Path], None]:
 def rows(form: str) -> list[str]:
     return [form.format(label=label, path=f"p/{label}/{index}.png", id="ab".index(label), index=index)
             for label in "ab" for index in range(10)]  # fmt: skip
+
+
+def _divided(folder: Path) -> None:
+    """A table `o.csv` whose cells have several labels."""
+    (folder / "o.csv").write_text("path,label\np/a/0.png,a|b\np/b/0.png,b\n")
 
 
 def annotated(*, two: bool = False, none: bool = False) -> Callable[[Path], None]:
@@ -247,6 +299,14 @@ def _train_elsewhere(folder: Path) -> None:
     trainer.train(run, display=Display(io.StringIO()))
 
 
+def _lose_predictions(folder: Path) -> None:
+    """A run `d` whose evaluation has lost the file of the rows."""
+    shutil.copytree(folder / "runs/c", folder / "runs/d")
+    for name in ("c", "d"):
+        trainer.evaluate(str(folder / "runs" / name), scoring=Scoring(), display=Display(io.StringIO()))
+    (folder / "runs/d/predictions/test-best.parquet").unlink()
+
+
 def both(*changes: Callable[[Path], object]) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         for each in changes:
@@ -256,10 +316,14 @@ def both(*changes: Callable[[Path], object]) -> Callable[[Path], None]:
 
 
 TRAIN = "raycls train c.yaml"
+_TAUGHT = f"{TRAIN} task.name=distillation task.args.teacher=runs/t"
 PREDICT = "raycls predict c p/a/1.png --out o.csv"
+PACK = "raycls pack c.yaml --out k"
+PARQUET = f"{TRAIN} data.source.name=parquet data.source.path=q"
 MANIFEST = f"{TRAIN} data.source.name=manifest data.source.path=m.csv data.source.args.root=."
 ARRAYS = f"{TRAIN} data.source.name=arrays data.source.path=x.npz"
 TREE = f"{TRAIN} data.source.path=t"
+SEVERAL = f"{MANIFEST} data.source.args.multilabel=true task.name=multilabel evaluate.metric=map"
 CONFIG = "raycls config c.yaml"
 JSON = f"{TRAIN} data.source.name=manifest data.source.path=m.json"
 SEARCH = "raycls search c.yaml"
@@ -283,6 +347,22 @@ class net(nn.Module):
 
     def forward(self, images):
         return self.layer(images.flatten(1))
+"""
+
+_COUNTS = """
+from torch import nn
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.calls = nn.Conv2d(3, 4, 3), 0
+
+    def forward(self, values):
+        self.calls += 1
+        return (self.conv(values) * self.calls).sigmoid().sigmoid()
+
+def net(num_classes):
+    return nn.Sequential(Counts(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
 """
 
 _FIXED = """
@@ -324,6 +404,13 @@ CASES: tuple[Case, ...] = (
     Case("config/names/values.py:value_problem", f"""{CONFIG} optim.lr='"0.1"'"""),
     Case("config/names/values.py:value_problem", f"{CONFIG} data.batch_size=4.0"),
     Case("config/names/values.py:value_problem", f"{CONFIG} data.formats=png"),
+    Case(
+        "config/sections/run.py:_cache",
+        f"{CONFIG} data.cache=memory 'augment.train=[{{random_resized_crop: {{resampling: fast}}}}]'",
+        use=add(0),
+    ),
+    Case("config/sections/run.py:_sync", f"{CONFIG} train.batch_norm=sync train.micro_batches=2", use=add(0)),
+    Case("config/sections/run.py:_sync", f"{CONFIG} train.batch_norm=sync train.micro_batches=2", use=add(1)),
     Case(
         "config/names/values.py:value_problem",
         f"{CONFIG} 'augment.train=[resize, 5]'",
@@ -536,9 +623,9 @@ CASES: tuple[Case, ...] = (
         use=add(1),
     ),
     # images
-    Case("data/images/decode.py:_refuse", TRAIN, put(**{"p/a/0__png": "x"}), use=add(0)),
+    Case("data/images/decoding/decode.py:_refuse", TRAIN, put(**{"p/a/0__png": "x"}), use=add(0)),
     Case(
-        "data/images/decode.py:_refuse",
+        "data/images/decoding/decode.py:_refuse",
         TRAIN,
         put(**{"p/a/0__png": "x"}),
         use=lambda folder, command, fix: re.findall("raycls init .* --check", fix)[0].replace("CONFIG", "c.yaml"),
@@ -585,9 +672,9 @@ CASES: tuple[Case, ...] = (
         before=arrays(),
         first=ARRAYS,
     ),
-    Case("launch/trainer.py:_check_device", f"{TRAIN} scale.device=cuda"),
+    Case("session/setup.py:refuse_missing_gpu", f"{TRAIN} scale.device=cuda"),
     Case(
-        "session/scoring/opened.py:_overridden",
+        "session/scoring/opened.py:overridden",
         "raycls eval c optim.lr=3",
         first=TRAIN,
         use=lambda folder, command, fix: f"raycls eval c {typed(fix)[0]} test",
@@ -600,7 +687,7 @@ CASES: tuple[Case, ...] = (
         use=lambda folder, command, fix: f"{command} {fix.removeprefix('add ')}",
     ),
     Case(
-        "session/scoring/opened.py:_refuse",
+        "session/scoring/opened.py:_refuse_fitted",
         "raycls eval c --threshold max-f1 --split val",
         text="not fitted on",
         first=TRAIN,
@@ -621,9 +708,30 @@ CASES: tuple[Case, ...] = (
         use=lambda folder, command, fix: command.replace(f" {typed(fix)[0]} flips", ""),
     ),
     Case(
-        "session/scoring/opened.py:_refuse",
+        "session/predictions/predict.py:_work",
+        "raycls predict c p/a/1.png --calibrated",
+        before=table("path,label", *rows("{path},{label}")),
+        first=SEVERAL,
+        use=lambda folder, command, fix: "raycls predict c p/a/1.png",
+    ),
+    Case(
+        "session/scoring/several.py:refuse",
+        "raycls eval c --calibrate",
+        before=table("path,label", *rows("{path},{label}")),
+        first=SEVERAL,
+        use=lambda folder, command, fix: "raycls eval c",
+    ),
+    Case(
+        "session/trained/thresholds.py:_stored",
+        "raycls predict c p/a/1.png --thresholds stored",
+        before=table("path,label", *rows("{path},{label}")),
+        first=SEVERAL,
+        use=lambda folder, command, fix: fix.partition(": ")[2],
+        shows="split val",
+    ),
+    Case(
+        "session/trained/temperature.py:fitted_temperature",
         "raycls eval c --calibrated",
-        text="fit one",
         first=TRAIN,
         use=lambda folder, command, fix: command.replace(typed(fix)[1], typed(fix)[0]),
     ),
@@ -650,9 +758,10 @@ CASES: tuple[Case, ...] = (
     Case(
         "cli/commands/reports.py:_compare",
         "raycls report c d",
-        both(lambda folder: shutil.copytree(folder / "runs/c", folder / "runs/d"), move(("p", "q"))),
+        _lose_predictions,
         first=TRAIN,
-        use=lambda folder, command, fix: (move(("q", "p"))(folder), fix.removeprefix("evaluate it: "))[1],
+        use=lambda folder, command, fix: fix.removeprefix("evaluate it: "),
+        shows="predictions/test-best.parquet",
     ),
     Case(
         "report/compare.py:pair",
@@ -689,6 +798,14 @@ CASES: tuple[Case, ...] = (
         tree("a", "b", "z"),
         first=TRAIN,
         use=lambda folder, command, fix: f"{command} {typed(fix)[0]} leave-out",
+    ),
+    Case(
+        "session/data/scored.py:_leave_out",
+        "raycls eval c --data o.csv",
+        _divided,
+        before=table("path,label", *rows("{path},{label}")),
+        first=SEVERAL,
+        use=lambda folder, command, fix: f"{command} {typed(fix)[0]}",
     ),
     Case(
         "run/kept.py:_not_there",
@@ -757,6 +874,19 @@ CASES: tuple[Case, ...] = (
         use=options("raycls prune c {0} runs/other"),
         slow=True,
     ),
+    Case("config/names/recipes.py:file_of", "raycls config recipe:digit", use=instead("recipe:digit")),
+    Case(
+        "tasks/build.py:check_labels",
+        f"{MANIFEST} data.source.args.multilabel=true",
+        table("path,label", *rows("{path},{label}")),
+        text="set task.name",
+    ),
+    Case(
+        "tasks/build.py:check_labels",
+        f"{MANIFEST} task.name=multilabel evaluate.metric=map",
+        table("path,label", *rows("{path},{label}")),
+        text="multilabel=true",
+    ),
     Case("run/folder.py:read_json", TRAIN, put(**{"runs/c/plan__json": "{"}), "put the file back", first=TRAIN),
     Case(
         "run/model_file.py:read_model",
@@ -766,10 +896,37 @@ CASES: tuple[Case, ...] = (
         first=TRAIN,
         use=lambda folder, command, fix: "rm -r runs/c/model && raycls train c.yaml",
     ),
-    Case("train/loop.py:not_finite", f"{TRAIN} optim.lr=1e30", use=add()),
+    Case("train/recovery/non_finite.py:not_finite", f"{TRAIN} optim.lr=1e30", use=add()),
     Case("tasks/metrics.py:check_metrics", f"{TRAIN} evaluate.metric=top5"),
     Case("models/weights/find.py:locate", f"{TRAIN} run.name=second model.weights=c", first=TRAIN),
-    Case("models/weights/find.py:_folder", f"{TRAIN} run.name=second model.weights=runs/c", first=TRAIN),
+    Case("models/weights/find.py:_folder", f"{TRAIN} run.name=second model.weights=runs/c/model", first=TRAIN),
+    Case(
+        "models/teaching/teacher.py:_folder",
+        f"{TRAIN} run.name=second task.name=distillation task.args.teacher=c",
+        first=TRAIN,
+    ),
+    Case(
+        "session/consistency.py:check_outside",
+        _TAUGHT,
+        before=_teacher(0),
+        first=_TAUGHT,
+        make=_teacher(1),
+        use=lambda folder, command, fix: f"{command} --new",
+    ),
+    Case("session/consistency.py:fitted", f"{TRAIN} task.name=moco train.reduction=fast"),
+    Case("session/consistency.py:fitted", f"{TRAIN} task.name=simclr data.batch_size=1 train.micro_batches=1"),
+    Case("session/recovery/memory.py:check_divisible", f"{TRAIN} task.name=simclr train.on_out_of_memory=split"),
+    Case("tasks/contrastive/moco.py:__init__", f"{TRAIN} task.name=moco task.args.queue=1"),
+    Case(
+        "train/forward/recompute.py:_differs",
+        f"{TRAIN} model.name=counts:net train.activation_checkpointing=on",
+        put(counts__py=_COUNTS),
+    ),
+    Case(
+        "train/forward/batch_norm.py:refuse_without_norms",
+        f"{TRAIN} model.name=locked:net train.batch_norm=sync",
+        put(locked__py=_LOCKED),
+    ),
     Case("models/zoo.py:_no_copy", f"{TRAIN} model.name=locked:net optim.ema=0.5", put(locked__py=_LOCKED)),
     Case(
         "data/sources/digits.py:digits",
@@ -803,13 +960,21 @@ CASES: tuple[Case, ...] = (
         "to resume it",
         use=options(TRAIN),
     ),
-    Case(
-        "run/kept.py:_not_there",
-        "raycls eval c",
-        lambda folder: shutil.rmtree(folder / "runs/c/model"),
-        "--weights",
-        first=TRAIN,
-        use=lambda folder, command, fix: f"{command} {fix.partition('or ')[2]}",
+    *(
+        Case(
+            "run/kept.py:_not_there",
+            command,
+            lambda folder: shutil.rmtree(folder / "runs/c/model"),
+            "--weights",
+            first=TRAIN,
+            use=lambda folder, command, fix: f"{command} {fix.partition('or ')[2]}",
+            shows=shows,
+        )
+        for command, shows in (
+            ("raycls eval c", "best, step"),
+            (PREDICT, "1 image predicted"),
+            ("raycls report c", "wrote"),
+        )
     ),
     Case(
         "run/kept.py:_not_there",
@@ -873,6 +1038,15 @@ CASES: tuple[Case, ...] = (
         "let it end first",
         first=f"{TRAIN} schedule.name=cosine",
         use=add(1),
+    ),
+    Case(
+        "session/data/unfit.py:first_samples",
+        f"{TRAIN} train.duration=2ep augment.progressive='{{0%: 8, 1ep: 9}}' "
+        "augment.train='[center_crop: {size: 8}]'",
+    ),
+    Case("models/finetune.py:finetuned", f"{TRAIN} finetune.freeze=all"),
+    Case(
+        "train/rates/shapes.py:one_cycle", f"{TRAIN} schedule.name=one_cycle schedule.args.peak=2st schedule.warmup=1st"
     ),
     Case("session/length/limits.py:check_acting", f"{TRAIN} schedule.warmup=4st optim.ema=0.999 optim.ema_warmup=off"),
     Case(
@@ -952,15 +1126,70 @@ CASES: tuple[Case, ...] = (
         first=TRAIN,
     ),
     Case(
-        "export/preprocessing.py:_step",
+        "export/average.py:_images",
+        "raycls average c",
+        lambda folder: shutil.move(folder / "p", folder / "moved"),
+        first=f"{TRAIN} train.duration=2ep checkpoint.every=1ep checkpoint.keep=2",
+    ),
+    Case(
+        "export/preprocessing.py:_steps",
         "raycls export c --to onnx",
         use=add(),
         first=f"{TRAIN} augment.eval=[horizontal_flip]",
     ),
+    # probes
+    Case(
+        "session/prepare.py:_refuse_other_kind",
+        "raycls train runs/c-probe/config.yaml",
+        first="raycls probe c.yaml --weight-decay=1e-2",
+        shows="c-probe.old-1",
+    ),
+    Case(
+        "session/probing/probe.py:_check_splits",
+        "raycls probe c.yaml 'data.split={train: 0.8, val: 0.0, test: 0.2}' evaluate.split=test",
+        use=lambda folder, command, fix: f"{command} {typed(fix)[0]}",
+    ),
+    Case(
+        "session/probing/probe.py:_with_weights",
+        "raycls probe c.yaml model.weights=runs/t",
+        _teacher(1),
+        before=_teacher(0),
+        first="raycls probe c.yaml model.weights=runs/t",
+        shows="c-probe.old-1",
+    ),
+    # packed data
+    Case(
+        "data/sources/packed/layout.py:damaged",
+        f"{TRAIN} data.source.name=packed data.source.path=k",
+        lambda folder: (folder / "k/shard-00000.arrow").unlink(),
+        use=lambda folder, command, fix: PACK,
+        first=PACK,
+        shows="1 shard made",
+    ),
+    Case(
+        "session/packing/pack.py:_packed",
+        PACK,
+        lambda folder: (folder / "k").mkdir() or (folder / "k/shard-00000.arrow").write_text("x"),
+        use=add(1),
+    ),
+    Case(
+        "session/packing/pack.py:_make_folder",
+        PACK,
+        lambda folder: (folder / "k").mkdir() or (folder / "k/mine.txt").write_text("x"),
+        use=lambda folder, command, fix: command.replace(" k", " other"),
+    ),
+    Case("data/sources/packed/parquet.py:_column", PARQUET, embedded(train=1)),
+    Case("data/sources/packed/parquet.py:_by_split", PARQUET, embedded(x=0, y=0), use=add(0)),
+    Case("data/sources/packed/parquet.py:_by_split", PARQUET, embedded(x=0, y=0), use=add(1)),
+    Case(
+        "data/sources/packed/parquet.py:_refuse_unknown",
+        f"{PARQUET} data.source.args.columns.image=image",
+        lambda folder: (embedded(train=0)(folder), _hidden(folder)),
+    ),
     # predictions
     Case("session/predictions/predict.py:_refuse_there", PREDICT, put(o__csv=""), use=add(1), first=TRAIN),
     Case(
-        "session/predictions/predict.py:_temperature",
+        "session/trained/temperature.py:fitted_temperature",
         f"{PREDICT} --calibrated",
         use=lambda folder, command, fix: command.replace(" --calibrated", ""),
         first=TRAIN,
@@ -971,9 +1200,9 @@ CASES: tuple[Case, ...] = (
         use=lambda folder, command, fix: command.replace("c.yaml/", ""),
         first=TRAIN,
     ),
-    Case("session/predictions/predict.py:_device", f"{PREDICT} scale.device=cuda", first=TRAIN),
+    Case("session/setup.py:refuse_missing_gpu", f"{PREDICT} scale.device=cuda", first=TRAIN),
     Case(
-        "session/predictions/parts.py:_check",
+        "session/computing/parted.py:check_job",
         PREDICT,
         lambda folder: (folder / "o.csv.parts").mkdir() or (folder / "o.csv.parts/job.json").write_text('{"top": 1}'),
         use=add(1),
@@ -993,12 +1222,14 @@ UNTYPED: dict[str, str] = {
     "run/folder.py:refuse_lost": "it needs a job and its copy of the working directory",
     "tune/room.py": _CLUSTER,
     "launch/group.py": _CLUSTER,
-    "launch/fit.py": _CLUSTER,
+    "launch/placing/fit.py": _CLUSTER,
     "launch/node_checks.py": _CLUSTER,
     "tune/play.py": "it needs a search on Ray",
     "data/sources/digits.py:_load": _INSTALLS,
     "export/pruning/structured.py:check_extra": _INSTALLS,
     "export/extra.py:check_extra": _INSTALLS,
+    "models/networks/timm_models.py:builder": _INSTALLS,
+    "models/networks/timm_models.py:no_download": "it says where weights can be had",
     "export/formats/onnx_file.py:serialised": "it needs a network of more than 2 GiB",
     "run/trackers/trackers.py:check_trackers": _INSTALLS,
     "search/tpe.py:__init__": _INSTALLS,
@@ -1013,13 +1244,20 @@ UNTYPED: dict[str, str] = {
     "data/slices.py:unexpected": "it says how a fault in a plug-in is looked for",
     "run/checkpoint_files.py:manifest": "it needs a checkpoint of a later version",
     "session/predictions/compute.py:_refuse_other_weights": "it needs a run that trains at the same time",
-    "session/predictions/parts.py:_held": "it needs two commands at the same time",
-    "session/predictions/processes.py:in_processes": "it needs a process that the system ends",
+    "session/packing/work.py:remedy": "it needs an image that ends its process",
+    "session/computing/parted.py:held": "it needs two commands at the same time",
 }
 """The beginnings of the sites of remedies that cannot be typed in a test, and why."""
 ELSEWHERE: dict[str, str] = {
-    "data/images/decode.py:_not_supported": "data/images/test_unsupported.py",
+    "session/recovery/memory.py:fix": "session/recovery/test_memory.py",
+    "session/recovery/memory.py:_check_alone": "session/recovery/test_memory.py",
+    "train/recovery/memory.py:_told": "session/recovery/test_memory.py",
+    "session/data/network.py:_fix": "cli/commands/test_model.py",
+    "data/images/decoding/kept.py:share_of": "data/images/decoding/test_kept.py",
+    "data/images/decoding/decode.py:_not_supported": "data/images/decoding/test_unsupported.py",
     "report/live.py": "report/test_live.py",
+    "session/consistency.py:_check_sync": "session/test_forward.py",
+    "train/forward/compiled.py:_failed": "session/test_forward.py",
     "serve/token.py": "serve/test_token.py",
     "cli/commands/export.py:_check_triton": "export/triton/test_command.py",
     "export/triton/repository.py": "export/triton/test_repository.py",

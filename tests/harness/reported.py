@@ -18,7 +18,8 @@ from raycls.launch import trainer
 from raycls.run.folder import RunFolder
 from raycls.screen.run import Display
 from raycls.session.scoring.measured import measure
-from raycls.session.trained.predictions import file_of, summary_of, write_predictions
+from raycls.session.scoring.options import Scoring
+from raycls.session.trained.predictions import file_of, write_predictions
 from raycls.tasks.classification import summarise
 from raycls.tasks.scores.probabilities import Probabilities
 
@@ -106,8 +107,9 @@ def make_many(folder: Path, size: int, count: int, *, seed: int = 0, name: str =
     summary |= {"split": "test", "weights": weights, "provenance": {"sha256": "00"}}
     keys = Keys([f"{classes[label]}/{index:06}.jpg" for index, label in enumerate(labels.tolist())])
     split = Split("test", classes, labels, keys, _Nowhere(), ("jpeg",), 10**6)
-    run.write_json(summary_of("test", "best"), {**summary, **measure(probabilities, labels, summary)})
-    write_predictions(run.store, file_of("test", "best"), split, probabilities, facts={}, about={}, logits=True)
+    scoring = Scoring(file=file_of("test", "best"))
+    run.write_json(scoring.summary_file, {**summary, **measure(probabilities, labels, summary)})
+    write_predictions(run.store, scoring.file, split, probabilities, facts={}, about={}, logits_too=True)
     return folder
 
 

@@ -17,7 +17,7 @@ from raycls.tasks.classification import Classification
 def setting(**options: Any) -> Setting:
     """What a run of two classes on the CPU knows, but for `options`; `mean`, `std` and `label_smoothing` go where they
     belong."""
-    augment = {name: options.pop(name) for name in ("mean", "std", "train", "eval") if name in options}
+    augment = {name: options.pop(name) for name in ("mean", "std", "train", "eval", "batch") if name in options}
     loss = {name: options.pop(name) for name in ("label_smoothing",) if name in options}
     made = Setting(
         seed=0,

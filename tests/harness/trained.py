@@ -13,11 +13,11 @@ from raycls.config.load import load_text
 from raycls.launch import trainer
 from raycls.screen.run import Display
 
-__all__ = ["CLASSES", "make_trained", "write_photos"]
+__all__ = ["CLASSES", "CONFIG", "make_trained", "write_photos"]
 
 CLASSES = ("circle", "square", "stripes")
 
-_CONFIG = """
+CONFIG = """
 run: {name: shapes}
 data:
   source: {path: photos}
@@ -63,11 +63,11 @@ def _shape(number: int, height: int, width: int, draw: np.random.Generator) -> n
 def make_trained(home: Path) -> Path:
     """A working directory with `photos/` (40 files a class) and the finished run `runs/shapes`."""
     write_photos(home / "photos", 40)
-    (home / "shapes.yaml").write_text(_CONFIG)
+    (home / "shapes.yaml").write_text(CONFIG)
     before = os.getcwd()
     os.chdir(home)
     try:
-        trainer.train(load_text(_CONFIG, "shapes.yaml").run, display=Display(io.StringIO()))
+        trainer.train(load_text(CONFIG, "shapes.yaml").run, display=Display(io.StringIO()))
     finally:
         os.chdir(before)
     return home

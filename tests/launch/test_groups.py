@@ -288,6 +288,17 @@ def test_a_signal_while_nodes_are_waited_for(
     assert (result["step"], result["epochs"]) == (250, 2.5)  # what is told to go on from
 
 
+def test_a_signal_while_ray_starts_places_no_group(
+    play: Callable[..., Play], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = play(2)
+    made.stop = Reason.SIGTERM
+    result = made.train("scale.workers=2")
+    assert (result["state"], result["reason"], result["step"]) == ("stopped", Reason.SIGTERM, 0)
+    assert made.sizes == []
+
+
 def test_a_signal_has_the_last_word(play: Callable[..., Play]) -> None:
     """Also where the group was asked to make room before."""
 

@@ -23,7 +23,8 @@ from raycls.cluster.growth import Growth
 from raycls.config.load import load_text
 from raycls.config.sections.run import Run
 from raycls.errors import ConfigError, DataError, LaunchError
-from raycls.launch import gauges, groups, node_checks, stopping, trainer, waiting
+from raycls.launch import gauges, groups, node_checks, stopping, trainer
+from raycls.launch.placing import waiting
 from raycls.screen.run import Display
 from raycls.screen.run_text import STOPPING
 from raycls.session.data import record
@@ -251,8 +252,8 @@ def test_the_header_of_a_run_in_this_process_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("workers", "found", "said"),
     [
-        ("1", 1, "1 on Ray, 1 thread each, cpu, executor ray"),
-        ("[1, 4]", 2, "2 on Ray (1 to 4, as there is room), 1 thread each, cpu, executor ray"),
+        ("3", 3, "3 on Ray, 1 thread each, cpu, executor inline (one node, whose CPUs the workers use)"),
+        ("[1, 4]", 2, "2 on Ray (1 to 4, as there is room), 1 thread each, cpu, executor ray (other nodes decode too)"),
     ],
 )
 def test_the_header_of_a_run_on_ray_has_the_workers_that_began(
@@ -268,5 +269,5 @@ def test_the_header_of_a_run_on_ray_has_the_workers_that_began(
     monkeypatch.setattr(groups, "run_group", run_group)
     monkeypatch.setattr(groups, "nodes", lambda: there.nodes)
     screen = io.StringIO()
-    trainer.train(_run(f"scale.workers={workers}"), display=Display(screen))
+    trainer.train(_run(f"scale.workers={workers}", "train.micro_batches=4"), display=Display(screen))
     assert _header(screen)["workers"] == said

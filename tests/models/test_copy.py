@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raycls.errors import ModelError
-from raycls.models.tiny import tiny_cnn
+from raycls.models.networks.tiny import tiny_cnn
 from raycls.models.zoo import check_copy
 
 

@@ -15,7 +15,7 @@ from raycls.config.sections.optim import OptimConfig
 from raycls.errors import ConfigError, ModelError
 from raycls.models import zoo
 from raycls.models.pruned import MASK, apply, describe, hold_masks, masked_weights
-from raycls.train.optimizers import build_optimizer
+from raycls.train.optimizers.build import build_optimizer
 
 _SIZES: dict[str, Any] = {
     "features.0": {"out_channels": 2},

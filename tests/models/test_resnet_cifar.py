@@ -6,7 +6,7 @@ import torch
 import torchvision.models
 from torch import nn
 
-from raycls.models.resnet_cifar import resnet18_cifar
+from raycls.models.networks.resnet_cifar import resnet18_cifar
 
 
 def test_the_last_stage_keeps_4x4_positions_of_32x32() -> None:

@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from raycls.models.tiny import tiny_cnn
+from raycls.models.networks.tiny import tiny_cnn
 
 
 def count(model: nn.Module) -> int:

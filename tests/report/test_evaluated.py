@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from harness.html import parse
+from harness.typed import raycls
 
 from raycls.launch import trainer
+from raycls.report.card import card
 from raycls.report.evaluated import find_evaluated, read_samples, value_of
+from raycls.report.page.report import report
 from raycls.report.runs import tell
 from raycls.run.folder import RunFolder
 from raycls.screen.run import Display
@@ -79,6 +85,59 @@ def test_the_evaluation_of_a_report_is_of_the_weights_in_model(run: Path) -> Non
     info = json.loads((run / "model" / "model.json").read_text())
     (run / "model" / "model.json").write_text(json.dumps({**info, "sha256": "another"}))
     assert find_evaluated(tell(RunFolder(run))) is None
+
+
+def test_a_calibrated_evaluation_lies_beside_the_plain_one_and_is_never_taken_for_it(run: Path) -> None:
+    """Of a run that was calibrated before anything else, a report has the numbers of the network as it is."""
+    calibrated = _evaluate(run, calibrate=True)
+    temperature = calibrated["calibration"]["temperature"]
+    assert temperature != 1
+    told = tell(RunFolder(run))
+    assert find_evaluated(told) is None
+    plain = _evaluate(run)
+    assert {file.name for file in (run / "predictions").iterdir()} == {
+        f"test-best{middle}.{end}" for middle in ("", "-calibrated") for end in ("json", "parquet")
+    }
+    _evaluate(run, calibrated=True)
+    found = find_evaluated(told)
+    assert found is not None and found.calibrated is not None
+    assert found.file == "predictions/test-best.parquet"
+    assert found.summary["calibration"] == plain["calibration"]
+    assert found.summary["calibration"]["temperature"] == 1
+    assert found.calibrated["calibration"]["nll"] == calibrated["calibration"]["nll"] != plain["calibration"]["nll"]
+    samples = read_samples(told.folder, found)
+    assert samples is not None
+    assert -np.log(samples.truth).mean() == pytest.approx(plain["loss"], rel=1e-12)
+    numbers = ", ".join(
+        f"{name.upper()} {plain['calibration'][name]:.4f} -> {calibrated['calibration'][name]:.4f}"
+        for name in ("nll", "ece")
+    )
+    assert found.probabilities == (
+        f"Probabilities are not calibrated; a temperature of {temperature:.4f} was fitted beside them "
+        f"(raycls eval --calibrate): {numbers}."
+    )
+    for text in (
+        card(told, found).decode().replace("\\", ""),
+        report(told, found, samples, lambda wanted: ({}, "")).decode(),
+    ):
+        assert html.unescape(found.probabilities) in html.unescape(text)
+
+
+def test_a_calibrated_run_is_compared_by_what_its_network_says(run: Path) -> None:
+    """As one that an earlier version left under the name of the plain evaluation."""
+    shutil.copytree(run, run.parent / "twin")
+    _evaluate(run, calibrate=True)
+    for end in ("json", "parquet"):
+        (run / "predictions" / f"test-best-calibrated.{end}").rename(run / "predictions" / f"test-best.{end}")
+    assert raycls("report", "shapes", "twin") == 0
+    summaries = [
+        json.loads((run.parent / name / "predictions" / "test-best.json").read_text()) for name in ("shapes", "twin")
+    ]
+    assert summaries[0]["calibration"] == summaries[1]["calibration"]
+    text = parse(Path("comparison.html").read_text()).text
+    assert "Probabilities of both as the networks give them, not calibrated." in text
+    nll = f"{summaries[0]['calibration']['nll']:.4f}"[:5]
+    assert re.search(rf"negative log-likelihood paired bootstrap {nll}\d* {nll}\d* \+0.0000", text)
 
 
 def test_nothing_is_kept_where_no_predictions_are_asked_for(run: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from raycls.report.series import panels, thinned
+from raycls.report.series import panels, thinned, together
 
 
 def _train(epoch: float, **values: float) -> dict[str, float | str | int]:
@@ -56,3 +56,15 @@ def test_thinning_keeps_the_ends_and_every_spike() -> None:
     assert {points[0], points[-1], points[4321], points[8765]} <= set(kept)
     assert kept == sorted(kept)
     assert thinned(points[:50], 100) == points[:50]
+
+
+def test_several_runs_share_charts_and_one_that_was_not_evaluated_says_so() -> None:
+    evaluated = [_train(1.0, loss=2.0, lr=0.1), _evaluate(1.0, loss=1.5, top1=0.6)]
+    fresh = [_train(1.0, loss=3.0, lr=0.2)]
+    runs = [(name, panels(records, "classification", "top1")) for name, records in (("a", evaluated), ("b", fresh))]
+    found = {panel.key: panel for panel in together(runs)}
+    assert list(found) == ["loss", "top1", "lr"]
+    told = {key: [(line.name, line.style, line.points) for line in panel.lines] for key, panel in found.items()}
+    assert told["loss"] == [("a", "run0", ((1.0, 1.5),)), ("b (train)", "run1", ((1.0, 3.0),))]
+    assert told["top1"] == [("a", "run0", ((1.0, 0.6),))]
+    assert told["lr"] == [("a", "run0", ((1.0, 0.1),)), ("b", "run1", ((1.0, 0.2),))]  # of training, in all of them

@@ -47,6 +47,21 @@ def test_evaluations_are_marks_and_colours_are_optional() -> None:
     assert all(line.count("\x1b[0m") == line.count("\x1b[33m") for line in coloured)
 
 
+def test_lines_of_several_runs_are_told_apart_without_colour() -> None:
+    lines = tuple(
+        Line(f"run {index}", f"run{index}", tuple((float(x), float(x * (index + 1))) for x in range(60)))
+        for index in range(2)
+    )
+    for braille, marks in ((True, "●○"), (False, "ox")):
+        drawn = draw(Panel("loss", "loss", lines), width=80, height=12, colour=False, braille=braille)
+        assert drawn[0] == f"loss  {marks[0]} run 0  {marks[1]} run 1"
+        chart = [line[10:] for line in drawn[1:-2]]
+        highest = {mark: next(row for row, line in enumerate(chart) if mark in line) for mark in marks}
+        assert highest[marks[1]] < highest[marks[0]]  # the second run rises twice as high
+        for mark in marks:
+            assert 4 <= sum(line.count(mark) for line in chart) <= 70 / 8 + 1  # the line itself is dots
+
+
 def test_nothing_finite_is_told() -> None:
     panel = Panel("loss", "loss", (Line("train", "train", (), left_out=3),))
     assert draw(panel, width=60, height=4, colour=False, braille=True) == ["loss  (3 not finite, not drawn)"]

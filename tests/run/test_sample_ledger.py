@@ -11,6 +11,7 @@ from raycls.run import sample_ledger as module
 from raycls.run.folder import RunFolder
 from raycls.run.sample_ledger import LedgerReport, SampleLedger, check
 from raycls.run.storage.store import Store
+from raycls.screen.run_text import ledger_lines
 
 # 10 samples in batches of 4, 4 and 2; two micro-batches each.
 SAMPLES, BATCH, MICROS, PER_EPOCH = 10, 4, 2, 3
@@ -221,6 +222,34 @@ def test_no_ledger_is_an_error(folder: RunFolder) -> None:
     assert "train.ledger" in str(caught.value.fix)
 
 
+def _repeated(folder: RunFolder, cycles: list[list[int]]) -> LedgerReport:
+    """Of 10 samples, twice each in two epochs; the ids of each epoch of three steps."""
+    plan = {"samples": SAMPLES, "steps_per_epoch": PER_EPOCH, "batch_size": BATCH, "micro_batches": 1, "repeats": 2}
+    folder.write_json(folder.PLAN, plan)
+    ledger = SampleLedger(folder, folder.begin_attempt(0, 1), 0, pixels=False)
+    for epoch, ids in enumerate(cycles):
+        for index in range(PER_EPOCH):
+            ledger.write(epoch, epoch * PER_EPOCH + index + 1, 0, ids[index * BATCH : (index + 1) * BATCH])
+    ledger.close()
+    folder.write_json(folder.RESULT, {"step": PER_EPOCH * len(cycles)})
+    return check(folder)
+
+
+def test_with_repeats_each_sample_comes_so_many_times_in_so_many_epochs(folder: RunFolder) -> None:
+    first, second = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4], [5, 5, 6, 6, 7, 7, 8, 8, 9, 9]
+    report = _repeated(folder, [first, second, second])
+    assert report.ok and report.repeats == 2
+    assert "each sample exactly 2 times in 2 epochs" in ledger_lines(report)[0]
+
+
+def test_with_repeats_a_sample_too_often_or_too_rarely_is_named(folder: RunFolder) -> None:
+    report = _repeated(folder, [[0, 0, 1, 1, 2, 2, 3, 3, 4, 4], [5, 5, 6, 6, 7, 7, 8, 8, 9, 0]])
+    assert report.problems == [
+        "epoch 1: 1 samples came more than 2 times: 0",
+        "epoch 1: 1 samples were trained less than 2 times in 2 epochs: 9",
+    ]
+
+
 def test_a_run_that_has_nothing_yet(folder: RunFolder) -> None:
     attempt(folder, 0, 2)
     prepare(folder, None)
@@ -271,3 +300,53 @@ def test_one_that_was_left_out_excuses_no_other(folder: RunFolder) -> None:
         )
     )
     assert f"epoch 1: 1 samples were not trained: {lost}" in run(folder).problems
+
+
+# A balanced sampler by hand: six samples of classes 0, 0, 0, 0, 1, 1 in batches of 4 and 2: three draws of each class
+# an epoch. Class 1 has drawn 3 after one epoch (2 + 1) and 6 after two (3 + 3), class 0 draws 3 and 6 (2 + 2 + 1 + 1).
+_OF = np.array([0, 0, 0, 0, 1, 1])
+_DRAWN = [[0, 4, 5, 1], [4, 2], [3, 5, 0, 4], [5, 1]]
+
+
+def _balanced(folder: RunFolder, steps: list[list[int]], out: tuple[int, ...] = ()) -> LedgerReport:
+    plan = {"samples": 6, "steps_per_epoch": 2, "batch_size": 4, "micro_batches": 1, "seed": 0, "sampler": "balanced"}
+    folder.write_json(folder.PLAN, plan)
+    ledger = SampleLedger(folder, folder.begin_attempt(0, 1, left_out=list(out)), 0, pixels=False)
+    for step, ids in enumerate(steps):
+        ledger.write(step // 2, step + 1, 0, ids)
+    ledger.close()
+    folder.write_json(folder.RESULT, {"step": len(steps)})
+    return check(folder, lambda: _OF)
+
+
+@pytest.mark.parametrize("steps", [_DRAWN, _DRAWN[:3], _DRAWN[:2]])
+def test_a_balanced_ledger_is_exact(steps: list[list[int]], tmp_path: Path) -> None:
+    report = _balanced(RunFolder(tmp_path), steps)
+    assert report.ok, report.problems
+    assert (report.classes, report.epochs) == (2, len(steps) // 2)
+
+
+def test_a_balanced_ledger_without_a_sample_that_is_gone(tmp_path: Path) -> None:
+    without = [[index for index in ids if index != 4] for ids in _DRAWN]
+    assert _balanced(RunFolder(tmp_path / "told"), without, out=(4,)).ok
+    assert not _balanced(RunFolder(tmp_path / "not"), without).ok
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ([[0, 4, 5, 1], [0, 2], [3, 5, 0, 4], [5, 1]], "epoch 0: 4 samples of class 0 were drawn, it needs 3"),
+        ([[0, 4, 5, 1], [4, 0], [3, 5, 0, 4], [5, 1]], "epoch 0: 1 samples did not come in the turn of their class: 0"),
+        ([[0, 4, 4, 1], [4, 2], [3, 5, 0, 4], [5, 1]], "epoch 0: 2 samples did not come in the turn of their class: 4"),
+        ([[0, 4, 5, 1], [4, 2], [0, 5, 2, 4], [5, 1]], "epoch 1: 1 samples did not come in the turn of their class: 3"),
+        ([[0, 4, 5, 1], [4], [3, 5, 0, 4], [5, 1]], "step 2 has 1 samples in 1 lines, it needs 2"),
+    ],
+)  # fmt: skip
+def test_a_balanced_ledger_says_what_is_wrong(changed: list[list[int]], problem: str, tmp_path: Path) -> None:
+    assert any(line.startswith(problem) for line in _balanced(RunFolder(tmp_path), changed).problems)
+
+
+def test_a_balanced_ledger_without_labels_is_not_called_exact(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert _balanced(folder, _DRAWN).ok
+    assert "cannot be checked" in check(folder).problems[0]

@@ -17,7 +17,7 @@ from harness.terminals import Pseudoterminal
 
 from raycls.config.load import load_text
 from raycls.launch import trainer
-from raycls.launch.waiting import wait_for_room
+from raycls.launch.placing.waiting import wait_for_room
 from raycls.screen.run import Display
 
 _SLOW = """
@@ -151,7 +151,7 @@ def test_a_wait_for_nodes_moves_on_the_screen() -> None:
 def test_a_run_on_ray_moves_from_its_first_second_to_its_last(tmp_path: Path) -> None:
     """The command on a terminal: what another process does comes through Ray."""
     (tmp_path / "run.yaml").write_text(_CONFIG)
-    words = [sys.executable, "-m", "raycls", "train", "run.yaml", "scale.workers=2"]
+    words = [sys.executable, "-m", "raycls", "train", "run.yaml", "scale.workers=2", "data.executor=ray"]
     variables = {**os.environ, "RAY_ADDRESS": ""}
     variables.pop("RAYCLS_WORKDIR", None)
     with Pseudoterminal() as terminal:

@@ -238,6 +238,18 @@ def test_header_says_that_val_is_not_the_datas_own() -> None:
     assert header_lines({"splits": splits, "cut_from_train": False}) == ["data       933 train, 267 val, 300 test"]
 
 
+def test_header_and_end_of_images_by_heart_say_that_every_split_is_these() -> None:
+    info = {"splits": dict.fromkeys(("train", "val", "test"), 8), "cut_from_train": True, "overfit": True}
+    assert header_lines(info) == ["data       8 train, the same images as val and test (train.overfit)"]
+    stream = io.StringIO()
+    Display(stream).finish(ended("already"), info["splits"], overfit=True)
+    for lines in (ending_lines(ended(), info), stream.getvalue().splitlines()):
+        assert [line[11:].partition("    # ")[0] for line in lines[-2:]] == [
+            "raycls eval runs/pets --split train",
+            "raycls train runs/pets/config.yaml run.name=NAME train.overfit=off",
+        ]
+
+
 def test_one_epoch_of_one_step_is_no_plural() -> None:
     assert ending_lines(ended(step=1, epochs=1.0), {})[0] == "done: 1 epoch, 1 step, 1:02:05 in this start"
 
@@ -509,12 +521,22 @@ def test_summary_lines_name_each_class() -> None:
     summary = summarise(np.array([[3, 1], [0, 4]]), loss_sum=4.0, top5=8, classes=("cat", "dog"))
     lines = summary_lines({"split": "test", **summary})
     assert summary_lines({"split": "all", **summary})[0] == "8 images"
-    assert lines[:4] == ["split test, 8 images", "loss       0.500000", "top1       0.8750", "top5       1.0000"]
-    assert lines[4].split() == ["precision", "recall", "f1", "images"]
-    assert lines[5].startswith("macro (2 of 2 classes) ")
+    assert summary_lines({"split": "all", "trained_on": 0, **summary})[1] == "loss       0.500000"
+    told = summary_lines({"split": "all", "trained_on": 3, **summary})[1]
+    assert told == "trained on 3 of these 8 images: the numbers are too good for these"
+    assert lines[:3] == ["split test, 8 images", "loss       0.500000", "top1       0.8750"]
+    assert lines[3].split() == ["precision", "recall", "f1", "images"]
+    assert lines[4].startswith("macro (2 of 2 classes) ")
     # cat: 3 of 3 predicted, 3 of 4 there; dog: 4 of 5 predicted, 4 of 4 there
     assert lines[-2].split() == ["cat", "1.0000", "0.7500", "0.8571", "4"]
     assert lines[-1].split() == ["dog", "0.8000", "1.0000", "0.8889", "4"]
+
+
+@pytest.mark.parametrize(("size", "shown"), [(5, False), (6, True)])
+def test_top5_of_five_classes_is_always_1_and_not_shown(size: int, shown: bool) -> None:
+    classes = tuple(f"class {index}" for index in range(size))
+    lines = summary_lines(summarise(np.eye(size, dtype=int), loss_sum=4.0, top5=size, classes=classes))
+    assert any(line.startswith("top5") for line in lines) == shown
 
 
 def test_the_result_of_a_task_that_is_no_classification_is_its_numbers() -> None:
@@ -524,13 +546,15 @@ def test_the_result_of_a_task_that_is_no_classification_is_its_numbers() -> None
 
 def test_summary_lines_tell_a_class_without_images_from_one_that_was_missed() -> None:
     lines = summary_lines(summarise(np.diag([3, 4, 0]), loss_sum=4.0, top5=7, classes=("cat", "dog", "owl")))
-    assert lines[5].split() == ["macro", "(2", "of", "3", "classes)", "1.0000", "1.0000", "1.0000", "7"]
+    assert lines[4].split() == ["macro", "(2", "of", "3", "classes)", "1.0000", "1.0000", "1.0000", "7"]
     assert lines[-1].split() == ["owl", "0.0000", "0.0000", "0.0000", "0"]
 
 
 def test_ledger_lines_begin_with_the_verdict() -> None:
     good = ledger_lines(LedgerReport(1003, 32, 2))
     assert good[0].startswith("exact: 32 steps, 2 whole epochs of 1003 samples")
+    balanced = ledger_lines(LedgerReport(1003, 32, 2, classes=7))
+    assert "each of 7 classes drawn equally often" in balanced[0] and "exactly once" not in balanced[0]
     bad = ledger_lines(LedgerReport(1003, 32, 2, problems=["step 7 is missing"]))
     assert bad[0].startswith("not exact")
     assert bad[-1] == "  problem: step 7 is missing"

@@ -16,12 +16,14 @@ from raycls.screen.search_text import (
     chosen_text,
     confirm_lines,
     end_text,
+    front_lines,
     progress_text,
     rows,
     search_lines,
     start_text,
     stop_text,
 )
+from raycls.search.front import Priced
 from raycls.search.trials import TrialLog, trial_id
 
 
@@ -73,6 +75,18 @@ def test_the_end_of_a_search(ledger: TrialLog) -> None:
         "           0006   stopped     4/10  0.3000  optim.lr=0.02058 model.name=tiny",
         "winner     0003: optim.lr=0.04115 model.name=tiny",
         "           validation top1 0.9000, optimistic: selected by this value from 6 trials",
+    ]
+
+
+def test_the_front_of_a_search(ledger: TrialLog) -> None:
+    trial(ledger, 1, "stopped", [0.5, 0.75], chosen={"model.args.blocks": [1, 1]})
+    trial(ledger, 12, "finished", [0.9] * 10, chosen={"model.args.blocks": [2, 2]})
+    cheap, dear = ledger.trials["0001"], ledger.trials["0012"]
+    assert front_lines([Priced(cheap, 950, 8_000, 0.75), Priced(dear, 10_500, 1_250_000, 0.9)], 7, "top1", "max") == [
+        "front      of 7 trials: no other is as good for fewer FLOPs, or better for as many",
+        "           trial      FLOPs  parameters  epochs    top1  values",
+        "           0001       8,000         950    2/10  0.7500  model.args.blocks=[1, 1]",
+        "           0012   1,250,000      10,500   10/10  0.9000  model.args.blocks=[2, 2]",
     ]
 
 

@@ -240,6 +240,9 @@ def test_top_is_a_number_of_classes() -> None:
         front = _Front(backend)
         for text in ("0", "-1", "many", "1.5", "", "²"):
             assert (await front.post("/predict", params={"top": text}, content=b"x")).status_code == 400, text
+        for query, found in (("tpo=3", "tpo"), ("top=3&a=1", "a"), ("top=3&top=4", "top more than once")):
+            response = await front.post(f"/predict?{query}", content=b"x")
+            assert (response.status_code, response.json()["found"]) == (400, found)
         await front.post("/predict?top=3", content=b"x")
         await front.post("/predict", content=b"x")
         assert backend.given == [(b"x", 3), (b"x", 5)]
@@ -281,3 +284,35 @@ def test_it_is_healthy_when_the_weights_are_there_and_other_ways_are_refused() -
         assert (await front.post("/other", content=b"x")).status_code == 404
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allowed", "body"),
+    [
+        (
+            "GET",
+            "/prediction",
+            404,
+            None,
+            {
+                "error": "there is no such path",
+                "found": "/prediction",
+                "valid": "POST /predict, GET /healthz, GET /metrics",
+            },
+        ),
+        ("GET", "/predict", 405, {"POST"}, {"error": "/predict takes no GET", "valid": "POST /predict"}),
+        ("DELETE", "/healthz", 405, {"GET", "HEAD"}, {"error": "/healthz takes no DELETE", "valid": "GET /healthz"}),
+        ("POST", "/metrics", 405, {"GET", "HEAD"}, {"error": "/metrics takes no POST", "valid": "GET /metrics"}),
+    ],
+)
+def test_what_has_no_route_is_told_as_json(
+    method: str, path: str, status: int, allowed: set[str] | None, body: dict[str, str]
+) -> None:
+    async def ask() -> httpx.Response:
+        return await _Front(_Said()).client.request(method, path)
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()) == (status, body)
+    assert answer.headers["content-type"] == "application/json"
+    allow = answer.headers.get("allow")
+    assert (None if allow is None else set(allow.split(", "))) == allowed

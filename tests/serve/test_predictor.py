@@ -125,10 +125,7 @@ def test_a_task_without_logits_is_refused_before_anything_is_started(
 
 def test_a_run_folder_on_an_object_store(trained: Path, s3: S3) -> None:
     folder = trained / "runs" / "shapes"
-    for file in folder.rglob("*"):
-        if file.is_file():
-            key = f"runs/shapes/{file.relative_to(folder)}"
-            s3.client.put_object(Bucket="bucket", Key=key, Body=file.read_bytes())
+    s3.upload(folder, "runs/shapes")
     images = _files(trained, 3)
     there, here = (_ask(open_trained(uri), images, max_batch=1) for uri in (s3.uri("runs/shapes"), str(folder)))
     for one, other in zip(there, here, strict=True):

@@ -34,12 +34,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def server(trained: Path, s3_server: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two replicas on a private Ray, of a run folder on an object store."""
-    folder = trained / "runs" / "shapes"
     s3_server.empty()
-    for file in folder.rglob("*"):
-        if file.is_file():
-            key = f"runs/shapes/{file.relative_to(folder)}"
-            s3_server.client.put_object(Bucket="bucket", Key=key, Body=file.read_bytes())
+    s3_server.upload(trained / "runs" / "shapes", "runs/shapes")
     words = ("--replicas", "2", "--max-pixels", "6000000", "--max-batch", "16")
     with start(tmp_path_factory.mktemp("serve"), s3_server.uri("runs/shapes"), *words) as command:
         yield Server(command, 300)

@@ -48,6 +48,9 @@ def test_it_answers_and_finishes_what_it_has_accepted(trained: Path, tmp_path: P
         (good, bad), _ = await server.ask([images[0], b"no image"])
         assert (good.status_code, bad.status_code) == (200, 422)
         _ask_as_the_page(server, tmp_path)
+        with socket.create_connection(("127.0.0.1", server.port)) as odd:  # the log of the server is not theirs
+            odd.sendall(b"no HTTP at all\r\n\r\n")
+            assert odd.recv(1000).startswith(b"HTTP/1.1 400 ")
         halves = [Half(server, data) for data in images]
         for half in halves:
             await half.send()
@@ -66,6 +69,7 @@ def test_it_answers_and_finishes_what_it_has_accepted(trained: Path, tmp_path: P
         assert command.stderr.splitlines()[-1] == (
             f"answered {len(images) + 4} requests: {len(images) + 3} with 200, 1 with 422"
         )
+        assert "Invalid" not in command.stderr
         assert command.stdout == ""
         command.assert_gone(10)
 

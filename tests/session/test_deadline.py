@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from raycls.session.deadline import within
+from raycls.session.hanging.deadline import within
 
 
 def test_within_returns_raises_and_gives_up() -> None:
@@ -26,7 +26,7 @@ def test_within_returns_raises_and_gives_up() -> None:
 
 _SCRIPT = """
 import sys, time
-from raycls.session.deadline import must_end
+from raycls.session.hanging.deadline import must_end
 with must_end(20, lambda: print("early", flush=True)):
     pass
 with must_end(float(sys.argv[1]), lambda: print("said", flush=True)):

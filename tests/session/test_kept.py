@@ -108,10 +108,10 @@ def test_weights_that_are_not_there_are_told_with_those_that_are(finished: Path,
 
 def test_a_run_under_way_is_evaluated_by_its_checkpoints(data: Path, tmp_path: Path) -> None:
     training.train(make_job(tmp_path / "run", data, *_OPTIONS, _BEST), _stopped_in_epoch(1))
-    with pytest.raises(ConfigError, match="no trained weights") as caught:
+    with pytest.raises(ConfigError, match="no finished model") as caught:
         _evaluate(tmp_path / "run")
     assert caught.value.valid == "best (step 3), last (step 4), step-3, step-4"
-    assert "--weights step-4" in str(caught.value.fix)
+    assert "--weights best" in str(caught.value.fix)
     assert _evaluate(tmp_path / "run", "step-4")["weights"]["step"] == 4
     assert _evaluate(tmp_path / "run", "best")["loss"] == _losses(tmp_path / "run")[3]
 

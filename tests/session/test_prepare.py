@@ -18,7 +18,7 @@ from raycls.config.load import load_text
 from raycls.config.sections.run import Run
 from raycls.data.source import open_dataset
 from raycls.errors import ConfigError, DataError, LaunchError, ModelError, RayclsError
-from raycls.launch.fit import check_fit, executor_of
+from raycls.launch.placing.fit import check_fit, executor_of
 from raycls.run.folder import RunFolder
 from raycls.run.storage.lock import Lock
 from raycls.session.data.unfit import tried
@@ -110,6 +110,23 @@ def test_options_that_cannot_act_are_refused_at_the_first_start_only() -> None:
     _prepare(
         "schedule.warmup=2ep", "train.early_stop.patience=2", "schedule.warmup=0st", "train.early_stop.patience=off"
     )
+
+
+def test_sizes_that_grow_are_tried_before_the_start() -> None:
+    """Where an operation has a size of its own nothing grows; a size that the network cannot take is told at once."""
+    grows = "augment.progressive={0%: 8, 50%: 16}"
+    text = _refused(ConfigError, grows, "train.duration=4ep", "augment.train=[center_crop: {size: 8}]")
+    assert "image [8, 8, 3] at 8 and at 16" in text and "augment.progressive='{}'" in text
+    Path("net.py").write_text(
+        "import torch\n"
+        "def net(num_classes):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, num_classes))\n"
+    )
+    fixed = ("model.name=net:net", "model.args={}", "evaluate.every=off")
+    text = _refused(ModelError, *fixed, grows, "train.duration=4ep", "augment.train=[center_crop]")
+    assert "images of 16x16 pixels" in text
+    ready = _prepare(grows, "train.duration=4ep", "augment.train=[center_crop]")
+    assert ready.plan.sizes == ((0, 8), (2, 16))
 
 
 def test_a_metric_that_nobody_asks_may_be_any() -> None:

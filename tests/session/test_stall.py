@@ -12,7 +12,7 @@ from harness.processes import raycls
 from raycls.config.sections.duration import Duration
 from raycls.errors import RayclsError
 from raycls.run.folder import RunFolder
-from raycls.session.stall import Stall, write_stacks
+from raycls.session.hanging.stall import Stall, write_stacks
 from raycls.train.ranks import Ranks
 
 _STUCK = """
@@ -77,7 +77,7 @@ def test_told_once_and_only_without_a_beat(tmp_path: Path) -> None:
 
 
 def test_a_storage_that_hangs_silences_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycls.session.stall._WRITING_SECONDS", 0.2)
+    monkeypatch.setattr("raycls.session.hanging.stall._WRITING_SECONDS", 0.2)
     ended, told = threading.Event(), []
     folder = RunFolder(tmp_path)
     monkeypatch.setattr(type(folder.store), "write_bytes", lambda *_: ended.wait(60))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from raycls.config.load import load_text
 from raycls.errors import ModelError
 from raycls.launch import trainer
-from raycls.models.tiny import tiny_cnn
+from raycls.models.networks.tiny import tiny_cnn
 from raycls.screen.run import Display
 
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -178,7 +178,7 @@ def test_a_resumed_run_says_nothing_of_weights_that_it_does_not_read() -> None:
     assert "weights " not in screen.getvalue()
 
 
-@pytest.mark.parametrize("place", ["runs/run", "runs/run/model", "runs/run/checkpoints", "runs/run/checkpoints/step-1"])
+@pytest.mark.parametrize("place", ["runs/run/model", "runs/run/checkpoints", "runs/run/checkpoints/step-1"])
 def test_a_folder_of_a_run_is_refused_with_the_file_that_is_meant(place: str) -> None:
     write_arrays(Path("a.npz"), train=16, val=4)
     Path("runs/run/model").mkdir(parents=True)

@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from harness.tasks import classification
+from harness.tasks import classification, setting
+from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
 from torch import nn
 
 from raycls.config.names.metrics import CLASSIFICATION
+from raycls.config.sections.task import TaskConfig
+from raycls.data.samples import Keys
+from raycls.data.source import Split
+from raycls.errors import ConfigError
+from raycls.tasks.base import augmented
+from raycls.tasks.build import build
 from raycls.tasks.classification import Classification, Labelled, summarise
 from raycls.train.precision import autocast
 
@@ -40,6 +47,44 @@ def test_pixels_are_normalised() -> None:
     np.testing.assert_allclose(images.numpy(), expected.transpose(0, 3, 1, 2), rtol=0, atol=1e-6)
     one = _images(_task(mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0)), np.full((1, 1, 1, 3), 255, np.uint8))
     assert one.flatten().tolist() == pytest.approx([2.0, 1.0, 0.5], abs=1e-6)
+
+
+class _Pixels:
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+
+    def read(self, index: int) -> np.ndarray:
+        return self.pixels
+
+
+def test_augmentation_ends_with_its_epoch() -> None:
+    """Epoch 1 is trained with the turned image, 2 as it is evaluated; `batch` is told which."""
+    pixels = _pixels(1)[0]
+    split = Split("train", ("a",), np.zeros(1, np.int64), Keys(["0"]), _Pixels(pixels), ("png",), 10**6)
+    task = _task(train=({"vertical_flip": {"p": 1.0}},), eval=(), off_epoch=2)
+    for epoch, train, shown in (
+        (0, True, pixels[::-1]),
+        (1, True, pixels[::-1]),
+        (2, True, pixels),
+        (-1, False, pixels),
+    ):
+        made = task.arrays(split, 0, (0, epoch, 0), train=train)
+        np.testing.assert_array_equal(made["image"], shown)
+        assert ("augmented" in made) == train
+        stacked = {name: array[None] for name, array in made.items()}
+        assert augmented(stacked) == (epoch < 2)
+        assert task.batch(stacked, train=train).images.shape == (1, 3, 4, 6)
+    plain = _task(train=(), eval=()).arrays(split, 0, (0, 9, 0), train=True)
+    assert list(plain) == ["image", "label"] and augmented(plain)
+
+
+def test_images_grow_with_the_epochs() -> None:
+    """Of 4 x 6 pixels; evaluations and the end without augmentation are as large as ever."""
+    split = Split("train", ("a",), np.zeros(1, np.int64), Keys(["0"]), _Pixels(_pixels(1)[0]), ("png",), 10**6)
+    task = _task(train=("center_crop",), eval=("center_crop",), off_epoch=5, sizes=((0, 2), (1, 3), (4, 7)))
+    shapes = [task.arrays(split, 0, (0, epoch, 0), train=True)["image"].shape for epoch in range(6)]
+    assert shapes == [(2, 2, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (7, 7, 3), (8, 8, 3)]
+    assert task.arrays(split, 0, (0, -1, 0), train=False)["image"].shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -200,3 +245,26 @@ def test_flat_has_the_scalars_only() -> None:
 def test_a_matrix_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="3 classes"):
         summarise(np.zeros((2, 2), dtype=np.int64), 0.0, 0, ["a", "b", "c"])
+
+
+def test_grey_values_are_those_of_pillow() -> None:
+    """To the level, and normalised with the mean and deviation of the channels, weighted as Pillow weights them."""
+    pixels = np.random.RandomState(1).randint(0, 256, (1, 300, 400, 3), dtype=np.uint8)
+    pixels[0, 0, :5] = [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    found = _images(_task(channels=1), pixels)
+    level = np.asarray(Image.fromarray(pixels[0]).convert("L"))
+    assert level[0, :5].tolist() == [0, 255, 76, 150, 29]
+    # 0.299, 0.587 and 0.114 of ImageNet's: 0.145015 + 0.267672 + 0.046284, and 0.068471 + 0.131488 + 0.02565
+    mean, std = 0.458971, 0.225609
+    assert found.shape == (1, 1, 300, 400)
+    np.testing.assert_allclose(found[0, 0].numpy(), (level / 255 - mean) / std, rtol=0, atol=3e-5)
+    back = (found[0, 0].double() * 0.2256091 + 0.4589710) * 255
+    assert np.array_equal(back.round().numpy(), level)
+
+
+def test_other_channels_are_of_another_task() -> None:
+    with pytest.raises(ConfigError, match="no images of so many channels") as refused:
+        build(TaskConfig(), setting(channels=4))
+    assert (refused.value.where, refused.value.found) == ("model.in_channels", "4")
+    assert "only with a task of your own" in str(refused.value.valid)
+    assert build(TaskConfig(), setting(channels=1)).example({"image": _pixels()[0]})[0].shape == (1, 1, 4, 6)

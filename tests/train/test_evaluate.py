@@ -20,7 +20,7 @@ from raycls.config.names.metrics import Metric
 from raycls.data.slices import Position, Slice
 from raycls.errors import DataError, TrainError
 from raycls.tasks.classification import Classification
-from raycls.train.evaluate import evaluate
+from raycls.train.evaluation.evaluate import evaluate
 from raycls.train.ranks import ABORTED, Ranks
 
 _CLASSES = tuple("abcdefghij")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from raycls.config.sections.model import ModelConfig
+from raycls.config.sections.optim import OptimConfig
 from raycls.data.order import Order
 from raycls.data.slices import Position, Slice
 from raycls.data.stream import Stream
@@ -26,9 +27,11 @@ from raycls.models import zoo
 from raycls.tasks.classification import Classification, Labelled
 from raycls.train import loop
 from raycls.train.optim import EarlyStop
+from raycls.train.optimizers.clipping import build_clip
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
 from raycls.train.reasons import Reason
+from raycls.train.recovery.non_finite import NonFinite
 from raycls.train.reduction import Exact, Fast
 from raycls.train.schedules import Plateau
 from raycls.train.state import TrainState
@@ -162,6 +165,7 @@ class _World:
         self.task: Classification = _Poisoned()
         self.ranks = Ranks()
         self.events: list[tuple[str, int]] = []
+        self.skipped: list[tuple[float, ...]] = []
         self.evaluate: Callable[[TrainState], bool] = lambda state: False
         self.error_at = -1
 
@@ -186,8 +190,9 @@ class _World:
             reduction,
             precision=nullcontext(),
             lr=lambda step: 0.1,
-            clip_norm=math.inf,
-            skip_non_finite=skip,
+            clip=build_clip(OptimConfig(), self.state.model),
+            ready=lambda step: self.state.model.train(),
+            non_finite=NonFinite((lambda *facts: self.skipped.append(facts)) if skip else None),
             seen=lambda step, batch, parts: self.events.append(("seen", step)),
             log=note("log"),
             evaluate=evaluate,
@@ -240,7 +245,7 @@ def test_what_is_called_and_when() -> None:
 def test_not_finite_is_an_error_that_names_the_step(fast: bool, poison: float) -> None:
     world = _World()
     world.task = _Poisoned(frozenset({2}), poison)
-    with pytest.raises(TrainError, match="step 2 has a gradient that is not finite") as caught:
+    with pytest.raises(TrainError, match="step 3 has a gradient that is not finite") as caught:
         world.run(fast=fast)
     assert str(world.plan.order.batch(2).tolist()[:4])[1:-1] in str(caught.value)
     assert "epoch 1" in str(caught.value)
@@ -291,6 +296,7 @@ def test_a_skipped_step_changes_nothing(fast: bool) -> None:
     assert clean.run(fast=fast) == "done"
     assert _bits(poisoned.state) == _bits(clean.state)
     assert (poisoned.state.meter.skipped, poisoned.state.skipped_in_a_row) == (1, 1)
+    assert [step for step, _, _ in poisoned.skipped] == [2]
     assert poisoned.state.meter.count == 8
     again = _World(steps=4)
     again.task = _Poisoned(frozenset({2}))
@@ -302,7 +308,7 @@ def test_a_skipped_step_changes_nothing(fast: bool) -> None:
 def test_ten_skipped_steps_in_a_row_are_an_error() -> None:
     world = _World(steps=30)
     world.task = _Poisoned(frozenset(range(3, 12)) | frozenset(range(13, 30)))  # nine, then no end of them
-    with pytest.raises(TrainError, match="step 22 "):
+    with pytest.raises(TrainError, match="step 23 "):
         world.run(skip=True)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from raycls.config.sections.optim import OptimConfig
 from raycls.errors import ConfigError, ModelError
-from raycls.train.optimizers import build_optimizer
+from raycls.train.optimizers.build import build_optimizer
 
 
 def small_model() -> nn.Module:
@@ -39,19 +39,40 @@ def small_model() -> nn.Module:
             {"name": "rmsprop", "lr": 0.01, "args": {"alpha": 0.9, "momentum": 0.5, "eps": 1e-5}},
             lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.9, momentum=0.5, eps=1e-5, foreach=False),
         ),
+        (
+            {"name": "nadam", "lr": 0.01, "weight_decay": 0.1, "args": {"momentum_decay": 0.01}},
+            lambda p: torch.optim.NAdam(
+                p, lr=0.01, momentum_decay=0.01, weight_decay=0.1, decoupled_weight_decay=True, foreach=False
+            ),
+        ),
+        (
+            {"name": "nadam", "lr": 0.01, "weight_decay": 0.1, "args": {"decay": "l2"}},
+            lambda p: torch.optim.NAdam(p, lr=0.01, weight_decay=0.1, foreach=False),
+        ),
+        (
+            {
+                "name": "adafactor",
+                "lr": 0.1,
+                "weight_decay": 0.1,
+                "args": {"beta2_decay": -0.5, "clip_threshold": 1.5, "min_scale": 0.01},
+            },
+            lambda p: torch.optim.Adafactor(
+                p, lr=0.1, beta2_decay=-0.5, eps=(None, 0.01), d=1.5, weight_decay=0.1, foreach=False
+            ),
+        ),
     ],
-    ids=["sgd", "nesterov", "adam", "adamw", "rmsprop"],
+    ids=["sgd", "nesterov", "adam", "adamw", "rmsprop", "nadam", "nadam-l2", "adafactor"],
 )
 def test_optimizers_are_those_of_torch(fields: dict[str, Any], reference: Any) -> None:
     model = small_model()
     other = copy.deepcopy(model)
     ours, theirs = build_optimizer(OptimConfig.model_validate(fields), model), reference(other.parameters())
-    images = torch.randn(8, 3, 8, 8)
     for _ in range(4):
-        for net, optimizer in ((model, ours), (other, theirs)):
-            optimizer.zero_grad()
-            net(images).square().mean().backward()
-            optimizer.step()
+        for parameter, mine in zip(other.parameters(), model.parameters(), strict=True):
+            parameter.grad = torch.randn(parameter.shape)
+            mine.grad = parameter.grad.clone()
+        ours.step()
+        theirs.step()
     for mine, expected in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(mine, expected)
 
@@ -90,6 +111,13 @@ def test_frozen_parameters_are_left_out() -> None:
         ({"name": "adam", "args": {"betas": [0.9, 1.0]}}, "optim.args.betas[1]"),
         ({"name": "adam", "args": {"eps": 0}}, "optim.args.eps"),
         ({"name": "rmsprop", "args": {"alpha": "big"}}, "optim.args.alpha"),
+        ({"name": "nadam", "args": {"decay": "none"}}, "optim.args.decay"),
+        ({"name": "adafactor", "args": {"beta2_decay": 0}}, "optim.args.beta2_decay"),
+        ({"name": "lion", "args": {"eps": 1e-8}}, "optim.args"),
+        ({"name": "lamb", "args": {"adapt": "biases"}}, "optim.args.adapt"),
+        ({"name": "lars", "args": {"trust": 0}}, "optim.args.trust"),
+        ({"name": "muon", "args": {"iterations": 0}}, "optim.args.iterations"),
+        ({"name": "muno"}, "optim.name"),
     ],
 )
 def test_what_does_not_fit_is_refused_where_it_is_built(fields: dict[str, Any], where: str) -> None:

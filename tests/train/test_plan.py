@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raycls.config.sections.data import AugmentConfig
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.track import TrackConfig
 from raycls.config.sections.train import CheckpointConfig, EvaluateConfig, TrainConfig
@@ -15,10 +16,12 @@ from raycls.train.plan import Plan, due, make_plan
 
 
 def _plan(samples: int = 1003, workers: int = 3, evaluate_rows: int = 200, **options: Any) -> Plan:
-    sections: dict[str, dict[str, Any]] = {"train": {}, "evaluate": {}, "checkpoint": {}, "track": {}}
+    sections: dict[str, dict[str, Any]] = {"train": {}, "evaluate": {}, "checkpoint": {}, "track": {}, "augment": {}}
     for name, value in options.items():
         section, _, field = name.partition("_")
-        sections[section][field] = Duration.parse(value) if field in ("duration", "budget", "every") else value
+        sections[section][field] = (
+            Duration.parse(value) if field in ("duration", "budget", "every", "off_after") else value
+        )
     return make_plan(
         seed=1,
         samples=samples,
@@ -30,6 +33,7 @@ def _plan(samples: int = 1003, workers: int = 3, evaluate_rows: int = 200, **opt
         evaluate=EvaluateConfig(**sections["evaluate"]),
         checkpoint=CheckpointConfig(**sections["checkpoint"]),
         track=TrackConfig(**sections["track"]),
+        augment=AugmentConfig(**sections["augment"]),
     )
 
 
@@ -50,6 +54,25 @@ def test_per_cent_are_of_the_run() -> None:
     plan = _plan(train_duration="200st", evaluate_every="10%", checkpoint_every="25%")
     assert (plan.evaluate_every, plan.checkpoint_every) == (20, 50)
     assert _plan(train_duration="3st", evaluate_every="10%").evaluate_every == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "epoch"), [("off", 0), ("90%", 9), ("85%", 9), ("84%", 8), ("7.5ep", 8), ("39st", 2), ("40st", 3)]
+)
+def test_augmentation_ends_with_a_whole_epoch(after: str, epoch: int) -> None:
+    """Of 10 epochs of 16 steps; 40 steps are 2.5 epochs."""
+    plan = _plan(train_duration="10ep", **({} if after == "off" else {"augment_off_after": after}))
+    assert plan.off_epoch == epoch
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert ("off_epoch" in plan.to_dict()) == (epoch > 0)
+
+
+def test_sizes_begin_with_whole_epochs() -> None:
+    """Of 10 epochs of 16 steps: 72 steps are 4.5 epochs, which is 5."""
+    plan = _plan(train_duration="10ep", augment_progressive={"0%": 8, "22%": 12, "72st": 16, "9ep": 10})
+    assert plan.sizes == ((0, 8), (2, 12), (5, 16), (9, 10))
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert "sizes" not in _plan().to_dict()
 
 
 def test_checkpoints_by_time_and_a_budget() -> None:
@@ -78,6 +101,7 @@ def test_evaluations_come_at_the_end_too() -> None:
         evaluate=EvaluateConfig(every="off"),
         checkpoint=CheckpointConfig(),
         track=TrackConfig(),
+        augment=AugmentConfig(),
     )
     assert not any(off.evaluates_after(step) for step in range(1, 100))
     assert _plan(evaluate_rows=0).evaluate_every == 0
@@ -113,3 +137,16 @@ def test_what_only_a_start_knows_follows_the_rest() -> None:
     more = {"reduction": "fast", "device": "cuda", "precision": "bf16", "left_out": (3, 8)}
     assert list(started.to_dict().items()) == [*plan.to_dict().items(), *more.items()]
     assert Plan.from_dict(json.loads(json.dumps(started.to_dict()))) == started
+
+
+def test_few_images_by_heart_have_no_sizes_over_time() -> None:
+    sizes = {"0%": 8, "50%": 12}
+    assert _plan(augment_progressive=sizes).sizes == ((0, 8), (5, 12))
+    assert _plan(augment_progressive=sizes, train_overfit=8).sizes == ()
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "workers", "parts"), [("auto", 0, 1), ("auto", 1, 1), ("auto", 3, 3), (4, 0, 4), (4, 3, 4)]
+)
+def test_parts_of_a_batch(micro_batches: int | str, workers: int, parts: int) -> None:
+    assert _plan(workers=workers, train_micro_batches=micro_batches).micro_batches == parts

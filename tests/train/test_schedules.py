@@ -47,6 +47,10 @@ def torch_factors(make: Any, steps: int) -> list[float]:
     return rates
 
 
+def _one_cycle(optimizer: torch.optim.Optimizer, **options: Any) -> lr_scheduler.OneCycleLR:
+    return lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=TOTAL, cycle_momentum=False, **options)
+
+
 @pytest.mark.parametrize(
     ("fields", "reference"),
     [
@@ -65,6 +69,29 @@ def torch_factors(make: Any, steps: int) -> list[float]:
         (
             {"name": "cosine_restarts", "every": "1ep", "period_factor": 2.0},
             lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 10, 2),
+        ),
+        ({"name": "polynomial"}, lambda o: lr_scheduler.PolynomialLR(o, TOTAL)),
+        ({"name": "polynomial", "power": 2.5}, lambda o: lr_scheduler.PolynomialLR(o, TOTAL, 2.5)),
+        ({"name": "one_cycle"}, lambda o: _one_cycle(o, pct_start=0.3)),
+        (
+            {"name": "one_cycle", "peak": "2ep", "start_factor": 0.1, "min_factor": 0.001, "shape": "linear"},
+            lambda o: _one_cycle(o, pct_start=0.2, div_factor=10, final_div_factor=100, anneal_strategy="linear"),
+        ),
+        (
+            {"name": "wsd", "decay": "25st", "min_factor": 0.1},
+            lambda o: lr_scheduler.SequentialLR(
+                o,
+                [lr_scheduler.ConstantLR(o, factor=1.0), lr_scheduler.LinearLR(o, 1.0, 0.1, total_iters=25)],
+                [75],
+            ),
+        ),
+        (
+            {"name": "wsd", "decay": "4ep", "shape": "cosine", "min_factor": 0.1},
+            lambda o: lr_scheduler.SequentialLR(
+                o,
+                [lr_scheduler.ConstantLR(o, factor=1.0), lr_scheduler.CosineAnnealingLR(o, 40, eta_min=0.1)],
+                [60],
+            ),
         ),
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else "",
@@ -110,6 +137,31 @@ def test_periods_may_grow_by_a_fraction() -> None:
     assert values[48] == pytest.approx((1 + math.cos(math.pi * 0.5 / 33.75)) / 2)
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"name": "polynomial", "power": 2.0, "min_factor": 0.2}, {0: 1.0, 50: 0.2 + 0.8 * 0.25, 99: 0.2 + 0.8 * 1e-4}),
+        ({"name": "one_cycle"}, {0: 0.04, 29: 1.0, 64: (1 + 4e-6) / 2, 99: 4e-6}),
+        ({"name": "one_cycle", "peak": "11st", "shape": "linear"}, {0: 0.04, 5: 0.52, 10: 1.0, 99: 4e-6}),
+        ({"name": "wsd"}, {0: 1.0, 80: 1.0, 81: 0.95, 90: 0.5, 99: 0.05}),
+        ({"name": "wsd", "shape": "sqrt", "min_factor": 0.2}, {80: 1.0, 85: 0.6, 99: 0.2 + 0.8 * (1 - 0.95**0.5)}),
+        ({"name": "wsd", "warmup": "10st"}, {0: 0.1, 9: 1.0, 80: 1.0, 90: 0.5, 99: 0.05}),
+        ({"name": "range_test", "min_factor": 1e-6}, {0: 1e-6, 33: 1e-4, 66: 1e-2, 99: 1.0}),
+        ({"name": "polynomial", "warmup": "10st"}, {4: 0.5, 10: 1.0, 55: 0.5}),
+    ],
+    ids=["polynomial", "one_cycle", "one_cycle-linear", "wsd", "wsd-sqrt", "wsd-warm", "range_test", "polynomial-warm"],
+)
+def test_rates_at_steps_by_hand(fields: dict[str, Any], expected: dict[int, float]) -> None:
+    found = factors(schedule(**fields))
+    assert {step: found[step] for step in expected} == pytest.approx(expected)
+
+
+def test_one_cycle_beside_a_warmup_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        factors(schedule(name="one_cycle", warmup="5st"))
+    assert caught.value.where == "schedule.warmup"
+
+
 def test_a_warmup_longer_than_the_run_never_divides_by_zero() -> None:
     assert factors(schedule(name="cosine", warmup="10ep"), total=100)[-1] == 1.0
     assert factors(schedule(name="cosine", warmup="20ep"), total=100)[-1] == 0.5
@@ -122,6 +174,8 @@ def test_a_warmup_longer_than_the_run_never_divides_by_zero() -> None:
         ({"name": "step", "every": "2h"}, "schedule.args.every"),
         ({"name": "step", "every": "0.01ep"}, "schedule.args.every"),
         ({"name": "cosine_restarts", "every": "0st"}, "schedule.args.every"),
+        ({"name": "wsd", "decay": "0st"}, "schedule.args.decay"),
+        ({"name": "one_cycle", "peak": "1st"}, "schedule.args.peak"),
         ({"name": "multistep", "milestones": ["1ep", "90s"]}, r"schedule.args.milestones\[1\]"),
     ],
 )

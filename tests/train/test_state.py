@@ -97,6 +97,22 @@ def test_an_ended_run_stays_ended() -> None:
     assert (other.finished, other.skipped_in_a_row) == ("early", 7)
 
 
+@pytest.mark.parametrize(
+    ("train", "finite"),
+    [
+        ({"skipped_in_a_row": 0}, True),
+        ({"skipped_in_a_row": 2}, False),  # a checkpoint of before there was more to say
+        ({"skipped_in_a_row": 0, "finite": False}, False),
+    ],
+)
+def test_a_checkpoint_says_whether_the_newest_step_had_a_finite_gradient(train: dict[str, Any], finite: bool) -> None:
+    state, again = _state("sgd"), _state("sgd")
+    trees = state.trees()
+    state.load({**trees, "train": {**trees["train"], **train}})
+    again.load(snapshot(0, state.trees()).trees)
+    assert (state.finite, again.finite) == (finite, finite)
+
+
 def test_an_evaluation_decides_best_learning_rate_and_end() -> None:
     state, seen = _state("sgd"), []  # the schedule's patience is 1, its gamma 0.5
     state.early_stop = EarlyStop(patience=2, min_delta=0.0, mode="max")

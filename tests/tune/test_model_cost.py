@@ -15,7 +15,7 @@ from raycls.config.load import load_text
 from raycls.config.sections.run import Run
 from raycls.errors import ModelError
 from raycls.tune import model_cost
-from raycls.tune.model_cost import cost_of, within
+from raycls.tune.model_cost import cost_of, costs_of, within
 
 _MODEL = """
 import torch
@@ -144,7 +144,8 @@ def test_a_budget_counts_both_and_its_limit_is_within() -> None:
         ((f"search.max_parameters={10 * parameters}", f"search.max_flops={operations}"), (True, False)),
         ((f"search.max_parameters={10 * parameters}",), (True, True)),
     ):
-        check = within(run(*limits), 10, lambda varied: black(8, 8))
+        search = run(*limits)
+        check = within(search.search, costs_of(search, 10, lambda varied: black(8, 8)))
         assert (check(small), check(large)) == fits, limits
 
 
@@ -152,23 +153,29 @@ def test_each_model_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     original = model_cost.zoo.build
     monkeypatch.setattr(model_cost.zoo, "build", lambda *what, **more: built.append(what) or original(*what, **more))
-    check = within(run("search.max_parameters=1000"), 10, lambda varied: black(varied.data.image_size, 8))
+    search = run("search.max_parameters=1000")
+    cost = costs_of(search, 10, lambda varied: black(varied.data.image_size, 8))
+    check = within(search.search, cost)
     for rate in (0.1, 0.2, 0.3):
         for channels in (4, 5):
             check({"model.args.channels": channels, "optim.lr": rate})
     assert len(built) == 2
     check({"model.args.channels": 4, "data.image_size": 16})  # other images, other operations
     assert len(built) == 3
-    within(run(), 10, lambda varied: black(8, 8))({"model.args.channels": 4})  # without a budget nothing is built
+    within(run().search, cost)({"model.args.channels": 6})  # without a budget nothing is built
     assert len(built) == 3
 
 
 def test_a_model_that_cannot_be_built_is_left_to_its_trial() -> None:
-    check = within(run("search.max_parameters=100000", "search.max_flops=100000"), 10, lambda varied: black(8, 8))
+    search = run("search.max_parameters=100000", "search.max_flops=100000")
+    cost = costs_of(search, 10, lambda varied: black(8, 8))
+    check = within(search.search, cost)
     with pytest.raises(ModelError, match="cannot be built"):
         cost_of(run("model.args={channels: 13}"), 10, black(8, 8))
     assert check({"model.args.channels": 13})
     assert check({"model.name": "nets:picky"})  # its forward pass fails on such images
+    assert cost({"model.args.channels": 13}) is None
+    assert cost({"model.args.channels": 5}) == by_hand(5, 7, 10, 8, 8)
 
 
 def test_generators_and_gradients_stay_as_they_are() -> None:

@@ -426,3 +426,11 @@ def test_an_error_of_a_combination_names_it(raycls: Command) -> None:
     assert "search.yaml:13" in said and "search.yaml:14" in said
     with pytest.raises(ConfigError), opened():
         pass
+
+
+def test_values_that_cannot_act_are_told_with_the_line_of_the_space(raycls: Command) -> None:
+    write(space("augment.off_after: [50%, 99%]", "optim.ema_warmup: [ramp, off]"))
+    code, _, said = raycls("search", "search.yaml", "optim.ema=0.5")
+    assert (code, "search.yaml:13  search.space.augment.off_after" in said) == (2, True), said
+    assert "leave such values of augment.off_after, optim.ema_warmup out of the space" in said
+    assert "(in a trial with augment.off_after: 99%" in said

@@ -174,3 +174,33 @@ def test_an_error_of_ours_is_found_in_what_tune_makes_of_it() -> None:
     outer.__cause__ = wrapped
     assert searching._own(outer) is own  # pyright: ignore[reportPrivateUsage]
     assert searching._own(RuntimeError()) is None  # pyright: ignore[reportPrivateUsage]
+
+
+def test_networks_of_several_costs_have_a_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four classes and 12x12 images; `cnn` with one block, kernel 3 and no expansion, counted by hand."""
+
+    def flops(width: int) -> int:
+        pixels = 12 * 12
+        return 2 * (pixels * 9 * 3 * width + 2 * pixels * 9 * width * width + 4 * width)
+
+    def parameters(width: int) -> int:
+        return 9 * 3 * width + 2 * 9 * width * width + 3 * 2 * width + 4 * width + 4
+
+    space = "search.space={model.args.widths: [[2], [4], [8], [3]], optim.lr: [0.1]}"
+    model = ("model={name: cnn, args: {blocks: [1]}}", space, "search.algorithm=grid", "search.trials=4")
+    limit = f"search.max_flops={flops(4)}"  # the third network is not tried
+    _, said = play(monkeypatch, nothing, *model, limit)
+    # their values rise with their numbers: of the widths 2, 4 and 3 the last is better and cheaper than the second
+    rows = [line.split(",") for line in Path("runs/search/front.csv").read_text().splitlines()]
+    assert rows[0] == ["trial", "state", "epochs", "parameters", "flops", "top1", "optim.lr", "model.args.widths"]
+    assert [(row[3:5], row[7]) for row in rows[1:]] == [
+        ([str(parameters(width)), str(flops(width))], f"[{width}]") for width in (2, 3)
+    ]
+    assert "of 3 trials: no other is as good for fewer FLOPs" in said
+    assert Path("runs/search/front.svg").read_text().count("search.max_flops") == 1
+
+
+@pytest.mark.parametrize("space", ["{optim.lr: [0.1, 0.2]}", "{data.batch_size: [8, 16]}"])
+def test_networks_of_one_cost_have_none(monkeypatch: pytest.MonkeyPatch, space: str) -> None:
+    _, said = play(monkeypatch, nothing, f"search.space={space}")
+    assert "front" not in said and not Path("runs/search/front.csv").exists()

@@ -12,7 +12,7 @@ from raycls.cluster.connection import Cluster
 from raycls.cluster.growth import Growth
 from raycls.config.load import load_text
 from raycls.errors import LaunchError
-from raycls.launch import waiting
+from raycls.launch.placing import waiting
 from raycls.tune import room as search_room
 from raycls.tune.room import Room
 

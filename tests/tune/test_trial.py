@@ -72,7 +72,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 _FAULTY = """
-from raycls.models.tiny import TinyCnn
+from raycls.models.networks.tiny import TinyCnn
 
 
 class Net(TinyCnn):

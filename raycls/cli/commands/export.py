@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from raycls.cli.command import AsJson, prepare
-from raycls.cli.run_argument import RunArgument, run_folder
+from raycls.cli.run_argument import RunArgument, Threshold, ThresholdsFile, run_folder
 from raycls.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 
 if TYPE_CHECKING:
@@ -35,8 +35,14 @@ Data = Annotated[
 Calibration = Annotated[
     int | None, typer.Option(min=1, help="INT8 takes its ranges from at most so many training images. Default: 128")
 ]
-Agreement = Annotated[float | None, typer.Option(min=0, max=1, help="Least share of images with the same top-1 class.")]
+Agreement = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Least share of images with the same top-1 class or classes.")
+]
 Difference = Annotated[float | None, typer.Option(min=0, help="Largest difference of a probability. inf: any.")]
+Drop = Annotated[
+    float | None,
+    typer.Option(min=-100, max=100, help="Accuracy that may be lost, in percentage points; below 0: has to be gained."),
+]
 Weights = Annotated[
     str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: as evaluate.keep says.")
 ]
@@ -68,9 +74,11 @@ def export(
     data: Data = None,
     images: Annotated[int, typer.Option(min=1, help="Compare on at most so many images.")] = 1000,
     calibration_images: Calibration = None,
+    threshold: Threshold = None,
+    thresholds: ThresholdsFile = None,
     min_agreement: Agreement = None,
     max_difference: Difference = None,
-    max_drop: Annotated[float | None, typer.Option(help="Accuracy that may be lost, in percentage points.")] = None,
+    max_drop: Drop = None,
     weights: Weights = None,
     repository: Repository = None,
     model_name: ModelName = None,
@@ -102,7 +110,7 @@ def export(
     inside = preprocess == "inside"
     wanted = Wanted("onnx" if to == "triton" else to, precision, inside, data, images, gate=gate, **most)
     triton = None if repository is None else _Triton(repository, model_name, options)
-    _export(folder, weights, wanted, out, as_json, triton)
+    _export(folder, weights, wanted, (threshold, thresholds), out, as_json, triton)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,13 @@ class _Triton:
 
 
 def _export(
-    folder: str, weights: str | None, wanted: Wanted, out: str | None, as_json: bool, triton: _Triton | None
+    folder: str,
+    weights: str | None,
+    wanted: Wanted,
+    thresholds: tuple[float | None, str | None],
+    out: str | None,
+    as_json: bool,
+    triton: _Triton | None,
 ) -> None:
     from raycls.export.export import export as export_run
     from raycls.export.place import place_of, put
@@ -125,9 +139,11 @@ def _export(
     from raycls.run import strict_json
     from raycls.screen.export_text import exported_lines
     from raycls.screen.working import Working
+    from raycls.session.trained.thresholds import thresholds_of
     from raycls.session.trained.trained import open_trained
 
     trained = open_trained(folder, weights=weights)
+    wanted = replace(wanted, thresholds=thresholds_of(trained, threshold=thresholds[0], file=thresholds[1]))
     store, name = place_of(trained, wanted, out)
     model = None if triton is None else model_folder(triton.repository, triton.name, trained.run.run.name)
     with tempfile.TemporaryDirectory(prefix="raycls-export-") as scratch, Working("opening the run") as working:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raycls.cli.command import display, prepare, say
-from raycls.cli.run_argument import RunArgument, run_folder
+from raycls.cli.command import display, prepare
+from raycls.cli.run_argument import parted, run_folder
 from raycls.config.write import word
-from raycls.errors import ConfigError, DataError, RayclsError
+from raycls.errors import CheckpointError, ConfigError, DataError, RayclsError
 from raycls.run.folder import RunFolder
 from raycls.run.storage.store import Store
 
 if TYPE_CHECKING:
+    from raycls.config.sections.data import DataConfig
     from raycls.report.evaluated import Evaluated
     from raycls.report.runs import Told
 
@@ -39,10 +41,15 @@ def report(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...", help="Run folders, or names below runs/. Several are compared with the first."
+            metavar="RUN... [PATH=VALUE]...",
+            help="Run folders, or names below runs/. Several are compared with the first. Options such as "
+            "scale.workers=0 are for the evaluation.",
         ),
     ],
     split: Annotated[str | None, typer.Option(help="train, val or test. Default: test where the data has it.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: as evaluate.keep says.")
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -59,28 +66,66 @@ def report(
 ) -> None:
     """Write one HTML page about a run: its curves, results, errors with pictures, and config. Or compare several runs.
 
-    What `raycls eval` has not measured yet is evaluated first.
+    What `raycls eval` has not measured yet is evaluated first. Where that fails, the page has the rest, and the exit
+    code is that of the error.
     """
-    folders = [run_folder(run) for run in runs]
+    names, overrides = parted(runs)
+    if not names:
+        raise ConfigError("there is no RUN", valid="a run folder, or the name of one under runs/")
+    folders = [run_folder(name) for name in names]
     if live:
         return _live(folders, port)
     prepare()
+    asked = _Asked(split, weights, overrides)
     if len(folders) > 1:
-        return _compare(folders, split, out or _COMPARISON)
+        return _compare(folders, asked, out or _COMPARISON)
     from raycls.report.page.report import report as page
     from raycls.screen.working import Working
 
-    told, evaluated, why = _evaluated(folders[0], split)
+    found = _found(folders[0], asked)
+    told, evaluated = found.told, found.evaluated
     with Working("writing the report"):
         from raycls.report.evaluated import read_samples
         from raycls.session.trained.pictures import pictures
 
         samples = read_samples(told.folder, evaluated) if evaluated else None
-        text = page(told, evaluated, samples, partial(pictures, told.config.data), why_none=why)
+        text = page(told, evaluated, samples, partial(pictures, found.data), why_none=found.why_none)
         where = _write(told.folder, out, RunFolder.REPORT, text)
         lines = [f"wrote {where}", *([_card(told, evaluated, out)] if card else [])]
     typer.echo("\n".join(lines))
+    if found.error is not None:
+        found.error.what = f"the page has no evaluation: {found.error.what}"
+        raise found.error
     return None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which evaluation a report is about."""
+
+    split: str | None
+    weights: str | None
+    overrides: tuple[str, ...]
+    """On the config of the run, for an evaluation that has to be made."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A run and its evaluation."""
+
+    told: Told
+    data: DataConfig
+    """Where its images are."""
+    evaluated: Evaluated | None
+    error: RayclsError | None
+    """Why there is no evaluation."""
+
+    @property
+    def why_none(self) -> str:
+        if self.error is None:
+            return ""
+        where = f" ({self.error.where})" if self.error.where else ""
+        return f"Not evaluated: {self.error.what}{where}."
 
 
 def _card(told: Told, evaluated: Evaluated | None, out: str | None) -> str:
@@ -95,58 +140,97 @@ def _card(told: Told, evaluated: Evaluated | None, out: str | None) -> str:
     return f"wrote {_write(told.folder, beside, RunFolder.CARD, card(told, evaluated))}"
 
 
-def _compare(folders: list[str], split: str | None, out: str) -> None:
+def _compare(folders: list[str], asked: _Asked, out: str) -> None:
     from raycls.report.evaluated import read_samples
     from raycls.report.page.comparison import Candidate, comparison, verdicts
     from raycls.screen.working import Working
 
     candidates: list[Candidate] = []
+    data: DataConfig | None = None
     for folder in folders:
-        told, evaluated, why = _evaluated(folder, split)
+        found = _found(folder, asked)
+        told, evaluated = found.told, found.evaluated
+        if found.error is not None:
+            found.error.what = f"a run without an evaluation cannot be compared: {found.error.what}"
+            raise found.error
         samples = read_samples(told.folder, evaluated) if evaluated else None
+        if evaluated is not None and "map_classes" in evaluated.summary:
+            raise ConfigError(
+                "runs whose images have any number of classes are not compared: each of the tests is about one class",
+                where=folder,
+                found=f"task.name: {told.config.task.name}",
+                fix="report each of them by itself, and put their curves into one chart: raycls curves RUN RUN",
+            )
         if evaluated is None or samples is None:
+            split, weights = (evaluated.split, evaluated.summary["weights"]["name"]) if evaluated else ("test", "best")
             raise DataError(
                 "a run without an evaluation cannot be compared",
                 where=folder,
-                found=why or "no predictions of its images",
-                fix=f"evaluate it: raycls eval {word(folder)}",
+                found="no predictions of its images",
+                fix=f"evaluate it: raycls eval {word(folder)} --split {split} --weights {weights}",
             )
-        split = evaluated.split
+        asked, data = replace(asked, split=evaluated.split), data or found.data
         candidates.append(Candidate(told, told.name, dict(evaluated.summary), samples))
-    if len({each.label for each in candidates}) < len(candidates):
-        candidates = [replace(each, label=each.told.folder.store.describe()) for each in candidates]
+    labels = _labels([each.told for each in candidates])
+    candidates = [replace(each, label=label) for each, label in zip(candidates, labels, strict=True)]
     with Working("comparing"):
         from raycls.session.trained.pictures import pictures
 
-        found = verdicts(candidates)
-        data = candidates[0].told.config.data
-        where = _write(candidates[0].told.folder, out, "", comparison(candidates, found, partial(pictures, data)))
-    typer.echo("\n".join([*(verdict.sentence for verdict in found), f"wrote {where}"]))
+        against = verdicts(candidates)
+        shown = partial(pictures, data or candidates[0].told.config.data)
+        where = _write(candidates[0].told.folder, out, "", comparison(candidates, against, shown))
+    typer.echo("\n".join([*(verdict.sentence for verdict in against), f"wrote {where}"]))
 
 
-def _evaluated(folder: str, split: str | None) -> tuple[Told, Evaluated | None, str]:
-    """The run, the evaluation that is there or is made now, and why there is none."""
-    from raycls.config.sections.track import TrackConfig
+def _labels(told: Sequence[Told]) -> list[str]:
+    """The names of runs; their folders where two have the same name."""
+    names = [each.name for each in told]
+    return names if len(set(names)) == len(names) else [each.folder.store.describe() for each in told]
+
+
+def _found(folder: str, asked: _Asked) -> _Found:
+    """The run with the evaluation that is there or is made now."""
     from raycls.report.evaluated import find_evaluated
     from raycls.report.runs import tell
 
     told = tell(RunFolder(folder))
-    found = find_evaluated(told, split)
+    run, weights = told.config, None
+    if asked.overrides:
+        from raycls.session.scoring.opened import overridden
+
+        run, _ = overridden(told.text, told.folder.store.describe(RunFolder.CONFIG), asked.overrides, None)
+    if asked.weights is not None:
+        from raycls.run.kept import choose
+
+        weights = choose(told.folder, asked.weights).to_dict()
+    found = find_evaluated(told, asked.split, weights)
     if found is not None:
-        return told, found, ""
+        return _Found(told, run.data, found, None)
+    try:
+        summary = _evaluate(folder, asked)
+    except RayclsError as error:
+        return _Found(told, run.data, None, error)
+    return _Found(told, run.data, find_evaluated(told, summary["split"], summary["weights"]), None)
+
+
+def _evaluate(folder: str, asked: _Asked) -> dict[str, Any]:
+    from raycls.config.sections.track import TrackConfig
+
     with display(TrackConfig(), sys.stderr) as shown:
         from raycls.launch import trainer
-        from raycls.session.scoring.options import Scoring
+        from raycls.session.scoring.options import UNWRITTEN, Scoring
 
-        try:
-            trainer.evaluate(folder, split=split, scoring=Scoring(), display=shown)
-        except RayclsError as error:
-            if split is not None:
-                raise
-            say(f"raycls: not evaluated: {error}")
-            where = f" ({error.where})" if error.where else ""
-            return told, None, f"Not evaluated: {error.what}{where}."
-    return told, find_evaluated(told, split), ""
+        summary = trainer.evaluate(
+            folder,
+            split=asked.split,
+            weights=asked.weights,
+            scoring=Scoring(),
+            overrides=asked.overrides,
+            display=shown,
+        )
+    if UNWRITTEN in summary:
+        raise CheckpointError(**{**summary[UNWRITTEN], "fix": "make room or get permission there: a report reads them"})
+    return summary
 
 
 def _write(folder: RunFolder, out: str | None, name: str, data: bytes) -> str:
@@ -176,26 +260,32 @@ def _live(folders: list[str], port: int) -> None:
 
 
 def curves(
-    run: RunArgument,
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders, or names below runs/. Several share the charts.")
+    ],
     width: Annotated[
         int | None, typer.Option(min=40, max=400, help="Columns. Default: those of the terminal, at most 120.")
     ] = None,
     height: Annotated[int, typer.Option(min=4, max=60, help="Lines of each chart.")] = _CURVE_LINES,
     every: Annotated[bool, typer.Option("--all", help="Speed, learning rate and gradient norm too.")] = False,
 ) -> None:
-    """Draw the curves of a run in the terminal: its loss, and what it measured, over the epochs."""
+    """Draw the curves of runs in the terminal: the loss, and what was measured, over the epochs.
+
+    Of several runs each chart has the evaluations, or what was measured in training where there are none.
+    """
     from raycls.report.runs import tell
+    from raycls.report.series import together
     from raycls.report.terminal import draw
 
-    folder = run_folder(run)
-    told = tell(RunFolder(folder))
+    told = [tell(RunFolder(folder)) for folder in map(run_folder, runs)]
     columns = width or min(120, shutil.get_terminal_size((100, 24)).columns)
     braille = "utf" in (sys.stdout.encoding or "").lower()
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    chosen = [
-        panel for panel in told.panels if every or any(line.marked for line in panel.lines) or panel.key == "loss"
-    ]
-    lines = [f"{told.name}: {told.state}"]
+    names = _labels(told)
+    several = [(name, each.panels) for name, each in zip(names, told, strict=True)]
+    charts = told[0].panels if len(told) == 1 else together(several)
+    chosen = [panel for panel in charts if every or any(line.marked for line in panel.lines) or panel.key == "loss"]
+    lines = [f"{name}: {each.state}" for name, each in zip(names, told, strict=True)]
     for panel in chosen:
         lines += ["", *draw(panel, width=columns, height=height, colour=colour, braille=braille)]
     typer.echo("\n".join([*lines, *([] if chosen else ["nothing was measured yet"])]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, see configs/.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or recipe:NAME for one of configs/.")],
     overrides: Overrides = None,
     new: Annotated[
         bool, typer.Option("--new", help="Start again: a run folder that is there is renamed, never deleted.")
@@ -56,10 +57,10 @@ def ledger(run: RunArgument) -> None:
 
         store = Store(folder)
         store.check()
-        report = ledgers.check(RunFolder(store))
-        if report.left_out:  # then the run has written down which sample is which
-            from raycls.session.data.scored import find_record
+        from raycls.session.data.scored import find_labels, find_record
 
+        report = ledgers.check(RunFolder(store), partial(find_labels, RunFolder(store)))
+        if report.left_out:  # then the run has written down which sample is which
             record = find_record(RunFolder(store))
             names = str if record is None else record.parts["train"].name
     typer.echo("\n".join(ledger_lines(report, names)))

@@ -17,7 +17,10 @@ def register(app: typer.Typer) -> None:
 
 
 def search(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file with a section search, see configs/.")],
+    config: Annotated[
+        str,
+        typer.Argument(metavar="CONFIG", help="A YAML file with a section search, or recipe:NAME."),
+    ],
     overrides: Overrides = None,
     new: Annotated[
         bool, typer.Option("--new", help="Start again: a search folder that is there is renamed, never deleted.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from raycls.cli.command import prepare, say
-from raycls.cli.run_argument import RunArgument, run_folder
+from raycls.cli.run_argument import RunArgument, Threshold, ThresholdsFile, run_folder
 from raycls.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def serve(
     device: Device = "auto",
     threads: Threads = None,
     weights: Weights = None,
+    threshold: Threshold = None,
+    thresholds: ThresholdsFile = None,
     max_batch: MaxBatch = 32,
     max_bytes: MaxBytes = 20_000_000,
     max_pixels: MaxPixels = None,
@@ -84,9 +86,12 @@ def serve(
                 fix="pip install 'raycls[serve]'",
             ) from error
         from raycls.serve.intake import Limits
+        from raycls.session.trained.thresholds import thresholds_of
         from raycls.session.trained.trained import open_trained
 
         trained = open_trained(folder, weights=weights)
+        chosen = thresholds_of(trained, threshold=threshold, file=thresholds)
+        shown.lines(*(chosen.told if chosen else ()))
         options = server.Options(
             host=host,
             port=port,
@@ -95,6 +100,7 @@ def serve(
             threads=threads or trained.run.scale.threads,
             max_batch=max_batch,
             max_pixels=max_pixels or trained.run.data.max_pixels,
+            thresholds=chosen,
             limits=Limits(max_bytes, held_bytes=max(_HELD_BYTES, 4 * max_bytes), seconds=timeout),
             wait=wait,
         )

@@ -98,6 +98,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         return names[node.id]
     if isinstance(node, ast.Attribute):  # typing.Annotated, pydantic.Field
         return _NAMES[node.attr]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand, names)
     if isinstance(node, ast.Tuple):
         return tuple(_value(item, names) for item in node.elts)
     if isinstance(node, ast.Subscript):

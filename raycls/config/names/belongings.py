@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any, cast
 
 from raycls.config.errors import Path, Place, dotted, value_at
-from raycls.config.names import torchvision_models
 from raycls.config.names.builders import BUILDERS, defaults
+from raycls.config.names.networks import torchvision_models
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section, child, is_free
 from raycls.config.write import flow, to_dict

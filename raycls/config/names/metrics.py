@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CLASSIFICATION", "METRICS", "Metric", "Mode"]
+__all__ = ["CLASSIFICATION", "METRICS", "MULTILABEL", "Metric", "Mode"]
 
 Mode = Literal["max", "min"]
 
@@ -38,5 +38,16 @@ CLASSIFICATION: Mapping[str, Metric] = {
     "f1_weighted": Metric("max", 0.0, 1.0),
 }
 
-METRICS: Mapping[str, Mapping[str, Metric]] = {"classification": CLASSIFICATION}
+MULTILABEL: Mapping[str, Metric] = {
+    "map": Metric("max", 0.0, 1.0, "mean average precision"),
+    "loss": Metric("min"),
+    "f1_macro": Metric("max", 0.0, 1.0),
+    "f1_micro": Metric("max", 0.0, 1.0),
+    "exact": Metric("max", 0.0, 1.0, "images with every class right"),
+}
+
+METRICS: Mapping[str, Mapping[str, Metric]] = {
+    **dict.fromkeys(("classification", "distillation", "simclr", "moco"), CLASSIFICATION),
+    "multilabel": MULTILABEL,
+}
 """The metrics of each built-in task. The first one is what the displays show beside the loss."""

@@ -6,25 +6,32 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from raycls.config.sections.duration import Duration
 from raycls.config.sections.types import Count, Finite, Fraction, Operation, Positive, Section, Tuple
 
-__all__ = ["AugmentConfig", "DataConfig", "SourceConfig", "SplitConfig"]
+__all__ = ["LUMA", "AugmentConfig", "DataConfig", "SourceConfig", "SplitConfig"]
+
+LUMA = (19595, 38470, 7471)
+"""Red, green and blue in a grey value, of 65536: ITU-R 601-2 luma in the integers of Pillow."""
 
 
 class SourceConfig(Section):
     """Where the samples are."""
 
     name: Annotated[str, Field(min_length=1)] = "folder"
-    """`folder`, `manifest`, `cifar`, `arrays`, `digits`, an entry point, or `package.module:attribute`."""
+    """`folder`, `manifest`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, an entry point, or
+    `package.module:attribute`."""
     path: str | None = None
     """File or folder of the data, relative to the working directory."""
     args: dict[str, Any] = {}
-    """Further arguments of the source. `folder`, `manifest`, `arrays`: `ignore` and `ignore_file`, patterns of what is
-    left out. `folder`, `manifest`: `splits`, what folders or words of the column `split` stand for
+    """Further arguments of the source. All but `cifar` and `digits`: `ignore` and `ignore_file`, patterns of what is
+    left out. `folder`, `manifest`, `parquet`: `splits`, what folders or words of the column `split` stand for
     (`{Fold1: train, Fold2: test}`), or `none`. `manifest`: `root`, the folder that paths start from; `strip`, prefixes
     of paths that are taken away; `columns`, names of columns (`{path: filename, label: category}`); `encoding`.
+    `parquet`: `columns` (`{image: photo, label: species, key: id}`).
     In `args` a value is what YAML 1.2 says: `001` is the number 1, and text in quotes; options that are text (`path`,
-    `run.name`) take what was written."""
+    `run.name`) take what was written. `manifest`: `multilabel`, true or what divides the labels of one cell, for images
+    with any number of classes."""
 
 
 class SplitConfig(Section):
@@ -61,11 +68,16 @@ class DataConfig(Section):
     """Height and width in pixels that the default augmentations produce."""
     executor: Literal["auto", "ray", "processes", "inline"] = "auto"
     """Who decodes: Ray Data (`ray`), processes beside each worker, or the worker itself (`inline`).
-    All three give the same bytes. `auto` is `ray`, or `inline` where `scale.workers` is 0."""
+    All three give the same bytes. `auto` chooses by cost: `ray` where other nodes or free CPUs can decode; `inline`
+    where no CPU would be idle otherwise, where a worker's part of a batch takes less than 5 ms, and with
+    `scale.workers: 0`. The header of a run says which and why."""
     processes: Count = 2
     """Decoding processes of one worker, for the executor `processes`."""
     prefetch: Count = 4
     """Slices (one worker's part of one step) that are decoded ahead of the training."""
+    cache: Literal["off", "memory"] = "off"
+    """`memory`: each process that decodes keeps the pixels of the images it has decoded, before augmentation, so that
+    later epochs and evaluations decode nothing. The same bytes; refused where they do not fit."""
     formats: Annotated[tuple[Literal["jpeg", "png", "webp", "bmp", "tiff", "gif"], ...], Tuple] = (
         "jpeg",
         "png",
@@ -75,6 +87,9 @@ class DataConfig(Section):
         "gif",
     )
     """Image formats that are decoded; another one is an error."""
+    repeats: Annotated[int, Field(ge=1, le=64)] = 1
+    """Repeated augmentation: each sample comes so many times in a row, augmented anew each time. An epoch has as many
+    steps as ever; in every so many epochs each sample is trained as often as without it."""
     max_pixels: Count = 50_000_000
     """Largest image in pixels, checked before it is decoded. No operation of `augment` makes one of more than twice
     as many: where a thin image would become that large, the run ends and names it."""
@@ -83,16 +98,56 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     """What happens to an image between decoding and the model.
 
-    A list holds names or `{name: {argument: value}}`: `resize`, `center_crop`, `random_crop`,
-    `random_resized_crop`, `horizontal_flip`, `vertical_flip`, `rotation`, `color_jitter`, an entry point,
-    or `package.module:attribute`. `resize` takes `size` and `interpolation` (`bilinear`, or `bicubic`).
+    A list holds names or `{name: {argument: value}}`: `resize`, `center_crop`, `random_crop`, `random_resized_crop`,
+    `horizontal_flip`, `vertical_flip`, `rotation`, `affine`, `perspective`, `color_jitter`, `hsv`, `grayscale`,
+    `gaussian_blur`, `sharpness`, `solarize`, `posterize`, `equalize`, `auto_augment`, `rand_augment`,
+    `trivial_augment_wide`, `aug_mix`; `random_choice`, `random_order` and `random_apply` of a list `operations`; an
+    entry point, or `package.module:attribute`. `resize` takes `size`, `interpolation` (`bilinear`, or `bicubic`) and
+    `fit` (`side`: one number is the shorter side; `crop`, `pad`, `stretch`: exactly `size`).
     """
 
     train: Annotated[tuple[Operation, ...], Tuple] | None = None
     """For training. Default: `random_resized_crop` to `data.image_size`, `horizontal_flip`."""
     eval: Annotated[tuple[Operation, ...], Tuple] | None = None
     """For evaluation. Default: `resize` to 8/7 of `data.image_size`, `center_crop` to `data.image_size`."""
+    batch: Annotated[tuple[Operation, ...], Tuple] = ()
+    """For training, on each micro-batch after normalisation: `mixup`, `cutmix`, `mixup_cutmix` (one or the other),
+    `random_erasing`, an entry point, or `package.module:attribute` (called with `num_classes` and its arguments,
+    returns a function from images and targets to both). `mixup` and `cutmix` take `alpha` and the probability `p`,
+    `mixup_cutmix` takes `mixup_alpha`, `cutmix_alpha`, `p` and `switch`, the probability of CutMix, `random_erasing`
+    takes `p`, `scale`, `ratio` and `fill`."""
+    off_after: Duration | Literal["off"] = "off"
+    """From when on training uses the operations of `eval` instead of `train`, and none on batches: in epochs, steps or
+    per cent of the run, to the nearest whole epoch."""
+    progressive: dict[str, Count] = {}
+    """For `train`: the image size by time, such as `{0%: 128, 50%: 160}`: from each of these points on, to the nearest
+    whole epoch, operations without a size of their own make this one instead of `data.image_size`."""
     mean: Annotated[tuple[Finite, Finite, Finite], Tuple] = (0.485, 0.456, 0.406)
     """Subtracted from each channel, in 0..1. Default: ImageNet's."""
     std: Annotated[tuple[Positive, Positive, Positive], Tuple] = (0.229, 0.224, 0.225)
     """Each channel is divided by it. Default: ImageNet's."""
+
+    def normalisation(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel of images as a network of so many takes them.
+
+        The mean of grey values is that of the channels, weighted as they are in `LUMA`. So is the deviation where the
+        channels go together, as in most images; it is smaller where they do not.
+        """
+        if channels != 1:
+            return self.mean, self.std
+        mean, std = (sum(a * b for a, b in zip(LUMA, each, strict=True)) / sum(LUMA) for each in (self.mean, self.std))
+        return (mean,), (std,)
+
+    def sizes(self) -> list[tuple[Duration, int]]:
+        """The points of `progressive` and their sizes."""
+        return [(Duration.parse(point), size) for point, size in self.progressive.items()]
+
+    @model_validator(mode="after")
+    def _units(self) -> AugmentConfig:
+        after = self.off_after
+        if isinstance(after, Duration) and (after.seconds is not None or after.value <= 0):
+            raise ValueError(f"off_after is in epochs, steps or per cent and greater than 0: {after} is not")
+        points = [point for point, _ in self.sizes()]
+        if any(point.seconds is not None for point in points) or (points and all(point.value for point in points)):
+            raise ValueError("progressive has a size from 0% on, and others from epochs, steps or per cent on")
+        return self

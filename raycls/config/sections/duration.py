@@ -56,6 +56,10 @@ class Duration:
             return round(self.value * total_steps / 100)
         raise ValueError(f"{self} cannot be counted in steps here")
 
+    def epochs(self, steps_per_epoch: int, total_steps: int | None = None) -> int:
+        """`steps` in whole epochs, rounded to the nearest number, up from the middle."""
+        return (2 * self.steps(steps_per_epoch, total_steps) + steps_per_epoch) // (2 * steps_per_epoch)
+
     def __str__(self) -> str:
         return f"{int(self.value) if float(self.value).is_integer() else self.value!r}{self.unit}"
 

@@ -18,19 +18,26 @@ class ModelConfig(Section):
     """The network. The number of classes comes from the data."""
 
     name: Annotated[str, Field(min_length=1)] = "resnet18"
-    """A torchvision classification model, `tiny_cnn`, `resnet18_cifar`, an entry point, or
+    """A torchvision classification model, `timm:NAME` (with the extra `timm`), `tiny_cnn`, `fast_cnn`,
+    `resnet18_cifar`, `cnn` (stages of `blocks` and `widths`, with or without `residual`), an entry point, or
     `package.module:attribute` (called with `num_classes` and `args`, returns a `torch.nn.Module`)."""
     args: dict[str, Any] = {}
     """Further arguments of the model; as in `data.source.args`, `001` is a number and `"001"` text."""
     weights: str | None = None
-    """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`) or a file, local or at a URI such as
-    `s3://bucket/runs/pets/model/model.safetensors` (`.safetensors`, or a state dict or checkpoint saved by torch).
+    """Name of a torchvision weights enum value (`IMAGENET1K_V2`, `DEFAULT`), the folder of a run that has ended, or a
+    file (`.safetensors`, or a state dict or checkpoint saved by torch); both may be at a URI: `s3://bucket/runs/pets`.
     Where a later layer names another model, `args` are left out, and so is a name that the new one has no weights of; a
     file stays. A file needs everything but the head, under any one prefix; an average (`ema`) in it is preferred. The
     head is matched by the class names that come with the weights (beside `model/model.safetensors` of a run, or in a
     checkpoint), and starts anew where none of them is the data's; without names one of the same size is taken as it is,
     and another starts anew. The header of a run says what was done, and where its preprocessing is not that of the
     weights."""
+    in_channels: Annotated[int, Field(ge=1)] = 3
+    """Channels of the images that the network takes: 3 is RGB; with 1 the task hands it the grey value of the decoded
+    RGB (ITU-R 601-2 luma, to the level what Pillow's `convert("L")` gives), normalised with `augment.mean` and `std`
+    weighted as the channels are; more, only where a task of your own provides them. The first convolution that takes 3
+    channels is made one for as many: of `weights` it gets the sum of the RGB kernels (1) or the kernels repeated, times
+    3 / `in_channels`, and takes kernels for as many as they are."""
     init: Literal["default", "xavier_uniform", "kaiming"] = "default"
     """How convolutions and linear layers start; not applied to loaded weights."""
     pruned: dict[str, Pruned] = {}

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raycls.config.names.metrics import METRICS
 from raycls.config.sections.data import AugmentConfig, DataConfig
+from raycls.config.sections.finetune import FinetuneConfig
 from raycls.config.sections.model import ModelConfig
 from raycls.config.sections.optim import OptimConfig, ScheduleConfig
 from raycls.config.sections.scale import ScaleConfig
@@ -20,8 +21,8 @@ from raycls.config.sections.search import SearchConfig, objective
 from raycls.config.sections.task import LossConfig, TaskConfig
 from raycls.config.sections.track import TrackConfig
 from raycls.config.sections.train import CheckpointConfig, EvaluateConfig, TrainConfig
-from raycls.config.sections.types import Section
-from raycls.config.sections.uri_secrets import has_secret
+from raycls.config.sections.types import RuleError, Section
+from raycls.config.uri_secrets import has_secret
 
 __all__ = ["Run", "RunSection"]
 
@@ -55,6 +56,7 @@ class Run(Section):
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     task: TaskConfig = TaskConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
@@ -84,14 +86,48 @@ class Run(Section):
                     f"train.micro_batches ({self.train.micro_batches}) must not exceed "
                     f"data.batch_size ({self.data.batch_size})"
                 )
+        if self.train.batch_norm == "sync":
+            self._sync()
+        if self.data.repeats > 1 and self.loss.balance == "sampler":
+            raise ValueError(
+                f"data.repeats ({self.data.repeats}) and loss.balance: sampler are two orders of the samples: "
+                "a run has one"
+            )
         if self.schedule.name == "multistep" and not self.schedule.args.get("milestones"):
             raise ValueError("schedule.name: multistep needs schedule.args.milestones, for example [30ep, 60ep]")
         if self.schedule.name == "plateau" and self.evaluate.every == "off":
             raise ValueError("schedule.name: plateau needs evaluate.every, it is off")
         if self.train.early_stop.patience != "off" and self.evaluate.every == "off":
             raise ValueError("train.early_stop.patience needs evaluate.every, it is off")
+        if self.train.non_finite == "rewind" and self.checkpoint.every.seconds is not None:
+            raise ValueError(
+                "train.non_finite: rewind goes back to a step that no clock decides: checkpoint.every in epochs, steps "
+                f"or per cent, not {self.checkpoint.every}"
+            )
+        self._cache()
         self._search()
         return self
+
+    def _cache(self) -> None:
+        """Files that the first operation has decoded smaller are not whole: kept, they would be other pixels."""
+        first = [entry[0] for entry in (self.augment.train, self.augment.eval) if entry]
+        crops = [entry.get("random_resized_crop") or {} for entry in first if isinstance(entry, dict)]
+        if self.data.cache != "off" and any(crop.get("resampling") == "fast" for crop in crops):
+            raise RuleError(
+                f"data.cache: {self.data.cache} keeps whole images, and random_resized_crop with resampling: fast "
+                "decodes large ones smaller: that would be other pixels",
+                fix="data.cache=off, or resampling: exact in augment.train",
+            )
+
+    def _sync(self) -> None:
+        workers, parts = max(1, self.scale.max_workers), self.train.micro_batches
+        if self.scale.elastic or (isinstance(parts, int) and parts != workers):
+            fixed = parts if isinstance(parts, int) else workers
+            raise RuleError(
+                f"train.batch_norm: sync needs one worker for each micro-batch, all at once: scale.workers is "
+                f"{self.scale.workers}, train.micro_batches {parts}",
+                fix=f"scale.workers={fixed}, or train.batch_norm=micro_batch",
+            )
 
     def _search(self) -> None:
         if self.search.space and self.evaluate.every == "off":

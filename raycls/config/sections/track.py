@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.types import Section
-from raycls.config.sections.uri_secrets import has_secret
+from raycls.config.uri_secrets import has_secret
 
 __all__ = ["MlflowConfig", "TrackConfig", "WandbConfig"]
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.types import Count, NotNegative, Section
 
-__all__ = ["CheckpointConfig", "EarlyStopConfig", "EvaluateConfig", "TrainConfig"]
+__all__ = ["CheckpointConfig", "EarlyStopConfig", "EvaluateConfig", "ProfileConfig", "RewindConfig", "TrainConfig"]
 
 
 class EarlyStopConfig(Section):
@@ -19,6 +19,24 @@ class EarlyStopConfig(Section):
     """Evaluations without improvement of `evaluate.metric` before the run ends."""
     min_delta: NotNegative = 0.0
     """Smallest change that is an improvement."""
+
+
+class RewindConfig(Section):
+    """When to go back to an earlier checkpoint."""
+
+    after: Count = 10
+    """Steps in a row whose gradient is not finite. The checkpoint is the last one of `checkpoint.every` before them."""
+    times: Count = 1
+    """How often; the next time ends the run."""
+
+
+class ProfileConfig(Section):
+    """A trace of what every operation of some steps took, in `profile/` of the run folder."""
+
+    steps: Count | Literal["off"] = "off"
+    """How many steps are traced, on every worker."""
+    after: Annotated[int, Field(ge=0)] = 10
+    """Steps of each start that are trained before: the first ones are slower than the others."""
 
 
 class TrainConfig(Section):
@@ -34,14 +52,37 @@ class TrainConfig(Section):
     `fast`: DistributedDataParallel. `auto`: exact on CPU, fast on GPU."""
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
     """Mixed precision. `auto`: bf16 where the device has it natively, else fp16 on a GPU and off on a CPU."""
+    activation_checkpointing: Literal["off", "on"] = "off"
+    """Less memory for more time: parts of the network keep only their input for the backward pass, and run again there.
+    Which parts is measured, `raycls model` says it. The bits of the run stay the same."""
+    batch_norm: Literal["micro_batch", "sync"] = "micro_batch"
+    """Over which images batch norm takes its statistics in training. `sync`: those of the global batch (SyncBN), which
+    takes as many workers as there are micro-batches, at every start."""
+    compile: Literal["off", "default"] = "off"
+    """`default`: train with `torch.compile`, anew for each size of a micro-batch. Faster steps after minutes of
+    compiling, and other bits than without; the same ones on any number of workers. Evaluations are without it."""
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     """Layout of images and weights in memory."""
     ledger: Literal["off", "ids", "pixels"] = "off"
     """Write down which sample was trained when; with `pixels` the sha256 of its augmented pixels too."""
-    non_finite: Literal["error", "skip"] = "error"
-    """What a gradient with NaN or infinity does: end the run, or skip the step (10 in a row end it)."""
+    non_finite: Literal["error", "skip", "rewind"] = "error"
+    """What a gradient with NaN or infinity does: end the run, or skip the step (10 in a row end it). `rewind`: skip,
+    and after several in a row go back to an earlier checkpoint and leave out what came since."""
+    rewind: RewindConfig = RewindConfig()
+    """When to go back, with `non_finite: rewind`."""
+    on_out_of_memory: Literal["error", "split"] = "error"
+    """What too little memory for a forward and backward pass does: end the run, or do the step again with twice as many
+    micro-batches, and so on from there. With `split` and several workers `reduction: auto` is exact."""
     early_stop: EarlyStopConfig = EarlyStopConfig()
     """When to give up."""
+    overfit: Count | Literal["off"] = "off"
+    """Train and evaluate on so many images of the training split, the same in every split and without augmentation: a
+    network and a loss that can learn will know them by heart."""
+    fast_dev_run: bool = False
+    """Two steps with an evaluation and a checkpoint after each, on few images and without trackers, in a run folder
+    whose name ends with `-dev`: whether everything works before a long run."""
+    profile: ProfileConfig = ProfileConfig()
+    """A trace of some steps, which Perfetto opens."""
     budget: Duration | Literal["off"] = "off"
     """Wall-clock time after which the run checkpoints and ends, counted over all its starts."""
     stall_timeout: Duration | Literal["off"] = Duration(30, "m")
@@ -52,6 +93,16 @@ class TrainConfig(Section):
     def _units(self) -> TrainConfig:
         if self.duration.unit not in ("ep", "st") or self.duration.value <= 0:
             raise ValueError(f"duration is in epochs or steps and greater than 0: {self.duration} is not")
+        if self.compile != "off" and self.activation_checkpointing != "off":
+            raise ValueError(
+                f"compile: {self.compile} decides by itself what runs again in the backward pass: "
+                "set it or activation_checkpointing to off"
+            )
+        if self.compile != "off" and self.batch_norm == "sync":
+            raise ValueError(
+                f"compile: {self.compile} and batch_norm: sync do not go together: set one of them to off or "
+                "micro_batch"
+            )
         if isinstance(self.budget, Duration) and not self.budget.seconds:
             raise ValueError(f"budget is a time such as 2h: {self.budget} is not")
         if isinstance(self.stall_timeout, Duration) and not self.stall_timeout.seconds:

@@ -13,12 +13,14 @@ __all__ = [
     "NotNegative",
     "Operation",
     "Positive",
+    "RuleError",
     "Section",
     "Tuple",
     "UnderOne",
     "UpToOne",
     "child",
     "is_free",
+    "named",
 ]
 
 
@@ -37,10 +39,27 @@ Count = Annotated[int, Field(ge=1)]
 Operation = str | dict[str, dict[str, Any]]
 
 
+def named(entry: Operation) -> tuple[str, dict[str, Any]]:
+    """The name of an operation and its arguments."""
+    nothing: tuple[str, dict[str, Any]] = ("", {})
+    return (entry, {}) if isinstance(entry, str) else next(iter(entry.items()), nothing)
+
+
 class Section(BaseModel):
     model_config = ConfigDict(
         strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
+
+
+class RuleError(ValueError):
+    """A rule over several options is broken, and `fix` is what to type instead."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message, fix)
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def child(model: type[Section], key: str) -> type[Section] | None:

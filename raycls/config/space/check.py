@@ -51,7 +51,15 @@ _FIXED: Mapping[str, str] = {
 }
 """Sections and options that may not be searched, and why."""
 
-_MUTABLE = ("optim.lr", "optim.weight_decay", "optim.args", "optim.clip_norm", "loss.args", "augment.train")
+_MUTABLE = (
+    "optim.lr",
+    "optim.weight_decay",
+    "optim.args",
+    "optim.clip_norm",
+    "loss.args",
+    "augment.train",
+    "augment.batch",
+)
 """What can change within a run, as population based training does."""
 
 

@@ -13,9 +13,9 @@ from raycls.config.names.moved import moved
 from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Section
-from raycls.config.sections.uri_secrets import hidden
 from raycls.config.space.space import Condition, Kind, Parameter
 from raycls.config.strings import keep_texts
+from raycls.config.uri_secrets import hidden
 from raycls.config.write import flow
 from raycls.config.yaml_text import read_value
 

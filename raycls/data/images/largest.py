@@ -6,6 +6,8 @@ from typing import Any
 
 from torchvision.transforms import v2
 
+from raycls.data.images.geometry import Fit
+
 __all__ = ["MULTIPLE", "largest"]
 
 MULTIPLE = 2
@@ -20,6 +22,9 @@ def largest(operation: Any, height: int, width: int) -> int:
     if isinstance(operation, v2.Resize):
         new_height, new_width = _resized(operation.size, height, width)
         return max(new_height * new_width, height * new_width)
+    if isinstance(operation, Fit):
+        new_height, new_width = operation.resized(height, width)
+        return max(new_height * new_width, height * new_width, operation.size[0] * operation.size[1])
     if isinstance(operation, v2.CenterCrop):
         crop_height, crop_width = _pair(operation.size)  # where the image is smaller it is padded, and cropped then
         return max(height, crop_height) * max(width, crop_width)

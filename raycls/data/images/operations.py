@@ -5,14 +5,17 @@ numpy's global one, Python's) are seeded from `(seed, epoch, sample)`, and after
 sample looks the same whoever augments it, and whatever was augmented before. A generator that a user's
 transform makes for itself is outside this: `numpy.random.default_rng()` without a seed differs in every run.
 
-The generators belong to the process, so two threads of one process must not augment at the same time.
+The generators belong to the process, so two threads of one process must not augment at the same time. Operations with a
+form in `arrays` draw from a generator of their own instead: lists of these alone (`Augment.separate`) may.
 The built-in operations work on Pillow images, whose resampling is integer arithmetic: the same bits on any
-CPU and with any number of threads.
+CPU and with any number of threads. Those in `SUMMED` are torch's arithmetic of floats, with one thread: the same bits
+on any number of workers, and perhaps a level apart on a CPU with other instructions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,17 +23,22 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from raycls.config.names.builtin import OPERATIONS
+from raycls.config.names.builtin import NESTED, OPERATIONS
 from raycls.config.sections.data import DataConfig
 from raycls.config.sections.types import Operation
+from raycls.data.images.arrays import Form, QuickCrop, as_image, form_of, size_of
+from raycls.data.images.checks import colour, rising, sides
+from raycls.data.images.decoding.decode import Pixels
+from raycls.data.images.decoding.turbo import Encoded
+from raycls.data.images.drawn import Drawn
 from raycls.data.images.largest import MULTIPLE, largest
 from raycls.data.order import key as order_key
 from raycls.data.samples import UnfitError
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import builder
-from raycls.randomness import seeded, seeded_torch
+from raycls.randomness import own_generator, seeded, seeded_torch
 
-__all__ = ["FIXED", "OPERATIONS", "Augment", "build", "default_operations"]
+__all__ = ["FIXED", "OPERATIONS", "Augment", "Stage", "build", "default_operations", "entry_of"]
 
 Size = int | Sequence[int]
 
@@ -54,6 +62,15 @@ def build(
     return Augment(steps, (operations, train, image_size, max_pixels))
 
 
+class Stage(NamedTuple):
+    """An image on its way."""
+
+    name: str
+    """The operation that it was made by; empty for the image as it was decoded."""
+    pixels: np.ndarray
+    """`[H, W, 3] uint8`."""
+
+
 class Augment:
     """A list of operations, applied to one image at a time. Pickles as the config it was built from."""
 
@@ -62,29 +79,37 @@ class Augment:
         self._recipe = recipe
         self.random = any(step.random for step in steps)
         """Whether an operation draws from a generator, or may."""
-        self._foreign = any(step.foreign for step in steps)
+        self._alone = all(step.alone for step in steps)
+        self.separate = not self.random or all(step.form is not None or step.name in FIXED for step in steps)
+        """Whether nothing is drawn from the generators of the process."""
+        self.encoded = bool(steps) and isinstance(steps[0].function, QuickCrop)
+        """Whether a call takes a file that is not decoded, too."""
         self._most = MULTIPLE * recipe[3]
 
-    def __call__(self, image: Image.Image, key: tuple[int, int, int]) -> np.ndarray:
-        """`image` (mode RGB) -> `[H, W, 3] uint8`; `key` is (seed, epoch, sample).
+    def __call__(self, image: Pixels | Encoded, key: tuple[int, int, int]) -> np.ndarray:
+        """`image` (a Pillow image of mode RGB, or `[H, W, 3] uint8`) -> `[H, W, 3] uint8`, which may be part of it and
+        is not to be written to; `key` is (seed, epoch, sample).
 
         DataError where an operation fails or returns anything but an 8-bit RGB image.
         """
-        if not self.random:
-            return self._apply(image)
-        with seeded(order_key(*key)) if self._foreign else seeded_torch(order_key(*key)):
-            return self._apply(image)
+        with self._drawing(key) as generator:
+            return np.asarray(_run(self._steps, image, self._most, generator))
 
-    def _apply(self, image: Image.Image) -> np.ndarray:
-        for step in self._steps:
-            if not step.foreign and largest(step.function, image.height, image.width) > self._most:
-                raise _too_large(step, image, self._most)
-            try:
-                result = step.function(image)
-            except (Exception, SystemExit) as error:
-                raise _failure(step, image, error) from error
-            image = _checked(result, step) if step.foreign else result
-        return np.asarray(image)
+    def stages(self, image: Pixels | Encoded, key: tuple[int, int, int]) -> list[Stage]:
+        """The image before the first operation and after each of the list; the last one is what a call gives."""
+        found = [Stage("", np.asarray(image.whole() if isinstance(image, Encoded) else image))]
+        with self._drawing(key) as generator:
+            for step in self._steps:
+                image = _run((step,), image, self._most, generator)
+                found.append(Stage(step.name, np.asarray(image)))
+        return found
+
+    def _drawing(self, key: tuple[int, int, int]) -> AbstractContextManager[torch.Generator]:
+        if not self.random:
+            return nullcontext(torch.default_generator)
+        if self.separate:
+            return nullcontext(own_generator(order_key(*key)))
+        return seeded_torch(order_key(*key)) if self._alone else seeded(order_key(*key))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, self._recipe
@@ -98,6 +123,27 @@ class _Step(NamedTuple):
     random: bool
     foreign: bool
     """Not ours: it may draw from any generator and return anything."""
+    alone: bool
+    """It draws from torch's generator alone, and adds nothing up."""
+    form: Form | None = None
+    """How it is done on arrays."""
+
+
+def _run(steps: Sequence[_Step], image: Any, most: int, generator: torch.Generator) -> Any:
+    for step in steps:
+        if isinstance(step.function, Drawn):
+            image = _run(step.function.draw(), image, most, generator)
+            continue
+        if not step.foreign and largest(step.function, *size_of(image)) > most:
+            raise _too_large(step, *size_of(image), most)
+        try:
+            result = step.function(as_image(image)) if step.form is None else step.form(image, generator)
+        except (Exception, SystemExit) as error:
+            if isinstance(image, Encoded) and isinstance(error, DataError):
+                raise  # of the file, and not of the operation
+            raise _failure(step, image, error) from error
+        image = _checked(result, step) if step.foreign else result
+    return image
 
 
 def default_operations(*, train: bool, image_size: int) -> tuple[Operation, ...]:
@@ -112,40 +158,61 @@ def _rebuild(operations: tuple[Operation, ...], train: bool, image_size: int, ma
 
 
 def _step(entry: Operation, where: str, image_size: int) -> _Step:
-    if isinstance(entry, str):
-        name, args = entry, {}
-    elif len(entry) == 1:
-        ((name, args),) = entry.items()
-    else:
-        raise ConfigError(
-            "an operation must be a name, or one name with its arguments",
-            where=where,
-            found=", ".join(entry) or "an empty entry",
-            valid="- horizontal_flip   or   - rotation: {degrees: 10}",
-            fix="give each operation a line of its own, each with a dash",
-        )
+    name, args = entry_of(entry, where, "- horizontal_flip   or   - rotation: {degrees: 10}")
     foreign = name not in OPERATIONS
     given = () if foreign else ("image_size",)
     factory = builder("augmentation", name, args, OPERATIONS, given=given, at=(where, f"{where}.{name}"))
     args = {key: tuple(value) if isinstance(value, list) and not foreign else value for key, value in args.items()}
+    inner: tuple[_Step, ...] = ()
+    if name in NESTED:
+        args["operations"] = inner = _inner(args["operations"], f"{where}.{name}.operations", image_size)
     try:
         function = factory(**args) if foreign else factory(image_size=image_size, **args)
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"the operation {name} does not accept its arguments",
             where=f"{where}.{name}",
-            found=f"{args}: {error}"
+            found=f"{dict(entry[name]) if isinstance(entry, dict) else {}}: {error}"
             if isinstance(error, TypeError | ValueError)
             else f"{type(error).__name__}: {error}",
         ) from error
-    if not callable(function):
+    if name not in NESTED and not callable(function):
         raise ConfigError(
             f"{name} did not return an operation",
             where=f"{where}.{name}",
             found=repr(type(function)),
             valid="a factory: called with its arguments, it returns a callable image -> image",
         )
-    return _Step(name, where, function, foreign or name not in FIXED, foreign)
+    alone = not foreign and name not in SUMMED and all(step.alone for step in inner)
+    form = None if foreign else form_of(function)
+    return _Step(name, where, function, foreign or name not in FIXED, foreign, alone, form)
+
+
+def entry_of(entry: Any, where: str, valid: str) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments of an entry of a list of operations; ConfigError where it has no form of `valid`."""
+    if isinstance(entry, str):
+        return entry, {}
+    if isinstance(entry, dict) and len(entry) == 1 and all(isinstance(args, dict) for args in entry.values()):
+        ((name, args),) = entry.items()
+        return name, args
+    raise ConfigError(
+        "an operation must be a name, or one name with its arguments",
+        where=where,
+        found=(", ".join(map(str, entry)) or "an empty entry") if isinstance(entry, dict) else repr(entry),
+        valid=valid,
+        fix="give each operation a line of its own, each with a dash",
+    )
+
+
+def _inner(entries: Any, where: str, image_size: int) -> tuple[_Step, ...]:
+    if not isinstance(entries, tuple) or not entries:
+        raise ConfigError(
+            "operations must be a list of one or more",
+            where=where,
+            found=repr(entries),
+            valid="[horizontal_flip, {rotation: {degrees: 10}}]",
+        )
+    return tuple(_step(entry, f"{where}[{index}]", image_size) for index, entry in enumerate(entries))
 
 
 def _checked(result: Any, step: _Step) -> Image.Image:
@@ -172,38 +239,30 @@ def _checked(result: Any, step: _Step) -> Image.Image:
     )
 
 
-def _failure(step: _Step, image: Any, error: BaseException) -> DataError:
+def _failure(step: _Step, image: Pixels | Encoded, error: BaseException) -> DataError:
     """An error without a place: that is the file, which whoever reads the samples knows."""
-    size = f" on an image of {image.height} x {image.width} (height x width)" if isinstance(image, Image.Image) else ""
-    what, found = f"the operation {step.name} ({step.place}) failed{size}", f"{type(error).__name__}: {error}"
+    size = "on an image of {} x {} (height x width)".format(*size_of(image))
+    what, found = f"the operation {step.name} ({step.place}) failed {size}", f"{type(error).__name__}: {error}"
     if step.name == "random_crop":
         return UnfitError(what, entry=step.place, found=found, fix="put a resize before it, or give it padding")
     return DataError(what, found=found)
 
 
-def _too_large(step: _Step, image: Image.Image, most: int) -> UnfitError:
-    pixels = largest(step.function, image.height, image.width)
+def _too_large(step: _Step, height: int, width: int, most: int) -> UnfitError:
+    pixels = largest(step.function, height, width)
     shape = "give the resize two numbers, [height, width], which do not keep the shape, or " * (step.name == "resize")
     return UnfitError(
         f"the operation {step.name} ({step.place}) would make an image larger than allowed and was not run",
         entry=step.place,
-        found=f"an image of {image.height} x {image.width} (height x width) would become one of "
-        f"{pixels / 1e6:,.1f} million pixels",
+        found=f"an image of {height} x {width} (height x width) would become one of {pixels / 1e6:,.1f} million pixels",
         valid=f"at most {MULTIPLE} times data.max_pixels, {most / 1e6:g} million pixels",
         fix=f"{shape}raise data.max_pixels where there is the memory",
     )
 
 
-def resize(image_size: int, *, size: Size | None = None, interpolation: str = "bilinear") -> Callable[[Any], Any]:
-    """To `size`: one number is the shorter side, two are height and width. `bilinear` or `bicubic`, antialiased."""
-    if interpolation not in (known := ("bilinear", "bicubic")):
-        raise ValueError(f"interpolation is {' or '.join(known)}")
-    return v2.Resize(_sides(image_size if size is None else size), InterpolationMode(interpolation), antialias=True)
-
-
 def center_crop(image_size: int, *, size: Size | None = None) -> Callable[[Any], Any]:
     """The middle; a smaller image is padded with black."""
-    return v2.CenterCrop(_sides(image_size if size is None else size))
+    return v2.CenterCrop(sides(image_size if size is None else size))
 
 
 def random_crop(
@@ -217,8 +276,8 @@ def random_crop(
     """Any part of this size, after `padding` pixels were added (all sides; or left/right, top/bottom; or each)."""
     if padding_mode not in (modes := ("constant", "edge", "reflect", "symmetric")):
         raise ValueError(f"padding_mode is one of {', '.join(modes)}")
-    size = _sides(image_size if size is None else size)
-    return v2.RandomCrop(size, padding=padding, padding_mode=padding_mode, fill=_colour(fill))  # type: ignore[arg-type]
+    size = sides(image_size if size is None else size)
+    return v2.RandomCrop(size, padding=padding, padding_mode=padding_mode, fill=colour(fill))  # type: ignore[arg-type]
 
 
 def random_resized_crop(
@@ -227,10 +286,18 @@ def random_resized_crop(
     size: Size | None = None,
     scale: Sequence[float] = (0.08, 1.0),
     ratio: Sequence[float] = (3 / 4, 4 / 3),
+    resampling: str = "exact",
 ) -> Callable[[Any], Any]:
-    """A part of random area (`scale` of the image) and shape (`ratio`, width to height), resized."""
-    scale, ratio = _range("scale", scale, 1.0), _range("ratio", ratio, float("inf"))
-    return v2.RandomResizedCrop(_sides(image_size if size is None else size), scale=scale, ratio=ratio, antialias=True)
+    """A part of random area (`scale` of the image) and shape (`ratio`, width to height), resized.
+
+    `resampling: exact` is Pillow's. `fast` is torch's in integers, at most two levels from it; as the first operation
+    it also has a JPEG decoded at 1/2, 1/4 or 1/8 where the part is at least that much larger than what is made of it.
+    """
+    if resampling not in ("exact", "fast"):
+        raise ValueError("resampling is exact or fast")
+    scale, ratio = rising("scale", scale, 1.0), rising("ratio", ratio, float("inf"))
+    crop = QuickCrop if resampling == "fast" else v2.RandomResizedCrop
+    return crop(sides(image_size if size is None else size), scale=scale, ratio=ratio, antialias=True)
 
 
 def horizontal_flip(image_size: int, *, p: float = 0.5) -> Callable[[Any], Any]:
@@ -247,7 +314,7 @@ def rotation(
     image_size: int, *, degrees: float | Sequence[float], fill: int | Sequence[int] = 0
 ) -> Callable[[Any], Any]:
     """By an angle between `-degrees` and `degrees`, or between two angles; corners are filled. Bilinear."""
-    return v2.RandomRotation(degrees, InterpolationMode.BILINEAR, fill=_colour(fill))  # type: ignore[arg-type]
+    return v2.RandomRotation(degrees, InterpolationMode.BILINEAR, fill=colour(fill))  # type: ignore[arg-type]
 
 
 def color_jitter(
@@ -264,28 +331,5 @@ def color_jitter(
 
 FIXED = frozenset(("resize", "center_crop"))
 """Operations that draw nothing."""
-
-
-def _sides(size: Any) -> int | list[int]:
-    sides: list[Any] = list(size) if isinstance(size, list | tuple) else [size]
-    if len(sides) not in (1, 2) or not all(type(side) is int and side > 0 for side in sides):
-        raise ValueError("size must be a number of pixels, or [height, width]")
-    return sides if isinstance(size, list | tuple) else size
-
-
-def _range(name: str, value: Any, most: float) -> tuple[float, float]:
-    numbers = tuple(value) if isinstance(value, list | tuple) else ()
-    if len(numbers) != 2 or not all(type(number) in (int, float) for number in numbers):
-        raise ValueError(f"{name} must be two numbers, min and max")
-    if not 0 < numbers[0] <= numbers[1] <= most:
-        raise ValueError(f"{name} must rise from above 0 to at most {most:g}")
-    return float(numbers[0]), float(numbers[1])
-
-
-def _colour(fill: Any) -> Any:
-    levels = (fill,) if isinstance(fill, int) else fill
-    if not isinstance(levels, list | tuple) or len(levels) not in (1, 3):
-        raise ValueError("fill must be one level, or three for red, green and blue")
-    if not all(type(level) is int and 0 <= level <= 255 for level in levels):
-        raise ValueError("fill must be from 0 to 255")
-    return fill
+SUMMED = frozenset(("gaussian_blur", "aug_mix", "perspective"))
+"""Operations whose sums may depend on the number of threads."""

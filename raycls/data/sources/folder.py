@@ -15,9 +15,10 @@ import numpy as np
 
 from raycls.data.ignore import ignorer, leaving_out, patterns_of
 from raycls.data.samples import Files, Keys, Samples
-from raycls.data.sources.layout import Peek, some, split_folders, told
+from raycls.data.sources.layout import Peek, split_folders, told
 from raycls.errors import DataError
 from raycls.progress import progress
+from raycls.quantities import first_names
 
 __all__ = ["LITTER", "SUFFIXES", "folder"]
 
@@ -233,4 +234,6 @@ class _Scan:
     def _error(self, what: str, paths: list[str], images: Sequence[str], *, valid: str) -> DataError:
         paths = sorted(paths)
         remedy = leaving_out(paths, images, self.given, [*self.loose, *self.strangers, *self.broken])
-        return DataError(what, where=self.root, found=some(paths), valid=valid, fix=f"move or remove them, or {remedy}")
+        return DataError(
+            what, where=self.root, found=first_names(paths), valid=valid, fix=f"move or remove them, or {remedy}"
+        )

@@ -17,8 +17,9 @@ from raycls.config.write import override
 from raycls.data.ignore import leaving_out, pattern_of
 from raycls.data.names import shared_splits, split_of
 from raycls.errors import DataError
+from raycls.quantities import first_names
 
-__all__ = ["NO_SPLITS", "Peek", "some", "split_folders", "told"]
+__all__ = ["NO_SPLITS", "Peek", "split_folders", "told"]
 
 NO_SPLITS = "none"
 """The value of `data.source.args.splits` that says: the folders are classes, whatever they look like."""
@@ -93,12 +94,6 @@ def told(splits: Mapping[str, str] | None) -> tuple[str, ...]:
     return (f"data: {', '.join(f'{name} is read as {split}' for name, split in splits.items() if name != split)}",)
 
 
-def some(names: Sequence[str]) -> str:
-    """The first few names, and how many there are besides."""
-    rest = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + rest
-
-
 def _alike(peeks: Mapping[str, Peek]) -> list[str]:
     """The folders that hold no images and at least one sub-folder of a name that another one of them holds too.
 
@@ -143,13 +138,13 @@ def _given(
             left.append(relative)
     if wanted or left:
         words = [f"no such folder: {', '.join(wanted)}"] if wanted else []
-        words += [f"without a split: {some(left)}"] if left else []
+        words += [f"without a split: {first_names(left)}"] if left else []
         remedy = f", or {leaving_out(left, (), ignored)}" if left else ""
         raise DataError(
             "the given splits do not fit the folders",
             where=path,
             found="; ".join(words),
-            valid=f"the folders {some(names)}, each with one of {_SPLITS}",
+            valid=f"the folders {first_names(names)}, each with one of {_SPLITS}",
             fix=f"give each folder a split in {_OPTION}{remedy}",
         )
     return found
@@ -178,7 +173,7 @@ class _Top:
         raise DataError(
             "the data folder mixes split folders with other folders",
             where=self.path,
-            found=f"{', '.join(self.found)} beside {some(others)}",
+            found=f"{', '.join(self.found)} beside {first_names(others)}",
             valid="either only splits (train, val, test) or only classes",
             fix=f"move the others away, or {remedy}{_OR_CLASSES}",
         )
@@ -193,7 +188,7 @@ class _Top:
             raise DataError(
                 "a folder holds folders with the same names as those beside it",
                 where=self.path,
-                found=f"{some(sorted(same))} in {name}, and beside it",
+                found=f"{first_names(sorted(same))} in {name}, and beside it",
                 valid="either only splits (train, val, test) or only classes",
                 fix=f"move the others into a folder train, or {leaving_out([name], (), self.ignored)}"
                 f" or, if {name} is a class, {_OPTION}={NO_SPLITS}",
@@ -209,7 +204,7 @@ class _Top:
             raise DataError(
                 "the data folder holds a single folder, and the classes are further down",
                 where=self.path,
-                found=f"{inner}, which holds {some(peek.folders)}",
+                found=f"{inner}, which holds {first_names(peek.folders)}",
                 valid="the folder that holds the class folders, or train/, val/ and test/",
                 fix=override("data.source.path", os.path.join(self.path, inner)),
             )
@@ -233,7 +228,7 @@ class _Top:
         others = [name for name in self.peeks if name not in alike]
         peeks = {name: self.peeks[name] for name in alike}
         inside = sorted({name for peek in peeks.values() for name in peek.folders})
-        found = f"{some(alike)}, which hold {some(inside)}"
+        found = f"{first_names(alike)}, which hold {first_names(inside)}"
         if all(split_of(name) for name in inside):
             return DataError(
                 "each class folder holds splits of its own",
@@ -280,7 +275,7 @@ class _Top:
         raise DataError(
             "a split folder holds no class folders",
             where=os.path.join(self.path, flat[0]),
-            found=f"images directly in {some(flat)}",
+            found=f"images directly in {first_names(flat)}",
             valid="a class folder",
             fix=remedy,
         )
@@ -300,7 +295,7 @@ class _Top:
         return DataError(
             "the split folders hold one more level of folders above the classes",
             where=self.path,
-            found=some(list(splits)),
+            found=first_names(list(splits)),
             valid="one folder per class directly in each split",
             fix=f"name the folders that hold the classes: {override(_OPTION, splits)}{_OR_CLASSES}",
         )

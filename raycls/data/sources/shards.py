@@ -28,11 +28,13 @@ class Shards:
     """The first sample of each shard, and the number of all of them: `[S + 1]`."""
     opened: dict[int, Any] = field(default_factory=dict[int, Any], compare=False)
     """What `content` has loaded in this process, by shard."""
+    most: int | None = None
+    """How many shards stay loaded, where not all of them."""
 
     @staticmethod
-    def of(counts: Iterable[int]) -> Shards:
+    def of(counts: Iterable[int], *, most: int | None = None) -> Shards:
         """Shards with so many samples each, `[S]`."""
-        return Shards(tuple(accumulate(counts, initial=0)))
+        return Shards(tuple(accumulate(counts, initial=0)), most=most)
 
     @property
     def total(self) -> int:
@@ -52,10 +54,13 @@ class Shards:
         return Place(shard, index - self.starts[shard])
 
     def content(self, shard: int, load: Callable[[int], Any]) -> Any:
-        """What `load(shard)` returns; it is called once per process."""
-        if shard not in self.opened:
-            self.opened[shard] = load(shard)
-        return self.opened[shard]
+        """What `load(shard)` returns; it is called once per process, or once more after `most` others were."""
+        found = self.opened.get(shard)
+        if found is None:
+            if self.most is not None and len(self.opened) >= self.most:
+                self.opened.pop(next(iter(self.opened), shard), None)  # the first; a thread may have been faster
+            found = self.opened[shard] = load(shard)
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"starts": self.starts, "opened": {}}
+        return {"starts": self.starts, "opened": {}, "most": self.most}

@@ -15,15 +15,14 @@ from raycls.data.slices import collate
 from raycls.errors import ConfigError, ModelError
 from raycls.export.bench.variants import Missing, Variant, compiled, eager, missing_extra, onnx_file
 from raycls.export.pictures import Pictures, pictures
-from raycls.export.timing import interleaved, threads_set
+from raycls.export.timing import BATCHES, interleaved, threads_set
 from raycls.progress import progress
 from raycls.quantities import plural
 from raycls.session.trained.trained import Network, Trained
 from raycls.tasks.classification import Classification
 
-__all__ = ["BATCHES", "Wanted", "bench"]
+__all__ = ["Wanted", "bench"]
 
-BATCHES = (1, 32)
 _LEAST = {1: 100, 32: 20}
 """Calls of each way: with fewer than 100 the p99 is the longest one."""
 
@@ -46,12 +45,13 @@ class Wanted:
 def bench(trained: Trained, wanted: Wanted, *, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Measure the network of `trained` on the CPU; plain JSON.
 
-    `rows`, one per way: `name`, `bytes`, `notes`, `top1`, and `batches` with `p50` and `p99` in seconds, `calls` and
+    `metric` is `top1`, or `map` where an image may have any number of classes. `rows`, one per way: `name`, `bytes`,
+    `notes`, the metric by its name, and `batches` with `p50` and `p99` in seconds, `calls` and
     `images_per_second` (of the median) for each batch; `missing`: `name`, `why` and `fix` of the ways that this machine
     cannot go.
     ConfigError where the task is another than the built-in classification, DataError where there are no images.
     """
-    network = Network(trained, torch.device("cpu"))
+    network = Network(trained, torch.device("cpu"), precision="off")
     if not isinstance(network.task, Classification):
         raise ConfigError(
             "only networks of the built-in classification can be measured",
@@ -69,7 +69,7 @@ def bench(trained: Trained, wanted: Wanted, *, say: Callable[[str], None] = lamb
         ways += _exported(trained, wanted, Path(scratch))
         variants = [way for way in ways if isinstance(way, Variant)]
         times = {batch: _times(variants, np.repeat(first, batch, 0), wanted.seconds) for batch in BATCHES}
-        top1 = _accuracies(variants, network, seen)
+        scores = _scores(variants, network, seen)
     return {
         "run": trained.provenance,
         "device": "cpu",
@@ -77,12 +77,13 @@ def bench(trained: Trained, wanted: Wanted, *, say: Callable[[str], None] = lamb
         "size": list(first.shape[2:]),
         "images": len(seen),
         "data": seen.told,
+        "metric": network.task.reading.score,
         "rows": [
             {
                 "name": way.name,
                 "bytes": way.size,
                 "notes": list(way.notes),
-                "top1": top1[way.name],
+                network.task.reading.score: scores[way.name],
                 "batches": {str(batch): _summary(times[batch][way.name], batch) for batch in BATCHES},
             }
             for way in variants
@@ -133,9 +134,10 @@ def _summary(seconds: Sequence[float], batch: int) -> dict[str, Any]:
     return {"p50": p50, "p99": p99, "calls": len(seconds), "images_per_second": batch / p50}
 
 
-def _accuracies(variants: Sequence[Variant], network: Network, seen: Pictures) -> dict[str, float]:
-    """Top-1 of each way on the same pixels."""
-    hits, size = {way.name: 0 for way in variants}, max(BATCHES)
+def _scores(variants: Sequence[Variant], network: Network, seen: Pictures) -> dict[str, float]:
+    """How good each way is on the same pixels, as the task measures it."""
+    said: dict[str, list[np.ndarray]] = {way.name: [] for way in variants}
+    size = max(BATCHES)
     for start in range(0, len(seen), size):
         rows = range(start, min(start + size, len(seen)))
         progress("evaluating", start, len(seen), "images")
@@ -143,9 +145,8 @@ def _accuracies(variants: Sequence[Variant], network: Network, seen: Pictures) -
         # Always whole batches: what was compiled for 32 images would be compiled anew for the rest.
         whole = np.concatenate([pixels, np.repeat(pixels[:1], size - len(pixels), 0)])
         for way in variants:
-            found = way.scores(whole)[: len(pixels)].argmax(1)
-            hits[way.name] += int((found == seen.labels[rows.start : rows.stop]).sum())
-    return {name: count / len(seen) for name, count in hits.items()}
+            said[way.name].append(way.scores(whole)[: len(pixels)])
+    return {name: network.task.reading.scored(np.concatenate(each), seen.truth) for name, each in said.items()}
 
 
 def _pixels(network: Network, seen: Pictures, rows: range) -> np.ndarray:

@@ -14,6 +14,7 @@ from raycls.errors import ConfigError, ModelError, kind_and_line
 from raycls.export.preprocessing import Preprocessing
 from raycls.session.trained.trained import Network
 from raycls.tasks.classification import Classification
+from raycls.tasks.multilabel import MultiLabel
 
 __all__ = ["LOGITS", "OPSET", "PIXELS", "check_task", "example", "half", "to_onnx"]
 
@@ -31,24 +32,28 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 def check_task(network: Network) -> None:
     """ConfigError where the task feeds the network otherwise than the built-in classification does."""
     kind = type(network.task)
-    known = {name: getattr(Classification, name) for name in ("arrays", "batch", "rows")}
-    own = [name for name, function in known.items() if getattr(kind, name) is not function]
+    own = min((_own(kind, known) for known in (Classification, MultiLabel)), key=len)
     if own:
         raise ConfigError(
             "only networks of the built-in classification can be exported",
             where="task.name",
             found=f"{network.trained.run.task.name}, which has its own {' and '.join(own)}",
-            valid="classification, or a subclass that makes samples, batches and rows as it does",
+            valid="classification, multilabel, or a subclass that makes samples, batches and rows as they do",
         )
 
 
+def _own(kind: type, known: type) -> list[str]:
+    """What a task does otherwise than `known`."""
+    return [name for name in ("arrays", "batch", "rows") if getattr(kind, name) is not getattr(known, name)]
+
+
 def example(preprocessing: Preprocessing) -> torch.Tensor:
-    """Two black images `[2, 3, h, w] float32`: torch takes a batch of one for a constant."""
-    return torch.zeros(2, 3, *preprocessing.size)
+    """Two black images `[2, channels, h, w] float32`: torch takes a batch of one for a constant."""
+    return torch.zeros(2, preprocessing.channels, *preprocessing.size)
 
 
 def to_onnx(model: nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """`model` (in evaluation mode, on the CPU): `normalised` `[batch, 3, h, w]` -> `logits` `[batch, C]`, float32.
+    """`model` (in evaluation mode, on the CPU): `normalised` `[batch, 1 or 3, h, w]` -> `logits` `[batch, C]`, float32.
 
     ModelError where torch cannot export it.
     """

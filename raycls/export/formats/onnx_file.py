@@ -1,4 +1,4 @@
-"""One ONNX file: preprocessing, network and softmax, with what a reader has to know of it."""
+"""One ONNX file: preprocessing, network and probabilities, with what a reader has to know of it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ _MOST_BYTES = 2**31 - 1
 
 
 def assemble(
-    network: onnx.ModelProto, preprocessing: Preprocessing, metadata: Mapping[str, Any], classes: int
+    network: onnx.ModelProto, preprocessing: Preprocessing, metadata: Mapping[str, Any], classes: int, operator: str
 ) -> onnx.ModelProto:
-    """`network` (`normalised` -> `logits`) from `images` to `probabilities` `[batch, classes] float32`."""
+    """`network` (`normalised` -> `logits`) from `images` to `probabilities` `[batch, classes] float32`, by the
+    `operator` of ONNX that makes these of logits."""
     graph = network.graph
     nodes, constants = preprocessing.nodes(IMAGES, PIXELS) if preprocessing.inside else ([], [])
     if preprocessing.inside:
         height, width = preprocessing.fixed or ("height", "width")
         image = helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["batch", height, width, 3])
     else:
-        image = helper.make_tensor_value_info(IMAGES, TensorProto.FLOAT, ["batch", 3, *preprocessing.size])
+        image = helper.make_tensor_value_info(
+            IMAGES, TensorProto.FLOAT, ["batch", preprocessing.channels, *preprocessing.size]
+        )
         nodes = [helper.make_node("Identity", [IMAGES], [PIXELS], name="preprocess/outside")]
-    softmax = helper.make_node("Softmax", [LOGITS], [PROBABILITIES], name="probabilities", axis=1)
+    over: dict[str, Any] = {"axis": 1} if operator == "Softmax" else {}
+    last = helper.make_node(operator, [LOGITS], [PROBABILITIES], name="probabilities", **over)
     ends = helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", classes])
     whole = helper.make_graph(
-        [*nodes, *graph.node, softmax],
+        [*nodes, *graph.node, last],
         "raycls",
         [image],
         [ends],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +15,17 @@ from torch import Tensor, nn
 
 from raycls.errors import ModelError, kind_and_line
 from raycls.export.artefact import METADATA, scale_and_shift
-from raycls.export.preprocessing import Crop, Preprocessing, Resize, Step
+from raycls.export.preprocessing import Crop, Preprocessing, Resize, Step, height_first
+from raycls.tasks.grey import grey
+from raycls.tasks.reading import ONE, Reading
 
 __all__ = ["program", "saved"]
+
+
+_IMAGE_SIDE = re.compile(r"size\(\)\[[12]\]")
+"""What torch assumed of the height or the width of an image: how the memory of its example lies, such as that a crop
+takes something away. It refuses all other images, though the operations compute the same with any. What it assumed of
+the number of images stays, as the network may branch on that."""
 
 
 class _Whole(nn.Module):
@@ -25,33 +34,56 @@ class _Whole(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, reading: Reading) -> None:
         super().__init__()
-        self.model, self.steps = model, preprocessing.steps
+        self.reading = reading
+        self.model, self.steps, self.grey = model, preprocessing.steps, preprocessing.channels == 1
         for name, values in zip(
             ("scale", "shift"), scale_and_shift(preprocessing.mean, preprocessing.std), strict=True
         ):
-            self.register_buffer(name, torch.from_numpy(values).view(1, 3, 1, 1))
+            self.register_buffer(name, torch.from_numpy(values).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         if self.steps is not None:
             pixels = images.permute(0, 3, 1, 2)
             for step in self.steps:
                 pixels = _done(step, pixels)
-            images = pixels.float() * self.scale + self.shift
-        return self.model(images).float().softmax(1)
+            levels = grey(pixels.float()) if self.grey else pixels.float()
+            images = levels * self.scale + self.shift
+        return self.reading.of_tensor(self.model(images).float())
 
 
 def _done(step: Step, pixels: Tensor) -> Tensor:
     if isinstance(step, Resize):
         height, width = pixels.shape[-2:]
         size: Any = step.size
-        if len(step.size) == 1:
+        if step.fit:
+            size = _fitted(step, height, width)
+        elif len(step.size) == 1:
             short = torch.sym_min(height, width)
             size = (step.size[0] * height // short, step.size[0] * width // short)
-        # torch resamples uint8 in integers, as Pillow does
-        return F.interpolate(pixels, size=size, mode=step.interpolation, antialias=True)
+        if height_first():
+            more = torch.sym_max(height - size[0] - torch.sym_max(2 * (width - size[1]), 0), 0)
+            first = height - torch.sym_min(more, 1) * (height - size[0])  # 0 or 1 times: no branch for the exporter
+            pixels = _resampled(step, pixels, (first, width))
+        return _resampled(step, pixels, size)
     return _cropped(step, pixels)
+
+
+def _fitted(step: Resize, height: Any, width: Any) -> tuple[Any, Any]:
+    """As `raycls.data.images.geometry.Fit.resized`."""
+    tall, wide = step.size
+    sides = ((tall, wide * height // width), (wide, tall * width // height))
+    if step.fit == "crop":
+        down, right = (torch.sym_max(*pair) for pair in sides)
+    else:
+        down, right = (torch.sym_min(wanted, torch.sym_max(kept, 1)) for wanted, kept in sides)
+    return down, right
+
+
+def _resampled(step: Resize, pixels: Tensor, size: Any) -> Tensor:
+    """torch resamples uint8 in integers along the width first, as Pillow does."""
+    return F.interpolate(pixels, size=size, mode=step.interpolation, antialias=True)
 
 
 def _cropped(step: Crop, pixels: Tensor) -> Tensor:
@@ -60,14 +92,14 @@ def _cropped(step: Crop, pixels: Tensor) -> Tensor:
         lacking = torch.sym_max(wanted - pixels.shape[dimension], 0)
         sides = (lacking // 2, lacking - lacking // 2)
         pads: Any = (0, 0, *sides) if dimension == 2 else (*sides, 0, 0)
-        pixels = F.pad(pixels, pads)
+        pixels = F.pad(pixels, pads, value=step.fill)
         spare = pixels.shape[dimension] - wanted
         start = spare // 2 + spare % 2 * (spare // 2 % 2)
         pixels = pixels.narrow(dimension, start, wanted)
     return pixels
 
 
-def program(model: nn.Module, preprocessing: Preprocessing) -> torch.export.ExportedProgram:
+def program(model: nn.Module, preprocessing: Preprocessing, reading: Reading = ONE) -> torch.export.ExportedProgram:
     """`model` (in evaluation mode, on the CPU) with its preprocessing. ModelError where torch cannot export it."""
     free = torch.export.Dim.DYNAMIC
     if preprocessing.inside:
@@ -75,11 +107,13 @@ def program(model: nn.Module, preprocessing: Preprocessing) -> torch.export.Expo
         example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
         shapes: dict[int, Any] = {0: free} if preprocessing.fixed else {0: free, 1: free, 2: free}
     else:
-        example, shapes = torch.zeros(2, 3, *preprocessing.size), {0: free}
+        example, shapes = torch.zeros(2, preprocessing.channels, *preprocessing.size), {0: free}
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of torch's exporter about itself
-            found = torch.export.export(_Whole(model, preprocessing).eval(), (example,), dynamic_shapes=(shapes,))
+            found = torch.export.export(
+                _Whole(model, preprocessing, reading).eval(), (example,), dynamic_shapes=(shapes,)
+            )
     except Exception as error:
         raise ModelError(
             "torch cannot export this network",
@@ -88,6 +122,7 @@ def program(model: nn.Module, preprocessing: Preprocessing) -> torch.export.Expo
         ) from error
     for node in found.graph.nodes:  # the paths of this machine
         node.meta.pop("stack_trace", None)
+    found._guards_code = [guard for guard in found._guards_code if not _IMAGE_SIDE.search(guard)]
     return found
 
 

@@ -39,7 +39,7 @@ def quantise(
     }
     if passes(kinds[best], facts):
         return facts
-    harms, parts = harm(int8, best, network), groups_of(int8.nodes)
+    harms, parts = harm(int8, best, network, calibration.trained.reading), groups_of(int8.nodes)
     facts["harm"] = harms
     for count in range(1, max(1, int(_MOST_FLOAT * len(harms))) + 1):
         floats = list(harms)[:count]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx
 
 from raycls.export.int8.static import Int8
 from raycls.progress import counted
-from raycls.session.trained.answers import probabilities
+from raycls.tasks.reading import ONE, Reading
 
 __all__ = ["groups_of", "harm"]
 
@@ -37,13 +36,13 @@ def groups_of(nodes: Sequence[onnx.NodeProto]) -> dict[str, list[str]]:
     return found
 
 
-def harm(int8: Int8, activations: str, network: onnx.ModelProto) -> dict[str, float]:
+def harm(int8: Int8, activations: str, network: onnx.ModelProto, reading: Reading = ONE) -> dict[str, float]:
     """The Kullback-Leibler divergence from what the network says to what it says with one part in INT8, by part, in
     nats and as the mean over up to 32 images of the calibration; the largest first."""
-    truth = probabilities(int8.logits(network, _IMAGES))
+    truth = reading.probabilities(int8.logits(network, _IMAGES))
     parts = groups_of(int8.nodes)
     found: dict[str, float] = {}
     for part, names in counted(parts.items(), "looking which layers INT8 harms", len(parts), "parts"):
-        said = probabilities(int8.logits(int8.quantised(activations, alone=names), _IMAGES))
-        found[part] = float((truth * np.log(np.maximum(truth, 1e-30) / np.maximum(said, 1e-30))).sum(1).mean())
+        said = reading.probabilities(int8.logits(int8.quantised(activations, alone=names), _IMAGES))
+        found[part] = reading.divergence(truth, said)
     return dict(sorted(found.items(), key=lambda item: -item[1]))

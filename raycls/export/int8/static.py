@@ -74,7 +74,7 @@ class Int8:
 
     @cached_property
     def inputs(self) -> list[np.ndarray]:
-        """What the network is given for each image of the calibration, `[1, 3, h, w] float32`."""
+        """What the network is given for each image of the calibration, `[1, channels, h, w] float32`."""
         rows = counted(range(len(self.calibration)), "reading images of the calibration", len(self.calibration))
         mean, std = self.preprocessing.mean, self.preprocessing.std
         return [normalised(self.calibration.sample(row)["image"][None], mean, std) for row in rows]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from raycls.errors import RayclsError, kind_and_line, to_json
 from raycls.models import zoo
 from raycls.models.pruned import describe
-from raycls.models.surgery import find_auxiliary_heads, find_head
+from raycls.models.surgery import buffers_kept, find_auxiliary_heads, find_head
 from raycls.randomness import seeded
 from raycls.run.kept import Weights
 from raycls.session.trained.trained import build_network, open_trained
@@ -80,7 +80,9 @@ def _prune(folder: Path, task: dict[str, Any]) -> dict[str, Any]:
     _cut_channels(model.eval(), example, classes, task["ratio"])
     pruned = describe(before, model)
     if pruned == trained.run.model.pruned:
-        return {"failed": "no channel of it can go: each layer gives the outputs, or has one channel, or is not known"}
+        few = f"would lose all its channels at --ratio {task['ratio']:g}"
+        found = f"no channel of it can go: each layer gives the outputs, or {few}, or is not known"
+        return {"failed": found, "fix": "choose a smaller --ratio"}
     with seeded(0):
         inputs = tuple(torch.randn(2, *part.shape[1:]) for part in example)
         _train_once(model, inputs)
@@ -115,12 +117,9 @@ def _cut_channels(model: nn.Module, example: tuple[Tensor, ...], classes: int, r
 def _train_once(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """A forward and a backward pass as in training: a network that cannot do it cannot be fine-tuned. It leaves the
     network as it was."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.train()(*inputs).sum().backward()
-    model.zero_grad()
-    with torch.no_grad():
-        for buffer, value in before:
-            buffer.copy_(value)
+    with buffers_kept(model):
+        model.train()(*inputs).sum().backward()
+        model.zero_grad()
 
 
 if __name__ == "__main__":

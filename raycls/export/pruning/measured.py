@@ -12,17 +12,15 @@ from torch import Tensor, nn
 
 from raycls.data.slices import collate
 from raycls.export.pictures import Pictures
-from raycls.export.timing import interleaved, threads_set
+from raycls.export.timing import BATCHES, interleaved, threads_set
 from raycls.models.cost import operations
 from raycls.progress import progress
 from raycls.quantities import plural
 from raycls.session.trained.trained import Trained
 from raycls.tasks.base import Task
 
-__all__ = ["BATCHES", "accuracies", "cost", "example_of", "latencies"]
+__all__ = ["accuracies", "cost", "example_of", "latencies"]
 
-BATCHES = (1, 32)
-"""Images at a time whose latency is measured."""
 _ACCURACY_BATCH = 32
 
 
@@ -90,13 +88,12 @@ def _call(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
 
 @torch.inference_mode()
 def accuracies(models: Mapping[str, nn.Module], task: Task, pictures: Pictures) -> dict[str, float]:
-    """Top-1 of each network on the same pictures, each decoded once."""
-    hits, labels = dict.fromkeys(models, 0), pictures.labels
+    """How good each network is on the same pictures, as the task measures it; each is decoded once."""
+    said: dict[str, list[np.ndarray]] = {name: [] for name in models}
     for start in range(0, len(pictures), _ACCURACY_BATCH):
         rows = range(start, min(start + _ACCURACY_BATCH, len(pictures)))
         progress("evaluating both networks", start, len(pictures), "images")
         batch = task.batch(collate([pictures.sample(row) for row in rows], lambda row: f"row {row}"), train=False)
         for name, model in models.items():
-            found = task.rows(model.eval(), batch)["logits"].argmax(1).cpu().numpy()
-            hits[name] += int((found == labels[rows.start : rows.stop]).sum())
-    return {name: count / len(pictures) for name, count in hits.items()}
+            said[name].append(task.rows(model.eval(), batch)["logits"].cpu().numpy())
+    return {name: task.reading.scored(np.concatenate(each), pictures.truth) for name, each in said.items()}

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from raycls.config.sections.model import ModelConfig
 from raycls.errors import ConfigError, DataError
 from raycls.export.pictures import pictures
-from raycls.export.pruning.folder import Place, write
+from raycls.export.pruning.folder import Place, check_network, write
 from raycls.export.pruning.measured import accuracies, cost, example_of, latencies
 from raycls.export.pruning.structured import Limits, cut_channels
 from raycls.export.pruning.unstructured import zero_smallest
 from raycls.export.timing import threads_set
 from raycls.models import zoo
 from raycls.models.pruned import MASK
+from raycls.models.surgery import restore
 from raycls.progress import progress
 from raycls.run import kept
 from raycls.session.setup import make_task
@@ -54,6 +55,7 @@ def prune(
     place.check()
     device = torch.device("cpu")
     task = make_task(trained.run, trained.classes, device)
+    check_network(trained, task, place.kind)
     base = zoo.settled(trained.run.model)
     example = example_of(trained, task)
     tensors = kept.load(trained.folder, trained.weights)
@@ -104,7 +106,7 @@ def _pruned(
 
 def _made(trained: Trained, section: ModelConfig, tensors: dict[str, Tensor]) -> nn.Module:
     model = zoo.build(section, len(trained.classes), trained.run.run.seed, load=False)
-    model.load_state_dict(tensors)
+    restore(model, tensors)
     return model.eval()
 
 
@@ -121,11 +123,11 @@ def _accuracy(
         progress("opening the data")
         found = pictures(trained, split=None, data=wanted.data, most=wanted.images or 2**62, say=say)
         with threads_set(wanted.threads):
-            top1 = accuracies(models, task, found)
+            scores = accuracies(models, task, found)
     except (DataError, ConfigError) as error:
         if wanted.data is not None:
             raise
         say(f"accuracy is not measured: {error}")
         return {"images": 0, "data": None}
-    both = {name: {**facts[name], "top1": value} for name, value in top1.items()}
+    both = {name: {**facts[name], trained.reading.score: value} for name, value in scores.items()}
     return {**both, "images": len(found), "data": found.told}

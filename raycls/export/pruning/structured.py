@@ -20,6 +20,7 @@ from raycls.config.sections.model import ModelConfig, Pruned
 from raycls.errors import ConfigError, ModelError, RayclsError, from_json, kind_and_line
 from raycls.export.pruning.child import INPUTS, OUTPUT, RESULT, TASK, TENSORS
 from raycls.models import zoo
+from raycls.models.surgery import restore
 from raycls.progress import progress
 from raycls.session.trained.trained import Trained
 
@@ -99,7 +100,7 @@ def _result(folder: Path, limits: Limits) -> dict[str, Any]:
         more = "--memory-limit, in GiB, allows more"
         raise _cannot(f"{found['memory'] / 2**30:.1f} GiB of memory, and no end", more)
     if "failed" in found:
-        raise _cannot(found["failed"])
+        raise _cannot(found["failed"], found.get("fix"))
     return found
 
 
@@ -109,7 +110,7 @@ def _check_same(
     """The network as every other process will make it computes what the pruned one did."""
     try:
         made = zoo.build(model, len(trained.classes), trained.run.run.seed, load=False)
-        made.load_state_dict(tensors)
+        restore(made, tensors)
         with torch.no_grad():
             output = made.eval()(*inputs)
     except RayclsError:

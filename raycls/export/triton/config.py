@@ -71,7 +71,9 @@ def _input(facts: Mapping[str, Any]) -> tuple[_Word, list[int]]:
     """Type and sides of one image, without the batch; -1 is any."""
     takes = facts["preprocessing"]["input"]
     size = [-1, -1] if takes["size"] == "any" else list(takes["size"])
-    return (_Word("TYPE_UINT8"), [*size, 3]) if takes["layout"] == "NHWC" else (_Word("TYPE_FP32"), [3, *size])
+    if takes["layout"] == "NHWC":
+        return _Word("TYPE_UINT8"), [*size, 3]
+    return _Word("TYPE_FP32"), [facts["preprocessing"].get("network_channels", 3), *size]
 
 
 def _warmup(facts: Mapping[str, Any], batch: int) -> dict[str, Any]:

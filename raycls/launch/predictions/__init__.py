@@ -1,1 +1,1 @@
-"""Predictions of many images on the nodes of a Ray."""
+"""Many images on the nodes of a Ray: their predictions, and their shards."""

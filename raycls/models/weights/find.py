@@ -56,7 +56,8 @@ class Remote:
 
 
 def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path | Remote:
-    """What `model.weights` names: one of the weights `offered` for the model, or else a file, here or at a URI.
+    """What `model.weights` names: one of the weights `offered` for the model, or else a run folder (its kept weights)
+    or a file, here or at a URI.
 
     A relative path is one from the working directory of the command, see `workdir.workdir`.
     Raises ConfigError for an unknown name, ModelError for a file that is not there.
@@ -67,12 +68,17 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path |
     if "://" in name:
         store, file = Store.around(name)
         store.check()
+        if store.is_folder(file):
+            name = Store(name).address(f"model/{_MODEL}")
+            store, file = Store.around(name)
         if not store.exists(file):
             raise ModelError("the file of the weights is not there", where="model.weights", found=store.describe(file))
         return Remote(name)
     path = Path(workdir(), expand(name, where="model.weights"))
     if path.is_file():
         return path
+    if (path / "model" / _MODEL).is_file():
+        return path / "model" / _MODEL
     if path.is_dir():
         raise _folder(path, name)
     if "/" in name or os.sep in name or path.suffix.lower() in _SUFFIXES:
@@ -84,22 +90,22 @@ def locate(name: str, offered: type[WeightsEnum] | None) -> WeightsEnum | Path |
         )
     names = list(offered.__members__) if offered is not None else []
     close = suggest(name, names)
-    of_run = Path(RunSection().storage, name, "model", _MODEL)
+    of_run = Path(RunSection().storage, name)
     raise ConfigError(
         f"unknown weights: {name}" + (f"; did you mean {close}?" if close else ""),
         where="model.weights",
         found=name,
-        valid=", ".join([*names, "a .safetensors or .pth file"]),
-        fix=override("model.weights", str(of_run)) if Path(workdir(), of_run).is_file() else None,
+        valid=", ".join([*names, "a run folder", "a .safetensors or .pth file"]),
+        fix=override("model.weights", str(of_run)) if Path(workdir(), of_run, "model", _MODEL).is_file() else None,
     )
 
 
 def _folder(path: Path, name: str) -> ModelError:
-    """A folder in the place of a file: of a run with a model, or one inside of it; or one with files of weights."""
-    folders = [name for name in ("model", ".", "../model", "../../model") if (path / name / _MODEL).is_file()]
+    """A folder in the place of a file: one inside of a run with a model, or one with files of weights."""
+    folders = [name for name in (".", "../model", "../../model") if (path / name / _MODEL).is_file()]
     inside = [f"{folder}/{_MODEL}" for folder in folders[:1]]
     inside = inside or sorted(file.name for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
-    fix = "write the path of a file: of a run that has ended, RUN/model/model.safetensors"
+    fix = "write the path of a file, or of the folder of a run that has ended"
     if inside:
         fix = override("model.weights", os.path.normpath(os.path.join(name, inside[0])))
         fix += f", or another of {', '.join(inside)}" if len(inside) > 1 else ""

@@ -14,7 +14,9 @@ from torchvision.models import WeightsEnum
 
 from raycls.errors import ModelError
 from raycls.models.heads import Rows, classifier, common, listed, row_names, rows_by_name
+from raycls.models.networks.timm_models import Preprocessing
 from raycls.models.surgery import find_head
+from raycls.models.weights.channels import adapted, widened
 from raycls.models.weights.file import Content, read
 from raycls.models.weights.find import Remote, fetch
 from raycls.models.weights.fit import Fit, aliases, fit
@@ -30,10 +32,13 @@ class Loaded:
 
     notes: tuple[str, ...]
     """One line each: the file and what of it is not used, and where the head's rows come from."""
-    preprocessing: WeightsEnum | Mapping[str, Any] | None
-    """What the weights say about the images they were trained on: torchvision's enum, or what raycls wrote."""
+    preprocessing: WeightsEnum | Preprocessing | Mapping[str, Any] | None
+    """What the weights say about the images they were trained on: torchvision's enum, or what raycls wrote; else what
+    timm's configuration of the network says."""
     moved: bool = False
     """Whether rows of the head were put elsewhere, so that it matters which layer is the head."""
+    anew: bool = False
+    """Whether the head, or rows of it, start anew."""
 
 
 def load_into(
@@ -42,19 +47,20 @@ def load_into(
     num_classes: int,
     classes: Sequence[str] | None = None,
     called: str | None = None,
+    channels: int = 3,
 ) -> Loaded:
     """Copy the weights from `source` into `model`, in place; the notes name a file as it is `called`.
 
     The file must have everything but the head, under any common prefix (see `weights_fit.fit`). A head is matched by
     the class names that the file brings to `classes`, those of the data in the order of the outputs (see
     `heads.rows_by_name`); one that is missing, or that has none of them, starts anew. What else the file has beside
-    the network is left out.
+    the network is left out. A first convolution for 3 channels is made one for `channels`, those of `model`.
     Any other difference is a ModelError that lists it.
     """
     if isinstance(source, Remote):
         with source.copied() as copy:
             try:
-                return load_into(model, copy, num_classes, classes, called)
+                return load_into(model, copy, num_classes, classes, called, channels)
             except ModelError as error:
                 error.where = source.uri
                 raise
@@ -64,11 +70,10 @@ def load_into(
     head = find_head(model, num_classes)
     around = classifier(model, head) if head is not None else None
     part = {name for name in own if around is not None and _is_in(name, around)}
-    fitted = fit(content.tensors, own, part, str(content.path))
-    tensors = dict(fitted.tensors)
+    fitted, tensors, stem = _fitted(content, own, part, channels)
     left_out = [*fitted.left_out, *_beside(tensors, own, fitted.added, around, hasattr(model, "aux_logits"))]
     _check_kinds(tensors, own, content.path)
-    kinds = _kinds(tensors, own)
+    kinds = _kinds(tensors, own) + stem
     there = {first[name] for name in tensors if name in own}
     new = _new_head(there, own, part, head)
     given, published = _given(source, content), isinstance(source, WeightsEnum)
@@ -89,7 +94,25 @@ def load_into(
         note = f"its head ({around if new == part else head}) is not in the file and starts anew"
     notes = (_summary(label, fitted, left_out) + kinds, *([note] if note else []))
     moved = rows is not None and rows.of not in (None, tuple(range(num_classes)))
-    return Loaded(notes, source if isinstance(source, WeightsEnum) else content.preprocessing, moved)
+    anew = bool(new) or (rows is not None and (rows.of is None or None in rows.of))
+    return Loaded(notes, source if isinstance(source, WeightsEnum) else content.preprocessing, moved, anew)
+
+
+def _fitted(
+    content: Content, own: Mapping[str, Tensor], part: set[str], channels: int
+) -> tuple[Fit, dict[str, Tensor], str]:
+    """The tensors of the file as `fit` finds them, with the first convolution for `channels`; a note of that."""
+    fitted = fit(content.tensors, own, part, str(content.path))
+    name = widened(fitted.tensors, own, channels)
+    if name is None:
+        return fitted, dict(fitted.tensors), ""
+    # again, as a file in which a tensor has another shape is not taken for a whole network
+    before = own[name].new_empty(fitted.tensors[name].shape)
+    fitted = fit(content.tensors, {**own, name: before}, part, str(content.path))
+    tensors = dict(fitted.tensors)
+    tensors[name] = adapted(tensors[name], channels)
+    made = "the sum of its kernels" if channels == 1 else f"its kernels repeated, times 3 / {channels}"
+    return fitted, tensors, f"; {name} for {channels} instead of 3 channels: {made}"
 
 
 def _is_in(name: str, module: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,10 +54,12 @@ def balance(folder: RunFolder, classes: Sequence[str]) -> Balance | None:
     grouped = table.group_by(["split", "class"]).aggregate([([], "count_all")])
     counts: dict[str, dict[str, int]] = {name: {} for name in classes}
     splits: dict[str, None] = {}
+    several = "sets" in json.loads((table.schema.metadata or {}).get(b"raycls", b"{}"))
     for row in grouped.to_pylist():
         name = row["class"].decode("utf-8", "surrogateescape") if isinstance(row["class"], bytes) else row["class"]
         splits[row["split"]] = None
-        if name in counts:
-            counts[name][row["split"]] = row["count_all"]
+        for each in json.loads(name) if several else [name]:
+            if each in counts:
+                counts[each][row["split"]] = counts[each].get(row["split"], 0) + row["count_all"]
     ordered = [name for name in ("train", "val", "test") if name in splits]
     return Balance(tuple(ordered), counts)

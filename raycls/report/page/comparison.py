@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,13 @@ from raycls.config.difference import difference
 from raycls.report.axis import number
 from raycls.report.compare import Compared, Paired, compare, pair
 from raycls.report.evaluated import Samples
-from raycls.report.page.charts import Drawing, drawing
+from raycls.report.page.charts import drawing
 from raycls.report.page.render import render
 from raycls.report.page.report import Pictures, Section, weights_text
 from raycls.report.page.results import wrong_at
 from raycls.report.page.running import clock, moment
 from raycls.report.runs import Told
-from raycls.report.series import Line, Panel
+from raycls.report.series import RUN_STYLES, together
 
 __all__ = ["Candidate", "Verdict", "comparison", "verdicts"]
 
@@ -84,7 +84,7 @@ def comparison(runs: Sequence[Candidate], found: Sequence[Verdict], pictures: Pi
         sections=sections,
         blocks=blocks,
         verdicts=found,
-        drawings=_drawings(runs),
+        drawings=[drawing(panel) for panel in together([(run.label, run.told.panels) for run in runs])],
         runs=[_run(run, index) for index, run in enumerate(runs)],
         options=_options(runs),
         several=len(runs) > 2,
@@ -93,13 +93,14 @@ def comparison(runs: Sequence[Candidate], found: Sequence[Verdict], pictures: Pi
 
 
 def _sentence(first: str, other: str, accuracy: Compared, tests: int) -> str:
-    both = f"{accuracy.second:.2%} against {accuracy.first:.2%}"
+    before, after = f"{accuracy.first:.2%}", f"{accuracy.second:.2%}"
     interval = f"{100 * accuracy.low:+.2f} to {100 * accuracy.high:+.2f} points"
     test = f"McNemar p = {accuracy.p:.2g}" + (f", adjusted for {tests} comparisons" if tests > 1 else "")
     if accuracy.differs:
-        than = "more" if accuracy.difference > 0 else "less"
-        return f"{other} is {than} accurate than {first}: {both}, a difference of {interval} ({test})."
-    return f"no difference in accuracy between {first} and {other} was found: {both}; {interval} are possible ({test})."
+        found = f"{other} is {'more' if accuracy.difference > 0 else 'less'} accurate than {first}"
+        return f"{found}: {after} against {before}, a difference of {interval} ({test})."
+    found = f"no difference in accuracy between {first} and {other} was found"
+    return f"{found}: {before} and {after}; {interval} are possible ({test})."
 
 
 def _block(first: str, verdict: Verdict, pictures: Pictures) -> dict[str, Any]:
@@ -181,24 +182,12 @@ def _class_rows(one: Samples, other: Samples) -> list[dict[str, Any]]:
     ]
 
 
-def _drawings(runs: Sequence[Candidate]) -> list[Drawing]:
-    """Charts that all runs share: of each its evaluations, or its training where a chart has no others."""
-    found: dict[str, Panel] = {}
-    lines: dict[str, list[Line]] = {}
-    for index, run in enumerate(runs):
-        for panel in run.told.panels:
-            shown = [line for line in panel.lines if line.marked] or list(panel.lines)
-            found.setdefault(panel.key, panel)
-            lines.setdefault(panel.key, []).append(replace(shown[0], name=run.label, style=f"run{index % 6}"))
-    return [drawing(replace(panel, lines=tuple(lines[key]))) for key, panel in found.items()]
-
-
 def _run(run: Candidate, index: int) -> dict[str, str]:
     result = run.told.result or {}
     seconds = result.get("seconds")
     return {
         "name": run.label,
-        "style": f"run{index % 6}",
+        "style": f"run{index % RUN_STYLES}",
         "model": run.told.config.model.name,
         "trained": f"{result['epochs']:g} epochs, {result['step']:,} steps" if result else run.told.state,
         "took": clock(seconds) if isinstance(seconds, int | float) else "-",

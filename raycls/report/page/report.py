@@ -18,6 +18,7 @@ from raycls.report.page.left_out import left_out
 from raycls.report.page.render import render
 from raycls.report.page.results import class_rows, figures, reliability, worst
 from raycls.report.page.running import environment, moment, resumed, speed, start_rows
+from raycls.report.page.several import label_rows, read_doubts, threshold_words
 from raycls.report.runs import Told
 
 __all__ = ["MOST_PICTURES", "Pictures", "Section", "report"]
@@ -51,6 +52,15 @@ def report(
     if "confusion" in summary:
         sections += [Section("confusion", "Confusion", "confusion.html"), Section("classes", "Classes", "classes.html")]
         values |= _classes(summary, found)
+    if "map_classes" in summary:
+        sections.append(Section("classes", "Classes", "labels.html"))
+        rows, trained = label_rows(summary, found), found is not None and "train" in found.splits
+        values |= {"rows": rows, "has_trained": trained, "threshold_words": threshold_words(summary)}
+    doubts = read_doubts(told.folder, evaluated, MOST_PICTURES) if evaluated and "map_classes" in summary else None
+    if doubts is not None:
+        sections.append(Section("errors", "Errors", "doubts.html"))
+        shown, why = pictures([(each.key, each.path) for part in doubts for each in part]) if any(doubts) else ({}, "")
+        values |= {"said": doubts[0], "missed": doubts[1], "pictures": shown, "why_no_pictures": why}
     if samples is not None:
         sections.append(Section("errors", "Errors", "errors.html"))
         values |= _errors(samples, pictures)

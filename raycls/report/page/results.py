@@ -17,7 +17,10 @@ __all__ = ["Figure", "Wrong", "class_rows", "figures", "reliability", "worst", "
 _TITLES = {
     "top1": "accuracy",
     "top5": "top-5 accuracy",
+    "map": "mean average precision",
+    "exact": "images with every class right",
     "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
     "auroc_macro": "macro AUROC",
     "average_precision_macro": "macro average precision",
     "ece": "calibration error (ECE)",
@@ -33,7 +36,7 @@ _TITLES = {
     "loss": "loss",
 }
 """Numbers of a summary in the order of the page, and how it calls them."""
-_HEADLINES = ("top1", "top5", "f1_macro", "auroc_macro", "ece", "nll")
+_HEADLINES = ("top1", "top5", "map", "exact", "f1_macro", "f1_micro", "auroc_macro", "ece", "nll")
 _NO_SHARES = ("nll", "brier", "loss")
 _METHODS = {
     "wilson": "Wilson",

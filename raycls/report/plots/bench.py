@@ -22,7 +22,9 @@ def svg(facts: Mapping[str, Any]) -> bytes:
     """
     rows = facts["rows"]
     batches = list(rows[0]["batches"])
-    names = [f"{row['name']}\ntop-1 {row['top1']:.4f}" for row in rows]
+    metric = facts.get("metric", "top1")
+    score = "top-1" if metric == "top1" else metric
+    names = [f"{row['name']}\n{score} {row[metric]:.4f}" for row in rows]
     where = range(len(rows))
 
     def draw(figure: Figure) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow
 from pyarrow import fs as arrow
 
-from raycls.config.sections.uri_secrets import hidden
+from raycls.config.uri_secrets import hidden
 from raycls.errors import CheckpointError, ConfigError
 from raycls.run.storage.remote import RemoteFiles
 from raycls.run.storage.retry import Retry, is_denial, is_outage

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from raycls.config.paths import expand
-from raycls.config.sections.uri_secrets import has_secret, hidden
+from raycls.config.uri_secrets import has_secret, hidden
 from raycls.errors import CheckpointError, ConfigError
 from raycls.run.storage.local import LocalFiles
 
@@ -83,6 +83,13 @@ class Store:
         address, mark, options = uri.partition("?") if _SCHEME.match(uri) else (uri, "", "")
         parent, slash, name = address.rpartition("/")
         return cls(f"{parent or slash or '.'}{mark}{options}"), name
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The folder or URI around this store, as `run.storage` has it, and the name of this one there."""
+        address, mark, options = self.uri.partition("?") if _SCHEME.match(self.uri) else (self.uri, "", "")
+        parent, _, name = address.rstrip("/").rpartition("/")
+        return f"{parent or '/'}{mark}{options}", name
 
     def address(self, name: str) -> str:
         """The file `name` as a path, or as a URI with the options of this store: `around` takes it apart."""

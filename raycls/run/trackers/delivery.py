@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from raycls.config.sections.uri_secrets import hidden
+from raycls.config.uri_secrets import hidden
 from raycls.run import history
 from raycls.run.folder import RunFolder, parse_line
 

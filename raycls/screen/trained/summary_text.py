@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raycls.quantities import plural
+from raycls.screen.trained.several_text import several_lines
 
 __all__ = ["summary_lines"]
 
 Record = Mapping[str, Any]
 
 _CLASSES_SHOWN, _GROUPS_SHOWN = 30, 20
+_TOP5 = 5
 _SCORES = ("precision", "recall", "f1")
 _METHODS = {"wilson": "Wilson", "jackknife": "jackknife", "bootstrap": "bootstrap"}
 
@@ -26,17 +28,24 @@ def summary_lines(summary: Record) -> list[str]:
         f"{'' if split == 'all' else f'split {split}, '}{summary['count']} images",
         *_weights_lines(summary.get("weights")),
     ]
+    if summary.get("trained_on"):
+        trained = f"{summary['trained_on']:,} of these {summary['count']:,} images"
+        lines.append(f"{'trained on':<10} {trained}: the numbers are too good for these")
     if "tta" in summary:
         lines.append(f"{'views':<10} {', '.join(summary['tta']['views'])}: the mean of their probabilities")
     numbers = {name: value for name, value in summary.items() if type(value) is float}
+    if "support" in summary and len(summary["support"]) <= _TOP5:
+        numbers.pop("top5", None)  # every class is among the first five
     ends = summary.get("intervals", {})
     for name, value in numbers.items():
         lines.append(f"{name:<10} {value:.{6 if name == 'loss' else 4}f}{_interval_text(ends.get(name))}")
     lines += _score_lines(summary, ends)
-    if "macro_classes" in summary:
-        lines += _class_lines(summary)
-    lines += [line for name, groups in summary.get("by", {}).items() for line in _group_lines(name, groups)]
-    lines += _threshold_lines(summary.get("threshold"))
+    if "map_classes" in summary:
+        lines += several_lines(summary)
+    else:
+        lines += _class_lines(summary) if "macro_classes" in summary else []
+        lines += [line for name, groups in summary.get("by", {}).items() for line in _group_lines(name, groups)]
+        lines += _threshold_lines(summary.get("threshold"))
     if summary.get("predictions"):
         lines.append(f"predictions {summary['predictions']} in the run folder")
     return lines
@@ -89,7 +98,7 @@ def _class_lines(summary: Record) -> list[str]:
         if f"f1_{key}" in ends:
             between = [ends[f"{name}_{key}"] for name in _SCORES]
             texts = [f"{each['low']:.3f}-{each['high']:.3f}" for each in between]
-            lines.append(f"{'  95 %, bootstrap':<32}" + "".join(f"{text:>12}" for text in texts))
+            lines.append(f"{'  95 %, jackknife':<32}" + "".join(f"{text:>12}" for text in texts))
     if len(classes) <= _CLASSES_SHOWN:
         for label, count in summary["support"].items():
             lines.append(_scores_text(label, [summary[name]["per_class"][label] for name in _SCORES], count))

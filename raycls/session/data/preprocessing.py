@@ -10,9 +10,10 @@ from typing import Any
 from torchvision.models import WeightsEnum
 
 from raycls.config.sections.run import Run
-from raycls.config.sections.types import Operation
+from raycls.config.sections.types import Operation, named
 from raycls.config.write import flow, override
 from raycls.data.images.operations import default_operations
+from raycls.models.networks.timm_models import Preprocessing
 
 __all__ = ["differences", "preprocessing_of"]
 
@@ -30,16 +31,21 @@ def preprocessing_of(run: Run) -> dict[str, Any]:
     }
 
 
-def differences(run: Run, brought: WeightsEnum | Mapping[str, Any] | None) -> list[str]:
+def differences(run: Run, brought: WeightsEnum | Preprocessing | Mapping[str, Any] | None) -> list[str]:
     """Lines about what of `augment` and `data.image_size` differs from what the weights of a run were made with.
 
-    `brought` is an enum value of torchvision, or what raycls wrote beside a model. Mean, standard deviation and
-    interpolation (of a model of raycls: all of `augment.eval`) should be theirs, and the overrides that take them are
-    said. Another size is often meant, so it is only mentioned; how much of the border the crop takes is not even that.
+    `brought` is an enum value of torchvision, what raycls wrote beside a model, or timm's configuration of one. Mean,
+    standard deviation and interpolation (of a model of raycls or timm: all of `augment.eval`) should be theirs, and the
+    overrides that take them are said. Another size is often meant, so it is only mentioned; how much of the border
+    torchvision's crop takes is not even that.
     """
     if brought is None:
         return []
-    theirs = _published(run, brought) if isinstance(brought, WeightsEnum) else _written(brought)
+    whose = "the weights"
+    if isinstance(brought, Preprocessing):
+        whose, theirs = f"timm's {brought.model}", brought.written(run.data.image_size)
+    else:
+        theirs = _published(run, brought) if isinstance(brought, WeightsEnum) else _written(brought)
     texts: list[str] = []
     remedies: list[str] = []
     for option in ("mean", "std"):
@@ -53,7 +59,7 @@ def differences(run: Run, brought: WeightsEnum | Mapping[str, Any] | None) -> li
         else:
             texts.append(f"augment.eval {_operations(run.augment.eval)} instead of {_operations(theirs['eval'])}")
         remedies.append(override("augment.eval", _plain(theirs["eval"])))
-    lines = [f"preprocessing differs from that of the weights: {', '.join(texts)}"] if texts else []
+    lines = [f"preprocessing differs from that of {whose}: {', '.join(texts)}"] if texts else []
     lines += [f"as theirs: {' '.join(remedies)}"] if remedies else []
     size = theirs.get("image_size")
     if size is not None and run.augment.eval is None and size != run.data.image_size:
@@ -70,8 +76,8 @@ def _published(run: Run, weights: WeightsEnum) -> dict[str, Any]:
     operations = run.augment.eval
     if operations is None:
         operations = default_operations(train=False, image_size=run.data.image_size)
-    resizes = [entry for entry in operations if _name(entry) == "resize"]
-    used = {_arguments(entry).get("interpolation", "bilinear") for entry in resizes}
+    resizes = [entry for entry in operations if named(entry)[0] == "resize"]
+    used = {named(entry)[1].get("interpolation", "bilinear") for entry in resizes}
     if used and used != {interpolation}:
         changed = [_interpolated(entry, interpolation) if entry in resizes else entry for entry in operations]
         found |= {"eval": changed, "interpolation": (", ".join(sorted(used - {interpolation})), interpolation)}
@@ -96,16 +102,9 @@ def _close(own: Sequence[float], other: Sequence[float]) -> bool:
     return all(math.isclose(a, b, rel_tol=0.0, abs_tol=_SAME) for a, b in zip(own, other, strict=True))
 
 
-def _name(entry: Operation) -> str:
-    return entry if isinstance(entry, str) else next(iter(entry), "")
-
-
-def _arguments(entry: Operation) -> Mapping[str, Any]:
-    return {} if isinstance(entry, str) else next(iter(entry.values()), {})
-
-
 def _interpolated(entry: Operation, interpolation: str) -> dict[str, Any]:
-    return {_name(entry): {**_arguments(entry), "interpolation": interpolation}}
+    name, arguments = named(entry)
+    return {name: {**arguments, "interpolation": interpolation}}
 
 
 def _plain(operations: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raycls.config.paths import expand
+from raycls.data.label_sets import label_names
 from raycls.data.samples import Files, Keys, Reader
 from raycls.data.source import Dataset, Pool, Split
 from raycls.errors import CheckpointError
@@ -44,7 +45,7 @@ class Part:
     keys: pa.Array
     """`[N] large_binary`."""
     labels: np.ndarray
-    """`[N] int64`, positions in the classes of the record."""
+    """`[N] int64`, positions in the label names of the record."""
     sizes: np.ndarray
     """Bytes of each sample, `[N] int64`; -1 where they are not known."""
     digests: np.ndarray | None
@@ -68,6 +69,13 @@ class Record:
     parts: Mapping[str, Part]
     fingerprint: str
     """That of the data set."""
+    sets: np.ndarray | None = None
+    """As in `Split`."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The name of every value that the labels of a part may have; one empty name for data without labels."""
+        return label_names(self.classes, self.sets) or _NAMELESS
 
 
 def pack(dataset: Dataset, place: str | None) -> bytes:
@@ -80,7 +88,9 @@ def pack(dataset: Dataset, place: str | None) -> bytes:
     small = sum(map(len, splits)) <= MOST_SAMPLES and all((part >= 0).all() for part in size)
     small = small and sum(int(part.sum()) for part in size) <= MOST_BYTES
     digest = [digests(split.reader, np.arange(len(split))) if small else None for split in splits]
-    names = pa.array([name.encode("utf-8", "surrogateescape") for name in dataset.classes or _NAMELESS], pa.binary())
+    sets = splits[0].sets
+    named = label_names(dataset.classes, sets) or _NAMELESS
+    names = pa.array([name.encode("utf-8", "surrogateescape") for name in named], pa.binary())
     columns = {
         "split": pa.DictionaryArray.from_arrays(
             np.repeat(np.arange(len(splits), dtype=np.int8), [len(split) for split in splits]),
@@ -100,6 +110,7 @@ def pack(dataset: Dataset, place: str | None) -> bytes:
         "classes": list(dataset.classes),
         "place": _place(dataset, place),
         "fingerprint": dataset.fingerprint,
+        **({} if sets is None else {"sets": [np.flatnonzero(row).tolist() for row in sets]}),
     }
     told = {"raycls": json.dumps(about)}
     sink = pa.BufferOutputStream()
@@ -117,7 +128,9 @@ def unpack(data: bytes, where: str) -> Record:
         told = json.loads(table.schema.metadata[b"raycls"])
         split = np.asarray(table["split"].cast(pa.string()).to_numpy(zero_copy_only=False))
         keys = table["key"].cast(pa.large_binary()).combine_chunks()
-        names = [name.encode("utf-8", "surrogateescape") for name in told["classes"] or _NAMELESS]
+        sets = _sets(told)
+        named = label_names(told["classes"], sets) or _NAMELESS
+        names = [name.encode("utf-8", "surrogateescape") for name in named]
         labels = _positions(table["class"].cast(pa.binary()), pa.array(names, pa.binary()))
         size = table["size"].fill_null(-1).to_numpy().astype(np.int64)
         digest = None
@@ -136,7 +149,16 @@ def unpack(data: bytes, where: str) -> Record:
         parts[name] = Part(
             keys.take(pa.array(rows)), labels[rows], size[rows], None if digest is None else digest[rows]
         )
-    return Record(tuple(told["classes"]), told["place"], parts, told.get("fingerprint", ""))
+    return Record(tuple(told["classes"]), told["place"], parts, told.get("fingerprint", ""), sets)
+
+
+def _sets(told: Mapping[str, Any]) -> np.ndarray | None:
+    if "sets" not in told:
+        return None
+    sets = np.zeros((len(told["sets"]), len(told["classes"])), bool)
+    for row, columns in zip(sets, told["sets"], strict=True):
+        row[columns] = True
+    return sets
 
 
 @dataclass(frozen=True)
@@ -148,16 +170,19 @@ class Comparison:
     relabelled: Mapping[str, np.ndarray]
     """For each split which samples are there with another class, `[N] bool`."""
     new: np.ndarray
-    """Positions in the pool of what is in no split, ascending."""
+    """Positions in the pool of what is in no split, ascending; empty where the run was limited."""
     ambiguous: bool
     """Whether keys occur twice, so that samples cannot be told apart."""
 
 
-def compare(record: Record, pool: Pool) -> Comparison:
-    """Find the samples of the record in the data of today, by their keys. Nothing is read."""
+def compare(record: Record, pool: Pool, *, limited: bool) -> Comparison:
+    """Find the samples of the record in the data of today, by their keys. Nothing is read.
+
+    `limited`: the run left out most of its data when it started, so that nobody knows what is new.
+    """
     today = _arrow(pool.keys)
-    of_record = {name: index for index, name in enumerate(record.classes or _NAMELESS)}
-    classes = np.array([of_record.get(name, -1) for name in pool.classes or _NAMELESS], np.int64)
+    of_record = {name: index for index, name in enumerate(record.label_names)}
+    classes = np.array([of_record.get(name, -1) for name in pool.label_names or _NAMELESS], np.int64)
     recorded = np.zeros(len(pool.labels), bool)
     rows: dict[str, np.ndarray] = {}
     relabelled: dict[str, np.ndarray] = {}
@@ -170,7 +195,7 @@ def compare(record: Record, pool: Pool) -> Comparison:
         changed[there] = classes[pool.labels[found[there]]] != part.labels[there]
         rows[name], relabelled[name] = found, changed
         twice = twice or _has_twice(part.keys)
-    return Comparison(rows, relabelled, np.flatnonzero(~recorded), twice)
+    return Comparison(rows, relabelled, np.flatnonzero(~recorded & (not limited)), twice)
 
 
 def changed(part: Part, ids: np.ndarray, split: Split) -> np.ndarray:

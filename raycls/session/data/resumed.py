@@ -17,11 +17,12 @@ from raycls.config.sections.run import Run
 from raycls.data.ignore import patterns_of
 from raycls.data.source import Dataset, Pool, Split, cut, fingerprint, open_dataset, open_pool
 from raycls.errors import DataError
-from raycls.quantities import plural
+from raycls.quantities import first_names, plural
 from raycls.run.folder import RunFolder
 from raycls.session.data import record as recorded
+from raycls.session.data.limited import limit_of
 from raycls.session.data.record import Comparison, Record
-from raycls.session.data.scored import find_record, first_names
+from raycls.session.data.scored import find_record
 from raycls.train.plan import Plan
 
 __all__ = ["Resumed", "note_left_out", "resumed_data", "searched_data"]
@@ -38,6 +39,8 @@ class Resumed:
     dataset: Dataset
     left_out: tuple[int, ...] = ()
     """Ids of the training samples that are left out, ascending."""
+    left_out_labels: tuple[int, ...] = ()
+    """The classes that they had at the start."""
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     """How many samples of each split are left out, where some are."""
 
@@ -72,7 +75,7 @@ def _resumed(
     """What is found today of `record`; `before` is what the run's environment says of its data."""
     pool = open_pool(run.data, least_classes=1).ordered(before.get("classes", ()))
     try:
-        dataset = cut(pool, run.data)
+        dataset = cut(pool, run.data, limit_of(run))
     except DataError:  # what a cut of today makes impossible need not be
         if record is None:
             raise
@@ -91,10 +94,10 @@ def searched_data(run: Run, folder: RunFolder, say: Callable[[str], None]) -> Da
     """
     record = find_record(folder)
     if record is None:
-        return open_dataset(run.data)
+        return open_dataset(run.data, limit_of(run))
     pool = open_pool(run.data, least_classes=1)
     try:
-        dataset = cut(pool, run.data)
+        dataset = cut(pool, run.data, limit_of(run))
     except DataError:
         dataset = None
     if dataset is not None and dataset.fingerprint == record.fingerprint:
@@ -168,7 +171,7 @@ class _Found:
     def __init__(self, run: Run, record: Record, pool: Pool) -> None:
         self.run, self.record, self.pool = run, record, pool
         self.place = str(run.data.source.path or run.data.source.name)
-        self.found: Comparison = recorded.compare(record, pool)
+        self.found: Comparison = recorded.compare(record, pool, limited=limit_of(run) is not None)
 
     def resumed(self, left: tuple[int, ...], say: Callable[[str], None]) -> Resumed:
         if self.found.ambiguous:
@@ -192,7 +195,8 @@ class _Found:
         self._tell(gone, left, say)
         counts = {name: len(ids) for name, ids in {**gone, "train": out}.items() if len(ids)}
         dataset = Dataset(self.record.classes, splits, "", tuple(self.pool.splits or ()), self.pool.notes)
-        return Resumed(dataset, tuple(out.tolist()), counts)
+        labels = self.record.parts["train"].labels[out].tolist()
+        return Resumed(dataset, tuple(out.tolist()), tuple(labels), counts)
 
     def _split(self, name: str, out: np.ndarray) -> Split:
         part = self.record.parts[name]
@@ -200,7 +204,7 @@ class _Found:
         rows = self.found.rows[name][ids]
         labels = np.full(len(self.pool.labels), -1, np.int64)
         labels[rows] = part.labels[ids]
-        there = replace(self.pool, classes=self.record.classes, labels=labels)
+        there = replace(self.pool, classes=self.record.classes, labels=labels, sets=self.record.sets)
         return replace(there.split(name, rows, self.run.data), ids=ids if len(out) else None)
 
     def _names(self, split: str, ids: np.ndarray) -> list[str]:
@@ -212,8 +216,8 @@ class _Found:
             if not len(ids):
                 continue
             row, first = int(self.found.rows[name][ids[0]]), int(ids[0])
-            was = self.record.classes[self.record.parts[name].labels[first]]
-            now = self.pool.classes[self.pool.labels[row]]
+            was = self.record.label_names[self.record.parts[name].labels[first]]
+            now = self.pool.label_names[self.pool.labels[row]]
             raise DataError(
                 f"{plural(len(ids), 'sample')} of the split {name} were relabelled since this run was started",
                 where=self.place,

@@ -16,27 +16,24 @@ import numpy as np
 
 from raycls.config.names.suggest import suggest
 from raycls.config.paths import expand
-from raycls.config.sections.data import SourceConfig
 from raycls.config.sections.run import Run
 from raycls.data.ignore import ignorer, patterns_of
+from raycls.data.label_sets import reordered, samples_of
 from raycls.data.source import Dataset, Pool, cut, open_pool
-from raycls.errors import ConfigError, DataError
-from raycls.quantities import plural
+from raycls.errors import DataError
+from raycls.quantities import first_names, plural
 from raycls.run.folder import RunFolder
 from raycls.session.data import record as recorded
-from raycls.session.data.record import Part, Record
+from raycls.session.data.limited import limit_of
+from raycls.session.data.record import Comparison, Part, Record
+from raycls.session.scoring.other import dividing
 
-__all__ = ["LEFT_OUT", "SUFFIXES", "Scored", "find_record", "first_names", "score", "source_of"]
+__all__ = ["LEFT_OUT", "Scored", "find_labels", "find_record", "score"]
 
 LEFT_OUT = ("data.source.args.ignore", "data.source.args.ignore_file")
 """Options that take samples away: with other values of these the source is still the same."""
 _MOST_MISSING = 0.1
 """Part of a split that a copy of the data may lack and still be taken for one."""
-SUFFIXES = {
-    **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".json"), "manifest"),
-    ".npz": "arrays",
-}
-"""How the name of a file ends -> the source that reads it."""
 
 
 @dataclass(frozen=True)
@@ -57,30 +54,10 @@ def find_record(folder: RunFolder) -> Record | None:
     return None if data is None else recorded.unpack(data, folder.store.describe(RunFolder.SPLITS))
 
 
-def first_names(names: Sequence[str], count: int) -> str:
-    """Up to five of `count` names, as an error or a line shows them."""
-    return ", ".join(names[:5]) + (f" and {count - 5:,} more" if count > 5 else "")
-
-
-def source_of(path: str) -> SourceConfig:
-    """The source that `--data PATH` means; ConfigError where PATH is nothing that can be evaluated."""
-    there = expand(path, where="--data")
-    suffix = os.path.splitext(path)[1].lower()
-    if os.path.isdir(there):
-        return SourceConfig(name="folder", path=path)
-    if suffix in (".yaml", ".yml"):
-        from raycls.config.load import load
-
-        return load(there).run.data.source
-    if suffix in SUFFIXES and os.path.isfile(there):
-        return SourceConfig(name=SUFFIXES[suffix], path=path)
-    raise ConfigError(
-        "there is no data to evaluate",
-        where=f"--data {path}",
-        found="nothing there" if not os.path.exists(there) else f"a file named {suffix or 'without a suffix'}",
-        valid=f"a folder of class folders, a manifest or arrays ({' '.join(SUFFIXES)}), or a config file (.yaml) with "
-        "data.source",
-    )
+def find_labels(folder: RunFolder) -> np.ndarray | None:
+    """The class of each training sample by its id, `[N] int64`, as it was when the run was started; None as above."""
+    record = find_record(folder)
+    return None if record is None else record.parts["train"].labels
 
 
 def score(
@@ -108,7 +85,7 @@ def score(
     if record is None and not whole:
         made = _unrecorded(folder, run, pool, split, moved=moved, say=say)
         if made is not None:
-            return made
+            return _by_heart(run, made, say)
     if record is not None and not whole:
         wanted = split or ("test" if "test" in record.parts else run.evaluate.split)
         part = record.parts.get(wanted)
@@ -116,10 +93,19 @@ def score(
             raise _no_split(wanted, list(record.parts))
         found = _Found(record, wanted, part, pool, run)
         if not moved or found.is_copy:
-            return found.scored(say, moved=moved, name=name)
+            return _by_heart(run, found.scored(say, moved=moved, name=name), say)
     if not whole:
         say("this is other data than the run was trained with: it is evaluated as a whole, as --data does")
     return _Whole(folder, record, run, pool, extra_classes, name).scored(split, say)
+
+
+def _by_heart(run: Run, scored: Scored, say: Callable[[str], None]) -> Scored:
+    """`scored`, a split that the run was started with, with what `train.overfit` makes of any split."""
+    if run.train.overfit == "off":
+        return scored
+    count = len(scored.dataset.splits[scored.split])
+    say(f"split {scored.split} is the {plural(count, 'image')} that this run was trained on (train.overfit)")
+    return replace(scored, facts={**scored.facts, "trained_on": count})
 
 
 def _no_split(wanted: str, there: Sequence[str]) -> DataError:
@@ -132,7 +118,7 @@ def _unrecorded(
     """The split of a run that was started before splits were written down; None for other data."""
     known = (folder.read_json(RunFolder.ENV) or {}).get("data", {})
     try:
-        dataset = cut(pool.ordered(known.get("classes", ())), run.data)
+        dataset = cut(pool.ordered(known.get("classes", ())), run.data, limit_of(run))
     except DataError:
         if known.get("fingerprint") is None:
             raise
@@ -158,19 +144,20 @@ class _Found:
     """The samples of a recorded split that are in the data of today, and what became of the others."""
 
     def __init__(self, record: Record, wanted: str, part: Part, pool: Pool, run: Run) -> None:
-        comparison = recorded.compare(record, pool)
+        comparison = recorded.compare(record, pool, limited=limit_of(run) is not None)
         self.record, self.wanted, self.part, self.pool = record, wanted, part, pool
         self.place = str(run.data.source.path or run.data.source.name)
         self.ambiguous = comparison.ambiguous
         rows, relabelled = comparison.rows[wanted], comparison.relabelled[wanted]
         ids = np.flatnonzero((rows >= 0) & ~relabelled)
         labels = part.labels[ids]
-        there = replace(pool, classes=record.classes, labels=_spread(len(pool.labels), rows[ids], labels))
+        spread = _spread(len(pool.labels), rows[ids], labels)
+        there = replace(pool, classes=record.classes, labels=spread, sets=record.sets)
         split = there.split(wanted, rows[ids], run.data)
         differs = recorded.changed(part, ids, split)
         kept = np.flatnonzero(~differs)
         shifted = getattr(pool.reader, "positional", False) and part.digests is None
-        untouched = not len(comparison.new) and all((found >= 0).all() for found in comparison.rows.values())
+        untouched = _is_untouched(record, pool, run, comparison)
         self.unknown = (shifted or self.ambiguous) and not (untouched and not relabelled.any())
         self.split = split if len(kept) == len(ids) else there.split(wanted, rows[ids][kept], run.data)
         gone, args = np.flatnonzero(rows < 0), run.data.source.args
@@ -232,6 +219,17 @@ _WORDS = {
 }
 
 
+def _is_untouched(record: Record, pool: Pool, run: Run, comparison: Comparison) -> bool:
+    """Whether the samples of today are those of the start, as far as their keys say."""
+    limit = limit_of(run)
+    if limit is None:
+        return not len(comparison.new) and all((found >= 0).all() for found in comparison.rows.values())
+    try:
+        return cut(pool.ordered(record.classes), run.data, limit).fingerprint == record.fingerprint
+    except DataError:
+        return False
+
+
 def _spread(count: int, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     spread = np.full(count, -1, np.int64)
     spread[rows] = labels
@@ -253,8 +251,7 @@ class _Whole:
     def scored(self, split: str | None, say: Callable[[str], None]) -> Scored:
         """All of it, or its split `split`. DataError for classes that the model does not know, unless left out."""
         rows = self._rows(split, say)
-        position = {name: index for index, name in enumerate(self.classes)}
-        labels = np.array([position.get(name, -1) for name in self.pool.classes], np.int64)[self.pool.labels]
+        labels, sets = self._labels()
         facts: dict[str, Any] = {"split": split or "all", "data": self.place}
         extra = rows[labels[rows] < 0]
         if len(extra):
@@ -264,13 +261,15 @@ class _Whole:
             raise DataError(
                 "there is no image to evaluate",
                 where=self.place,
-                valid=f"images of {first_names(self.classes, len(self.classes))}",
+                valid=f"images of {first_names(self.classes)}",
             )
-        missing = [name for index, name in enumerate(self.classes) if not (labels[rows] == index).any()]
+        counts = samples_of(labels[rows], sets, len(self.classes))
+        missing = [name for name, count in zip(self.classes, counts, strict=True) if not count]
         if missing:
-            names = first_names(missing, len(missing))
+            names = first_names(missing)
             say(f"{len(missing)} of the {len(self.classes)} classes of the model have no image there: {names}")
-        chosen = replace(self.pool, classes=self.classes, labels=labels).split(split or "all", rows, self.run.data)
+        pool = replace(self.pool, classes=self.classes, labels=labels, sets=sets)
+        chosen = pool.split(split or "all", rows, self.run.data)
         trained = self._trained_on(chosen)
         if trained is not None:
             facts["trained_on"] = trained
@@ -280,6 +279,15 @@ class _Whole:
             say(f"{trained:,} of {plural(len(rows), 'image')} were trained on: the numbers are too good for these")
         dataset = Dataset(self.classes, {chosen.name: chosen}, "")
         return Scored(dataset, chosen.name, f"{self.place}" + (f", split {split}" if split else ""), facts)
+
+    def _labels(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The labels by the classes of the model, and their sets; -1 where a class is none of them."""
+        position = {name: index for index, name in enumerate(self.classes)}
+        moved, sets = np.array([position.get(name, -1) for name in self.pool.classes], np.int64), self.pool.sets
+        if sets is None:
+            return moved[self.pool.labels], None
+        strange = np.any(sets[:, moved < 0], axis=1)
+        return np.where(strange[self.pool.labels], -1, self.pool.labels), reordered(sets, moved, len(self.classes))
 
     def _rows(self, split: str | None, say: Callable[[str], None]) -> np.ndarray:
         own = {name: np.asarray(rows, np.int64) for name, rows in (self.pool.splits or {}).items() if len(rows)}
@@ -298,20 +306,22 @@ class _Whole:
         return np.sort(own[split])
 
     def _leave_out(self, rows: np.ndarray, say: Callable[[str], None]) -> dict[str, int]:
-        counts = np.bincount(self.pool.labels[rows], minlength=len(self.pool.classes))
-        extra = {name: int(count) for name, count in zip(self.pool.classes, counts, strict=True) if count}
-        shown = first_names([f"{name} ({count})" for name, count in extra.items()], len(extra))
+        counts = zip(self.pool.classes, self.pool.counts(rows).tolist(), strict=True)
+        extra = {name: count for name, count in counts if count and name not in self.classes}
+        shown = first_names([f"{name} ({count})" for name, count in extra.items()])
         if self.extra_classes == "leave-out":
             say(f"left out: {plural(len(rows), 'image')} of classes that the model does not know: {shown}")
             return extra
         near = {name: suggest(name, self.classes) for name in list(extra)[:5]}
         hints = "".join(f"; did you mean {other} by {name}?" for name, other in near.items() if other)
+        several = self.pool.sets is not None and self.run.data.source.name == "manifest"
+        divided = dividing(extra, self.classes) if several else ""
         raise DataError(
             "the data has classes that the model does not know",
             where=self.place,
             found=f"{shown}{hints}",
-            valid=f"{len(self.classes)} classes: {first_names(self.classes, len(self.classes))}",
-            fix="rename the classes, or evaluate the other images alone with --extra-classes leave-out",
+            valid=f"{len(self.classes)} classes: {first_names(self.classes)}",
+            fix=f"{divided}rename the classes, or evaluate the other images alone with --extra-classes leave-out",
         )
 
     def _trained_on(self, split: Any) -> int | None:

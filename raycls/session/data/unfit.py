@@ -5,27 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from raycls.config.sections.run import Run
+from raycls.config.write import override
 from raycls.data.samples import UnfitError
 from raycls.data.slices import Arrays, made
 from raycls.data.source import Dataset, Split
-from raycls.errors import DataError
+from raycls.errors import ConfigError, DataError
 from raycls.session.setup import make_arrays
 from raycls.train.plan import Plan
 
-__all__ = ["NEARLY_ALL", "first_sample", "tried"]
+__all__ = ["NEARLY_ALL", "first_sample", "first_samples", "tried"]
 
 NEARLY_ALL = 0.9
 """An operation that fails on this part of the images is at fault, not the images."""
 _OTHERS = 3
 
 
-def tried(arrays: Arrays, split: Split, index: int, seed: int, *, train: bool) -> dict[str, np.ndarray]:
-    """The sample at `index`, as the task makes it.
+def tried(arrays: Arrays, split: Split, index: int, seed: int, *, train: bool, epoch: int = 0) -> dict[str, np.ndarray]:
+    """The sample at `index`, as the task makes it in `epoch`.
 
     An UnfitError of it says how to leave the sample out only where the same operation suits another sample.
     """
     try:
-        return made(arrays, split, index, (seed, 0, index), train=train)
+        return made(arrays, split, index, (seed, epoch, index), train=train)
     except UnfitError as error:
         others = np.unique(np.linspace(0, len(split) - 1, _OTHERS + 1).round().astype(int))
         others = others[others != index].tolist()
@@ -37,12 +38,29 @@ def tried(arrays: Arrays, split: Split, index: int, seed: int, *, train: bool) -
         raise
 
 
-def first_sample(run: Run, dataset: Dataset, plan: Plan) -> dict[str, np.ndarray]:
-    """The first sample that is trained, as the task makes it: of the shapes of all."""
+def first_samples(run: Run, dataset: Dataset, plan: Plan) -> list[dict[str, np.ndarray]]:
+    """The first sample at each size of `augment.progressive`. ConfigError where two of them have the same shapes."""
+    samples = [first_sample(run, dataset, plan, epoch) for epoch, _ in plan.sizes or ((0, 0),)]
+    for (_, before), (_, after), one, other in zip(plan.sizes, plan.sizes[1:], samples, samples[1:], strict=False):
+        if before != after and all(one[name].shape == other[name].shape for name in one):
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in other.items() if array.ndim > 1)
+            raise ConfigError(
+                "augment.progressive changes nothing: the samples have the same shape at two of its sizes",
+                where="augment.progressive",
+                found=f"{shapes} at {before} and at {after}",
+                fix="leave size out of the operation of augment.train that decides it, or set "
+                + override("augment.progressive", {}),
+            )
+    return samples
+
+
+def first_sample(run: Run, dataset: Dataset, plan: Plan, epoch: int = 0) -> dict[str, np.ndarray]:
+    """The first sample that is trained, as the task makes it in `epoch`: of the shapes of all of it."""
     order = plan.order
     first = next(ids[:1] for ids in map(order.batch, range(order.steps_per_epoch)) if len(ids))
     index = int(order.places(first)[0])
-    return tried(make_arrays(run, dataset.classes), dataset.splits["train"], index, run.run.seed, train=True)
+    arrays, split = make_arrays(run, dataset.classes, plan), dataset.splits["train"]
+    return tried(arrays, split, index, run.run.seed, train=True, epoch=epoch)
 
 
 def _fails(arrays: Arrays, split: Split, index: int, seed: int, entry: str, *, train: bool) -> bool:

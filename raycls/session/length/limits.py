@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from raycls.config.names.builders import bound
+from raycls.config.sections.data import AugmentConfig
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.optim import OptimConfig, ScheduleConfig
+from raycls.config.sections.run import Run
 from raycls.config.sections.train import CheckpointConfig, EarlyStopConfig, EvaluateConfig
 from raycls.config.write import override
 from raycls.errors import ConfigError
@@ -39,9 +41,9 @@ class Idle:
     """{path: value} of options with which it acts, or is off."""
 
 
-def check_acting(schedule: ScheduleConfig, optim: OptimConfig, early_stop: EarlyStopConfig, plan: Plan) -> None:
+def check_acting(run: Run, plan: Plan) -> None:
     """ConfigError that names all options which cannot act within `plan`, with one line of overrides that do."""
-    found = idle(schedule, optim, early_stop, plan)
+    found = idle(run, plan)
     if not found:
         return
     remedy = {path: value for item in found for path, value in item.remedy.items()}
@@ -55,9 +57,9 @@ def check_acting(schedule: ScheduleConfig, optim: OptimConfig, early_stop: Early
     )
 
 
-def idle(schedule: ScheduleConfig, optim: OptimConfig, early_stop: EarlyStopConfig, plan: Plan) -> list[Idle]:
+def idle(run: Run, plan: Plan) -> list[Idle]:
     """The options that cannot act. One for which no value could, in a run of a step or two, is not among them."""
-    total = plan.total_steps
+    schedule, optim, total = run.schedule, run.optim, plan.total_steps
     found: list[Idle] = []
     warmup = warmup_steps(schedule, steps_per_epoch=plan.steps_per_epoch, total_steps=total)
     if warmup > 1 and warmup >= total:
@@ -65,20 +67,27 @@ def idle(schedule: ScheduleConfig, optim: OptimConfig, early_stop: EarlyStopConf
         found.append(Idle("schedule.warmup", why, {"schedule.warmup": f"{total // 10}st"}))
         warmup = total // 10
     found += _idle_schedule(schedule, plan, total - warmup)
-    found += _idle_patience(schedule, early_stop, plan)
+    found += _idle_patience(schedule, run.train.early_stop, plan)
     if not isinstance(optim.ema, str):
         share = ema_share(optim.ema, optim.ema_warmup, total)
         if share > _MOST_OF_THE_FIRST:
             why = f"optim.ema {optim.ema}: the average would be {share:.1%} the weights after the first step"
             window = min(total / 2, _PERIODS)
             found.append(Idle("optim.ema", why, {"optim.ema": round(1 - window / total, len(str(total)) + 2)}))
-    return found
+    if run.train.non_finite == "rewind" and total > 1 and plan.rewind_every >= total:
+        why = f"train.non_finite rewind: with checkpoint.every {run.checkpoint.every} the one checkpoint is the last"
+        found.append(Idle("checkpoint.every", why, {"checkpoint.every": f"{max(1, total // 3)}st"}))
+    return found + _idle_off_after(run.augment, plan) + _idle_progressive(plan)
 
 
 def notes(optim: OptimConfig, evaluate: EvaluateConfig, checkpoint: CheckpointConfig, plan: Plan) -> list[str]:
-    """What acts otherwise than its value says, because the run is short: a line for each."""
+    """What acts otherwise than its value says, by a rule or because the run is short: a line for each."""
     lines: list[str] = []
     total = plan.total_steps
+    if optim.lr_rule != "none":
+        ratio = f"{plan.batch_size}/{optim.lr_base_batch}"
+        rate, times = optim.scaled(plan.batch_size).lr, ratio if optim.lr_rule == "linear" else f"sqrt({ratio})"
+        lines.append(f"learning rate {rate:.6g} = {optim.lr:.6g} x {times} (optim.lr_rule: {optim.lr_rule})")
     if not isinstance(optim.ema, str) and total > 1:
         last = ema_decay(optim.ema, optim.ema_warmup, total - 1)
         if last < optim.ema:
@@ -114,6 +123,10 @@ def _idle_schedule(schedule: ScheduleConfig, plan: Plan, left: int) -> list[Idle
             what = "the rate never falls" if schedule.name == "step" else "not even the first period ends"
             why = f"schedule.args.every {args['every']}: {every} steps, and there are {after}: {what}"
             return [Idle("schedule.args.every", why, {"schedule.args.every": f"{max(1, left // 3)}st"})]
+    for name, option in (("wsd", "decay"), ("one_cycle", "peak")):
+        if schedule.name == name and (count := steps_of.count(args[option], option)) > left:
+            why = f"schedule.args.{option} {args[option]}: {count} steps, and there are {after}"
+            return [Idle(f"schedule.args.{option}", why, {f"schedule.args.{option}": f"{max(1, left // 3)}st"})]
     if schedule.name == "multistep":
         counted = [
             (item, steps_of.count(item, f"milestones[{index}]", least=0))
@@ -150,6 +163,26 @@ def _idle_patience(schedule: ScheduleConfig, early_stop: EarlyStopConfig, plan: 
             remedy = {"train.early_stop.patience": "off"}
         found.append(Idle("train.early_stop.patience", why, remedy))
     return found
+
+
+def _idle_off_after(augment: AugmentConfig, plan: Plan) -> list[Idle]:
+    """Of a switch between two epochs that comes before the first step or after the last one."""
+    if isinstance(augment.off_after, str) or 0 < plan.off_epoch * plan.steps_per_epoch < plan.total_steps:
+        return []
+    epochs = -(-plan.total_steps // plan.steps_per_epoch)
+    when = f"epoch {plan.off_epoch} of {epochs}, " + ("the end" if plan.off_epoch else "the start")
+    last = f"{epochs - max(1, epochs // 10)}ep" if epochs > 1 else "off"
+    return [Idle("augment.off_after", f"augment.off_after {augment.off_after}: {when}", {"augment.off_after": last})]
+
+
+def _idle_progressive(plan: Plan) -> list[Idle]:
+    """Of sizes that begin with one epoch, or behind the last one that is augmented."""
+    epochs = plan.off_epoch or -(-plan.total_steps // plan.steps_per_epoch)
+    firsts = [first for first, _ in plan.sizes]
+    if not firsts or all(one < other for one, other in zip(firsts, [*firsts[1:], epochs], strict=True)):
+        return []
+    sizes = ", ".join(f"{size} from epoch {first} on" for first, size in plan.sizes)
+    return [Idle("augment.progressive", f"augment.progressive: {sizes}, of {epochs}", {"augment.progressive": {}})]
 
 
 def _length(plan: Plan) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from raycls.config import load as config
 from raycls.config.names.builders import bound
-from raycls.config.names.builtin import SCHEDULES
+from raycls.config.sections.data import AugmentConfig
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.optim import ScheduleConfig
 from raycls.config.sections.run import Run
@@ -80,7 +80,14 @@ def write_duration(folder: RunFolder, run: Run) -> None:
 
 def _reasons(before: Run, first: Plan, folder: RunFolder, result: Mapping[str, Any], old: int, new: int) -> list[str]:
     """What of the first `old` steps would have been otherwise in a longer run."""
-    shares = [*_shares(before.schedule), *_evaluated_shares(before.evaluate)]
+    stages = [("finetune.unfreeze", time) for time, _ in before.finetune.stages if time.unit == "%"]
+    of_schedule = _shares(before.schedule)
+    shares = [
+        *of_schedule,
+        *stages,
+        *_evaluated_shares(before.evaluate),
+        *_augmented_shares(before.augment),
+    ]
     reasons = [f"{path} {value}: per cent of the run" for path, value in shares]
     if before.schedule.name == "cosine":
         reasons.insert(0, "schedule.name: cosine, which falls over the whole run")
@@ -89,7 +96,8 @@ def _reasons(before: Run, first: Plan, folder: RunFolder, result: Mapping[str, A
         build_schedule(before.schedule, steps_per_epoch=first.steps_per_epoch, total_steps=total)
         for total in (old, new)
     )
-    if before.schedule.name not in SCHEDULES and any(shorter.factor(at) != longer.factor(at) for at in range(old)):
+    told = of_schedule or before.schedule.name == "cosine"
+    if not told and any(shorter.factor(at) != longer.factor(at) for at in range(old)):
         reasons.append(f"schedule.name: {before.schedule.name}, which follows the length of the run")
     if reasons or isinstance(every, str) or old not in folder.steps():
         return reasons
@@ -120,6 +128,13 @@ def _shares(schedule: ScheduleConfig) -> list[tuple[str, Duration]]:
 def _evaluated_shares(evaluate: EvaluateConfig) -> list[tuple[str, Duration]]:
     every = evaluate.every
     return [("evaluate.every", every)] if isinstance(every, Duration) and every.unit == "%" else []
+
+
+def _augmented_shares(augment: AugmentConfig) -> list[tuple[str, Duration]]:
+    after = augment.off_after
+    found = [("augment.off_after", after)] if isinstance(after, Duration) else []
+    found += [("augment.progressive", point) for point, _ in augment.sizes() if point.value]
+    return [(path, point) for path, point in found if point.unit == "%"]
 
 
 def _from_weights(before: Run, run: Run, first: Plan, folder: RunFolder, command: Sequence[str], more: int) -> str:
@@ -165,8 +180,9 @@ def _remedies(run: Run, first: Plan, duration: Duration) -> dict[str, Any]:
         evaluate=run.evaluate,
         checkpoint=run.checkpoint,
         track=run.track,
+        augment=run.augment,
     )
-    found = idle(run.schedule, run.optim, run.train.early_stop, plan)
+    found = idle(run, plan)
     return {path: value for item in found for path, value in item.remedy.items()}
 
 

@@ -12,19 +12,22 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import nn
 
-from raycls.config.names.builtin import TASKS
-from raycls.data.images import operations
+from raycls.allocator import keep_freed_memory
 from raycls.data.source import Split
 from raycls.errors import CheckpointError, ConfigError, DataError, ModelError, RayclsError, kind_and_line
 from raycls.run.folder import RunFolder
+from raycls.run.model_file import sha256_of
+from raycls.session.computing.parted import Compute
 from raycls.session.trained.answers import answers
+from raycls.session.trained.thresholds import Thresholds
 from raycls.session.trained.trained import Network, Trained
 from raycls.train.precision import arithmetic
 from raycls.workdir import set_workdir
@@ -52,7 +55,13 @@ class Work:
     """Where plug-ins come from."""
     part_rows: int
     """Images of a part: whole batches."""
+    precision: str
+    """`bf16`, `fp16` or `off`: one for all who compute."""
     temperature: float = 1.0
+    layer: str = ""
+    """The layer of the network whose inputs are asked for, instead of answers; empty where it is answers."""
+    thresholds: Thresholds | None = None
+    """Where an image has any number of classes; `every` is true there."""
 
     @property
     def batch(self) -> int:
@@ -64,18 +73,45 @@ class Work:
         return -(-len(self.split) // self.part_rows)
 
     @property
+    def phase(self) -> str:
+        """What is being done, for a display."""
+        return f"extracting features of the split {self.split.name}" if self.layer else "predicting"
+
+    @property
+    def doing(self) -> str:
+        return "predicting"
+
+    @property
+    def remedy(self) -> str:
+        return "predict these images alone to find the one, and leave it out; rerun the command to resume"
+
+    @contextmanager
+    def computing(self) -> Iterator[Compute]:
+        with Predictor(self) as predictor:
+            yield lambda number: predictor.part(number).to_bytes()
+
+    def place(self, number: int) -> str:
+        """For messages: which images the part `number` has."""
+        first = number * self.part_rows
+        last = min(first + self.part_rows, len(self.split)) - 1
+        keys = f"{self.split.key(first)} to {self.split.key(last)}"
+        return f"part {number}, images {first + 1:,} to {last + 1:,}: {keys}"
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What decides the answers besides the images, as plain JSON."""
-        run, provenance = self.trained.run, self.trained.provenance
+        run, provenance, several = self.trained.run, self.trained.provenance, self.thresholds
         return {
             **provenance,
             "top": self.top,
             "all": self.every,
             "temperature": self.temperature,
+            **({"thresholds": several.source, "threshold_values": list(several.values)} if several else {}),
             "rows": len(self.split),
             "part_rows": self.part_rows,
             "threads": run.scale.threads,
             "device": self.device,
+            "precision": self.precision,
             "formats": list(self.split.formats),
             "max_pixels": self.split.max_pixels,
         }
@@ -96,6 +132,10 @@ class Part:
     """Why an image has no answer."""
     unread: tuple[int, ...] = ()
     """Positions in the part of the images whose bytes could not be read here; another machine may see them."""
+    features: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """What the layer `Work.layer` is given for each image that could be decoded, `[n, D] float32`."""
+    labels: np.ndarray = field(default_factory=lambda: np.empty((0, 0), bool))
+    """Which classes an image has, `[n, C] bool`, where it may have any number."""
 
     def to_bytes(self) -> bytes:
         """For a file or another process; `from_bytes` gives it back."""
@@ -107,6 +147,8 @@ class Part:
             classes=self.classes,
             top=self.top,
             probabilities=self.probabilities,
+            features=self.features,
+            labels=self.labels,
         )
         return stream.getvalue()
 
@@ -115,7 +157,10 @@ class Part:
         """ValueError where it is not what `to_bytes` made."""
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             number, errors, unread = json.loads(found["texts"].tobytes())
-            return cls(number, found["classes"], found["top"], found["probabilities"], tuple(errors), tuple(unread))
+            arrays = found["classes"], found["top"], found["probabilities"]
+            # an earlier version kept none of these
+            more = {name: found[name] for name in ("features", "labels") if name in found}
+            return cls(number, *arrays, tuple(errors), tuple(unread), **more)
 
 
 class Predictor:
@@ -130,12 +175,13 @@ class Predictor:
         self._device = torch.device(work.device)
         self._arrays = self._trained.arrays()
         self._network: Network | None = None
-        self._threads = threads if _is_plain(self._trained) else 0
+        self._threads = 0 if self._trained.draws else threads
         self._pool: ThreadPoolExecutor | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         run, plan = self._trained.run, self._trained.plan
+        keep_freed_memory()
         self._stack.enter_context(arithmetic(threads=run.scale.threads, strict=plan.reduction == "exact"))
         if self._threads:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="raycls-decode")
@@ -158,12 +204,12 @@ class Predictor:
         for first in range(0, len(rows), work.batch):
             chosen = range(first, min(first + work.batch, len(rows)))
             batch = dict(zip(chosen, samples, strict=False))  # `chosen` first: no sample is taken without a place
-            self._answer(made, batch)
+            self._answer(made, batch, (start + first) // work.batch)
             told(chosen.stop)
         return made.part(number)
 
-    def _answer(self, made: _Made, batch: Mapping[int, _Sample]) -> None:
-        """Fill in the answers of one batch. Images of other shapes make a batch of their own."""
+    def _answer(self, made: _Made, batch: Mapping[int, _Sample], index: int) -> None:
+        """Fill in the answers of the batch at `index`. Images of other shapes make a batch of their own."""
         groups: dict[Any, list[int]] = {}
         for place, sample in batch.items():
             if isinstance(sample, DataError):
@@ -172,15 +218,35 @@ class Predictor:
                 kind = tuple((name, array.dtype.str, array.shape) for name, array in sample.items())
                 groups.setdefault(kind, []).append(place)
         for places in groups.values():
-            samples = [batch[place] for place in places]
-            made.fill(places, self._logits([sample for sample in samples if not isinstance(sample, DataError)]))
+            samples = [sample for place in places if not isinstance(sample := batch[place], DataError)]
+            if self._work.layer:
+                made.keep(places, self._features(samples, index))
+            else:
+                made.fill(places, self._logits(samples, index))
 
-    def _logits(self, samples: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-        if self._network is None:
-            self._network = Network(self._trained, self._device)
-            self._refuse_other_weights()
+    def _features(self, samples: Sequence[Mapping[str, np.ndarray]], index: int) -> np.ndarray:
+        given: list[torch.Tensor] = []
+
+        def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            given.append(inputs[0])
+
+        hook = self._opened().model.get_submodule(self._work.layer).register_forward_pre_hook(look)
         try:
-            found = self._network.rows_of(samples)
+            self._rows(samples, index)
+        finally:
+            hook.remove()
+        return given[-1].float().cpu().numpy()
+
+    def _opened(self) -> Network:
+        if self._network is None:
+            self._network = Network(self._trained, self._device, precision=self._work.precision)
+            self._refuse_other_weights()
+        return self._network
+
+    def _rows(self, samples: Sequence[Mapping[str, np.ndarray]], index: int) -> dict[str, np.ndarray]:
+        network = self._opened()
+        try:
+            return network.rows_of(samples, batch=index)
         except RayclsError:
             raise
         except Exception as error:
@@ -190,10 +256,13 @@ class Predictor:
                 found=kind_and_line(error),
                 valid=f"images of the size that the run evaluated, {self._trained.run.data.image_size} pixels",
             ) from error
+
+    def _logits(self, samples: Sequence[Mapping[str, np.ndarray]], index: int) -> np.ndarray:
+        found = self._rows(samples, index)
         logits = found.get("logits")
         if logits is None or logits.ndim != 2 or logits.shape[1] != len(self._trained.classes):
             raise ConfigError(
-                f"the task {self._trained.run.task.name} has no answer of one class per image",
+                f"the task {self._trained.run.task.name} has no answer of classes for each image",
                 where=self._trained.name,
                 found=", ".join(f"{name} {list(value.shape)}" for name, value in found.items()) or "Task.rows is empty",
                 valid=f"logits of {len(self._trained.classes)} classes for each image, from Task.rows",
@@ -205,7 +274,7 @@ class Predictor:
         if self._trained.weights.checkpoint:  # which never changes
             return
         folder = self._trained.folder
-        found = str((folder.read_json(RunFolder.MODEL_INFO) or {}).get("sha256", ""))
+        found = sha256_of(folder)
         if found != self._trained.sha256:
             raise CheckpointError(
                 "the weights of the run have changed since the command was started",
@@ -246,8 +315,10 @@ class _Made:
     classes: np.ndarray
     top: np.ndarray
     probabilities: np.ndarray
+    labels: np.ndarray
     errors: list[str | None]
     unread: list[int]
+    features: dict[int, np.ndarray]
 
     @classmethod
     def empty(cls, rows: int, work: Work) -> Self:
@@ -258,8 +329,10 @@ class _Made:
             np.full((rows, kept), -1, np.int64),
             np.full((rows, kept), np.nan),
             np.full((rows, count if work.every else 0), np.nan),
+            np.zeros((rows, count if work.thresholds else 0), bool),
             [None] * rows,
             [],
+            {},
         )
 
     def fail(self, place: int, error: DataError) -> None:
@@ -267,8 +340,12 @@ class _Made:
         if isinstance(error.__cause__, OSError | RayclsError) and not _is_decoding(error.__cause__):
             self.unread.append(place)
 
+    def keep(self, places: Sequence[int], features: np.ndarray) -> None:
+        self.features.update(zip(places, features, strict=True))
+
     def fill(self, places: Sequence[int], logits: np.ndarray) -> None:
-        found = answers(logits, self.work.top, temperature=self.work.temperature)
+        thresholds = self.work.thresholds and self.work.thresholds.array
+        found = answers(logits, self.work.top, temperature=self.work.temperature, thresholds=thresholds)
         for place, valid in zip(places, found.valid.tolist(), strict=True):
             if not valid:
                 self.errors[place] = "the logits of the network are not finite"
@@ -276,17 +353,16 @@ class _Made:
         self.classes[good], self.top[good] = found.classes[found.valid], found.top[found.valid]
         if self.work.every:
             self.probabilities[good] = found.probabilities[found.valid]
+        if found.labels is not None:
+            self.labels[good] = found.labels[found.valid]
 
     def part(self, number: int) -> Part:
-        return Part(number, self.classes, self.top, self.probabilities, tuple(self.errors), tuple(self.unread))
+        arrays = self.classes, self.top, self.probabilities
+        features = [self.features[place] for place in sorted(self.features)]
+        more = {"features": np.stack(features)} if features else {}
+        return Part(number, *arrays, tuple(self.errors), tuple(self.unread), labels=self.labels, **more)
 
 
 def _is_decoding(cause: BaseException) -> bool:
     """Whether Pillow raised it about bytes that were read: its kinds are OSErrors without a number."""
     return isinstance(cause, OSError) and cause.errno is None
-
-
-def _is_plain(trained: Trained) -> bool:
-    """Whether a sample is made without the generators of this process, so that several may be made at a time."""
-    augment, size = trained.run.augment, trained.run.data.image_size
-    return trained.run.task.name in TASKS and not operations.build(augment.eval, train=False, image_size=size).random

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,11 @@ from functools import cached_property
 import numpy as np
 
 from raycls.config.paths import expand
-from raycls.data.samples import Files, Keys, Reader
+from raycls.data.samples import Files, Keys, Reader, digest_of
 from raycls.data.sources.folder import LITTER, SUFFIXES
 from raycls.data.sources.listing.manifest import SUFFIXES as MANIFESTS
 from raycls.data.sources.listing.unlabelled import listed_paths
+from raycls.data.sources.packed.layout import MANIFEST
 from raycls.errors import CheckpointError, ConfigError, DataError
 from raycls.progress import counted
 from raycls.quantities import plural
@@ -40,19 +40,15 @@ class Inputs:
 
     def fingerprint(self) -> str:
         """sha256 over what is predicted: names, and of files their sizes and times of change, in hexadecimal."""
-        digest = hashlib.sha256()
-        for part in (*self.keys.digest_parts(), *_marks(self.reader)):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
-        return digest.hexdigest()
+        return digest_of((*self.keys.digest_parts(), *_marks(self.reader)))
 
 
 def list_inputs(given: Sequence[str], say: Callable[[str], None]) -> Inputs:
     """The images that the words `given` name, each once: in the order of the words, those of a folder by their paths.
 
     A word is an image file, a folder (searched to any depth for files named like images), a glob, a manifest, an
-    `.npz`, a config with `data.source`, or an address (`s3://...`) of an image or of what begins so. What is left out
-    is told. ConfigError for a word that names nothing.
+    `.npz`, packed data, a Parquet file, a config with `data.source`, or an address (`s3://...`) of an image or of what
+    begins so. What is left out is told. ConfigError for a word that names nothing.
     """
     found = _Found(say)
     for word in given:
@@ -144,11 +140,13 @@ class _Found:
             return
         path = expand(word.removeprefix("file://"), where="INPUT")
         suffix = os.path.splitext(path)[1].lower()
-        if os.path.isdir(path):
+        if os.path.isfile(os.path.join(path, MANIFEST)):
+            self._add_source(path)
+        elif os.path.isdir(path):
             self._add_folder(path)
         elif os.path.isfile(path) and suffix in MANIFESTS:
             self._add_listed(path)
-        elif os.path.isfile(path) and suffix in (*_CONFIGS, ".npz"):
+        elif os.path.isfile(path) and suffix in (*_CONFIGS, ".npz", ".parquet"):
             self._add_source(path)
         elif os.path.exists(path):
             self._add_file(path)
@@ -206,7 +204,7 @@ class _Found:
         if not found:
             raise ConfigError("a pattern matches no file", where=f"INPUT {pattern}", found="nothing that matches it")
         for path in found:
-            if os.path.isfile(path):
+            if not os.path.isdir(path):  # a link that leads nowhere is an image that cannot be read, as in a folder
                 self._add_file(path)
             elif not pattern.endswith("**"):  # which matches all folders, and the files in them
                 self._add_folder(path)
@@ -224,7 +222,7 @@ class _Found:
     def _add_source(self, path: str) -> None:
         from raycls.config.sections.data import DataConfig
         from raycls.data.source import open_pool
-        from raycls.session.data.scored import source_of
+        from raycls.session.scoring.other import source_of
 
         pool = open_pool(DataConfig(source=source_of(path)), least_classes=1)
         for note in pool.notes:
@@ -293,8 +291,7 @@ def _remote(uri: str) -> tuple[list[str], Store, tuple[bytes, ...]]:
     check(files, uri)
     found = files.files()
     if found is None:
-        parent, _, name = address.rstrip("/").rpartition("/")
-        store = Store(f"{parent}{mark}{options}")
+        store, name = Store.around(f"{address.rstrip('/')}{mark}{options}")
         if not store.exists(name):
             raise ConfigError("an input is not there", where=f"INPUT {address}", found="nothing there")
         return [name], store, ()
@@ -313,8 +310,9 @@ def _marks(reader: Reader) -> tuple[bytes, ...]:
         with ThreadPoolExecutor(_STAT_THREADS) as pool:  # a question is a round trip where the files are on a network
             parts = pool.map(lambda start: _stats(reader, start), range(0, len(reader.names), _AT_ONCE))
             return (*reader.names.digest_parts(), *parts)
-    sizes = getattr(reader, "sizes", None)
-    return () if sizes is None else (np.asarray(sizes(), np.int64).tobytes(),)
+    ask = getattr(reader, "sizes", None)
+    sizes = None if ask is None else ask()
+    return () if sizes is None else (np.asarray(sizes, np.int64).tobytes(),)
 
 
 def _stats(reader: Files, start: int) -> bytes:

@@ -6,21 +6,26 @@ The same rows give the same bytes. Texts that are no Unicode (bytes of a file na
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from raycls.data.samples import text_of
 from raycls.errors import ConfigError
 from raycls.run import strict_json
 from raycls.session.predictions.compute import Part, Work
-from raycls.session.trained.predictions import text_of
 
 __all__ = ["SUFFIXES", "form_of", "json_lines", "rows_of", "write_file"]
 
 _SPREADSHEET = ("=", "+", "-", "@", "'", "\t", "\r")
 """What a spreadsheet takes for the start of a formula, and what says that it is none."""
-_PROVENANCE = ("run", "weights", "step", "sha256")
+_ONE = ("run", "weights", "step", "sha256", "temperature")
+_SEVERAL = ("run", "weights", "step", "sha256", "thresholds")
 SUFFIXES = (".parquet", ".csv", ".jsonl")
+_DIVIDER = ";"
+"""Between the labels of an image in one cell; the columns `has CLASS` tell classes apart whose names have one."""
 
 Row = dict[str, Any]
 
@@ -43,19 +48,34 @@ def rows_of(work: Work, part: Part) -> Iterator[Row]:
     """The rows of a part as plain values; what an image without an answer lacks is None."""
     classes = [text_of(name) for name in work.trained.classes]
     start = part.number * work.part_rows
-    provenance = {name: work.trained.provenance[name] for name in _PROVENANCE}
+    facts = work.facts
+    provenance = {name: facts[name] for name in _provenance(work)}
     for row, error in enumerate(part.errors):
         positions, top = part.classes[row].tolist(), part.top[row].tolist()
         yield {
             "path": text_of(work.split.keys[start + row]),
-            "predicted": None if error else classes[positions[0]],
-            "confidence": None if error else top[0],
+            **(dict.fromkeys(_said(work)) if error else _answer(work, part, row, classes)),
             "top_classes": None if error else [classes[position] for position in positions],
             "top_probabilities": None if error else top,
             **({"probabilities": None if error else part.probabilities[row].tolist()} if work.every else {}),
             "error": error and text_of(error),
             **provenance,
         }
+
+
+def _provenance(work: Work) -> Sequence[str]:
+    return _ONE if work.thresholds is None else _SEVERAL
+
+
+def _said(work: Work) -> Sequence[str]:
+    """The columns of the answer itself."""
+    return ("predicted", "confidence") if work.thresholds is None else ("labels",)
+
+
+def _answer(work: Work, part: Part, row: int, classes: Sequence[str]) -> Row:
+    if work.thresholds is not None:
+        return {"labels": [classes[place] for place in np.flatnonzero(part.labels[row]).tolist()]}
+    return {"predicted": classes[int(part.classes[row, 0])], "confidence": float(part.top[row, 0])}
 
 
 def write_file(file: Path, form: str, work: Work, parts: Iterable[Part]) -> None:
@@ -83,21 +103,22 @@ def _write_csv(file: Path, work: Work, parts: Iterable[Part]) -> None:
     kept = min(work.top, len(names))
     ranks = [column for rank in range(1, kept + 1) for column in (f"class_{rank}", f"probability_{rank}")]
     every = [f"probability of {name}" for name in names] if work.every else []
+    has = [] if work.thresholds is None else [f"has {name}" for name in names]
     with open(file, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["path", "predicted", "confidence", *ranks, *every, "error", *_PROVENANCE])
+        writer.writerow(["path", *_said(work), *ranks, *has, *every, "error", *_provenance(work)])
         for part in parts:
-            for row in rows_of(work, part):
-                writer.writerow([_cell(value) for value in _flat(row, kept, len(every))])
+            for index, row in enumerate(rows_of(work, part)):
+                there = [None] * len(has) if row["error"] else part.labels[index].astype(int).tolist()
+                writer.writerow([_cell(value) for value in _flat(work, row, kept, there, len(every))])
 
 
-def _flat(row: Row, kept: int, every: int) -> list[Any]:
+def _flat(work: Work, row: Row, kept: int, has: list[Any], every: int) -> list[Any]:
     pairs = zip(row["top_classes"] or [None] * kept, row["top_probabilities"] or [None] * kept, strict=True)
     ranked = [value for pair in pairs for value in pair]
     others = (row["probabilities"] or [None] * every) if every else []
-    return [row["path"], row["predicted"], row["confidence"], *ranked, *others, row["error"]] + [
-        row[name] for name in _PROVENANCE
-    ]
+    said = [_DIVIDER.join(value) if isinstance(value := row[name], list) else value for name in _said(work)]
+    return [row["path"], *said, *ranked, *has, *others, row["error"], *(row[name] for name in _provenance(work))]
 
 
 def _cell(value: Any) -> Any:
@@ -123,8 +144,7 @@ def _schema(work: Work) -> Any:
     text = pa.string()
     fields: Mapping[str, Any] = {
         "path": text,
-        "predicted": text,
-        "confidence": pa.float64(),
+        **({"predicted": text, "confidence": pa.float64()} if work.thresholds is None else {"labels": pa.list_(text)}),
         "top_classes": pa.list_(text),
         "top_probabilities": pa.list_(pa.float64()),
         **({"probabilities": pa.list_(pa.float64())} if work.every else {}),
@@ -133,6 +153,7 @@ def _schema(work: Work) -> Any:
         "weights": text,
         "step": pa.int64(),
         "sha256": text,
+        **({"temperature": pa.float64()} if work.thresholds is None else {"thresholds": text}),
     }
     facts = {**work.facts, "classes": [text_of(name) for name in work.trained.classes]}
     return pa.schema(list(fields.items()), metadata={"raycls": strict_json.dumps(facts)})

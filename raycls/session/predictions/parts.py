@@ -11,24 +11,23 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from raycls.config.paths import expand
-from raycls.errors import CheckpointError, ConfigError, LaunchError
+from raycls.errors import CheckpointError
 from raycls.run.folder import RunFolder
-from raycls.run.storage.lock import Lock
 from raycls.run.storage.store import Store
+from raycls.session.computing.parted import JOB, check_job, held
 from raycls.session.predictions.compute import Part, Work
 from raycls.session.predictions.output import form_of, write_file
 
 __all__ = ["Folder", "InMemory", "Parts", "Target"]
 
-_JOB = "job.json"
 _PART = re.compile(r"part-(\d{5,})\.npz")
-_WAIT_SECONDS = 5.0
-"""How long a command waits for one that was killed a moment ago to be gone."""
+_DAMAGED = (ValueError, KeyError, zipfile.BadZipFile, EOFError)
+"""What reading a file raises that is not a whole part."""
 
 
 class Target:
@@ -37,9 +36,7 @@ class Target:
     def __init__(self, out: str) -> None:
         self.form = form_of(out)
         if "://" in out and not out.startswith("file://"):
-            address, mark, options = out.partition("?")
-            above, _, self.name = address.rpartition("/")
-            self.store = Store(f"{above}{mark}{options}")
+            self.store, self.name = Store.around(out)
             self.store.check()
         else:
             path = Path(os.path.abspath(expand(out.removeprefix("file://"), where="--out")))
@@ -60,7 +57,7 @@ class Target:
     @property
     def has_parts(self) -> bool:
         """Whether an earlier command was ended before the file was complete."""
-        return self.parts.exists(_JOB)
+        return self.parts.exists(JOB)
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -141,27 +138,26 @@ class Folder:
 
         ConfigError where the parts that are there are of another job.
         """
-        with self._held():
+        with held(self._folder, "predict", what="another command is predicting into this file"):
             if anew:
                 self._clear()
-            self._check(job)
+            before = self._folder.read_json(JOB)
+            what = "an earlier command left parts of other predictions for this file"
+            check_job(self._folder, job, before, what=what)
             yield
             self._clear()
         self._store.delete_tree("")
 
-    def _held(self) -> Lock:
-        lock = Lock(self._folder, "predict", timeout=_WAIT_SECONDS)
-        try:
-            lock.acquire()
-        except LaunchError as error:
-            raise LaunchError(
-                "another command is predicting into this file",
-                where=self._store.describe(),
-                found=error.found,
-                valid="one command at a time",
-                fix="wait for it to end or stop it, or choose another --out FILE",
-            ) from error
-        return lock
+    def take_over(self, job: Mapping[str, Any]) -> list[str] | None:
+        """Have the folder, which the caller holds, be for `job`. Parts of another one are deleted: the names of what
+        differs of that, or None where there are none.
+        """
+        before = self._folder.read_json(JOB)
+        if before == job:
+            return None
+        self._clear()
+        self._folder.write_json(JOB, job)
+        return None if before is None else [name for name, value in job.items() if before.get(name) != value]
 
     def done(self) -> set[int]:
         return {int(match[1]) for name in self._store.list() if (match := _PART.fullmatch(name))}
@@ -172,12 +168,20 @@ class Folder:
     def all(self, count: int) -> Iterator[Part]:
         return map(self._read, range(count))
 
+    def whole(self) -> dict[int, Part]:
+        """The parts that are there, by their numbers, without those whose files are damaged."""
+        found: dict[int, Part] = {}
+        for number in sorted(self.done()):
+            with suppress(*_DAMAGED):
+                found[number] = Part.from_bytes(self._store.read_bytes(_name(number)))
+        return found
+
     def _read(self, number: int) -> Part:
         name = _name(number)
         data = self._store.read_bytes(name)
         try:
             return Part.from_bytes(data)
-        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        except _DAMAGED as error:
             raise CheckpointError(
                 "a part of the predictions is damaged",
                 where=self._store.describe(name),
@@ -185,26 +189,13 @@ class Folder:
                 fix="delete this file and rerun the command: the part is computed again",
             ) from error
 
-    def _check(self, job: Mapping[str, Any]) -> None:
-        before = self._folder.read_json(_JOB)
-        if before is None:
-            self._folder.write_json(_JOB, job)
-            return
-        differs = [
-            f"{name} {before.get(name)!r}, now {value!r}" for name, value in job.items() if before.get(name) != value
-        ]
-        if differs:
-            raise ConfigError(
-                "an earlier command left parts of other predictions for this file",
-                where=self._store.describe(),
-                found="\n         ".join(differs),
-                valid="the same images, weights and options as when it was started",
-                fix="choose another --out FILE, or start anew with --force",
-            )
-
     def _clear(self) -> None:
-        for name in (_JOB, *(_name(number) for number in sorted(self.done()))):
+        for name in (JOB, *(_name(number) for number in sorted(self.done()))):
             self._store.delete(name)
+
+
+def _differing(before: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in job.items() if before.get(name) != value]
 
 
 def _name(number: int) -> str:

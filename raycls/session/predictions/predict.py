@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from raycls.config.sections.run import Run
-from raycls.errors import ConfigError, LaunchError
+from raycls.errors import ConfigError
 from raycls.plugins import no_exit
 from raycls.progress import progress
-from raycls.quantities import plural
+from raycls.quantities import cores, plural
 from raycls.session.predictions.compute import Part, Predictor, Work
 from raycls.session.predictions.inputs import Inputs, list_inputs
 from raycls.session.predictions.output import rows_of
 from raycls.session.predictions.parts import Folder, InMemory, Parts, Target
-from raycls.session.trained.temperature import temperature_of
+from raycls.session.setup import device_of, refuse_missing_gpu
+from raycls.session.trained.precision import in_float32
+from raycls.session.trained.temperature import fitted_temperature
+from raycls.session.trained.thresholds import thresholds_of
 from raycls.session.trained.trained import Trained, open_trained
 
-__all__ = ["Computed", "Elsewhere", "Join", "Predicted", "Request", "predict"]
+__all__ = ["Computed", "Elsewhere", "Join", "Predicted", "Request", "here", "part_rows", "predict", "told"]
 
 _OPTIONS = ("scale.", "data.processes", "data.formats", "data.max_pixels")
 """What a prediction may change of a run: who computes, and which images are decoded."""
@@ -34,7 +37,8 @@ _FEW_PARTS = 8
 _NAMED = 5
 """Images without an answer that are named on the screen."""
 
-Computed = Iterator[Part]
+Computed = Generator[Part, None, None]
+"""Closed when it is left, as it holds the settings of the process: `with closing(computed)`."""
 
 
 class Elsewhere(Protocol):
@@ -65,6 +69,10 @@ class Request:
     calibrated: bool = False
     """Whether the temperature that was fitted for these weights is applied."""
     force: bool = False
+    threshold: float | None = None
+    """From which probability on an image that may have any number of classes has one; None: 0.5, or `thresholds`."""
+    thresholds: str | None = None
+    """A file with one for each class, or `stored`."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Predicted:
     first: tuple[tuple[str, str], ...]
     """The first of them, with the reason."""
     counts: Counter[str]
-    """Images per predicted class."""
+    """Images per class that was predicted."""
     parts: tuple[Part, ...]
     """The answers, where they were written to no file."""
     out: str | None
@@ -104,6 +112,12 @@ def predict(request: Request, *, join: Join, say: Callable[[str], None]) -> Pred
     with ExitStack() as stack:
         cluster = stack.enter_context(join(trained.run, say)) if workers else None
         work = _work(request, trained, inputs, cluster.device if cluster else _device(trained.run))
+        if work.precision != (trained.plan.precision or "off"):
+            say(in_float32(trained.plan.precision))
+        for line in work.thresholds.told if work.thresholds else ():
+            say(line)
+        if request.calibrated:
+            say(f"calibrated: logits are divided by the fitted temperature {work.temperature:.4f}")
         parts: Parts = InMemory()
         if target is not None and (work.parts > 1 or target.has_parts):
             parts = folder = Folder(target.parts)
@@ -116,10 +130,10 @@ def predict(request: Request, *, join: Join, say: Callable[[str], None]) -> Pred
         if cluster is not None and missing:
             computed = cluster.compute(work, missing)
         else:
-            computed = _here(work, missing, trained.run.data.processes if _asked("data.processes", given) else _cores())
-        with nullcontext() if target is None else target.explaining():
+            computed = here(work, missing, trained.run.data.processes if _asked("data.processes", given) else cores())
+        with closing(computed), nullcontext() if target is None else target.explaining():
             _tell(work, len(work.split) - _rows(work, missing))
-            for part in _told(computed, work, missing):
+            for part in told(computed, work, missing):
                 parts.add(part)
             return _finished(work, parts, target)
 
@@ -140,38 +154,35 @@ def _asked(path: str, overrides: Sequence[str]) -> bool:
     return any(each.startswith(f"{path}=") for each in overrides)
 
 
+def part_rows(images: int, batch: int) -> int:
+    """How many of so many images make a part: whole batches."""
+    least = max(_PART_ROWS, -(-images // _MOST_PARTS))
+    return -(-least // batch) * batch
+
+
 def _work(request: Request, trained: Trained, inputs: Inputs, device: str) -> Work:
     split = trained.split(inputs.keys, inputs.reader)
-    batch = trained.plan.evaluate_batch
-    least = max(_PART_ROWS, -(-len(split) // _MOST_PARTS))
-    rows, temperature = -(-least // batch) * batch, _temperature(trained) if request.calibrated else 1.0
-    return Work(trained, split, request.top, request.every, device, os.getcwd(), rows, temperature)
-
-
-def _temperature(trained: Trained) -> float:
-    found = temperature_of(trained.folder, trained.weights)
-    if found == 1.0:
+    rows = part_rows(len(split), trained.plan.evaluate_batch)
+    thresholds = thresholds_of(trained, threshold=request.threshold, file=request.thresholds)
+    if request.calibrated and thresholds is not None:
         raise ConfigError(
-            "no temperature was fitted for these weights",
+            "a temperature is of probabilities that add up to 1, and here each class has its own",
             where="--calibrated",
-            found=f"{trained.name}, weights {trained.weights.name}",
-            fix="fit one with raycls eval RUN --calibrate, or leave out --calibrated",
+            fix="leave --calibrated out",
         )
-    return found
+    temperature = fitted_temperature(trained.folder, trained.weights) if request.calibrated else 1.0
+    # a driver without the GPUs of its cluster cannot ask them: it takes them for those of the training
+    asked = device == "cpu" or torch.cuda.is_available()
+    precision = trained.precision_on(torch.device(device)) if asked else trained.plan.precision or "off"
+    every = request.every or thresholds is not None
+    what = trained, split, request.top, every, device, os.getcwd(), rows, precision
+    return Work(*what, temperature, thresholds=thresholds)
 
 
 def _device(run: Run) -> str:
     """The device of this machine that `scale.device` means."""
-    if run.scale.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if run.scale.device == "cuda" and not torch.cuda.is_available():
-        raise LaunchError(
-            "this machine has no GPU that torch can use",
-            where="scale.device",
-            found="cuda",
-            fix="set scale.device=cpu; on a machine with a GPU check its driver, and that torch is a CUDA build",
-        )
-    return run.scale.device
+    refuse_missing_gpu(run)
+    return device_of(run, torch.cuda.is_available())
 
 
 def _digest(trained: Trained) -> str:
@@ -189,19 +200,15 @@ def _refuse_there(target: Target, *, force: bool) -> None:
         raise ConfigError(f"{target.shown} is there already", fix="choose another --out FILE, or --force to replace it")
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _here(work: Work, numbers: Sequence[int], processes: int) -> Computed:
+def here(work: Work, numbers: Sequence[int], processes: int) -> Computed:
     """The parts, computed on this machine by at most so many processes, each with `scale.threads` threads."""
-    processes = min(processes, _cores() // work.trained.run.scale.threads)
+    processes = min(processes, cores() // work.trained.run.scale.threads)
     if work.device == "cpu" and len(numbers) >= _FEW_PARTS and processes > 1:
-        from raycls.session.predictions.processes import in_processes
+        from raycls.session.computing.processes import in_processes
 
-        yield from in_processes(work, numbers, processes)
+        yield from (Part.from_bytes(data) for _, data in in_processes(work, numbers, processes))
         return
-    threads = _cores() if len(work.split) > 1 else 0
+    threads = cores() if len(work.split) > 1 else 0
     done = len(work.split) - _rows(work, numbers)
     with Predictor(work, threads) as predictor:
         for number in numbers:
@@ -210,10 +217,10 @@ def _here(work: Work, numbers: Sequence[int], processes: int) -> Computed:
 
 
 def _tell(work: Work, rows: int) -> None:
-    progress("predicting", rows, len(work.split), "images")
+    progress(work.phase, rows, len(work.split), "images")
 
 
-def _told(computed: Iterable[Part], work: Work, missing: Sequence[int]) -> Computed:
+def told(computed: Iterable[Part], work: Work, missing: Sequence[int]) -> Computed:
     """The parts, with how far they are."""
     done = len(work.split) - _rows(work, missing)
     for part in computed:
@@ -238,7 +245,7 @@ def _finished(work: Work, parts: Parts, target: Target | None) -> Predicted:
         for part in parts.all(work.parts):
             for row in rows_of(work, part):
                 if row["error"] is None:
-                    counts[row["predicted"]] += 1
+                    counts.update(row["labels"] if work.thresholds else [row["predicted"]])
                 else:
                     total += 1
                     if len(bad) < _NAMED:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from raycls.tasks.scores import intervals
+from raycls.tasks.scores.averages import averages
 from raycls.tasks.scores.calibration import brier_of, calibration
 from raycls.tasks.scores.probabilities import Probabilities
 from raycls.tasks.scores.ranking import NAMES, Ranked, rank
@@ -66,7 +67,10 @@ def _intervals(
             value, deviation = getattr(ranked, average)[name], ranked.deviation[average][name]
             if value is not None and deviation is not None:
                 found[f"{name}_{average}"] = intervals.jackknife(value, deviation)
-    return {**found, **intervals.bootstrap(_resampled(probabilities, labels), count, pivotal=("ece",))}
+    found |= intervals.bootstrap(_resampled(probabilities, labels), count, pivotal=("ece",))
+    for name, (value, deviation) in averages(labels, probabilities.predicted, probabilities.size).items():
+        found[name] = intervals.jackknife(value, deviation)  # not from resamples, which bias F1
+    return found
 
 
 def _resampled(probabilities: Probabilities, labels: np.ndarray) -> Resampled:
@@ -94,7 +98,7 @@ def group_by(probabilities: Probabilities, labels: np.ndarray, values: Sequence[
             "top1": hits / len(rows),
             "top1_interval": intervals.wilson(hits, len(rows)),
             "nll": float(nll[rows].mean()),
-            "f1_macro": _resampled(part, labels[rows])(np.ones(len(rows), np.int64))["f1_macro"],
+            "f1_macro": _resampled(part, labels[rows]).f1_macro(np.ones(len(rows), np.int64)),
             "auroc_macro": rank(part.column, labels[rows], part.size).macro["auroc"],
         }
     return found

@@ -9,19 +9,25 @@ from typing import Any
 from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.data.source import Dataset
-from raycls.errors import CheckpointError, ConfigError
+from raycls.errors import ConfigError
 from raycls.progress import progress
+from raycls.quantities import first_names
 from raycls.run import kept
 from raycls.run.folder import RunFolder
 from raycls.run.kept import Weights
-from raycls.session.data.scored import LEFT_OUT, Scored, first_names, score, source_of
-from raycls.session.plan_file import read_plan
+from raycls.run.model_file import sha256_of
+from raycls.session.data.scored import LEFT_OUT, Scored, score
+from raycls.session.plan_file import required_plan
 from raycls.session.scoring.options import FIT, FITTED_ON, Scoring
-from raycls.session.trained.temperature import FILE, temperature_of
+from raycls.session.scoring.other import with_source
+from raycls.session.scoring.several import refuse
+from raycls.session.trained.predictions import file_of
+from raycls.session.trained.temperature import fitted_temperature
+from raycls.tasks.build import check_labels, reading_of
 from raycls.tasks.scores.threshold import RULES, read_rule
 from raycls.train.plan import Plan
 
-__all__ = ["Asked", "Evaluation", "opened"]
+__all__ = ["Asked", "Evaluation", "opened", "overridden"]
 
 _OPTIONS = (
     "scale.",
@@ -71,16 +77,9 @@ def opened(folder: RunFolder, asked: Asked, *, check: Callable[[Run], None], say
     """Look at the run and at the data; `check` is asked about the config before any data is looked at."""
     weights = kept.choose(folder, asked.weights)
     text, where = folder.store.read_bytes(RunFolder.CONFIG).decode(), folder.store.describe(RunFolder.CONFIG)
-    run, moved = _overridden(text, where, asked.overrides, asked.data)
+    run, moved = overridden(text, where, asked.overrides, asked.data)
     check(run)
-    plan = read_plan(folder)
-    if plan is None:
-        raise CheckpointError(
-            "the run folder is not complete",
-            where=folder.store.describe(RunFolder.PLAN),
-            found="no such file",
-            fix="copy the whole run folder",
-        )
+    plan = required_plan(folder)
     progress("opening the data")
     scored = score(
         folder,
@@ -94,23 +93,46 @@ def opened(folder: RunFolder, asked: Asked, *, check: Callable[[Run], None], say
         about=() if asked.scoring is None else asked.scoring.by,
     )
     dataset, scoring = scored.dataset, asked.scoring
+    check_labels(run.task, dataset.splits[scored.split])
     if scoring is not None:
-        _refuse(folder, scoring, weights, scored, asked)
-        scoring = replace(scoring, data=asked.data, provenance=_provenance(folder, weights))
+        several = reading_of(run.task).several
+        refuse(scoring) if several else _refuse(folder, scoring, weights, scored)
+        _refuse_fitted(scoring, scored, asked)
+        sha256 = "" if weights.checkpoint else sha256_of(folder)
+        provenance = kept.provenance_of(folder.store.describe(), weights, sha256)
+        file = file_of(
+            scored.split,
+            weights.name,
+            data=None if asked.data is None else run.data.source,
+            tta=scoring.tta,
+            calibrated=scoring.applies_temperature,
+        )
+        scoring = replace(scoring, data=asked.data, file=file, provenance=tuple(provenance.items()))
         if scoring.fits:
             fitted = _fitted_on(folder, asked, text, where, say)
             dataset = replace(dataset, splits={**dataset.splits, FIT: fitted.dataset.splits[fitted.split]})
     return Evaluation(run, plan, weights, dataset, scored.split, scored.told, scored.facts, scoring)
 
 
-def _refuse(folder: RunFolder, scoring: Scoring, weights: Weights, scored: Scored, asked: Asked) -> None:
+def _refuse_fitted(scoring: Scoring, scored: Scored, asked: Asked) -> None:
+    if scoring.fits_threshold and asked.data is None and scored.split == FITTED_ON:
+        raise ConfigError(
+            "the threshold would be fitted on what is evaluated",
+            where=f"--threshold {scoring.threshold}",
+            found=f"--split {scored.split}",
+            valid="another split, or other data with --data",
+            fix="name a split that is not fitted on, such as --split test",
+        )
+
+
+def _refuse(folder: RunFolder, scoring: Scoring, weights: Weights, scored: Scored) -> None:
     """ConfigError for what cannot be measured, before anything is."""
     classes = scored.dataset.classes
     if scoring.threshold and len(classes) != 2:
         raise ConfigError(
             "a threshold is for two classes",
             where=f"--threshold {scoring.threshold}",
-            found=f"{len(classes)} classes: {first_names(classes, len(classes))}",
+            found=f"{len(classes)} classes: {first_names(classes)}",
             fix="leave it out",
         )
     if scoring.threshold:
@@ -126,14 +148,6 @@ def _refuse(folder: RunFolder, scoring: Scoring, weights: Weights, scored: Score
         )
     if scoring.positive and not scoring.threshold:
         raise ConfigError("--positive says what a threshold is for", where="--positive", fix="add --threshold max-f1")
-    if scoring.fits_threshold and asked.data is None and scored.split == FITTED_ON:
-        raise ConfigError(
-            "the threshold would be fitted on what is evaluated",
-            where=f"--threshold {scoring.threshold}",
-            found=f"--split {scored.split}",
-            valid="another split, or other data with --data",
-            fix="name a split that is not fitted on, such as --split test",
-        )
     if scoring.calibrate and weights.checkpoint:
         raise ConfigError(
             "a temperature is kept beside the weights in model/, and these are others",
@@ -141,19 +155,14 @@ def _refuse(folder: RunFolder, scoring: Scoring, weights: Weights, scored: Score
             found=weights.name,
             fix="leave out --weights, or --calibrate",
         )
-    if (scoring.calibrate or scoring.calibrated) and scoring.tta != "off":
+    if scoring.applies_temperature and scoring.tta != "off":
         raise ConfigError(
             "a temperature is that of the images as they are",
             where=f"--tta {scoring.tta}",
             fix="leave out --tta, or what is said of the temperature",
         )
-    if scoring.calibrated and not scoring.calibrate and temperature_of(folder, weights) == 1:
-        raise ConfigError(
-            "no temperature was fitted for these weights",
-            where="--calibrated",
-            found=f"{folder.store.describe(FILE)} is of others, or not there",
-            fix="fit one with --calibrate, or leave out --calibrated",
-        )
+    if scoring.calibrated and not scoring.calibrate:
+        fitted_temperature(folder, weights)
 
 
 def _fitted_on(folder: RunFolder, asked: Asked, text: str, where: str, say: Callable[[str], None]) -> Scored:
@@ -161,7 +170,7 @@ def _fitted_on(folder: RunFolder, asked: Asked, text: str, where: str, say: Call
     own = asked.overrides
     if asked.data is not None:  # what is said of the source is said of the other data
         own = tuple(override for override in own if not override.startswith("data.source."))
-    run, moved = _overridden(text, where, own, None)
+    run, moved = overridden(text, where, own, None)
     return score(
         folder,
         run,
@@ -174,23 +183,14 @@ def _fitted_on(folder: RunFolder, asked: Asked, text: str, where: str, say: Call
     )
 
 
-def _provenance(folder: RunFolder, weights: Weights) -> tuple[tuple[str, str | int | None], ...]:
-    """As `Trained.provenance` has it."""
-    sha256 = "" if weights.checkpoint else (folder.read_json(RunFolder.MODEL_INFO) or {}).get("sha256", "")
-    named = {"run": folder.store.describe(), "weights": weights.name, "step": weights.step, "sha256": sha256}
-    return tuple(named.items())
-
-
-def _overridden(text: str, where: str, overrides: Sequence[str], data: str | None) -> tuple[Run, bool]:
+def overridden(text: str, where: str, overrides: Sequence[str], data: str | None) -> tuple[Run, bool]:
     """The config of a run with the options that an evaluation may change, and whether it names another source.
 
     With `data` that is the source; the arguments of it may be given by `overrides`.
     """
     before = config.load_text(text, where).run
     if data is not None:
-        values = config.to_dict(before)
-        values["data"]["source"] = source_of(data).model_dump()
-        before = config.from_dict(values)
+        before = with_source(before, data)
         text = config.to_yaml(before)
     run = config.load_text(text, where, overrides).run
     refused = [item for item in config.difference(before, run) if not item.path.startswith(_OPTIONS)]

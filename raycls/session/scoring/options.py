@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["FIT", "FITTED_ON", "TTA", "UNWRITTEN", "Saved", "Scoring"]
+from raycls.errors import CheckpointError
+
+__all__ = ["FIT", "FITTED_ON", "TTA", "UNWRITTEN", "Saved", "Scoring", "unwritten"]
 
 FITTED_ON = "val"
 """The split of a run that a temperature or a threshold is fitted on."""
@@ -38,8 +40,20 @@ class Scoring:
     """The class that the threshold is for; empty for the second one."""
     data: str | None = None
     """The path of other data, where it is evaluated as a whole."""
+    file: str = "predictions/rows.parquet"
+    """Where the predictions are written in the run folder; `opened` names it after what is evaluated."""
     provenance: tuple[tuple[str, str | int | None], ...] = ()
     """What a file says of the run and the weights."""
+
+    @property
+    def applies_temperature(self) -> bool:
+        """Whether the probabilities are calibrated ones."""
+        return self.calibrate or self.calibrated
+
+    @property
+    def summary_file(self) -> str:
+        """Beside `file`: the summary as `raycls eval --json` prints it, with the `provenance` of its weights."""
+        return self.file.removesuffix(".parquet") + ".json"
 
     @property
     def fits_threshold(self) -> bool:
@@ -50,6 +64,11 @@ class Scoring:
     def fits(self) -> bool:
         """Whether something is fitted on the validation split."""
         return self.calibrate or self.fits_threshold
+
+
+def unwritten(error: CheckpointError) -> dict[str, Any]:
+    """What a summary says where the files of its predictions cannot be written."""
+    return {UNWRITTEN: {**error.to_dict(), "fix": "--predictions off evaluates without writing them"}}
 
 
 def _is_number(text: str) -> bool:

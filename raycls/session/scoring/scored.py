@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from raycls.data.source import Split
-from raycls.errors import CheckpointError, ConfigError, DataError
+from raycls.errors import ConfigError, DataError
 from raycls.progress import progress
 from raycls.run.folder import RunFolder
 from raycls.session.job import Job
 from raycls.session.scoring.measured import group_by, measure
-from raycls.session.scoring.options import FIT, FITTED_ON, UNWRITTEN, Scoring
-from raycls.session.scoring.views import VIEWS
+from raycls.session.scoring.options import FIT, FITTED_ON, Scoring
+from raycls.session.scoring.several import score_several
+from raycls.session.scoring.written import written
 from raycls.session.trained import temperature as kept
-from raycls.session.trained.predictions import file_of, write_predictions
+from raycls.session.trained.predictions import write_predictions
+from raycls.tasks.reading import Reading
 from raycls.tasks.scores.calibration import calibration, fit_temperature
 from raycls.tasks.scores.probabilities import Probabilities
 from raycls.tasks.scores.threshold import at_threshold, fit_threshold, read_rule
@@ -26,20 +28,23 @@ __all__ = ["score"]
 _Found = Mapping[str, tuple[dict[str, Any], dict[str, np.ndarray]]]
 
 
-def score(job: Job, found: _Found) -> dict[str, Any]:
-    """What the summary says beside the counts; `found` has the summary and the rows of each evaluated split.
+def score(job: Job, found: _Found, reading: Reading) -> dict[str, Any]:
+    """What the summary says beside the counts; `found` has the summary and the rows of each evaluated split, `reading`
+    is that of the task.
 
     Nothing for a task that gives no logits of classes; ConfigError where that was asked for more. DataError where
     nothing can be fitted, CheckpointError where a temperature cannot be written.
     """
     scoring, split = job.scoring or Scoring(), job.dataset.splits[job.split]
+    if reading.several:
+        return score_several(job, found, scoring)
     logits = _logits(job, found, job.split)
     if logits is None:
         return _without_logits(scoring)
     progress("measuring")
     folder = RunFolder(job.folder)
     fitted = _calibrated(job, found, folder) if scoring.calibrate else None
-    weights = job.weights if scoring.calibrate or scoring.calibrated else None
+    weights = job.weights if scoring.applies_temperature else None
     temperature = 1.0 if weights is None else kept.temperature_of(folder, weights)
     probabilities = Probabilities(logits, temperature)
     more = measure(probabilities, split.labels, found[job.split][0])
@@ -50,14 +55,8 @@ def score(job: Job, found: _Found) -> dict[str, Any]:
             more["by"] = {name: group_by(probabilities, split.labels, split.about[name]) for name in scoring.by}
         if scoring.threshold:
             more["threshold"] = _threshold(job, found, scoring, probabilities)
-    if scoring.tta != "off":
-        more["tta"] = {"name": scoring.tta, "views": [view.name for view in VIEWS[scoring.tta]]}
-    if scoring.predictions != "off":
-        try:
-            more["predictions"] = _written(folder, scoring, split, probabilities)
-        except CheckpointError as error:
-            more[UNWRITTEN] = {**error.to_dict(), "fix": "--predictions off evaluates without writing them"}
-    return more
+    write = partial(write_predictions, folder.store, scoring.file, split, probabilities)
+    return {**more, **written(scoring, split, write, temperature=probabilities.temperature)}
 
 
 def _logits(job: Job, found: _Found, name: str) -> np.ndarray | None:
@@ -126,21 +125,3 @@ def _threshold(job: Job, found: _Found, scoring: Scoring, probabilities: Probabi
     found_at = at_threshold(value, split.labels == positive, probabilities.column(positive))
     named = {"rule": scoring.threshold, "value": value, "positive": split.classes[positive], "fitted_on": fitted_on}
     return {**named, **found_at}
-
-
-def _written(folder: RunFolder, scoring: Scoring, split: Split, probabilities: Probabilities) -> str:
-    provenance = dict(scoring.provenance)
-    name = file_of(split.name, str(provenance.get("weights", "")), data=scoring.data, tta=scoring.tta)
-    facts = {
-        **provenance,
-        "split": split.name,
-        "data": scoring.data,
-        "count": len(split),
-        "tta": scoring.tta,
-        "temperature": probabilities.temperature,
-    }
-    progress("writing predictions")
-    logits = scoring.predictions == "full"
-    about = {column: split.about[column] for column in scoring.by}
-    write_predictions(folder.store, name, split, probabilities, facts=facts, about=about, logits=logits)
-    return name

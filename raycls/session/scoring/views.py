@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from raycls.tasks.reading import Reading
 
 __all__ = ["VIEWS", "Averaged", "Once"]
 
@@ -53,14 +54,14 @@ class _Around(nn.Module):
 
 
 class Averaged(_Around):
-    """Gives the logarithms of the mean of the probabilities that the network gives of several views.
+    """Gives the logits of the mean of the probabilities that the network gives of several views.
 
     In float64, in the order of the views: an image's own answer does not depend on who computes it.
     """
 
-    def __init__(self, network: nn.Module, name: str) -> None:
+    def __init__(self, network: nn.Module, name: str, reading: Reading) -> None:
         super().__init__(network)
-        self._views = VIEWS[name]
+        self._views, self._reading = VIEWS[name], reading
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` -> `[B, C]` float64."""
@@ -69,8 +70,8 @@ class Averaged(_Around):
         for view in self._views:
             seen = view.make(images)
             seen = seen.contiguous() if layout is None else seen.contiguous(memory_format=layout)
-            found.append(self.network(seen).double().log_softmax(1))
-        return torch.stack(found).logsumexp(0) - math.log(len(found))
+            found.append(self.network(seen).double())
+        return self._reading.mean(torch.stack(found))
 
 
 class Once(_Around):

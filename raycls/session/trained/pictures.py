@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from raycls.config.sections.data import DataConfig
-from raycls.data.images.decode import decode
+from raycls.data.images.decoding.decode import decode
+from raycls.data.samples import text_of
 from raycls.data.source import open_pool
 from raycls.errors import DataError, RayclsError
 from raycls.progress import counted
@@ -69,19 +70,14 @@ def _from_source(data: DataConfig, keys: list[str]) -> tuple[dict[str, Picture],
     except RayclsError as error:
         return {}, f"No pictures: the images are not where they were ({error.what}: {error.where or data.source.path})."
     wanted = set(keys)
-    rows = [row for row, key in enumerate(map(_shown, pool.keys)) if key in wanted]
+    rows = [row for row, key in enumerate(map(text_of, pool.keys)) if key in wanted]
     split = pool.split("pictures", np.array(rows, np.int64), data)
     found: dict[str, Picture] = {}
     for index in range(len(rows)):
         with suppress(DataError, OSError):
-            found[_shown(split.key(index))] = _picture(split.image(index))
+            found[text_of(split.key(index))] = _picture(split.image(index))
     missing, place = len(keys) - len(found), data.source.path or data.source.name
     return found, f"No picture of {missing} of the images: they are no longer in {place}." if missing else ""
-
-
-def _shown(key: str) -> str:
-    """A key as the predictions have it: bytes that are no UTF-8 escaped."""
-    return key.encode("utf-8", "backslashreplace").decode()
 
 
 def _read(path: str, data: DataConfig) -> Image.Image:

@@ -12,22 +12,28 @@ import torch
 from torch import nn
 
 from raycls.config import load as config
+from raycls.config.names.builtin import TASKS
 from raycls.config.sections.run import Run
+from raycls.data.images import operations
 from raycls.data.order import key
 from raycls.data.samples import Keys, Reader
 from raycls.data.slices import Arrays, collate, made
 from raycls.data.source import Split
-from raycls.errors import CheckpointError, ConfigError
+from raycls.errors import ModelError
 from raycls.models import zoo
+from raycls.models.surgery import restore
 from raycls.randomness import kept as generators_kept
 from raycls.randomness import seed_all
 from raycls.run import kept
 from raycls.run.folder import RunFolder
 from raycls.run.kept import Weights
-from raycls.session.plan_file import read_plan
+from raycls.session.plan_file import incomplete, required_plan
 from raycls.session.setup import make_arrays, make_task
+from raycls.session.trained.precision import answering
 from raycls.session.trained.temperature import temperature_of
 from raycls.tasks.base import Task
+from raycls.tasks.build import reading_of
+from raycls.tasks.reading import Reading
 from raycls.train.plan import Plan
 from raycls.train.precision import autocast
 
@@ -59,12 +65,28 @@ class Trained:
     @property
     def provenance(self) -> dict[str, Any]:
         """Which run and which weights of it an artefact comes from, as plain JSON."""
-        return {"run": self.name, "weights": self.weights.name, "step": self.weights.step, "sha256": self.sha256}
+        return kept.provenance_of(self.name, self.weights, self.sha256)
+
+    def precision_on(self, device: torch.device) -> str:
+        """What its answers are computed in: that of its evaluations where the device has it, see `answering`."""
+        plan = self.plan
+        return answering(plan.precision, device, trained_on=plan.device, chosen=self.run.train.amp)
 
     @property
     def temperature(self) -> float:
         """What the logits of these weights are divided by before they are probabilities; 1.0 where none was fitted."""
         return temperature_of(self.folder, self.weights)
+
+    @property
+    def reading(self) -> Reading:
+        """How the logits of the network become probabilities and classes."""
+        return reading_of(self.run.task)
+
+    @property
+    def draws(self) -> bool:
+        """Whether making a sample may draw from the generators of the process, which the network does too."""
+        augment, size = self.run.augment, self.run.data.image_size
+        return self.run.task.name not in TASKS or operations.build(augment.eval, train=False, image_size=size).random
 
     def arrays(self) -> Arrays:
         """What makes samples as the run evaluates them; it travels to other processes."""
@@ -87,30 +109,31 @@ class Trained:
 class Network:
     """The network of a trained run on a device, in evaluation mode, with its task."""
 
-    def __init__(self, trained: Trained, device: torch.device) -> None:
+    def __init__(self, trained: Trained, device: torch.device, *, precision: str | None = None) -> None:
+        """`precision` is `off` for float32, None for that of the evaluations of the run."""
         self.trained, self.device = trained, device
+        self.precision = precision or trained.precision_on(device)
         self.model, self.task = build_network(trained.run, trained.folder, trained.classes, trained.weights, device)
         self.model.eval()
 
     @torch.inference_mode()
-    def rows(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def rows(self, arrays: Mapping[str, np.ndarray], *, batch: int = 0) -> dict[str, np.ndarray]:
         """`Task.rows` of samples stacked `[B, ...]`, on the CPU: `logits` `[B, C] float32` of the built-in task.
 
-        A GPU computes in the precision of the training, a CPU in float32, as most CPUs emulate the others.
+        To the bit those of an evaluation whose batch at the position `batch` has these samples.
         """
-        with generators_kept(), self._precision:
-            seed_all(key(self.trained.plan.seed, _NO_EPOCH, 0) >> 1, self.device)
+        with generators_kept(), self._autocast:
+            seed_all(key(self.trained.plan.seed, _NO_EPOCH, batch) >> 1, self.device)
             found = self.task.rows(self.model, self.task.batch(arrays, train=False))
         return {name: value.to("cpu").numpy() for name, value in found.items()}
 
-    def rows_of(self, samples: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def rows_of(self, samples: Sequence[Mapping[str, np.ndarray]], *, batch: int = 0) -> dict[str, np.ndarray]:
         """`rows` of samples that are not stacked yet."""
-        return self.rows(collate(samples, lambda row: f"row {row}"))
+        return self.rows(collate(samples, lambda row: f"row {row}"), batch=batch)
 
     @cached_property
-    def _precision(self) -> torch.autocast:
-        precision = "off" if self.device.type == "cpu" else self.trained.plan.precision or "off"
-        return autocast(precision, self.device)
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.precision, self.device)
 
 
 def open_trained(uri: str, *, weights: str | None = None, overrides: Sequence[str] = ()) -> Trained:
@@ -122,27 +145,13 @@ def open_trained(uri: str, *, weights: str | None = None, overrides: Sequence[st
     """
     folder = RunFolder(uri)
     folder.store.check()
-    if not folder.store.exists(RunFolder.CONFIG):
-        raise ConfigError(
-            "this is no run folder",
-            where=folder.store.describe(RunFolder.CONFIG),
-            found="no such file",
-            valid="the folder of a run, which has a config.yaml",
-            fix="give the path of the run folder",
-        )
+    text = folder.read_config()
     chosen = kept.choose(folder, weights)
-    text = folder.store.read_bytes(RunFolder.CONFIG).decode()
     run = config.load_text(text, folder.store.describe(RunFolder.CONFIG), overrides).run
-    plan, info = read_plan(folder), folder.read_json(RunFolder.MODEL_INFO) or {}
+    plan, info = required_plan(folder), folder.read_json(RunFolder.MODEL_INFO) or {}
     classes = info.get("classes") or ((folder.read_json(RunFolder.ENV) or {}).get("data") or {}).get("classes")
-    if plan is None or classes is None:
-        missing = RunFolder.PLAN if plan is None else RunFolder.MODEL_INFO
-        raise CheckpointError(
-            "the run folder is not complete",
-            where=folder.store.describe(missing),
-            found="no such file",
-            fix="copy the whole run folder; a run that was interrupted writes it when it is resumed",
-        )
+    if classes is None:
+        raise incomplete(folder, RunFolder.MODEL_INFO)
     sha256 = "" if chosen.checkpoint else str(info.get("sha256", ""))
     return Trained(folder.uri, folder.store.describe(), run, plan, tuple(classes), chosen, sha256)
 
@@ -154,5 +163,24 @@ def build_network(
     tensors = kept.load(folder, weights)
     task = make_task(run, classes, device)
     model = zoo.build(run.model, len(classes), run.run.seed, load=False)
-    model.load_state_dict(tensors)
+    model = task.network(model)
+    _refuse_other_network(folder, model, tensors)
+    restore(model, tensors)
     return model.to(device=device, memory_format=task.layout), task  # pyright: ignore[reportCallIssue]
+
+
+def _refuse_other_network(folder: RunFolder, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """ModelError where the config, or the plug-in that it names, has been changed since the training."""
+    there, wanted = ({name: list(value.shape) for name, value in of.items()} for of in (tensors, model.state_dict()))
+    differ = [name for name in {**wanted, **there} if there.get(name) != wanted.get(name)]
+    if differ:
+        first = differ[0]
+        shapes = [str(of.get(first, "nothing of this name")) for of in (there, wanted)]
+        more = f"; and {len(differ) - 1:,} more" if len(differ) > 1 else ""
+        raise ModelError(
+            "the weights of the run are those of another network than its config describes",
+            where=folder.store.describe(RunFolder.CONFIG),
+            found=f"{first}: {shapes[0]} in the weights, {shapes[1]} in the network{more}",
+            valid="the section model, and the plug-in that it names, as they were when the run was trained",
+            fix="undo what was changed there since; another network is another run",
+        )

@@ -10,7 +10,7 @@ import numpy as np
 
 from raycls.progress import counted
 
-__all__ = ["LEVEL", "RESAMPLES", "SEED", "bootstrap", "jackknife", "wilson"]
+__all__ = ["LEVEL", "RESAMPLES", "SEED", "bootstrap", "deviation", "jackknife", "wilson"]
 
 LEVEL = 0.95
 _Z = 1.959963984540054
@@ -38,6 +38,16 @@ def jackknife(value: float, deviation: float) -> dict[str, Any]:
     middle, half = math.log(value / (1 - value)), _Z * deviation / (value * (1 - value))
     low, high = (1 / (1 + math.exp(-min(700.0, max(-700.0, end)))) for end in (middle - half, middle + half))
     return {"low": low, "high": high, "method": "jackknife"}
+
+
+def deviation(without: np.ndarray, times: np.ndarray | None = None) -> float:
+    """The standard error by the jackknife, from what a number is `without` each of N rows, or each of some kinds of
+    rows of which there are `times`."""
+    weights = np.ones(len(without)) if times is None else times
+    count = weights.sum()
+    # products and sums, no dot product: BLAS adds otherwise with another number of threads
+    mean = (weights * without).sum() / count
+    return math.sqrt((count - 1) / count * (weights * np.square(without - mean)).sum())
 
 
 def bootstrap(

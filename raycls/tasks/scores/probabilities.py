@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-__all__ = ["TOP", "Probabilities", "blocks_of"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["TOP", "Probabilities", "blocks_of", "highest", "highest_of"]
 
 TOP = 5
 """As many classes as the metric top5 looks at."""
@@ -20,6 +24,28 @@ def blocks_of(logits: np.ndarray) -> Iterator[slice]:
     count, size = logits.shape
     rows = min(_BLOCK_ROWS, max(1, _BLOCK_VALUES // max(1, size)))
     return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
+
+
+def highest(logits: Tensor) -> Tensor:
+    """The classes of the `TOP` highest of `logits` `[B, C]`, or of all, the highest first: `[B, k] int64` on the CPU.
+
+    Whoever counts, writes or answers asks here, so that all name the same one of classes that are tied: which one
+    depends on how many are looked for, and on the device.
+    """
+    return logits.cpu().double().topk(min(TOP, logits.shape[1]), dim=1).indices
+
+
+def highest_of(logits: np.ndarray, most: int) -> np.ndarray:
+    """The `most` highest of `logits` `[N, C]`, or all, `[N, k] int64`: first those of `highest`, then of tied ones the
+    first in the order of the classes."""
+    import torch  # what compares runs from their files needs none of it
+
+    best = highest(torch.from_numpy(logits)).numpy()
+    if most > best.shape[1] < logits.shape[1]:
+        order = np.argsort(-logits, axis=1, kind="stable")
+        others = (order[:, :, None] != best[:, None, :]).all(axis=2)
+        best = np.concatenate([best, order[others].reshape(len(logits), -1)], axis=1)
+    return best[:, :most]
 
 
 class Probabilities:
@@ -71,12 +97,9 @@ class Probabilities:
         """The probability of the predicted class of each row, `[N]` float64."""
         return np.exp(self.log_of(self.predicted))
 
-    def top(self, block: slice) -> tuple[np.ndarray, np.ndarray]:
-        """The `TOP` most probable classes of some rows, and their probabilities, `[n, TOP]`, the highest first."""
-        import torch  # what compares runs from their files needs none of it
-
-        # as the confusion matrix has it, so that both name the same one of classes that are tied
-        best = torch.from_numpy(self.logits[block]).double().topk(min(TOP, self.size), dim=1).indices.numpy()
+    def top(self, block: slice, most: int = TOP) -> tuple[np.ndarray, np.ndarray]:
+        """The `most` most probable classes of some rows, and their probabilities, `[n, most]`, the highest first."""
+        best = highest_of(self.logits[block], most)
         values = np.take_along_axis(self.logits[block], best, axis=1).astype(np.float64)
         return best, np.exp(values / self.temperature - self._log_sum[block, None])
 

@@ -54,7 +54,7 @@ def fit_threshold(rule: tuple[str, float], positive: np.ndarray, scores: np.ndar
 def at_threshold(value: float, positive: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """What calling a row positive from `value` on is worth: the four counts, the rates, and their `intervals`.
 
-    A rate without rows is None. The intervals are Wilson's, that of `f1` is a bootstrap's.
+    A rate without rows is None. The intervals are Wilson's, that of `f1` is the jackknife's.
     """
     called = scores >= value
     true, false = int((called & positive).sum()), int((called & ~positive).sum())
@@ -65,17 +65,19 @@ def at_threshold(value: float, positive: np.ndarray, scores: np.ndarray) -> dict
         "recall": (true, true + missed),
         "specificity": (left, left + false),
     }
-    below = 2 * true + false + missed
-    cells = np.where(positive, np.where(called, 0, 2), np.where(called, 1, 3))
-
-    def resampled(times: np.ndarray) -> dict[str, float]:
-        hit, wrong, lost, _ = np.bincount(cells, times, minlength=4).tolist()
-        return {"f1": 2 * hit / (2 * hit + wrong + lost) if hit + wrong + lost else math.nan}
-
+    cells = np.array([true, false, missed, left])
+    f1 = _f1(cells[None])[0]
     found: dict[str, Any] = {name: above / of if of else None for name, (above, of) in shares.items()}
-    found["f1"] = 2 * true / below if below else None
+    found["f1"] = float(f1) if true + false + missed else None
     ends = {name: intervals.wilson(above, of) for name, (above, of) in shares.items() if of}
-    if below:
-        ends |= intervals.bootstrap(resampled, len(positive))
+    if true + false + missed:
+        without = _f1(np.maximum(cells - np.eye(4, dtype=np.int64), 0))
+        ends["f1"] = intervals.jackknife(float(f1), intervals.deviation(without, cells))
     counts = {"true_positive": true, "false_positive": false, "false_negative": missed, "true_negative": left}
     return {**counts, **found, "intervals": ends}
+
+
+def _f1(cells: np.ndarray) -> np.ndarray:
+    """Of rows of `true_positive`, `false_positive`, `false_negative` and others, `[n, 4]`; 0 of nothing."""
+    below = 2 * cells[:, 0] + cells[:, 1] + cells[:, 2]
+    return np.divide(2 * cells[:, 0], below, out=np.zeros(len(cells)), where=below > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 from harness.command_line import Result
 from harness.processes import raycls
 
@@ -39,12 +41,79 @@ def test_curves_of_a_run_without_records(raycls_command: Callable[..., Result], 
     assert raycls_command("curves", "shapes").out == "shapes: not finished\nnothing was measured yet\n"
 
 
+def test_curves_of_several_runs_share_the_charts(raycls_command: Callable[..., Result], run: Path) -> None:
+    other = run.with_name("other")
+    shutil.copytree(run, other)
+    text = (run / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("name: shapes", "name: other"))
+    (other / "result.json").unlink()
+    result = raycls_command("curves", "shapes", "other", "--width", "80")
+    lines = result.out.splitlines()
+    assert (result.code, lines[:2]) == (0, ["shapes: done", "other: not finished"])
+    key = "● shapes  ○ other"
+    assert [line for line in lines if "shapes" in line][1:] == [f"loss  {key}", f"accuracy  {key}"]
+    assert sum(line.count("○") for line in lines) == 2 + 2 * 6  # the same values: the later one is in front
+    twice = raycls_command("curves", "shapes", str(run), "--width", "80").out.splitlines()
+    assert twice[:2] == [f"{run}: done"] * 2  # runs of one name are told apart by their folders
+
+
 def test_a_report_is_written_into_the_run_folder(raycls_command: Callable[..., Result], run: Path) -> None:
     result = raycls_command("report", "shapes")
-    assert (result.code, result.out) == (0, f"wrote {run / 'report.html'}\n")
+    assert (result.code, result.out) == (3, f"wrote {run / 'report.html'}\n")  # its images are elsewhere
     text = (run / "report.html").read_text()
     assert "<h1><bdi>shapes</bdi>" in text
     assert "data.source.path" in text
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path) -> Path:
+    """As `run`, with its images."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "runs" / "shapes"
+
+
+def test_a_run_that_still_trains_is_reported_with_the_weights_that_are_asked_for(
+    raycls_command: Callable[..., Result], here: Path
+) -> None:
+    shutil.rmtree(here / "model")
+    (here / "result.json").unlink()
+    before = raycls_command("report", "shapes")
+    assert (before.code, before.out) == (2, f"wrote {here / 'report.html'}\n")
+    assert "the page has no evaluation: this run has no finished model" in before.err
+    fix = before.err.rpartition("; or ")[2].split()
+    assert fix == ["--weights", "best"]
+    assert "Not evaluated" in (here / "report.html").read_text()
+    step = json.loads((here / "best.json").read_text())["step"]
+    after = raycls_command("report", "shapes", *fix)
+    assert (after.code, after.out) == (0, f"wrote {here / 'report.html'}\n")
+    assert f"weights best, step {step}." in (here / "report.html").read_text()
+    last = raycls_command("report", "shapes", "--weights", "last")  # no evaluation of others will do
+    assert last.code == 0
+    assert "weights last, step 30." in (here / "report.html").read_text()
+    assert "evaluating" not in raycls_command("report", "shapes", "--weights", "best").err  # it is there already
+    assert f"weights best, step {step}." in (here / "report.html").read_text()
+
+
+def test_options_of_a_report_are_those_of_its_evaluation(
+    raycls_command: Callable[..., Result], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_ray(*words: object, **more: object) -> None:
+        raise RuntimeError("no Ray in this test")
+
+    monkeypatch.setattr(ray, "init", no_ray)
+    text = (here / "config.yaml").read_text()
+    (here / "config.yaml").write_text(text.replace("workers: 0", "workers: 1"))
+    started = raycls_command("report", "shapes")
+    assert (started.code, "no Ray in this test" in started.err) == (1, True)
+    moved = here.parents[1] / "photos"
+    moved.rename(moved.with_name("moved"))
+    words = ("scale.workers=0", "data.source.path=moved")
+    result = raycls_command("report", "shapes", *words)
+    assert (result.code, result.out) == (0, f"wrote {here / 'report.html'}\n")
+    assert "data:image/" in (here / "report.html").read_text()  # pictures are where the images are
+    refused = raycls_command("report", "shapes", "optim.lr=3")
+    assert (refused.code, "optim.lr" in refused.err) == (2, True)
+    assert raycls_command("report", *words).code == 2
 
 
 def test_a_card_that_is_there_is_kept(raycls_command: Callable[..., Result], trained: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from raycls.config.names import torchvision_models
+from raycls.config.names.networks import torchvision_models
 from raycls.models import library
 
 

@@ -22,7 +22,7 @@ from raycls.export.bench.bench import Wanted, bench
 from raycls.export.timing import interleaved, threads_set
 from raycls.launch import trainer
 from raycls.report.plots.bench import svg
-from raycls.screen.bench_text import bench_lines
+from raycls.screen.measured.bench_text import bench_lines
 from raycls.screen.run import Display
 from raycls.session.trained.trained import Network, open_trained
 
@@ -84,6 +84,9 @@ def test_eager_and_onnx_answer_alike_and_the_accuracy_is_that_of_an_evaluation(
         assert row["batches"]["32"]["calls"] == 20
     assert facts["size"] == [24, 24]
     assert rows["onnx int8"]["notes"]
+    assert any(
+        line.endswith("24 images; eager is in float32, whatever train.amp says") for line in bench_lines(facts, [])
+    )
     drawn = ElementTree.fromstring(svg(facts))
     text = " ".join(drawn.itertext())
     assert all(name in text for name in rows)

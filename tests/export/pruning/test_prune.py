@@ -41,7 +41,7 @@ def _silent() -> Display:
 
 def _prune(run: str, **wanted: Any) -> tuple[Path, dict[str, Any]]:
     trained = open_trained(run)
-    place = place_of(trained, wanted.pop("out", None))
+    place = place_of(trained, wanted.pop("out", None), "pruned")
     facts = prune(trained, place, Wanted(**{"ratio": 0.5, "seconds": 0.0, **wanted}))
     return Path(place.folder.uri), facts
 
@@ -70,7 +70,7 @@ def _operations(widths: tuple[int, ...], sides: tuple[int, ...] = (24, 12, 6, 4)
 
 def test_half_of_the_channels_is_gone_and_what_is_measured_is_true(home: Path) -> None:
     run = home / "runs" / "shapes-pruned"
-    facts = json.loads((run / FACTS).read_text())
+    facts = json.loads((run / FACTS["pruned"]).read_text())
     half = tuple(width // 2 for width in _WIDTHS)
     for name, widths in (("before", _WIDTHS), ("after", half)):
         assert facts[name]["parameters"] == _parameters(widths)
@@ -106,7 +106,7 @@ def test_the_smallest_weights_are_zero_and_no_others(home: Path) -> None:
     assert torch.equal(torch.cat([sparse[name + MASK].flatten() for name in names]), expected)
     assert torch.equal(torch.cat([sparse[name].flatten() for name in names]), values * expected)
     assert all(torch.equal(first[name], sparse[name]) for name in first if name not in names)
-    facts = json.loads((home / "runs" / "sparse" / FACTS).read_text())
+    facts = json.loads((home / "runs" / "sparse" / FACTS["pruned"]).read_text())
     assert facts["before"]["nonzero"] - facts["after"]["nonzero"] == len(gone)
     assert facts["after"]["parameters"] == facts["before"]["parameters"] == _parameters(_WIDTHS)
 
@@ -201,14 +201,23 @@ def test_the_limits_end_it(home: Path, limits: Limits, found: str) -> None:
     assert not (home / "runs" / "never").exists()
 
 
+@pytest.mark.slow
+def test_a_ratio_that_leaves_no_layer_a_channel_is_told_as_that(home: Path) -> None:
+    with pytest.raises(ModelError) as refused:
+        _prune("runs/shapes", structured=True, ratio=0.99, out="runs/nothing")
+    assert "would lose all its channels at --ratio 0.99" in str(refused.value.found)
+    assert str(refused.value.fix).startswith("choose a smaller --ratio; or ")
+    assert not (home / "runs" / "nothing").exists()
+
+
 def test_a_folder_with_something_in_it_is_left_alone_and_one_that_was_not_finished_is_not(home: Path) -> None:
     with pytest.raises(ConfigError) as error:
         _prune("runs/shapes", out="photos")
     assert "circle" in str(error.value.found)
-    before = (home / "runs" / "sparse" / FACTS).read_bytes()
+    before = (home / "runs" / "sparse" / FACTS["pruned"]).read_bytes()
     with pytest.raises(ConfigError):
         _prune("runs/shapes", out="runs/sparse")
-    assert (home / "runs" / "sparse" / FACTS).read_bytes() == before
+    assert (home / "runs" / "sparse" / FACTS["pruned"]).read_bytes() == before
     half = shutil.copytree(home / "runs" / "sparse", home / "runs" / "half")
     (half / "result.json").unlink()
     (half / "model" / "model.safetensors").unlink()
@@ -225,13 +234,17 @@ def test_without_its_data_a_run_is_pruned_and_the_accuracy_left_out(home: Path, 
     (run / "config.yaml").write_text(config.replace("path: photos", "path: gone"))
     told: list[str] = []
     trained = open_trained(str(run))
-    facts = prune(trained, place_of(trained, None), Wanted(0.5, seconds=0.0), say=told.append)
+    facts = prune(trained, place_of(trained, None, "pruned"), Wanted(0.5, seconds=0.0), say=told.append)
     assert "top1" not in facts["before"]
     assert any("accuracy is not measured" in line for line in told)
     assert (tmp_path / "elsewhere-pruned" / "result.json").is_file()
     assert any("no data" in line for line in pruned_lines(facts, "x", "x/config.yaml", "x"))
     with pytest.raises(ConfigError):
-        prune(trained, place_of(trained, str(tmp_path / "two")), Wanted(0.5, seconds=0.0, data=str(tmp_path / "no")))
+        prune(
+            trained,
+            place_of(trained, str(tmp_path / "two"), "pruned"),
+            Wanted(0.5, seconds=0.0, data=str(tmp_path / "no")),
+        )
 
 
 def test_a_run_on_an_object_store_is_pruned_there_and_fine_tuned_with_the_command_that_is_printed(
@@ -249,7 +262,7 @@ def test_a_run_on_an_object_store_is_pruned_there_and_fine_tuned_with_the_comman
     ):
         store.write_bytes(name, (home / "runs" / "shapes" / name).read_bytes())
     trained = open_trained(uri)
-    place = place_of(trained, None)
+    place = place_of(trained, None, "pruned")
     facts = prune(trained, place, Wanted(0.5, seconds=0.0, images=4))
     assert place.folder.store.describe() == "s3://bucket/runs/shapes-pruned"
     config = place.folder.store.address("config.yaml")

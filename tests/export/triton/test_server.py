@@ -22,8 +22,8 @@ from raycls.data.samples import Files, Keys
 from raycls.export.export import Wanted, export
 from raycls.export.triton.config import Serving, config_text
 from raycls.export.triton.repository import add
-from raycls.session.trained.answers import probabilities
 from raycls.session.trained.trained import Network, open_trained
+from raycls.tasks.reading import ONE
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
@@ -93,7 +93,7 @@ def _expected(run: Path, files: list[Path], weights: str) -> np.ndarray:
     trained, keys = open_trained(str(run), weights=weights), Keys([str(file) for file in files])
     split, arrays = trained.split(keys, Files("/", keys)), trained.arrays()
     samples = [trained.sample(arrays, split, row) for row in range(len(files))]
-    return probabilities(Network(trained, torch.device("cpu")).rows_of(samples)["logits"])
+    return ONE.probabilities(Network(trained, torch.device("cpu")).rows_of(samples)["logits"])
 
 
 def _images(run: Path, files: list[Path]) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from raycls.cluster.connection import Cluster
 from raycls.errors import DataError, LaunchError, ModelError, to_json
-from raycls.launch.predictions import on_ray
+from raycls.launch.predictions import on_ray, pool
 from raycls.launch.predictions.on_ray import OnRay
 from raycls.session.predictions.compute import Part, Predictor, Work
 from raycls.session.predictions.inputs import list_inputs
@@ -28,7 +29,7 @@ def run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trained
 
 def _work(run: Trained, *inputs: str) -> Work:
     found = list_inputs(inputs, print)
-    return Work(run, run.split(found.keys, found.reader), 5, False, "cpu", ".", 256)
+    return Work(run, run.split(found.keys, found.reader), 5, False, "cpu", ".", 256, "off")
 
 
 @pytest.mark.parametrize(
@@ -69,19 +70,33 @@ def test_a_worker_answers_with_a_part_or_an_error_and_never_raises(
 ) -> None:
     work = _work(run(), "photos")
     monkeypatch.setattr("ray.get", lambda reference: reference)
-    worker = on_ray._Worker([work], ".")
+    notes = pool.UnderWay()
+    remote = {name: SimpleNamespace(remote=getattr(notes, name)) for name in ("begin", "end")}
+    worker = pool.Worker([work], ".", SimpleNamespace(**remote))
     (row,) = worker(pa.table({"number": [0]})).to_pylist()
-    part = on_ray._part_of(row)
+    part = Part.from_bytes(pool.done_of(row).data)
     with Predictor(work) as here:
         expected = here.part(0)
     assert part.number == 0
     assert np.array_equal(part.top, expected.top)
+    assert notes.suspects() == []  # what has ended is none
     for error, kind in ((ModelError("no", where="x"), ModelError), (KeyError("k"), LaunchError)):
         monkeypatch.setattr(Predictor, "part", _raising(error))
         (row,) = worker(pa.table({"number": [0]})).to_pylist()
         with pytest.raises(kind) as caught:
-            on_ray._part_of(row)
+            pool.done_of(row)
         assert row["host"] in str(caught.value.where)
+        assert notes.suspects() == []
+
+
+def test_the_part_that_was_begun_most_often_and_never_ended_is_suspected() -> None:
+    notes = pool.UnderWay()
+    for number in (4, 7, 4, 9, 4):
+        notes.begin(number)
+    notes.end(9)
+    assert notes.suspects() == [4]
+    notes.end(4)
+    assert notes.suspects() == [7]
 
 
 def _raising(error: Exception) -> Callable[..., Part]:
@@ -117,5 +132,5 @@ def test_a_damaged_image_is_none_that_could_not_be_read(run: Callable[..., Train
 def test_an_error_of_a_worker_keeps_its_kind() -> None:
     row = {"error": json.dumps(to_json(DataError("no", found="x"))), "data": None, "host": "far"}
     with pytest.raises(DataError) as caught:
-        on_ray._part_of(row)
+        pool.done_of(row)
     assert (caught.value.where, caught.value.exit_code) == ("the node far", 3)

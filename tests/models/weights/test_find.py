@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from raycls.config.sections.model import ModelConfig
 from raycls.errors import ConfigError, ModelError
-from raycls.models.tiny import tiny_cnn
+from raycls.models.networks.tiny import tiny_cnn
 from raycls.models.weights import find
 from raycls.models.weights.loading import load_into
 from raycls.models.zoo import build, check
@@ -205,7 +205,7 @@ def test_a_folder_of_weights_is_refused_with_its_files(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my nets").mkdir()
     (tmp_path / "my nets" / "readme.txt").touch()
-    with pytest.raises(ModelError, match=r"RUN/model/model\.safetensors"):
+    with pytest.raises(ModelError, match=r"the folder of a run"):
         find.locate("my nets", None)
     for name in ("b.pth", "a.ckpt"):
         (tmp_path / "my nets" / name).touch()
@@ -218,10 +218,21 @@ def test_the_name_of_a_run_is_answered_with_its_file(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/cc/model").mkdir(parents=True)
     (tmp_path / "runs/cc/model/model.safetensors").touch()
-    for name, fix in (("cc", "model.weights=runs/cc/model/model.safetensors"), ("dd", None)):
+    for name, fix in (("cc", "model.weights=runs/cc"), ("dd", None)):
         with pytest.raises(ConfigError) as caught:
             find.locate(name, None)
         assert caught.value.fix == fix
+
+
+def test_the_folder_of_a_run_is_its_kept_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "runs/cc/model/model.safetensors"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert find.locate("runs/cc", None) == find.locate("runs/cc/", None) == file
+    with pytest.raises(ModelError) as caught:
+        find.locate("runs/cc/model", None)
+    assert caught.value.fix == "model.weights=runs/cc/model/model.safetensors"
 
 
 def test_names_of_weights() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from raycls.errors import ModelError
-from raycls.models.tiny import tiny_cnn
+from raycls.models.networks.tiny import tiny_cnn
 from raycls.models.weights.loading import Loaded, load_into
 
 State = dict[str, Tensor]

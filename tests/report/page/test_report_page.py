@@ -98,12 +98,13 @@ def test_without_the_data_the_page_is_made_and_says_what_it_lacks(
 ) -> None:
     shutil.copytree(trained / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
-    assert raycls("report", "shapes") == 0
-    assert "not evaluated" in capsys.readouterr().err
+    assert raycls("report", "shapes") == 3
+    said = capsys.readouterr()
+    assert "the page has no evaluation: cannot read the data folder" in said.err
+    assert said.out == f"wrote {tmp_path}/runs/shapes/report.html\n"
     page = parse((tmp_path / "runs" / "shapes" / "report.html").read_text())
     assert "Not evaluated: cannot read the data folder" in page.text
     assert page.of("img") == []
-    assert raycls("report", "shapes", "--split", "val") == 3  # who asks for an evaluation is told that there is none
 
 
 def test_pictures_that_are_gone_are_told(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,11 +155,7 @@ def test_a_page_of_a_run_that_was_resumed_shows_its_starts(
 def test_a_run_on_an_object_store_has_its_page_there(
     trained: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = trained / "runs" / "shapes"
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            name = f"runs/shapes/{file.relative_to(folder)}"
-            s3.client.put_object(Bucket="bucket", Key=name, Body=file.read_bytes())
+    s3.upload(trained / "runs" / "shapes", "runs/shapes")
     monkeypatch.chdir(trained)
     assert raycls("report", s3.uri("runs/shapes")) == 0
     assert capsys.readouterr().out == "wrote s3://bucket/runs/shapes/report.html\n"
@@ -198,8 +195,8 @@ def test_two_runs_are_compared_on_the_same_images(
     }
     assert raycls("report", "weak", "strong") == 0
     out = capsys.readouterr().out
-    accuracy = [f"{summaries[name]['top1']:.2%}" for name in ("strong", "weak")]
-    assert f"strong is more accurate than weak: {accuracy[0]} against {accuracy[1]}" in out
+    accuracy = {name: f"{summary['top1']:.2%}" for name, summary in summaries.items()}
+    assert f"strong is more accurate than weak: {accuracy['strong']} against {accuracy['weak']}, a diff" in out
     text = (tmp_path / "comparison.html").read_text()
     page = parse(text)
     _assert_safe(page, text)
@@ -212,6 +209,26 @@ def test_two_runs_are_compared_on_the_same_images(
     assert (
         "The runs were not evaluated on the same images: 20 that only one of them saw are left out."
         in parse((tmp_path / "three.html").read_text()).text
+    )
+
+
+@pytest.mark.parametrize(("first", "other"), [("one", "two"), ("two", "one")])
+def test_where_no_difference_is_found_the_numbers_are_in_the_order_of_the_names(
+    first: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_many(tmp_path / "runs" / "one", 4, 30, name="one", skill=2.0)
+    make_many(tmp_path / "runs" / "two", 4, 30, name="two", skill=2.0, seed=1)
+    monkeypatch.chdir(tmp_path)
+    found = {
+        name: json.loads((tmp_path / "runs" / name / "predictions" / "test-best.json").read_text())["top1"]
+        for name in (first, other)
+    }
+    assert found[first] != found[other]
+    assert raycls("report", first, other) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"no difference in accuracy between {first} and {other} was found: "
+        f"{found[first]:.2%} and {found[other]:.2%}; " in said
     )
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from raycls.report.plots.front import front_plot
 from raycls.report.plots.importance import Importance
 from raycls.report.plots.search import CURVES, IMPORTANCE, PARALLEL, curves, importance, parallel, plots
+from raycls.search.front import Priced
 from raycls.search.trials import Result, Trial
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -140,3 +142,20 @@ def test_plots_of_a_search_and_what_is_left_out() -> None:
     found, said = plots(many, ["a"], "top1", "max")
     assert set(found) == {CURVES, PARALLEL, IMPORTANCE} and said == []
     assert any("top1 at epoch 1, 12 trials" in word for word in words(found[IMPORTANCE]))
+
+
+def test_a_front_is_level_up_to_the_next_network() -> None:
+    found = [Priced(trial(number, {}, [value]), 1, flops, value) for number, flops, value in FRONT]
+    data = front_plot(found, [found[0], found[2], found[3]], "top1", 4_000)
+    group = next(item for item in ElementTree.fromstring(data).iter(f"{SVG}g") if item.get("id") == "front")
+    numbers = [float(word) for word in re.findall(r"-?[\d.]+", next(iter(group)).get("d", ""))]
+    corners = list(zip(numbers[::2], numbers[1::2], strict=True))
+    assert len(set(corners)) == 3  # the two that are equal are one corner
+    assert corners[0][1] == corners[1][1] and corners[1][0] == corners[2][0]  # level, then up
+    shown = words(data)
+    assert "0001" in shown and "0003, 0004" in shown and "0002" not in shown
+    assert "validation top1" in shown and "search.max_flops" in shown
+    assert front_plot(found, found[:1], "top1", None) == front_plot(found, found[:1], "top1", None)
+
+
+FRONT = [(1, 100, 0.5), (2, 1_000, 0.4), (3, 3_000, 0.8), (4, 3_000, 0.8)]

@@ -38,6 +38,8 @@ def test_what_is_written_is_read_moved_and_deleted(s3: S3) -> None:
     other = store.sub("b").sibling("c")
     other.write_bytes("d", b"two")
     assert store.read_bytes("c/d") == b"two"
+    around, name = other.place
+    assert name == "c" and Store(around).sub(name).read_bytes("d") == b"two"
     store.delete("b/small")
     store.delete("b/small")
     store.delete_tree("b")

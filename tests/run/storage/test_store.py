@@ -87,6 +87,11 @@ def test_sub_sibling_and_rename(store: Store) -> None:
     assert renamed.sibling("run").describe() == store.describe()
 
 
+def test_place_is_the_folder_around_and_the_name_there(tmp_path: Path) -> None:
+    assert Store(tmp_path / "what?" / "pets").place == (str(tmp_path / "what?"), "pets")
+    assert Store("/pets").place == ("/", "pets")
+
+
 def test_upload(store: Store, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"abc" * 1000)
     store.upload_file(tmp_path / "source", "deep/copy")

@@ -49,7 +49,7 @@ def test_a_class_that_is_no_utf8() -> None:
 def test_samples_are_found_wherever_they_are_today() -> None:
     record = _record(_pool(_NAMES, [0, 1, 0, 1, 1]))
     today = _pool(["c/9.jpg", _NAMES[4], _NAMES[1], _NAMES[0], _NAMES[2]], [2, 1, 0, 0, 0], ("a", "b", "c"))
-    found = compare(record, today)
+    found = compare(record, today, limited=False)
     assert found.rows["train"].tolist() == [3, 2, -1]
     assert found.rows["val"].tolist() == [4, 1]
     assert found.relabelled["train"].tolist() == [False, True, False]
@@ -58,13 +58,13 @@ def test_samples_are_found_wherever_they_are_today() -> None:
 
 def test_classes_are_compared_by_their_names() -> None:
     record = _record(_pool(_NAMES, [0, 1, 0, 1, 1]))
-    assert not compare(record, _pool(_NAMES, [1, 0, 1, 0, 0], ("b", "a"))).relabelled["train"].any()
-    assert compare(record, _pool(_NAMES, [0, 1, 0, 1, 1], ("b", "a"))).relabelled["train"].all()
+    assert not compare(record, _pool(_NAMES, [1, 0, 1, 0, 0], ("b", "a")), limited=False).relabelled["train"].any()
+    assert compare(record, _pool(_NAMES, [0, 1, 0, 1, 1], ("b", "a")), limited=False).relabelled["train"].all()
 
 
 def test_keys_that_occur_twice_are_told() -> None:
     names = ["a/1.jpg", "b/1.jpg", "x", "b/2.jpg", "x"]
-    assert compare(_record(_pool(names, [0, 1, 0, 1, 1])), _pool(names, [0, 1, 0, 1, 1])).ambiguous
+    assert compare(_record(_pool(names, [0, 1, 0, 1, 1])), _pool(names, [0, 1, 0, 1, 1]), limited=False).ambiguous
 
 
 def _folder(root: Path) -> Dataset:

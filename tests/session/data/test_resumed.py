@@ -22,6 +22,7 @@ from raycls.cli import app
 from raycls.config.load import load_text
 from raycls.data.order import Order
 from raycls.data.source import open_dataset
+from raycls.data.splits.limit import Limit
 from raycls.errors import DataError
 from raycls.launch.trainer import evaluate
 from raycls.run import sample_ledger
@@ -260,6 +261,19 @@ def test_added_files_are_told_and_not_trained(undisturbed: bytes) -> None:
     assert "3 samples added since the run was started, in none of its splits and not trained: train/a/00b.png" in said
     train(_job())
     assert _weights() == undisturbed
+
+
+def test_what_a_limit_left_out_was_not_added() -> None:
+    _stopped(3, "train.overfit=6")
+    keys = list(
+        open_dataset(load_text(Path("runs/run/config.yaml").read_text(), "c").run.data, Limit(6, True))
+        .splits["train"]
+        .keys
+    )
+    os.remove(Path("p", keys[0]))
+    said = _resume()
+    assert any("1 sample of the split train gone or ignored since the run was started" in line for line in said)
+    assert not any("added" in line for line in said)
 
 
 def test_relabelled_samples_are_refused() -> None:

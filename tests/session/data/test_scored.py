@@ -117,6 +117,23 @@ def test_what_was_added_is_not_scored(split: str) -> None:
     assert "21 samples not scored, added since the run was started: a/50.png" in said
 
 
+@pytest.mark.parametrize("option", ["train.overfit=4", "train.fast_dev_run=true"])
+def test_what_a_limit_left_out_is_not_new(option: str) -> None:
+    run = load_text(_CONFIG, "r.yaml", ["run.name=few", "data.batch_size=2", option]).run
+    trainer.train(run, display=Display(io.StringIO()))
+    name = "few-dev" if run.train.fast_dev_run else "few"
+    summary, said = _evaluate(run=name)
+    assert (summary["count"], summary["split_changes"]["new"]) == (4, {"count": 0, "first": []})
+    assert "added" not in said
+    by_heart = run.train.overfit != "off"
+    assert summary.get("trained_on") == (4 if by_heart else None)
+    assert ("split test is the 4 images that this run was trained on (train.overfit)" in said) == by_heart
+    os.remove(Path("p", _names("test", run=name)[0].removeprefix("p/")))
+    summary, said = _evaluate(run=name)
+    assert (summary["count"], summary["split_changes"]["gone"]["count"]) == (3, 1)
+    assert "1 sample of split test not scored, gone since the run was started" in said and "added" not in said
+
+
 def test_what_is_gone_or_changed_is_told_and_not_scored() -> None:
     names = _names("test")
     Path("p", names[0]).unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,7 @@ def _plan(run: Run) -> Plan:
         evaluate=run.evaluate,
         checkpoint=run.checkpoint,
         track=run.track,
+        augment=run.augment,
     )
 
 
@@ -36,7 +38,7 @@ def _run(*overrides: str) -> Run:
 
 def _idle(*overrides: str) -> list[str]:
     run = _run(*overrides)
-    return [item.option for item in idle(run.schedule, run.optim, run.train.early_stop, _plan(run))]
+    return [item.option for item in idle(run, _plan(run))]
 
 
 _CASES = [
@@ -127,6 +129,38 @@ _CASES = [
         ("train.duration=2st", "optim={ema: 0.9999, ema_warmup: off}"),
         "100.0%",
     ),
+    ("augment.off_after", ("augment.off_after=94%",), ("augment.off_after=95%",), "epoch 10 of 10, the end"),
+    ("augment.off_after", ("augment.off_after=5st",), ("augment.off_after=4st",), "epoch 0 of 10, the start"),
+    (
+        "augment.off_after",
+        ("train.duration=11st", "augment.off_after=1ep"),
+        ("train.duration=10st", "augment.off_after=1ep"),
+        "epoch 1 of 1, the end",
+    ),
+    (
+        "augment.progressive",
+        ("augment.progressive={0%: 8, 94%: 12}",),
+        ("augment.progressive={0%: 8, 95%: 12}",),
+        "12 from epoch 10 on, of 10",
+    ),
+    (
+        "augment.progressive",
+        ("augment.progressive={0%: 8, 5st: 12}",),
+        ("augment.progressive={0%: 8, 4st: 12}",),
+        "12 from epoch 0 on, of 10",
+    ),
+    (
+        "augment.progressive",
+        ("augment.progressive={0%: 8, 4ep: 12}", "augment.off_after=5ep"),
+        ("augment.progressive={0%: 8, 5ep: 12}", "augment.off_after=5ep"),
+        "12 from epoch 5 on, of 5",
+    ),
+    (
+        "augment.progressive",
+        ("train.duration=2ep", "augment.progressive={0%: 8, 1ep: 12}"),
+        ("train.duration=2ep", "augment.progressive={0%: 8, 1ep: 12, 2ep: 16}"),
+        "16 from epoch 2 on, of 2",
+    ),
 ]
 
 
@@ -137,7 +171,7 @@ def test_what_cannot_act_is_refused_with_what_does(
     assert _idle(*acting) == []
     run = _run(*late)
     with pytest.raises(ConfigError) as caught:
-        check_acting(run.schedule, run.optim, run.train.early_stop, _plan(run))
+        check_acting(run, _plan(run))
     assert caught.value.where == option
     assert found in str(caught.value.found) and f"a run of {_plan(run).total_steps} steps" in str(caught.value.found)
     assert _idle(*late, *_typed(caught.value)) == []
@@ -150,7 +184,7 @@ def test_all_options_are_told_at_once_with_one_line_to_paste() -> None:
     )  # fmt: skip
     run = _run(*late)
     with pytest.raises(ConfigError) as caught:
-        check_acting(run.schedule, run.optim, run.train.early_stop, _plan(run))
+        check_acting(run, _plan(run))
     where = "schedule.warmup, schedule.args.milestones, train.early_stop.patience, optim.ema"
     assert caught.value.where == where
     assert _idle(*late, *_typed(caught.value)) == []
@@ -168,10 +202,10 @@ schedule: {{name: {name}, warmup: 5ep{", args: {milestones: [25ep, 55ep]}" if na
 """
     run = load_text(file, "run.yaml").run
     try:
-        check_acting(run.schedule, run.optim, run.train.early_stop, _plan(run))
+        check_acting(run, _plan(run))
     except ConfigError as error:
         run = load_text(file, "run.yaml", _typed(error)).run
-    check_acting(run.schedule, run.optim, run.train.early_stop, _plan(run))
+    check_acting(run, _plan(run))
 
 
 def test_defaults_never_stop_a_short_run() -> None:
@@ -192,6 +226,15 @@ def test_what_happens_at_the_end_only_is_told() -> None:
     # of 100 steps the last is update 99: 100 / 109 = 0.917
     assert told("optim.ema=0.91") == [] and told("optim.ema=0.92") == ["optim.ema"]
     assert told("optim.ema=0.92", "optim.ema_warmup=off") == []
+
+
+def test_the_rate_that_a_rule_makes_is_told() -> None:
+    def told(rule: str) -> list[str]:
+        run = _run("optim.lr=0.1", "optim.lr_base_batch=25", f"optim.lr_rule={rule}")
+        return notes(run.optim, run.evaluate, run.checkpoint, replace(_plan(run), batch_size=100))
+
+    assert told("linear") == ["learning rate 0.4 = 0.1 x 100/25 (optim.lr_rule: linear)"]
+    assert told("sqrt") == ["learning rate 0.2 = 0.1 x sqrt(100/25) (optim.lr_rule: sqrt)"]
 
 
 def _typed(error: ConfigError) -> list[str]:

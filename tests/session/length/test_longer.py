@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness.jobs import curve, make_job, train, weights, write_arrays
 
-from raycls.config.load import load
+from raycls.config.load import from_dict, load
+from raycls.config.names.builtin import SCHEDULES
+from raycls.config.sections.duration import Duration
 from raycls.errors import ConfigError
 from raycls.run import checkpoint, sample_ledger
 from raycls.run.folder import RunFolder
 from raycls.session import training
 from raycls.session.job import World
+from raycls.session.length.longer import check_longer
 from raycls.session.prepare import prepare
+from raycls.train.plan import Plan
 from raycls.train.reasons import Reason
 
 _OPTIONS = ("data.batch_size=16", "train.micro_batches=2", "track.log_every=1st", "train.ledger=ids")
@@ -141,6 +146,49 @@ def test_what_follows_from_the_length_is_named_with_the_command_that_works(
     other = prepare(load(words[2], words[3:]).run, new=False, command=words, say=lambda text: None)
     assert (other.plan.total_steps, other.folder.store.describe()) == (6, str(tmp_path / "run-2"))
     assert other.run.model.weights == str(folder / "model" / "model.safetensors")
+
+
+_POLYNOMIAL = "schedule.name: polynomial, which follows the length of the run"
+_SCHEDULES: list[tuple[str, str, str | None]] = [
+    ("constant", "{}", None),
+    ("step", "{every: 1ep}", None),
+    ("step", "{every: 25%}", "schedule.args.every 25%: per cent of the run"),
+    ("multistep", "{milestones: [1ep, 5st]}", None),
+    ("exponential", "{gamma: 0.9}", None),
+    ("plateau", "{patience: 1}", None),
+    ("cosine", "{}", "schedule.name: cosine, which falls over the whole run"),
+    ("cosine_restarts", "{every: 4st, period_factor: 1.5}", None),
+    ("polynomial", "{}", _POLYNOMIAL),
+    ("polynomial", "{power: 0.5, min_factor: 0.1}", _POLYNOMIAL),
+    ("polynomial", "{min_factor: 1}", None),  # 1 at every step
+    ("one_cycle", "{}", "schedule.args.peak 30%: per cent of the run"),
+    ("one_cycle", "{peak: 4st}", "schedule.name: one_cycle, which follows the length of the run"),
+    ("wsd", "{}", "schedule.args.decay 20%: per cent of the run"),
+    ("wsd", "{decay: 3st}", "schedule.name: wsd, which follows the length of the run"),
+    ("wsd", "{decay: 1st}", None),  # it would fall to 0 behind the last step
+    ("range_test", "{}", "schedule.name: range_test, which follows the length of the run"),
+]
+
+
+def test_every_schedule_is_in_the_table() -> None:
+    assert {name for name, _, _ in _SCHEDULES} == set(SCHEDULES)
+
+
+@pytest.mark.parametrize(("name", "args", "reason"), _SCHEDULES)
+def test_a_schedule_that_follows_the_length_is_told_once(
+    data: Path, tmp_path: Path, name: str, args: str, reason: str | None
+) -> None:
+    job = make_job(tmp_path / "run", data, *_OPTIONS, f"schedule={{name: {name}, args: {args}}}", "train.duration=4ep")
+    before = from_dict(job.config)
+    longer = before.model_copy(update={"train": before.train.model_copy(update={"duration": Duration(6, "ep")})})
+    plan, folder = Plan.from_dict(job.plan), RunFolder(tmp_path / "run")
+    said: list[str] = []
+    with nullcontext() if reason is None else pytest.raises(ConfigError) as caught:
+        check_longer(before, longer, plan, folder, command=(), say=said.append)
+    if caught is None:
+        assert said == ["train.duration: 4ep -> 6ep: the run is trained on, to step 18"]
+    else:
+        assert str(caught.value.found).split("\n         ") == ["train.duration: 4ep -> 6ep", reason]
 
 
 def test_an_evaluation_that_decided_nothing_stands_in_no_way(data: Path, tmp_path: Path) -> None:

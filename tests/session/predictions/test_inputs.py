@@ -74,6 +74,12 @@ def test_globs_name_files_and_folders() -> None:
     assert _list("p/d*")[0] == ["p/deep/down/c.png"]
 
 
+def test_a_glob_names_links_that_lead_nowhere_as_a_folder_does(here: Path) -> None:
+    (here / "p/gone.png").symlink_to(here / "nothing")
+    os.mkfifo(here / "p/pipe.png")
+    assert _list("p/*.png")[0] == ["p/b.png", "p/gone.png", "p/pipe.png"]
+
+
 def test_a_file_with_the_characters_of_a_glob_is_itself(here: Path) -> None:
     shutil.copy(here / "other.png", here / "a[1].png")
     assert _list("a[1].png")[0] == ["a[1].png"]

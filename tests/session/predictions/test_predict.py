@@ -6,19 +6,21 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from harness.trained import CLASSES
 from pyarrow import parquet
 
 from raycls.errors import CheckpointError, ConfigError, LaunchError
 from raycls.launch import trainer
 from raycls.run.folder import RunFolder
+from raycls.run.storage.store import Store
 from raycls.screen.predictions import visible
 from raycls.screen.run import Display
 from raycls.session.predictions import compute
@@ -115,8 +117,8 @@ def test_weights_that_changed_since_the_command_began_are_refused(here: Path, mo
     info = here / "runs/shapes/model/model.json"
     real = compute.Network
 
-    def network(*words: Any) -> Any:
-        found = real(*words)
+    def network(*words: Any, **more: Any) -> Any:
+        found = real(*words, **more)
         info.write_text(json.dumps({**json.loads(info.read_text()), "sha256": "0" * 64}))
         return found
 
@@ -137,6 +139,20 @@ def test_the_fitted_temperature_is_applied_when_asked(here: Path) -> None:
     expected = plain**0.5 / (plain**0.5).sum(1, keepdims=True)  # softmax(x / 2) from softmax(x)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert not np.allclose(plain, found)
+    for asked, temperature in ((True, 2.0), (False, 1.0)):
+        said: list[str] = []
+        for form in ("parquet", "csv", "jsonl"):
+            _ask("photos", calibrated=asked, out=f"{asked}.{form}", said=said)
+        line = "calibrated: logits are divided by the fitted temperature 2.0000"
+        assert said.count(line) == (3 if asked else 0)
+        facts = (parquet.read_schema(here / f"{asked}.parquet").metadata or {})[b"raycls"]
+        assert json.loads(facts)["temperature"] == temperature
+        rows = [
+            _table(here / f"{asked}.parquet")[0],
+            next(csv.DictReader((here / f"{asked}.csv").read_text().splitlines())),
+            json.loads((here / f"{asked}.jsonl").read_text().splitlines()[0]),
+        ]
+        assert [float(row["temperature"]) for row in rows] == [temperature] * 3
     with pytest.raises(ConfigError):
         _ask("photos", calibrated=True, weights="last")  # other weights than those in model/
 
@@ -326,9 +342,9 @@ def test_a_file_that_is_there_is_replaced_when_asked_and_stays_until_then(
 
 @pytest.mark.usefixtures("small_parts", "inline")
 def test_two_commands_for_one_file_do_not_mix(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from raycls.session.predictions import parts as folders
+    from raycls.session.computing import parted
 
-    monkeypatch.setattr(folders, "_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(parted, "_WAIT_SECONDS", 0.0)
     inner: list[BaseException] = []
     real = compute.Predictor.part
 
@@ -348,7 +364,7 @@ def test_two_commands_for_one_file_do_not_mix(here: Path, monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("small_parts")
 def test_processes_give_the_same_bytes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "photos/circle/000a.png").write_bytes(b"")
-    monkeypatch.setattr(predictions, "_cores", lambda: 2)
+    monkeypatch.setattr(predictions, "cores", lambda: 2)
     _ask("photos", out="many.parquet")
     monkeypatch.setattr(predictions, "_FEW_PARTS", 1000)
     _ask("photos", out="one.parquet")
@@ -364,7 +380,7 @@ def test_what_a_cluster_computes_in_any_order_is_written_in_the_order_of_the_ima
     class Cluster:
         device = "cpu"
 
-        def compute(self, work: Work, numbers: Sequence[int]) -> Iterator[Part]:
+        def compute(self, work: Work, numbers: Sequence[int]) -> Generator[Part, None, None]:
             with compute.Predictor(work) as predictor:
                 yield from (predictor.part(number) for number in reversed(numbers))
 
@@ -375,3 +391,16 @@ def test_what_a_cluster_computes_in_any_order_is_written_in_the_order_of_the_ima
     monkeypatch.setattr(predictions, "_FEW_PARTS", 1000)
     _ask("photos", out="whole.csv")
     assert (here / "p.csv").read_bytes() == (here / "whole.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_command_that_fails_leaves_the_process_as_it_was(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predictions, "_FEW_PARTS", 1000)
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setattr(Store, "write_bytes", lambda *_, **__: full())
+    with pytest.raises(OSError, match="No space left"):
+        _ask("photos", out="p.csv")
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

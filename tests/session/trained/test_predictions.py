@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from harness.jobs import evaluate_rank, make_job, train, write_arrays
 from harness.ranks import run_ranks
 
+from raycls.config.sections.data import SourceConfig
 from raycls.data.samples import Files, Keys
 from raycls.launch import trainer
 from raycls.run.folder import RunFolder
@@ -104,13 +106,30 @@ def test_less_is_written_where_less_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "name"),
     [
-        (("test", "best", None, "off"), "test-best"),
-        (("val", "step-7", None, "flips"), "val-step-7-flips"),
-        (("all", "best", "/data/holdout/", "off"), "data-holdout-best"),
-        (("test", "last", "a b/über 2.csv", "off"), "data-_ber_2-test-last"),
-        (("test", "", None, "off"), "test-model"),
+        (("test", "best", None, {}), "test-best"),
+        (("val", "step-7", None, {"tta": "flips"}), "val-step-7-flips"),
+        (("test", "best", None, {"calibrated": True}), "test-best-calibrated"),
+        (("all", "best", "/data/holdout/", {}), "data-holdout-[0-9a-f]{6}-best"),
+        (("test", "last", "a b/über 2.csv", {"calibrated": True}), "data-_ber_2-[0-9a-f]{6}-test-last-calibrated"),
+        (("test", "", None, {}), "test-model"),
     ],
 )
-def test_the_file_is_called_after_what_it_holds(given: tuple[str, str, str | None, str], name: str) -> None:
-    split, weights, data, tta = given
-    assert file_of(split, weights, data=data, tta=tta) == f"predictions/{name}.parquet"
+def test_the_file_is_called_after_what_it_holds(given: tuple[str, str, str | None, dict[str, Any]], name: str) -> None:
+    split, weights, path, more = given
+    data = None if path is None else SourceConfig(name="folder", path=path)
+    assert re.fullmatch(f"predictions/{name}.parquet", file_of(split, weights, data=data, **more))
+
+
+def test_other_data_of_the_same_name_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("o1")
+
+    def name(path: str, **args: Any) -> str:
+        return file_of("all", "best", data=SourceConfig(name="manifest", path=path, args=args))
+
+    names = [name("o1/test.csv"), name("o2/test.csv"), name("o1/test.csv", columns={"label": "site"})]
+    assert len(set(names)) == 3
+    again = [
+        name(path) for path in ("o1/test.csv", "./o1/../o1/test.csv", str(tmp_path / "o1/test.csv"), "link/test.csv")
+    ]
+    assert set(again) == {names[0]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from raycls.data.samples import Files, Keys
-from raycls.errors import CheckpointError, ConfigError
+from raycls.errors import CheckpointError, ConfigError, ModelError
 from raycls.launch import trainer
 from raycls.screen.run import Display
 from raycls.session.trained.trained import Network, Trained, open_trained
@@ -73,3 +74,16 @@ def test_what_is_no_run_and_what_is_not_complete_is_refused(trained: Path, tmp_p
     with pytest.raises(CheckpointError) as partial:
         open_trained(str(run))
     assert partial.value.where == str(run / "plan.json")
+
+
+def test_a_config_that_was_changed_since_is_told(trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained / "runs" / "shapes", tmp_path / "copy")
+    config = run / "config.yaml"
+    text = config.read_text()
+    assert text.count("width: 8\n") == 1
+    config.write_text(text.replace("width: 8\n", "width: 16\n"))
+    with pytest.raises(ModelError) as changed:
+        Network(open_trained(str(run)), torch.device("cpu"))
+    assert changed.value.where == str(config)
+    found = r"features.0.weight: \[4, 3, 3, 3\] in the weights, \[8, 3, 3, 3\] in the network; and \d+ more"
+    assert re.fullmatch(found, str(changed.value.found))

@@ -9,14 +9,7 @@ import typer
 from raycls.cli.command import AsJson, prepare, say
 from raycls.cli.run_argument import RunArgument, run_folder
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the group to the command line."""
-    group = typer.Typer(help="Measure a trained network on this machine.", no_args_is_help=True, rich_markup_mode=None)
-    group.command("model")(model)
-    app.add_typer(group, name="bench")
+__all__ = ["model"]
 
 
 def model(
@@ -47,7 +40,7 @@ def model(
     from raycls.report.plots.bench import svg
     from raycls.run import strict_json
     from raycls.run.folder import RunFolder
-    from raycls.screen.bench_text import bench_lines
+    from raycls.screen.measured.bench_text import bench_lines
     from raycls.screen.working import Working
     from raycls.session.trained.trained import open_trained
 

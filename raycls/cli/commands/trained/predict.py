@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raycls.cli.command import prepare, say
-from raycls.cli.run_argument import RunArgument, run_folder
+from raycls.cli.run_argument import RunArgument, Threshold, ThresholdsFile, parted, run_folder
 from raycls.errors import EXIT_DATA, EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_OVERRIDE = re.compile(r"[a-z_]+(?:\.\w+)+=")
+
+Weights = Annotated[
+    str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: as evaluate.keep says.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,12 +47,12 @@ def predict(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many of the likeliest classes.")] = 5,
     every: Annotated[bool, typer.Option("--all", help="The probabilities of all classes too.")] = False,
-    weights: Annotated[
-        str | None, typer.Option(metavar="WEIGHTS", help="best, last or step-N. Default: as evaluate.keep says.")
-    ] = None,
+    weights: Weights = None,
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="Apply the temperature that raycls eval --calibrate fitted.")
     ] = False,
+    threshold: Threshold = None,
+    thresholds: ThresholdsFile = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace FILE if it is there, and what an earlier command left of it.")
     ] = False,
@@ -62,7 +64,7 @@ def predict(
     this machine computes, without Ray.
     """
     folder = run_folder(run)
-    given = [word for word in inputs if not _OVERRIDE.match(word) or os.path.exists(word)]
+    given, overrides = parted(inputs)
     if not given:
         raise ConfigError("there is no INPUT", valid="an image, a folder, a manifest ... after RUN")
     prepare()
@@ -73,8 +75,8 @@ def predict(
         from raycls.session.predictions.output import json_lines, rows_of
         from raycls.session.predictions.predict import Request, predict
 
-        overrides = tuple(word for word in inputs if word not in given)
-        request = Request(folder, tuple(given), out, weights, overrides, top, every, calibrated, force)
+        asked = Request(folder, tuple(given), out, weights, overrides, top, every, calibrated, force)
+        request = replace(asked, threshold=threshold, thresholds=thresholds)
         try:
             found = predict(request, join=_join, say=working.lines)
         except KeyboardInterrupt:

@@ -72,7 +72,7 @@ def prune(
     wanted = Wanted(ratio, structured, limits, data=data, images=images, threads=threads)
     with Working("opening the run"):
         trained = open_trained(folder, weights=weights)
-        place = place_of(trained, out)
+        place = place_of(trained, out, "pruned")
         facts = prune_run(trained, place, wanted, say=say)
     store = place.folder.store
     lines = pruned_lines(facts, store.describe(), store.address(RunFolder.CONFIG), place.name)

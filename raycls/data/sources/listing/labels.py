@@ -1,4 +1,4 @@
-"""The class of each image that a manifest lists, from one or several annotations, and the order of the classes."""
+"""The class or classes of each image that a manifest lists, from one or several annotations, and their order."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from raycls.data.names import in_order, integers, same_form
 from raycls.data.sources.listing.annotations import Category
 from raycls.data.sources.listing.columns import Columns, bad
-from raycls.data.sources.listing.tables import Record
+from raycls.data.sources.listing.tables import Record, Table
 from raycls.progress import counted
 
-__all__ = ["Label", "declared", "labels_of"]
+__all__ = ["Label", "Labels", "declared"]
 
 
 class Label(NamedTuple):
@@ -35,28 +35,74 @@ class _Said(NamedTuple):
         return self.name is None and self.id is None
 
 
-def labels_of(
-    file: str,
-    records: Sequence[Record],
-    categories: Sequence[Category],
-    columns: Columns,
-    leave_out: Callable[[Sequence[int]], str],
-) -> tuple[list[Label], list[str]]:
-    """The class of each record, and lines on how it was read. DataError with the place of what contradicts itself.
+class Labels:
+    """Reads the labels of `records`. `several`: whether an image may have any number of classes.
 
-    `leave_out` gives the remedy that leaves out the records at some positions.
+    That is so where a label is a list, or where `multilabel` says so; text there divides the labels of one string.
     """
-    said = [_said(file, record, columns) for record in counted(records, "reading the labels", len(records), "images")]
-    renamed = integers(list({each.name for row in said for each in row if each.name is not None}))
-    if renamed:
-        said = [[each._replace(name=renamed.get(each.name or "", each.name)) for each in row] for row in said]
-    names = _names(file, said, categories, columns)
-    ids = {name: identity for identity, name in names.items()}
-    labels = [[_label_of(each, names, ids) for each in row] for row in said]
-    _refuse_without_id(file, labels, columns)
-    _refuse_two_classes(file, labels, leave_out)
-    told = next((f"data: {old} and the like are read as {new}" for old, new in renamed.items() if old != new), None)
-    return [row[0] for row in labels], [told] if told else []
+
+    def __init__(self, file: str, columns: Columns, multilabel: bool | str, records: Sequence[Record]) -> None:
+        self.file, self.columns = file, columns
+        self.divider = multilabel if isinstance(multilabel, str) else ""
+        texts = isinstance(records, Table)  # its values are no lists
+        self.several = bool(multilabel) or any(
+            key is not None and isinstance(fields[key], list)
+            for record in (() if texts else records)
+            for place, fields in (*record.claims, (record.place, record.fields))
+            for key in (columns.find(file, place, fields, "label"),)
+        )
+
+    def of(
+        self, records: Sequence[Record], categories: Sequence[Category], leave_out: Callable[[Sequence[int]], str]
+    ) -> tuple[list[list[Label]], list[str]]:
+        """The classes of each record, and lines on how they were read; one class for each unless `several`.
+
+        `leave_out` gives the remedy that leaves out the records at some positions. DataError with the place of what
+        contradicts itself.
+        """
+        firsts, kinds = self._kinds(records)
+        counting = counted(firsts, "reading the labels", len(firsts), "images")
+        said = [_said(self.file, record, self.columns, self._parts) for record in counting]
+        renamed = integers(list({each.name for row in said for each in row if each.name is not None}))
+        if renamed:
+            said = [[each._replace(name=renamed.get(each.name or "", each.name)) for each in row] for row in said]
+        names = _names(self.file, said, categories, self.columns)
+        ids = {name: identity for identity, name in names.items()}
+        labels = [[_label_of(each, names, ids) for each in row] for row in said]
+        _refuse_without_id(self.file, labels, self.columns)
+        if not self.several:
+            _refuse_two_classes(self.file, labels, leave_out)
+        if kinds is not None:
+            labels = [labels[kind] for kind in kinds]
+        told = next((f"data: {old} and the like are read as {new}" for old, new in renamed.items() if old != new), None)
+        return labels, [told] if told else []
+
+    def _kinds(self, records: Sequence[Record]) -> tuple[Sequence[Record], list[int] | None]:
+        """Of a table the first row of each kind of label, and the kind of each row: rows of one kind say the same.
+
+        Other records one by one, and None. Whatever is wrong about a kind is wrong about its first row.
+        """
+        if not isinstance(records, Table):
+            return records, None
+        first = records[0]
+        keys = [self.columns.find(self.file, first.place, first.fields, field) for field in ("label", "class_id")]
+        of: dict[tuple[str, ...], int] = {}
+        values = zip(*(records.column(key) for key in keys if key is not None), strict=True)
+        kinds = [of.setdefault(value, len(of)) for value in values] if any(keys) else [0] * len(records)
+        starts: dict[int, int] = {}
+        for row, kind in enumerate(kinds):
+            if kind == len(starts):
+                starts[kind] = row
+        return [records[row] for row in starts.values()], kinds
+
+    def _parts(self, value: Any) -> list[Any]:
+        """The labels in a value: all of a list, of a divided text, or the one that it is."""
+        if not self.several or not isinstance(value, list | str):
+            return [value]
+        if isinstance(value, str):
+            parts = value.split(self.divider) if self.divider else [value]
+            return [part for part in parts if part.strip()]
+        return value
 
 
 def _label_of(said: _Said, names: Mapping[int, str], ids: Mapping[str, int]) -> Label:
@@ -85,7 +131,8 @@ def _refuse_two_classes(
             other.place,
             "an image has annotations of two classes",
             found=f"{first.name} ({first.place}), {other.name} ({other.place}){more}",
-            valid="one class for each image, in one annotation or several",
+            valid="one class for each image, in one annotation or several; any number with task.name=multilabel and "
+            "data.source.args.multilabel=true",
             fix=f"keep the annotations of one class, or {leave_out(torn)}",
         )
 
@@ -104,25 +151,40 @@ def declared(labels: Sequence[Label], categories: Sequence[Category]) -> tuple[l
     return classes, True, [f"data: {len(unused)} of {len(classes)} categories have no image: {shown}"] if unused else []
 
 
-def _said(file: str, record: Record, columns: Columns) -> list[_Said]:
+def _said(file: str, record: Record, columns: Columns, parts: Callable[[Any], list[Any]]) -> list[_Said]:
     """What each annotation of a record says, and the record itself where it says anything besides."""
-    found = [_read(file, claim.place, claim.fields, columns) for claim in record.claims]
-    own = [] if record.claims[0].fields is record.fields else [_read(file, record.place, record.fields, columns)]
+    found = [_read(file, claim.place, claim.fields, columns, parts) for claim in record.claims]
+    inside = not record.claims or record.claims[0].fields is not record.fields
+    own = _read(file, record.place, record.fields, columns, parts) if inside else []
+    answered = inside and not any(each.silent for each in own)  # an empty list is an answer
     own = [each for each in own if not each.silent]
-    for each, claim in zip(found, record.claims, strict=True):
-        if each.silent and not own:
+    for read, claim in zip(found, record.claims, strict=True):
+        if any(each.silent for each in read) and not answered:
             whole = claim.fields is record.fields
-            raise columns.missing(file, each.place, claim.fields, "label", whole=whole)
-    return own + [each for each in found if not each.silent]
+            raise columns.missing(file, claim.place, claim.fields, "label", whole=whole)
+    return own + [each for read in found for each in read if not each.silent]
 
 
-def _read(file: str, place: str, fields: Mapping[str, Any], columns: Columns) -> _Said:
+def _read(
+    file: str, place: str, fields: Mapping[str, Any], columns: Columns, parts: Callable[[Any], list[Any]]
+) -> list[_Said]:
     key = columns.find(file, place, fields, "label")
     identity = columns.find(file, place, fields, "class_id")
     number = (
         None if identity is None or identity == key else _class_id(file, place, identity, fields[identity], columns)
     )
-    return _Said(place, None if key is None else _label(file, place, key, fields[key]), number)
+    if key is None:
+        return [_Said(place, None, number)]
+    named = parts(fields[key])
+    if number is not None and len(named) != 1:
+        raise bad(
+            file,
+            place,
+            "a class_id stands beside several labels",
+            found=f"class_id {number}, {fields[key]!r}",
+            fix=f"leave the ids out: {columns.saying({'class_id': None})}",
+        )
+    return [_Said(place, _label(file, place, key, value), number) for value in named]
 
 
 def _label(file: str, place: str, key: str, value: Any) -> str:

@@ -26,16 +26,19 @@ from raycls.data.samples import Files, Keys, Samples
 from raycls.data.sources.layout import NO_SPLITS, told
 from raycls.data.sources.listing.annotations import Category, read_json, record_of
 from raycls.data.sources.listing.columns import Columns, bad, record_key
-from raycls.data.sources.listing.labels import Label, declared, labels_of
-from raycls.data.sources.listing.paths import Listed, find_files, key_of, prefixes_of
-from raycls.data.sources.listing.tables import Record, read_csv, read_jsonl, read_text
+from raycls.data.sources.listing.labels import Label, Labels, declared
+from raycls.data.sources.listing.paths import Listing, find_files, key_of, prefixes_of
+from raycls.data.sources.listing.tables import Record, Table, read_csv, read_jsonl, read_text
 from raycls.errors import DataError
 from raycls.progress import counted
+from raycls.quantities import first_names
 
 __all__ = ["SUFFIXES", "manifest", "path_of"]
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _SPLITS = "data.source.args.splits"
+_MOST_WORDS = 1000
+"""Different words in a column that may name splits."""
 
 
 def manifest(
@@ -48,6 +51,7 @@ def manifest(
     ignore: str | Sequence[str] = (),
     ignore_file: str | None = None,
     about: Sequence[str] = (),
+    multilabel: bool | str = False,
 ) -> Samples:
     """Images listed in a file: `.csv` or `.tsv` with a header, `.jsonl`, or `.json`.
 
@@ -57,7 +61,9 @@ def manifest(
     other names of splits mean (`{fold1: train}`; `none`: the column does not count). JSON is a list of such rows,
     or has `images`, with annotations inside them or beside them, as COCO has: joined by `images[].id` and
     `annotations[].image_id`, else by position; `categories` name the `category_id` of annotations. Several
-    annotations of one class make one sample. Paths are relative to the folder of the manifest, or to `root`, after
+    annotations of one class make one sample. An image has any number of classes where its label is a list, or with
+    `multilabel`: true for annotations of several classes, or none, and text such as `;` for what divides the labels of
+    one cell. Paths are relative to the folder of the manifest, or to `root`, after
     one of the prefixes `strip` is taken away; `\\` divides folders where no file is named so. `ignore` and
     `ignore_file` leave out images by their paths. `about` are columns whose values are kept as they are. Text is UTF-8
     or UTF-16, or as `encoding` says. DataError names the line.
@@ -71,36 +77,58 @@ def manifest(
     folder = os.path.dirname(file) if root is None else os.path.abspath(expand(root, where="data.source.args.root"))
     names, prefixes = Columns(columns), prefixes_of(strip)
     records, categories = _records(file, suffix, read_text(file, encoding), names)
-    each = counted(records, "reading the manifest", len(records), "images")
-    listed = [Listed(record.place, path_of(file, record, names)) for record in each]
+    written = _written(file, records, names)
     given = patterns_of(ignore, ignore_file)
-    ignored = ignorer(given)
-    paths = [key_of(path, folder, prefixes) or path for _, path in listed]
-    kept = [row for row, path in enumerate(paths) if not ignored(path)]
-    records, listed, paths = [records[row] for row in kept], [listed[row] for row in kept], [paths[row] for row in kept]
+    keys = [key_of(path, folder, prefixes) for path in written]
+    if given:
+        records, written, keys = _without(given, records, written, keys)
     if not records:
         raise DataError("the manifest lists no image", where=file)
 
     def leave_out(rows: Sequence[int]) -> str:
-        lost = {paths[row] for row in rows}
+        paths = [key or path for key, path in zip(keys, written, strict=True)]
+        lost = dict.fromkeys(paths[row] for row in rows)
         return leaving_out([paths[row] for row in rows], [path for path in paths if path not in lost], given)
 
-    _refuse_unlabelled(file, records, paths, leave_out)
-    labels, notes = labels_of(file, records, categories, names, leave_out)
-    found = find_files(file, folder, listed, prefixes, leave_out)
+    read = Labels(file, names, multilabel, records)
+    if not (read.several or isinstance(records, Table)):
+        _refuse_unlabelled(file, records, written, leave_out)
+    labels, notes = read.of(records, categories, leave_out)
+    listed = Listing(written, lambda row: records[row].place)
+    found = find_files(file, folder, listed, keys, leave_out)
     _refuse_twice(file, folder, listed, found)
     by_split, mapped = _splits(file, records, names, splits)
-    samples = _samples(folder, Keys(found), labels, categories, by_split, (*told(mapped), *notes))
+    samples = _samples(folder, Keys(found), labels, categories, by_split, (*told(mapped), *notes), read.several)
     return replace(samples, about={column: _values(file, records, column) for column in about})
 
 
-def _records(file: str, suffix: str, text: str, names: Columns) -> tuple[list[Record], list[Category]]:
+def _without(
+    patterns: Sequence[str], records: Sequence[Record], written: Sequence[str], keys: Sequence[str | None]
+) -> tuple[Sequence[Record], list[str], list[str | None]]:
+    ignored = ignorer(patterns)
+    kept = [row for row, key in enumerate(keys) if not ignored(key or written[row])]
+    left = records.take(kept) if isinstance(records, Table) else [records[row] for row in kept]
+    return left, [written[row] for row in kept], [keys[row] for row in kept]
+
+
+def _records(file: str, suffix: str, text: str, names: Columns) -> tuple[Sequence[Record], list[Category]]:
     if suffix == ".json":
         return read_json(file, text)
     if suffix in (".csv", ".tsv"):
-        return list(counted(read_csv(file, text, names), "reading the manifest", unit="rows")), []
+        return read_csv(file, text, names), []
     lines = counted(read_jsonl(file, text), "reading the manifest", unit="rows")
     return [record_of(file, place, record) for place, record in lines], []
+
+
+def _written(file: str, records: Sequence[Record], names: Columns) -> list[str]:
+    """The path of each record, as `path_of` has it."""
+    if isinstance(records, Table) and len(records):
+        key = names.find(file, records[0].place, records[0].fields, "path")
+        values = [] if key is None else [value.strip() for value in records.column(key)]
+        if values and all(values) and not any("\0" in value for value in values):
+            return values
+    each = counted(records, "reading the manifest", len(records), "images")
+    return [path_of(file, record, names) for record in each]
 
 
 def path_of(file: str, record: Record, names: Columns) -> str:
@@ -120,24 +148,26 @@ def _refuse_unlabelled(
 ) -> None:
     without = [index for index, record in enumerate(records) if not record.claims]
     if without:
-        more = f" and {len(without) - 5:,} more" if len(without) > 5 else ""
         raise bad(
             file,
             records[without[0]].place,
             "an image has no annotation" if len(without) == 1 else f"{len(without):,} images have no annotation",
-            found=", ".join(paths[index] for index in without[:5]) + more,
+            found=first_names([paths[index] for index in without[:5]], len(without)),
             valid="one class for each image",
             fix=f"annotate them, or {leave_out(without)}",
         )
 
 
-def _refuse_twice(file: str, folder: str, listed: Sequence[Listed], found: Sequence[str]) -> None:
-    first: dict[str, str] = {}
-    for each, key in zip(listed, found, strict=True):
+def _refuse_twice(file: str, folder: str, listed: Listing, found: Sequence[str]) -> None:
+    if len(set(found)) == len(found) and not any(key.startswith(("/", "..")) for key in found):
+        return
+    first: dict[str, int] = {}
+    for row, key in enumerate(found):
         image = os.path.normpath(os.path.join(folder, key))  # one path may be relative, the other not
-        if image in first:
-            raise bad(file, each.place, "an image is listed twice", found=f"{each.path}, first in {first[image]}")
-        first[image] = each.place
+        before = first.setdefault(image, row)
+        if before != row:
+            shown = f"{listed.paths[row]}, first in {listed.place(before)}"
+            raise bad(file, listed.place(row), "an image is listed twice", found=shown)
 
 
 def _values(file: str, records: Sequence[Record], column: str) -> Keys:
@@ -168,19 +198,26 @@ def _splits(
         raise DataError("splits must be a mapping or none", where=_SPLITS, found=given, valid="{WORD: train}, or none")
     if given == NO_SPLITS:
         return {}, {}
-    words = [_split_word(file, record, names) for record in records]
+    words = _split_words(file, records, names)
     if given is None and not names.says("split") and not any(words):
         _refuse_unread(file, records, names)
     known = _meanings(file, records, words, given if isinstance(given, Mapping) else {})
     rows: dict[str, list[int]] = {}
-    for index, (record, word) in enumerate(zip(records, words, strict=True)):
+    for index, word in enumerate(words):
         if (word is None) != (words[0] is None):
             what = "this row has no split, others have one" if word is None else "only some rows have a split"
             fix = f"write a split into each row, or leave the column out: {_SPLITS}={NO_SPLITS}"
-            raise bad(file, record.place, what, fix=fix)
+            raise bad(file, records[index].place, what, fix=fix)
         if word is not None:
             rows.setdefault(known[word], []).append(index)
     return rows, known
+
+
+def _split_words(file: str, records: Sequence[Record], names: Columns) -> list[str | None]:
+    if not isinstance(records, Table):
+        return [_split_word(file, record, names) for record in records]
+    key = names.find(file, records[0].place, records[0].fields, "split")
+    return [None] * len(records) if key is None else [value.strip() or None for value in records.column(key)]
 
 
 def _split_word(file: str, record: Record, names: Columns) -> str | None:
@@ -210,10 +247,14 @@ def _refuse_unread(file: str, records: Sequence[Record], names: Columns) -> None
     place, fields = records[0].place, records[0].fields
     read = {names.find(file, place, fields, field) for field in ("path", "label", "class_id")}
     for key in fields:
-        values = [record.fields.get(key) for record in records]
-        if key in read or not all(isinstance(value, str) for value in values):
+        if key in read:
             continue
-        splits = {word: split_of(word) for word in set(map(str, values))}
+        table = isinstance(records, Table)
+        values: list[Any] = records.column(key) if table else [record.fields.get(key) for record in records]
+        if not (table or all(isinstance(value, str) for value in values)):
+            continue
+        different = set(map(str, values))
+        splits = {word: split_of(word) for word in (different if len(different) <= _MOST_WORDS else ())}
         if None not in splits.values() and len(set(splits.values())) > 1:
             raise bad(
                 file,
@@ -234,11 +275,11 @@ def _meanings(
             raise DataError("unknown split", where=f"{_SPLITS}.{word}", found=str(meant), valid=", ".join(SPLIT_WORDS))
     known: dict[str, str] = {}
     unknown: dict[str, str] = {}
-    for record, word in zip(records, words, strict=True):
+    for index, word in enumerate(words):
         if word is not None and word not in known and word not in unknown:
             split = split_of(given.get(word, word))
             if split is None:
-                unknown[word] = record.place
+                unknown[word] = records[index].place
             else:
                 known[word] = split
     if unknown:
@@ -259,16 +300,21 @@ def _meanings(
 def _samples(
     folder: str,
     keys: Keys,
-    labels: Sequence[Label],
+    labels: Sequence[Sequence[Label]],
     categories: Sequence[Category],
     splits: Mapping[str, Sequence[int]],
     notes: Sequence[str],
+    several: bool,
 ) -> Samples:
-    classes, ordered, more = declared(labels, categories)
+    different = {id(row): row for row in labels}.values()  # the rows of a table share theirs
+    classes, ordered, more = declared([label for row in different for label in row], categories)
     number = {name: index for index, name in enumerate(classes)}
+    matrix = np.zeros((len(labels), len(classes)), bool)
+    for marks, row in zip(matrix, labels, strict=True) if several else ():
+        marks[[number[label.name] for label in row]] = True
     return Samples(
         classes=classes,
-        labels=np.array([number[label.name] for label in labels], dtype=np.int64),
+        labels=matrix if several else np.array([number[row[0].name] for row in labels], dtype=np.int64),
         keys=keys,
         reader=Files(folder, keys),
         splits={name: np.array(index) for name, index in splits.items()} or None,

@@ -11,8 +11,9 @@ from raycls.config.write import override
 from raycls.data.sources.listing.columns import at
 from raycls.errors import DataError
 from raycls.progress import counted
+from raycls.quantities import first_names
 
-__all__ = ["Listed", "find_files", "key_of", "prefixes_of"]
+__all__ = ["Listing", "find_files", "key_of", "prefixes_of"]
 
 _WINDOWS = re.compile(r"[A-Za-z]:|\\")
 """How an absolute path of Windows begins: with a drive, a share (two backslashes) or a backslash."""
@@ -20,11 +21,12 @@ _TRIED = 1000
 """Paths with which a remedy is tried before it is proposed."""
 
 
-class Listed(NamedTuple):
-    """A path as the manifest has it."""
+class Listing(NamedTuple):
+    """Paths as the manifest has them."""
 
-    place: str
-    path: str
+    paths: Sequence[str]
+    place: Callable[[int], str]
+    """Where in the manifest the path of a row is."""
 
 
 def prefixes_of(strip: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -39,42 +41,43 @@ def key_of(path: str, folder: str, prefixes: Sequence[str]) -> str | None:
     """
     path = _stripped(path, prefixes)
     if "\\" not in path and not _WINDOWS.match(path):
-        return os.path.normpath(path)
+        normal = os.path.normpath(path)
+        return path if normal == path else normal  # one text and not two, of a million paths
     if os.path.isfile(os.path.join(folder, path)):
         return os.path.normpath(path)
     return None if _WINDOWS.match(path) else os.path.normpath(path.replace("\\", "/"))
 
 
 def find_files(
-    file: str, folder: str, listed: Sequence[Listed], prefixes: Sequence[str], leave_out: Callable[[Sequence[int]], str]
+    file: str, folder: str, listed: Listing, keys: Sequence[str | None], leave_out: Callable[[Sequence[int]], str]
 ) -> list[str]:
     """The path of each file below `folder`. DataError where files are not there, with the option that finds them.
 
-    `leave_out` says how some of `listed`, by their positions, are left out.
+    `keys` are those of `key_of`; `leave_out` says how some of `listed`, by their positions, are left out.
     """
-    keys = [key_of(each.path, folder, prefixes) for each in listed]
-    windows = [each for each, key in zip(listed, keys, strict=True) if key is None]
+    windows = [row for row, key in enumerate(keys) if key is None]
     if windows:
+        paths = [listed.paths[row] for row in windows]
         raise DataError(
-            f"{len(windows):,} of {len(listed):,} listed paths are absolute Windows paths of a drive that is not here",
-            where=at(file, windows[0].place),
-            found=_shown(windows),
+            f"{len(windows):,} of {len(keys):,} listed paths are absolute Windows paths of a drive that is not here",
+            where=at(file, listed.place(windows[0])),
+            found=_shown(listed, windows),
             valid=f"paths relative to {folder}, with / or \\ between folders",
-            fix=_remedy(windows, folder) or _anywhere(windows),
+            fix=_remedy(paths, folder) or _anywhere(paths),
         )
     found = [key for key in keys if key is not None]
-    pairs = counted(zip(listed, found, strict=True), "looking for the listed images", len(found), "images")
-    rows = [row for row, (_, key) in enumerate(pairs) if not os.path.isfile(os.path.join(folder, key))]
-    missing = [listed[row] for row in rows]
-    if missing:
+    pairs = counted(enumerate(found), "looking for the listed images", len(found), "images")
+    rows = [row for row, key in pairs if not os.path.isfile(os.path.join(folder, key))]
+    if rows:
+        missing = [listed.paths[row] for row in rows]
         found_by = _remedy(missing, folder)
         single = f"{found_by or 'restore them'}; or {leave_out(rows)}"
         raise DataError(
-            f"{len(missing):,} of {len(listed):,} listed images do not exist",
-            where=at(file, missing[0].place),
-            found=_shown(missing),
+            f"{len(rows):,} of {len(keys):,} listed images do not exist",
+            where=at(file, listed.place(rows[0])),
+            found=_shown(listed, rows),
             valid=f"files under {folder}",
-            fix=single if len(rows) <= len(listed) // 2 else found_by or _anywhere(missing),  # or it is the folder
+            fix=single if len(rows) <= len(keys) // 2 else found_by or _anywhere(missing),  # or it is the folder
         )
     return found
 
@@ -89,12 +92,11 @@ def _stripped(path: str, prefixes: Sequence[str]) -> str:
     return path
 
 
-def _shown(listed: Sequence[Listed]) -> str:
-    more = f" and {len(listed) - 5:,} more" if len(listed) > 5 else ""
-    return ", ".join(f"{each.path} ({each.place})" for each in listed[:5]) + more
+def _shown(listed: Listing, rows: Sequence[int]) -> str:
+    return first_names([f"{listed.paths[row]} ({listed.place(row)})" for row in rows[:5]], len(rows))
 
 
-def _remedy(lost: Sequence[Listed], folder: str) -> str | None:
+def _remedy(lost: Sequence[str], folder: str) -> str | None:
     """The option with which all lost files are found, if there is one."""
     paths = _some(lost)
     for root in (os.getcwd(), *_parents(folder)):
@@ -107,7 +109,7 @@ def _remedy(lost: Sequence[Listed], folder: str) -> str | None:
     return None
 
 
-def _anywhere(lost: Sequence[Listed]) -> str:
+def _anywhere(lost: Sequence[str]) -> str:
     """What to set where the lost files may be anywhere."""
     paths = _some(lost)
     if any(_WINDOWS.match(path) or os.path.isabs(path) for path in paths):  # which no root is put before
@@ -119,8 +121,8 @@ def _anywhere(lost: Sequence[Listed]) -> str:
     return "set data.source.args.root to the folder that the paths start from"
 
 
-def _some(lost: Sequence[Listed]) -> list[str]:
-    return [each.path for each in lost[:: max(1, len(lost) // _TRIED)]]
+def _some(lost: Sequence[str]) -> list[str]:
+    return list(lost[:: max(1, len(lost) // _TRIED)])
 
 
 def _is_there(path: str, folder: str, prefixes: Sequence[str]) -> bool:

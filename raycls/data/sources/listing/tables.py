@@ -7,14 +7,20 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, overload
 
 from raycls.config.write import override
 from raycls.data.sources.listing.columns import Columns, bad
 from raycls.errors import DataError
+from raycls.progress import counted
 
-__all__ = ["Claim", "Record", "escape_fix", "parse_json", "read_csv", "read_jsonl", "read_text"]
+__all__ = ["Claim", "Record", "Table", "escape_fix", "parse_json", "read_csv", "read_jsonl", "read_text"]
+
+_HALVES = "surrogatepass"
+_AT_ONCE = 4096
+"""Rows that become parts of columns together; and different values of a column up to which equal ones are one text."""
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?\r?\n?")
@@ -36,6 +42,36 @@ class Record(NamedTuple):
     """The columns of the row, or the keys of the object."""
     claims: tuple[Claim, ...]
     """Where its class is said: the row itself, or annotations."""
+
+
+class Table(Sequence[Record]):
+    """Rows of one header, kept by column: of a million of them no object is made until one is asked for."""
+
+    def __init__(self, header: Sequence[str], lines: array[int], columns: Sequence[list[str]]) -> None:
+        self._header, self._lines, self._columns = tuple(header), lines, columns
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Table: ...
+    def __getitem__(self, index: int | slice) -> Record | Table:
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        place = f"line {self._lines[index]}"
+        fields: dict[str, Any] = dict(zip(self._header, (column[index] for column in self._columns), strict=True))
+        return Record(place, fields, (Claim(place, fields),))
+
+    def take(self, rows: Sequence[int]) -> Table:
+        """The rows at these positions."""
+        lines = array("L", (self._lines[row] for row in rows))
+        return Table(self._header, lines, [[column[row] for row in rows] for column in self._columns])
+
+    def column(self, name: str) -> list[str]:
+        """The values of a column; of several without a name that of the last."""
+        return self._columns[len(self._header) - 1 - self._header[::-1].index(name)]
 
 
 def read_text(file: str, encoding: str | None) -> str:
@@ -74,7 +110,7 @@ def _encoding(data: bytes) -> str:
     return "utf-8"
 
 
-def read_csv(file: str, text: str, columns: Columns) -> Iterator[Record]:
+def read_csv(file: str, text: str, columns: Columns) -> Table:
     """The rows of a table, whatever separates its columns. DataError names the line."""
     separator = _SEPARATOR.match(text)  # a line by which Excel is told the separator
     skipped = 0 if separator is None else 1
@@ -82,27 +118,49 @@ def read_csv(file: str, text: str, columns: Columns) -> Iterator[Record]:
         delimiter = _delimiter(text, columns, "\t" if file.lower().endswith(".tsv") else ",")
     else:
         text, delimiter = text[separator.end() :], separator[1]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    # StringIO would keep four bytes of each character
+    lined = io.TextIOWrapper(io.BytesIO(text.encode("utf-8", _HALVES)), "utf-8", _HALVES, newline="")
+    reader = csv.reader(lined, delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         named = [name.casefold() for name in header if name]
         if len(set(named)) < len(named):
             raise bad(file, f"line {1 + skipped}", "the manifest has a column twice", found=", ".join(header))
-        for values in reader:
-            if not any(value.strip() for value in values):
+        kept, lines, rows = _Kept(len(header)), array("L"), list[list[str]]()
+        for values in counted(reader, "reading the manifest", unit="rows"):
+            if not (values and values[0].strip()) and not any(value.strip() for value in values):
                 continue  # a blank line, or a row of a spreadsheet that was emptied
-            place = f"line {reader.line_num + skipped}"
             if len(values) != len(header):
                 raise bad(
                     file,
-                    place,
+                    f"line {reader.line_num + skipped}",
                     f"this row has {len(values)} columns, the header has {len(header)}",
                     fix="quote values that hold the separator of the columns",
                 )
-            fields = dict(zip(header, values, strict=True))
-            yield Record(place, fields, (Claim(place, fields),))
+            rows.append(values)
+            lines.append(reader.line_num + skipped)
+            if len(rows) == _AT_ONCE:
+                kept.add(rows)
+                rows.clear()
     except csv.Error as error:
         raise bad(file, f"line {reader.line_num + skipped}", "not valid CSV", found=str(error)) from error
+    kept.add(rows)
+    return Table(header, lines, kept.columns)
+
+
+class _Kept:
+    """Columns that grow, in which equal texts are one while there are not too many of them."""
+
+    def __init__(self, count: int) -> None:
+        self.columns = [list[str]() for _ in range(count)]
+        self._texts = [dict[str, str]() for _ in range(count)]
+
+    def add(self, rows: Sequence[Sequence[str]]) -> None:
+        for column, texts, values in (
+            zip(self.columns, self._texts, zip(*rows, strict=True), strict=True) if rows else ()
+        ):
+            few = len(texts) < _AT_ONCE
+            column.extend(map(texts.setdefault if few else texts.get, values, values))
 
 
 def _delimiter(text: str, columns: Columns, usual: str) -> str:

@@ -8,10 +8,12 @@ import json
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from raycls.config.load import load_text
 from raycls.data.source import Dataset, open_dataset
+from raycls.data.sources.listing.manifest import manifest
 from raycls.errors import DataError
 
 FILES = {f"{label}/{index}.jpg": label for label in ("ant", "b\xe9e") for index in range(5)}
@@ -321,3 +323,51 @@ def test_remedies_keep_the_columns_that_are_named(root: Path) -> None:
     with pytest.raises(DataError, match="two class_ids") as caught:
         _open(root / "m.csv", columns)
     assert _labels(_open(root / "m.csv", columns, *_remedies(caught.value, "columns"))) == FILES
+
+
+def _many(tmp_path: Path, count: int) -> list[str]:
+    """A table of `count` rows, over a hundred files; an emptied row stands after the header."""
+    for index in range(100):
+        (tmp_path / f"{index}.png").write_bytes(b"image")
+    for index in range(-(-count // 100)):
+        (tmp_path / f"d{index}").symlink_to(".")
+    lines = [f"d{row // 100}/{row % 100}.png,{row % 7},{row % 7}" for row in range(count)]
+    return ["path,label,class_id", ",,", *lines]
+
+
+def test_of_many_rows_each_has_its_label_and_its_place(tmp_path: Path) -> None:
+    count = 5000
+    lines = _many(tmp_path, count)
+    file = tmp_path / "m.csv"
+    file.write_text("\n".join(lines))
+    found = manifest(str(file), about=["label"])
+    assert list(found.keys) == [line.split(",")[0] for line in lines[2:]]
+    assert np.asarray(found.labels).tolist() == [row % 7 for row in range(count)]
+    assert list(found.about["label"]) == [str(row % 7) for row in range(count)]
+    # what is wrong in a later row has its line: two for what stands before, and one as they count from 1
+    for row, wrong, message in (
+        (4500, f"d0/0.png,{4500 % 7},{4500 % 7}", "an image is listed twice"),
+        (4501, f"d9999/0.png,{4501 % 7},{4501 % 7}", "1 of 5,000 listed images do not exist"),
+        (4502, f"{lines[4504].split(',')[0]},other,{4502 % 7}", "one class_id has two labels"),
+        (4503, f" ,{4503 % 7},{4503 % 7}", "the path is empty or not a string"),
+        (4504, f"{lines[4506].split(',')[0]},,", "the label is empty or not a string"),
+        (4505, "d0/0.png,1", "this row has 2 columns, the header has 3"),
+    ):
+        file.write_text("\n".join([*lines[: row + 2], wrong, *lines[row + 3 :]]))
+        with pytest.raises(DataError) as caught:
+            manifest(str(file))
+        assert message in caught.value.what
+        assert str(caught.value.where).endswith(f":{row + 3}")
+    # what is left out is not looked at any more
+    file.write_text("\n".join([*lines, "d9999/0.png,6,6"]))
+    assert len(manifest(str(file), ignore=["d9999/*"]).keys) == count
+
+
+def test_a_path_that_is_absolute_and_one_that_is_not_may_be_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"image")
+    for other in (str(tmp_path / "a.png"), f"../{tmp_path.name}/a.png"):
+        (tmp_path / "m.csv").write_text(f"path,label\na.png,x\n{other},y\n")
+        with pytest.raises(DataError) as caught:
+            manifest(str(tmp_path / "m.csv"))
+        assert "an image is listed twice" in caught.value.what
+        assert f"{other}, first in line 2" in str(caught.value.found)

@@ -1,0 +1,184 @@
+"""Source `packed`: what `raycls pack` wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raycls.config.names.suggest import suggest
+from raycls.data.ignore import ignorer, patterns_of
+from raycls.data.rows import reader_of, without
+from raycls.data.samples import Keys, Samples
+from raycls.data.sources.packed.files import MOST_OPENED, Opened, open_file
+from raycls.data.sources.packed.layout import INDEX, crc32, damaged, read_manifest
+from raycls.data.sources.shards import Shards
+from raycls.errors import DataError
+
+__all__ = ["packed"]
+
+
+def packed(
+    path: str | Path,
+    ignore: str | Sequence[str] = (),
+    ignore_file: str | None = None,
+    about: Sequence[str] = (),
+) -> Samples:
+    """The samples of a folder that `raycls pack` wrote, with their keys, classes and splits as they were.
+
+    `ignore` and `ignore_file` leave out images by their keys. `about` are columns that were kept with `--by`. The sizes
+    of the shards are compared with those that were written when the data is opened, and the CRC-32 of each image when
+    a process reads it for the first time.
+    """
+    folder = os.path.abspath(path)
+    found = read_manifest(folder)
+    shards = found["shards"]
+    reader = _Packed(
+        folder,
+        tuple(shard["name"] for shard in shards),
+        tuple(shard["bytes"] for shard in shards),
+        Shards.of([shard["rows"] for shard in shards], most=MOST_OPENED if found["to"] == "parquet" else None),
+        found["quality"] == "raw",
+    )
+    for number in range(len(shards)):
+        reader.check(number)
+    index = reader.index
+    if len(index) != reader.shards.total:
+        raise damaged(os.path.join(folder, INDEX), f"{len(index)} samples, {reader.shards.total} in the shards")
+    keys = index.keys()
+    rows: dict[str, list[np.ndarray]] = {}
+    for number, shard in enumerate(shards):
+        rows.setdefault(shard["split"], []).append(reader.shards.rows(number, number + 1))
+    splits = {name: np.concatenate(parts) for name, parts in rows.items()}
+    patterns, kept = patterns_of(ignore, ignore_file), np.arange(len(keys))
+    if patterns:
+        kept, splits = without(ignorer(patterns), keys, splits)
+    return Samples(
+        tuple(found["classes"]),
+        index.labels(found["labels"], len(found["classes"]), kept),
+        keys.take(kept) if patterns else keys,
+        reader_of(reader, kept, len(keys)),
+        splits,
+        ordered=True,
+        about={name: index.texts(name, found["about"], kept) for name in about},
+    )
+
+
+class _Index:
+    """What is known of every sample: columns in mapped memory."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        try:
+            with pa.memory_map(file) as source:
+                self._table = pa.ipc.open_file(source).read_all().combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise damaged(file, str(error)) from error
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """A column of integers, `[N]`."""
+        return self._column(name).to_numpy(zero_copy_only=False)
+
+    def keys(self) -> Keys:
+        values = self._column("key")
+        _, offsets, blob = values.buffers()
+        return Keys.of(blob.to_pybytes(), np.frombuffer(offsets, np.int64, len(values) + 1, values.offset * 8))
+
+    def key(self, row: int) -> str:
+        return self._column("key")[row].as_py().decode("utf-8", "surrogateescape")
+
+    def labels(self, kind: str, classes: int, rows: np.ndarray) -> np.ndarray | None:
+        """The class of each sample `[n] int64`, or its classes `[n, C] bool`."""
+        if kind == "none":
+            return None
+        if kind == "one":
+            return self.numbers("label")[rows]
+        values = self._column("label")
+        matrix = np.zeros((len(self), classes), bool)
+        counts = np.diff(values.offsets.to_numpy())
+        matrix[np.repeat(np.arange(len(self)), counts), values.flatten().to_numpy()] = True
+        return matrix[rows]
+
+    def texts(self, name: str, there: Sequence[str], rows: np.ndarray) -> list[str]:
+        if name not in there:
+            near = suggest(name, list(there))
+            raise DataError(
+                f"there is no column {name}",
+                where=self._file,
+                found=", ".join(there) or "none: the data was packed without --by",
+                fix=f"did you mean {near}?" if near else "pack the data anew, and keep this column",
+            )
+        return self._column(name).take(pa.array(rows)).to_pylist()
+
+    def _column(self, name: str) -> Any:
+        chunks = self._table.column(name).chunks
+        return chunks[0] if chunks else pa.array([], self._table.schema.field(name).type)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Reads images of shards. A shard is opened once per process, when first asked for."""
+
+    folder: str
+    names: tuple[str, ...]
+    bytes: tuple[int, ...]
+    shards: Shards
+    raw: bool
+
+    @cached_property
+    def index(self) -> _Index:
+        return _Index(os.path.join(self.folder, INDEX))
+
+    @cached_property
+    def _whole(self) -> np.ndarray:
+        """Which images were found to be what was written: a crop of raw pixels need not touch all of them again."""
+        return np.zeros(self.shards.total, bool)
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        number, row = self.shards.place(index)
+        try:
+            shard: Opened = self.shards.content(number, self._open)
+            value, *shape = shard.values(row, ("pixels", "height", "width") if self.raw else ("image.bytes",))
+        except (OSError, pa.ArrowException, ValueError, IndexError) as error:
+            raise damaged(self.locate(index), " ".join(str(error).split())) from error
+        if not self._whole[index]:
+            if value is None or crc32(value) != self.index.numbers("crc32")[index]:
+                raise damaged(self.locate(index), "its CRC-32 is another than when it was written")
+            self._whole[index] = True
+        return np.frombuffer(value, np.uint8).reshape(*shape, 3) if self.raw else value.to_pybytes()
+
+    def locate(self, index: int) -> str:
+        number, row = self.shards.place(index)
+        return f"{self._path(number)}[{row}]: {self.index.key(index)}"
+
+    def sizes(self) -> np.ndarray:
+        return self.index.numbers("size")
+
+    def check(self, number: int) -> None:
+        """DataError where a shard is not there, or not of the size that was written."""
+        path = self._path(number)
+        try:
+            size = os.stat(path).st_size
+        except OSError as error:
+            raise damaged(path, error.strerror or str(error)) from error
+        if size != self.bytes[number]:
+            raise damaged(path, f"{size:,} bytes, {self.bytes[number]:,} were written")
+
+    def _path(self, number: int) -> str:
+        return os.path.join(self.folder, self.names[number])
+
+    def _open(self, number: int) -> Opened:
+        self.check(number)  # of a mapped file that is shorter, the process would be ended by a signal
+        return open_file(self._path(number))
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:  # without what is opened
+        return _Packed, (self.folder, self.names, self.bytes, self.shards, self.raw)

@@ -1,0 +1,1 @@
+"""What starts beside the workers of a run, and what they start from."""

@@ -1,0 +1,1 @@
+"""Promises of orders beside the plain one, checked from what was trained."""

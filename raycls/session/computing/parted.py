@@ -1,0 +1,84 @@
+"""What is computed part by part, and the folder in which one command at a time keeps what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+from raycls.errors import ConfigError, LaunchError
+from raycls.run.folder import RunFolder
+from raycls.run.storage.lock import Lock
+
+__all__ = ["JOB", "Compute", "Parted", "check_job", "held"]
+
+JOB = "job.json"
+"""Says which images and options the parts in a folder are of."""
+_WAIT_SECONDS = 5.0
+"""How long a command waits for one that was killed a moment ago to be gone."""
+
+Compute = Callable[[int], bytes]
+"""Number of a part -> what was made: the same bytes in every process."""
+
+
+class Parted(Protocol):
+    """Plain values: it travels to other processes."""
+
+    @property
+    def workdir(self) -> str:
+        """Where plug-ins come from."""
+        ...
+
+    @property
+    def doing(self) -> str:
+        """What is done with the images, for messages: `predicting`."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """What helps where the same images end their process each time."""
+        ...
+
+    def place(self, number: int) -> str:
+        """For messages: which images the part `number` has."""
+        ...
+
+    def computing(self) -> AbstractContextManager[Compute]:
+        """What computes parts in this process."""
+        ...
+
+
+@contextmanager
+def held(folder: RunFolder, purpose: str, *, what: str) -> Iterator[None]:
+    """Hold the folder for one command. LaunchError that says `what` where another one does."""
+    lock = Lock(folder, purpose, timeout=_WAIT_SECONDS)
+    try:
+        lock.acquire()
+    except LaunchError as error:
+        raise LaunchError(
+            what,
+            where=folder.store.describe(),
+            found=error.found,
+            valid="one command at a time",
+            fix="wait for it to end or stop it, or choose another --out",
+        ) from error
+    with lock:
+        yield
+
+
+def check_job(folder: RunFolder, job: Mapping[str, Any], before: Mapping[str, Any] | None, *, what: str) -> None:
+    """Note the job where there was none `before`; ConfigError that says `what` where that was another one."""
+    if before is None:
+        folder.write_json(JOB, job)
+        return
+    differs = [
+        f"{name} {before.get(name)!r}, now {value!r}" for name, value in job.items() if before.get(name) != value
+    ]
+    if differs:
+        raise ConfigError(
+            what,
+            where=folder.store.describe(),
+            found="\n         ".join(differs),
+            valid="the same images and options as when it was started",
+            fix="choose another --out, or start anew with --force",
+        )

@@ -1,0 +1,1 @@
+"""A data set converted to few large files: `raycls pack`."""

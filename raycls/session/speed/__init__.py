@@ -1,0 +1,1 @@
+"""How fast each part of a training is on this machine, one beside the other: `raycls bench CONFIG`."""

@@ -1,0 +1,1 @@
+"""Operations on a batch of training on the device: one file each."""
