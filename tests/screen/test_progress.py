@@ -42,6 +42,19 @@ def nap(seconds: float):
         return image
 
     return same
+
+
+_slept = []
+
+
+def late(seconds: float):
+    def same(image):
+        if not _slept:  # once in each process
+            _slept.append(seconds)
+            time.sleep(seconds)
+        return image
+
+    return same
 """
 
 _CONFIG = """
@@ -151,7 +164,8 @@ def test_a_wait_for_nodes_moves_on_the_screen() -> None:
 def test_a_run_on_ray_moves_from_its_first_second_to_its_last(tmp_path: Path) -> None:
     """The command on a terminal: what another process does comes through Ray."""
     (tmp_path / "run.yaml").write_text(_CONFIG)
-    words = [sys.executable, "-m", "raycls", "train", "run.yaml", "scale.workers=2", "data.executor=ray"]
+    late = 'augment.train=[{"nets:late": {seconds: 1.5}}]'  # a start may be too fast for a wait to be seen
+    words = [sys.executable, "-m", "raycls", "train", "run.yaml", "scale.workers=2", "data.executor=ray", late]
     variables = {**os.environ, "RAY_ADDRESS": ""}
     variables.pop("RAYCLS_WORKDIR", None)
     with Pseudoterminal() as terminal:
