@@ -20,6 +20,7 @@ __all__ = [
     "DataError",
     "LaunchError",
     "ModelError",
+    "OutageError",
     "RayclsError",
     "TrainError",
     "kind_and_line",
@@ -81,6 +82,12 @@ class DataError(RayclsError):
     exit_code = EXIT_DATA
 
 
+class OutageError(DataError):
+    """The data cannot be read now: what holds it does not answer. No sample is at fault, and the run can resume."""
+
+    exit_code = EXIT_STOPPED
+
+
 class ModelError(RayclsError):
     """The model cannot be built, or its weights cannot be loaded."""
 
@@ -105,6 +112,7 @@ _KINDS: dict[str, type[RayclsError]] = {
         RayclsError,
         ConfigError,
         DataError,
+        OutageError,
         ModelError,
         TrainError,
         CheckpointError,

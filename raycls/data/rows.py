@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from raycls.data.samples import Reader
 
-__all__ = ["reader_of", "without"]
+__all__ = ["fetched", "reader_of", "without"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,25 @@ class _Rows:
 
     def take(self, rows: np.ndarray) -> _Rows:
         return _Rows(self.reader, self.rows[rows])
+
+    def fetch(self, rows: np.ndarray) -> Callable[[], None]:
+        fetch = getattr(self.reader, "fetch", None)
+        return _nothing if fetch is None else fetch(self.rows[rows])
+
+
+def _nothing() -> None:
+    """Nothing was begun."""
+
+
+@contextmanager
+def fetched(reader: Reader, rows: np.ndarray) -> Iterator[None]:
+    """While it lasts the samples `rows`, `[n] int64`, are read: many at a time, where the reader can."""
+    fetch: Callable[[np.ndarray], Callable[[], None]] | None = getattr(reader, "fetch", None)
+    done = _nothing if fetch is None else fetch(rows)
+    try:
+        yield
+    finally:
+        done()
 
 
 def without(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from raycls.data.order import Order, part
+from raycls.data.rows import fetched
 from raycls.data.samples import UnfitError
 from raycls.errors import DataError, RayclsError
 
@@ -173,7 +174,8 @@ class Maker:
             keys = [(self.order.seed, -1, index) for index in ids.tolist()]
         train = position.kind == TRAIN
         pairs = zip(rows.tolist(), keys, strict=True)
-        samples = [made(self.arrays, split, row, key, train=train) for row, key in pairs]
+        with fetched(split.reader, rows):
+            samples = [made(self.arrays, split, row, key, train=train) for row, key in pairs]
         return Slice(position, ids, collate(samples, lambda index: split.locate(int(rows[index]))))
 
 

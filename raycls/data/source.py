@@ -23,9 +23,10 @@ from raycls.data.names import arrange, same_form
 from raycls.data.rows import reader_of
 from raycls.data.samples import Files, Keys, Reader, Samples, digest_of
 from raycls.data.sources.arguments import check_types
+from raycls.data.sources.remote.objects import Objects
 from raycls.data.splits.limit import Limit
 from raycls.data.splits.split import divide
-from raycls.errors import ConfigError, DataError
+from raycls.errors import ConfigError, DataError, OutageError
 from raycls.plugins import builder
 from raycls.quantities import first_names
 
@@ -120,6 +121,8 @@ class Split:
     def _read(self, index: int) -> bytes | np.ndarray:
         try:
             return self.reader.read(index)
+        except OutageError:  # the sample is not at fault
+            raise
         except DataError as error:
             self._left_out(error, index)
             raise
@@ -222,8 +225,8 @@ class Pool:
         """The samples at `rows`, `[n] int64`, in that order, decoded as `config` says."""
         reader = reader_of(self.reader, rows, len(self.labels))
         names = self.keys.take(rows)
-        if isinstance(self.reader, Files) and self.reader.names is self.keys:
-            reader = Files(self.reader.root, names)  # the keys are the file names: one copy is enough on the wire
+        if isinstance(reader, Files | Objects) and getattr(self.reader, "names", None) is self.keys:
+            reader = replace(reader, names=names)  # the keys are the file names: one copy is enough on the wire
         labels, formats = self.labels[rows], tuple(config.formats)
         parts = {part: reader_of(other, rows, len(self.labels)) for part, other in self.parts.items()}
         about = {column: values.take(rows) for column, values in self.about.items()}

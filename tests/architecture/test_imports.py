@@ -28,7 +28,7 @@ _MAY_IMPORT = {
     "run": {"config", *_LOW},
     "models": {"run", "randomness", "plugins", "config", *_LOW},
     "cluster": {"config", *_LOW},
-    "data": {"randomness", "plugins", "config", *_LOW},
+    "data": {"run", "randomness", "plugins", "config", *_LOW},
     "search": {"run", "config", *_LOW},
     "jobs": {"cluster", "run", "config", *_LOW},
     "tasks": {"data", "models", "plugins", "config", *_LOW},

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.types import Count, Finite, Fraction, Operation, Positive, Section, Tuple
+from raycls.config.uri_secrets import has_secret
 
 __all__ = ["LUMA", "AugmentConfig", "DataConfig", "SourceConfig", "SplitConfig"]
 
@@ -22,16 +23,26 @@ class SourceConfig(Section):
     """`folder`, `manifest`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, an entry point, or
     `package.module:attribute`."""
     path: str | None = None
-    """File or folder of the data, relative to the working directory."""
+    """File or folder of the data, relative to the working directory; or an address, as in `run.storage`: `s3://`,
+    `gs://` or `abfs://`. Public data: `s3://anonymous@bucket/photos?region=us-east-1`."""
     args: dict[str, Any] = {}
     """Further arguments of the source. All but `cifar` and `digits`: `ignore` and `ignore_file`, patterns of what is
     left out. `folder`, `manifest`, `parquet`: `splits`, what folders or words of the column `split` stand for
-    (`{Fold1: train, Fold2: test}`), or `none`. `manifest`: `root`, the folder that paths start from; `strip`, prefixes
-    of paths that are taken away; `columns`, names of columns (`{path: filename, label: category}`); `encoding`.
+    (`{Fold1: train, Fold2: test}`), or `none`. `manifest`: `root`, the folder or address that paths start
+    from; `strip`, prefixes of paths that are taken away; `columns`, names of columns
+    (`{path: filename, label: category}`); `encoding`.
     `parquet`: `columns` (`{image: photo, label: species, key: id}`).
     In `args` a value is what YAML 1.2 says: `001` is the number 1, and text in quotes; options that are text (`path`,
     `run.name`) take what was written. `manifest`: `multilabel`, true or what divides the labels of one cell, for images
     with any number of classes."""
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> SourceConfig:
+        if any(has_secret(value) for value in (self.path, self.args.get("root")) if isinstance(value, str)):
+            raise ValueError(  # it would be written into every run folder
+                "an address must not hold credentials: leave them to environment variables or a credentials file"
+            )
+        return self
 
 
 class SplitConfig(Section):

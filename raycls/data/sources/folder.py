@@ -7,15 +7,16 @@ photos/dog/deep/down/2.png        photos/test/dog/2.png
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from raycls.data.ignore import ignorer, leaving_out, patterns_of
-from raycls.data.samples import Files, Keys, Samples
+from raycls.data.samples import Keys, Samples
 from raycls.data.sources.layout import Peek, split_folders, told
+from raycls.data.sources.remote.places import Entry, Place, place_of
 from raycls.errors import DataError
 from raycls.progress import progress
 from raycls.quantities import first_names
@@ -46,9 +47,10 @@ def folder(
     link back to a directory above it adds nothing. Any other file is a DataError: a data set with files nobody
     meant is not the one that was meant.
     """
-    root = os.path.abspath(path)
+    place = place_of(path)
+    root = place.locate("")
     given = (ignore,) if isinstance(ignore, str) else tuple(ignore)
-    scan = _Scan(root, ignorer(patterns_of(given, ignore_file)), given)
+    scan = _Scan(place, ignorer(patterns_of(given, ignore_file)), given)
     top = scan.directories("", "a class or split folder")
     names = [name for name, _ in top]
     if not names:
@@ -74,10 +76,12 @@ def folder(
             keys.extend(files)
             counts.append((split, label, len(files)))
     scan.complain(keys)
-    return _samples(root, keys, counts, notes=told(found))
+    return _samples(place, keys, counts, notes=told(found))
 
 
-def _samples(root: str, keys: list[str], counts: list[tuple[str | None, str, int]], *, notes: Sequence[str]) -> Samples:
+def _samples(
+    place: Place, keys: list[str], counts: list[tuple[str | None, str, int]], *, notes: Sequence[str]
+) -> Samples:
     classes = sorted({label for _, label, count in counts if count})
     number = {label: index for index, label in enumerate(classes)}
     labels = np.repeat(
@@ -94,7 +98,7 @@ def _samples(root: str, keys: list[str], counts: list[tuple[str | None, str, int
         classes=classes,
         labels=labels,
         keys=packed,
-        reader=Files(root, packed),
+        reader=place.reader(packed),
         splits={name: np.concatenate(rows) for name, rows in splits.items()} or None,
         notes=notes,
     )
@@ -104,7 +108,7 @@ def _samples(root: str, keys: list[str], counts: list[tuple[str | None, str, int
 class _Scan:
     """A walk over the folder that collects everything that is wrong before it says so."""
 
-    root: str
+    place: Place
     ignored: Callable[[str], bool]
     given: tuple[str, ...]
     """The patterns of the argument `ignore`."""
@@ -128,7 +132,7 @@ class _Scan:
         if relative and not found:
             raise DataError(
                 "a split folder holds no class folders",
-                where=os.path.join(self.root, relative),
+                where=self.place.locate(relative),
                 valid=meant,
                 fix=f"add one folder of images per class, or {leaving_out([relative], (), self.given)}",
             )
@@ -150,11 +154,11 @@ class _Scan:
     def images(self, relative: str) -> Iterator[str]:
         """Relative paths of the images below a directory, in no particular order."""
         parts = relative.split("/")
-        outer = tuple(self._identity("/".join(parts[:depth])) for depth in range(len(parts)))
-        pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(relative, outer)]
+        outer = tuple(self.place.identity("/".join(parts[:depth])) for depth in range(len(parts)))
+        pending: list[tuple[str, tuple[Hashable, ...]]] = [(relative, outer)]
         while pending:
             directory, above = pending.pop()
-            if (identity := self._identity(directory)) in above:
+            if (identity := self.place.identity(directory)) in above:
                 continue  # a link back up: what it leads to is seen anyway, and may be of other classes
             above = (*above, identity)
             for entry, path in self._entries(directory):
@@ -167,25 +171,19 @@ class _Scan:
                 else:  # a link to nothing, or a pipe that would be waited on for ever
                     self.broken.append(path)
 
-    def _identity(self, relative: str) -> tuple[int, int]:
-        status = os.stat(os.path.join(self.root, relative))
-        return status.st_dev, status.st_ino
-
-    def _entries(self, relative: str) -> Iterator[tuple[os.DirEntry[str], str]]:
-        directory = os.path.join(self.root, relative) if relative else self.root
+    def _entries(self, relative: str) -> Iterator[tuple[Entry, str]]:
         try:
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    path = f"{relative}/{entry.name}" if relative else entry.name
-                    self.seen += 1
-                    if self.seen % _TOLD == 0:
-                        progress("looking at the files of the data", self.seen, unit="files")
-                    if not self._ignored(entry.name, path):
-                        yield entry, path
+            for entry in self.place.entries(relative):
+                path = f"{relative}/{entry.name}" if relative else entry.name
+                self.seen += 1
+                if self.seen % _TOLD == 0:
+                    progress("looking at the files of the data", self.seen, unit="files")
+                if not self._ignored(entry.name, path):
+                    yield entry, path
         except OSError as error:
             raise DataError(
                 "cannot read the data folder",
-                where=directory,
+                where=self.place.locate(relative),
                 found=error.strerror or str(error),
                 valid="an existing folder that this user may list",
                 fix="check data.source.path" if not relative else None,
@@ -235,5 +233,9 @@ class _Scan:
         paths = sorted(paths)
         remedy = leaving_out(paths, images, self.given, [*self.loose, *self.strangers, *self.broken])
         return DataError(
-            what, where=self.root, found=first_names(paths), valid=valid, fix=f"move or remove them, or {remedy}"
+            what,
+            where=self.place.locate(""),
+            found=first_names(paths),
+            valid=valid,
+            fix=f"move or remove them, or {remedy}",
         )

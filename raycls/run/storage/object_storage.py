@@ -16,7 +16,7 @@ from raycls.errors import CheckpointError, ConfigError
 from raycls.run.storage.remote import RemoteFiles
 from raycls.run.storage.retry import Retry, is_denial, is_outage
 
-__all__ = ["check", "open_storage"]
+__all__ = ["check", "credentials", "open_storage", "shown"]
 
 _ATTEMPTS = 3
 _CONNECT_SECONDS, _SILENCE_SECONDS = 5.0, 10.0
@@ -34,8 +34,9 @@ _CREDENTIALS = {
 }
 
 
-def open_storage(uri: str) -> RemoteFiles:
-    """The files under `uri`. Raises ConfigError where the address is no good; asks the storage for nothing.
+def open_storage(uri: str, *, where: str = "run.storage") -> RemoteFiles:
+    """The files under `uri`, which the option `where` names. Raises ConfigError where the address is no good; asks the
+    storage for nothing.
 
     The options of an address are those of `pyarrow.fs`, for example
     `s3://bucket/runs?endpoint_override=host:9000&scheme=http&region=us-east-1`; credentials are not among them. Only
@@ -47,13 +48,13 @@ def open_storage(uri: str) -> RemoteFiles:
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ConfigError(
             "this storage cannot be opened",
-            where="run.storage",
+            where=where,
             found=hidden(f"{uri} ({error})"),
             valid=_SCHEMES,
             fix="check the address and its options; credentials belong into the environment: "
-            + _CREDENTIALS.get(_scheme(uri), "see the documentation of pyarrow.fs"),
+            + credentials(uri, "see the documentation of pyarrow.fs"),
         ) from error
-    return RemoteFiles(filesystem, base, Retry(_place(uri)))
+    return RemoteFiles(filesystem, base, Retry(shown(uri)))
 
 
 def check(files: RemoteFiles, uri: str) -> None:
@@ -71,25 +72,24 @@ def check(files: RemoteFiles, uri: str) -> None:
         raise ConfigError(
             "there is no such bucket",
             where="run.storage",
-            found=_place(uri),
+            found=shown(uri),
             fix="make the bucket first, or correct the address; raycls makes no buckets",
         )
 
 
 def _explained(error: OSError, uri: str) -> ConfigError | CheckpointError:
-    found = f"{_place(uri)}: {hidden(str(error))}"
+    found = f"{shown(uri)}: {hidden(str(error))}"
     if is_denial(error):
         return ConfigError(
             "the storage does not let this user in: no credentials, wrong ones, or no permission",
             where="run.storage",
             found=found,
-            fix=f"set {_CREDENTIALS.get(_scheme(uri), 'the credentials')}; "
-            "a user needs to read, write, list and delete below this address",
+            fix=f"set {credentials(uri)}; a user needs to read, write, list and delete below this address",
         )
     if is_outage(error):
         return CheckpointError(
             "the storage does not answer",
-            where=f"run.storage, {_place(uri)}",
+            where=f"run.storage, {shown(uri)}",
             found=hidden(str(error)),
             fix="check the address, its endpoint_override and scheme, and that it can be reached from here; "
             "rerun the command once it answers",
@@ -126,11 +126,12 @@ def _again(filesystem: arrow.FileSystem, changes: dict[str, Any]) -> arrow.FileS
     return make({**options, **changes})
 
 
-def _scheme(uri: str) -> str:
-    return uri.partition("://")[0].lower()
+def credentials(uri: str, other: str = "the credentials") -> str:
+    """Where the credentials for an address come from; `other` for a kind of storage that is not known."""
+    return _CREDENTIALS.get(uri.partition("://")[0].lower(), other)
 
 
-def _place(uri: str) -> str:
+def shown(uri: str) -> str:
     """Bucket and server, for messages."""
     address = re.sub(r"[?#].*", "", hidden(uri)).rstrip("/")
     options = dict(parse_qsl(urlsplit(hidden(uri)).query))

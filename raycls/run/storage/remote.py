@@ -72,12 +72,12 @@ class RemoteFiles:
     def list(self, name: str) -> builtins.list[str]:
         return sorted(info.base_name for info in self._infos(name, recursive=False) if info.base_name)
 
-    def files(self) -> builtins.list[tuple[str, int, int]] | None:
-        """Name, bytes and time of change (in nanoseconds) of each file at any depth below the base, sorted by name;
-        None where the base is a file itself, or nothing."""
+    def files(self, *, deep: bool = True) -> builtins.list[tuple[str, int, int]] | None:
+        """Name, bytes and time of change (in nanoseconds) of each file below the base, at any depth or directly there,
+        sorted by name; None where the base is a file itself, or nothing."""
         if not self.is_folder(""):
             return None
-        infos = [info for info in self._infos("", recursive=True) if info.is_file]
+        infos = [info for info in self._infos("", recursive=deep) if info.is_file]
         start = len(self.base) + 1
         return sorted((info.path[start:], info.size or 0, info.mtime_ns or 0) for info in infos)
 

@@ -20,13 +20,15 @@ from raycls.config.paths import expand
 from raycls.data.label_sets import label_names
 from raycls.data.samples import Files, Keys, Reader
 from raycls.data.source import Dataset, Pool, Split
+from raycls.data.sources.remote.address import is_remote
+from raycls.data.sources.remote.objects import Objects
 from raycls.errors import CheckpointError
 from raycls.progress import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Comparison", "Part", "Record", "changed", "compare", "digests", "pack", "sizes", "unpack"]
+__all__ = ["Comparison", "Part", "Record", "changed", "compare", "digests", "pack", "place_of", "sizes", "unpack"]
 
 MOST_SAMPLES, MOST_BYTES = 65_536, 256 << 20
 """Data with at most so many samples and bytes has a digest of each sample: it is read once for that. Of larger data the
@@ -87,6 +89,7 @@ def pack(dataset: Dataset, place: str | None) -> bytes:
     size = [sizes(split.reader, len(split)) for split in splits]
     small = sum(map(len, splits)) <= MOST_SAMPLES and all((part >= 0).all() for part in size)
     small = small and sum(int(part.sum()) for part in size) <= MOST_BYTES
+    small = small and not any(isinstance(split.reader, Objects) for split in splits)  # to read all of it is not cheap
     digest = [digests(split.reader, np.arange(len(split))) if small else None for split in splits]
     sets = splits[0].sets
     named = label_names(dataset.classes, sets) or _NAMELESS
@@ -240,9 +243,14 @@ def digests(reader: Reader, rows: np.ndarray) -> np.ndarray:
 
 def _place(dataset: Dataset, path: str | None) -> str:
     reader = next(iter(dataset.splits.values())).reader
-    if isinstance(reader, Files):
+    if isinstance(reader, Files | Objects):
         return reader.root
-    return "" if path is None else os.path.abspath(expand(path))
+    return "" if path is None else place_of(path)
+
+
+def place_of(path: str) -> str:
+    """A path of data as a record has it: absolute, whatever the working directory."""
+    return path.partition("?")[0] if is_remote(path) else os.path.abspath(expand(path))
 
 
 def _arrow(keys: Keys) -> pa.Array:

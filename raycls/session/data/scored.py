@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from raycls.config.names.suggest import suggest
-from raycls.config.paths import expand
 from raycls.config.sections.run import Run
 from raycls.data.ignore import ignorer, patterns_of
 from raycls.data.label_sets import reordered, samples_of
@@ -338,7 +337,7 @@ class _Whole:
                 same[alike] = np.isin(found, part.digests) & (found != b"")
                 if getattr(split.reader, "positional", False):  # other content in the same place is another image
                     return int(same.sum())
-        root = getattr(split.reader, "root", None) or os.path.abspath(expand(self.place))
+        root = getattr(split.reader, "root", None) or recorded.place_of(self.place)
         rows = {os.path.join(root, key): index for index, key in enumerate(split.keys)}
         for key in part.keys.to_pylist():  # a file that was encoded anew is the same image
             index = rows.get(os.path.join(self.record.place, key.decode("utf-8", "surrogateescape")))

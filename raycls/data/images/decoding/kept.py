@@ -7,7 +7,7 @@ decoded again each time. Images that are arrays in memory already are not kept t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +59,12 @@ class Kept:
             self.size += pixels.nbytes
             self._pixels[index] = pixels
         return pixels
+
+    def fetch(self, rows: np.ndarray) -> Callable[[], None]:
+        """As `Objects.fetch`, of what is not kept."""
+        fetch = getattr(self._split.reader, "fetch", None)
+        left = np.array([row for row in rows.tolist() if row not in self._pixels], np.int64)
+        return (lambda: None) if fetch is None else fetch(left)
 
     def __getattr__(self, name: str) -> Any:
         """What else the reader of the split has, such as `locate`."""

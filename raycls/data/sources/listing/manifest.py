@@ -22,13 +22,14 @@ from raycls.config.paths import expand
 from raycls.config.write import override
 from raycls.data.ignore import ignorer, leaving_out, patterns_of
 from raycls.data.names import SPLIT_WORDS, split_of
-from raycls.data.samples import Files, Keys, Samples
+from raycls.data.samples import Keys, Samples
 from raycls.data.sources.layout import NO_SPLITS, told
 from raycls.data.sources.listing.annotations import Category, read_json, record_of
 from raycls.data.sources.listing.columns import Columns, bad, record_key
 from raycls.data.sources.listing.labels import Label, Labels, declared
 from raycls.data.sources.listing.paths import Listing, find_files, key_of, prefixes_of
 from raycls.data.sources.listing.tables import Record, Table, read_csv, read_jsonl, read_text
+from raycls.data.sources.remote.places import Place, addressed, file_of, place_of
 from raycls.errors import DataError
 from raycls.progress import counted
 from raycls.quantities import first_names
@@ -36,7 +37,7 @@ from raycls.quantities import first_names
 __all__ = ["SUFFIXES", "manifest", "path_of"]
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-_SPLITS = "data.source.args.splits"
+_SPLITS, _ROOT = "data.source.args.splits", "data.source.args.root"
 _MOST_WORDS = 1000
 """Different words in a column that may name splits."""
 
@@ -68,15 +69,15 @@ def manifest(
     `ignore_file` leave out images by their paths. `about` are columns whose values are kept as they are. Text is UTF-8
     or UTF-16, or as `encoding` says. DataError names the line.
     """
-    file = os.path.abspath(path)
-    suffix = os.path.splitext(file)[1].lower()
+    place, name = file_of(path)
+    file, suffix = place.locate(name), os.path.splitext(name)[1].lower()
     if suffix not in SUFFIXES:
         raise DataError(
             "the manifest has an unknown file type", where=file, found=suffix or "no suffix", valid=", ".join(SUFFIXES)
         )
-    folder = os.path.dirname(file) if root is None else os.path.abspath(expand(root, where="data.source.args.root"))
-    names, prefixes = Columns(columns), prefixes_of(strip)
-    records, categories = _records(file, suffix, read_text(file, encoding), names)
+    place = place if root is None else place_of(expand(root, where=_ROOT), where=_ROOT)
+    names, prefixes, folder = Columns(columns), prefixes_of(strip), place.locate("")
+    records, categories = _records(file, suffix, read_text(path, encoding), names)
     written = _written(file, records, names)
     given = patterns_of(ignore, ignore_file)
     keys = [key_of(path, folder, prefixes) for path in written]
@@ -95,10 +96,11 @@ def manifest(
         _refuse_unlabelled(file, records, written, leave_out)
     labels, notes = read.of(records, categories, leave_out)
     listed = Listing(written, lambda row: records[row].place)
-    found = find_files(file, folder, listed, keys, leave_out)
+    place = addressed(place, [key for key in keys if key is not None])
+    found = find_files(file, place, listed, keys, leave_out)
     _refuse_twice(file, folder, listed, found)
     by_split, mapped = _splits(file, records, names, splits)
-    samples = _samples(folder, Keys(found), labels, categories, by_split, (*told(mapped), *notes), read.several)
+    samples = _samples(place, Keys(found), labels, categories, by_split, (*told(mapped), *notes), read.several)
     return replace(samples, about={column: _values(file, records, column) for column in about})
 
 
@@ -298,7 +300,7 @@ def _meanings(
 
 
 def _samples(
-    folder: str,
+    place: Place,
     keys: Keys,
     labels: Sequence[Sequence[Label]],
     categories: Sequence[Category],
@@ -316,7 +318,7 @@ def _samples(
         classes=classes,
         labels=matrix if several else np.array([number[row[0].name] for row in labels], dtype=np.int64),
         keys=keys,
-        reader=Files(folder, keys),
+        reader=place.reader(keys),
         splits={name: np.array(index) for name, index in splits.items()} or None,
         ordered=ordered,
         notes=(*notes, *more),

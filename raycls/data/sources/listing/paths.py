@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from raycls.config.write import override
 from raycls.data.sources.listing.columns import at
+from raycls.data.sources.remote.address import is_remote
+from raycls.data.sources.remote.places import Place
 from raycls.errors import DataError
-from raycls.progress import counted
 from raycls.quantities import first_names
 
 __all__ = ["Listing", "find_files", "key_of", "prefixes_of"]
@@ -40,6 +41,8 @@ def key_of(path: str, folder: str, prefixes: Sequence[str]) -> str | None:
     A file of the very name that is written wins over one whose folders a backslash divides.
     """
     path = _stripped(path, prefixes)
+    if is_remote(path):
+        return path
     if "\\" not in path and not _WINDOWS.match(path):
         normal = os.path.normpath(path)
         return path if normal == path else normal  # one text and not two, of a million paths
@@ -49,12 +52,13 @@ def key_of(path: str, folder: str, prefixes: Sequence[str]) -> str | None:
 
 
 def find_files(
-    file: str, folder: str, listed: Listing, keys: Sequence[str | None], leave_out: Callable[[Sequence[int]], str]
+    file: str, place: Place, listed: Listing, keys: Sequence[str | None], leave_out: Callable[[Sequence[int]], str]
 ) -> list[str]:
-    """The path of each file below `folder`. DataError where files are not there, with the option that finds them.
+    """The path of each file below `place`. DataError where files are not there, with the option that finds them.
 
     `keys` are those of `key_of`; `leave_out` says how some of `listed`, by their positions, are left out.
     """
+    folder = place.locate("")
     windows = [row for row, key in enumerate(keys) if key is None]
     if windows:
         paths = [listed.paths[row] for row in windows]
@@ -66,8 +70,7 @@ def find_files(
             fix=_remedy(paths, folder) or _anywhere(paths),
         )
     found = [key for key in keys if key is not None]
-    pairs = counted(enumerate(found), "looking for the listed images", len(found), "images")
-    rows = [row for row, key in pairs if not os.path.isfile(os.path.join(folder, key))]
+    rows = place.missing(found)
     if rows:
         missing = [listed.paths[row] for row in rows]
         found_by = _remedy(missing, folder)
@@ -98,6 +101,8 @@ def _shown(listed: Listing, rows: Sequence[int]) -> str:
 
 def _remedy(lost: Sequence[str], folder: str) -> str | None:
     """The option with which all lost files are found, if there is one."""
+    if is_remote(folder):
+        return None  # each try is a request
     paths = _some(lost)
     for root in (os.getcwd(), *_parents(folder)):
         if all(_is_there(path, root, ()) for path in paths):

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import os
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, overload
 
 from raycls.config.write import override
 from raycls.data.sources.listing.columns import Columns, bad
+from raycls.data.sources.remote.places import file_of
 from raycls.errors import DataError
 from raycls.progress import counted
 
@@ -74,10 +76,12 @@ class Table(Sequence[Record]):
         return self._columns[len(self._header) - 1 - self._header[::-1].index(name)]
 
 
-def read_text(file: str, encoding: str | None) -> str:
+def read_text(path: str | os.PathLike[str], encoding: str | None) -> str:
     """The text of a file: UTF-8, UTF-16 as Excel and PowerShell write it, or as `encoding` says."""
+    place, name = file_of(path)
+    file = place.locate(name)
     try:
-        with open(file, "rb") as stream:
+        with place.open(name) as stream:
             data = stream.read()
     except OSError as error:
         raise DataError(

@@ -1,0 +1,1 @@
+"""Data behind an address: `s3://`, `gs://`, `abfs://`."""

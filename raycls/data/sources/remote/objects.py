@@ -1,0 +1,104 @@
+"""Reads images that are objects of a store, many at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from raycls.data.samples import Keys
+from raycls.data.sources.remote.address import Address, read
+
+__all__ = ["THREADS", "Objects"]
+
+THREADS = 32
+"""Requests in flight from one process. Each is a wait of some milliseconds, so that there can be more than cores."""
+
+
+class _Pool:
+    """The threads of this process that wait for objects; a forked process makes its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner, self._threads = 0, ThreadPoolExecutor(1)
+
+    def submit(self, read: Callable[[int], bytes], row: int) -> Future[bytes]:
+        with self._lock:
+            if self._owner != os.getpid():
+                self._owner, self._threads = os.getpid(), ThreadPoolExecutor(THREADS, "raycls-objects")
+            return self._threads.submit(read, row)
+
+
+_pool = _Pool()
+
+
+class _InFlight:
+    """Objects that are asked for ahead, until whoever asked has what he needs."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.asked: dict[int, tuple[int, Future[bytes]]] = {}
+        """By row how often it was asked for, and what comes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process asks for itself
+        return _InFlight, ()
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects below an address."""
+
+    address: Address
+    names: Keys
+    """Names below `address`; an address stands for itself."""
+    listed: np.ndarray
+    """Bytes of each object when it was listed, `[N] int64`; -1 where it was not."""
+    changed: np.ndarray
+    """When each was changed, as listed, in nanoseconds, `[N] int64`."""
+    ahead: _InFlight = field(default_factory=_InFlight, compare=False, repr=False)
+
+    @property
+    def root(self) -> str:
+        """The address that the names are below, for messages."""
+        return str(self.address)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one object. DataError where it cannot be read, OutageError where the store is away."""
+        found = self.ahead.asked.get(index)
+        return self._read(index) if found is None else found[1].result()
+
+    def fetch(self, rows: np.ndarray) -> Callable[[], None]:
+        """Begin to read the objects `rows`, `[n] int64`, many at a time; what is returned is called when `read` was."""
+        wanted = rows.tolist()
+        with self.ahead.lock:
+            for row in wanted:
+                count, future = self.ahead.asked.get(row) or (0, _pool.submit(self._read, row))
+                self.ahead.asked[row] = count + 1, future
+        return lambda: self._forget(wanted)
+
+    def locate(self, index: int) -> str:
+        return str(self.address.at(self.names[index]))
+
+    def sizes(self) -> np.ndarray:
+        return self.listed
+
+    def take(self, rows: np.ndarray) -> Objects:
+        return Objects(self.address, self.names.take(rows), self.listed[rows], self.changed[rows])
+
+    def _read(self, index: int) -> bytes:
+        return read(self.address.at(self.names[index]))
+
+    def _forget(self, rows: list[int]) -> None:
+        with self.ahead.lock:
+            for row in rows:
+                count, future = self.ahead.asked[row]
+                if count > 1:
+                    self.ahead.asked[row] = count - 1, future
+                else:
+                    future.cancel()
+                    del self.ahead.asked[row]
