@@ -22,9 +22,9 @@ from raycls.config.paths import expand
 from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.ignore import as_options
 from raycls.data.source import Dataset, Split, open_dataset
+from raycls.data.sources.recognised import recognised
 from raycls.errors import ConfigError, DataError
 from raycls.progress import counted
-from raycls.session.scoring.other import SUFFIXES
 
 __all__ = ["Survey", "compose", "describe", "open_folder", "survey", "write"]
 
@@ -41,7 +41,7 @@ class Survey:
 
     path: str
     source: str
-    """The name of the source that reads it: `folder`, `manifest` or `arrays`."""
+    """The name of the source that reads it, such as `folder`."""
     args: dict[str, Any]
     """Arguments of the source that it was read with."""
     classes: tuple[str, ...]
@@ -128,8 +128,7 @@ def survey(path: str, *, ignore: tuple[str, ...] = (), overrides: Sequence[str] 
 def open_folder(path: str, ignore: tuple[str, ...], overrides: Sequence[str]) -> tuple[DataConfig, Dataset]:
     """The folder or file of `survey` as a data set, and the config that opens it."""
     path, args = _source(path, ignore, overrides)
-    file = os.path.isfile(expand(path, where="data.source.path"))
-    name = SUFFIXES.get(os.path.splitext(path)[1].lower(), "folder") if file else "folder"
+    name = recognised(expand(path, where="data.source.path")) or "folder"
     config = DataConfig(source=SourceConfig(name=name, path=path, args=args))
     return config, _open(config)
 

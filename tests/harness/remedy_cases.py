@@ -1179,10 +1179,10 @@ CASES: tuple[Case, ...] = (
         use=lambda folder, command, fix: command.replace(" k", " other"),
     ),
     Case("data/sources/packed/parquet.py:_column", PARQUET, embedded(train=1)),
-    Case("data/sources/packed/parquet.py:_by_split", PARQUET, embedded(x=0, y=0), use=add(0)),
-    Case("data/sources/packed/parquet.py:_by_split", PARQUET, embedded(x=0, y=0), use=add(1)),
+    Case("data/sources/packed/named.py:by_split", PARQUET, embedded(x=0, y=0), use=add(0)),
+    Case("data/sources/packed/named.py:by_split", PARQUET, embedded(x=0, y=0), use=add(1)),
     Case(
-        "data/sources/packed/parquet.py:_refuse_unknown",
+        "data/sources/packed/parquet.py:leaving",
         f"{PARQUET} data.source.args.columns.image=image",
         lambda folder: (embedded(train=0)(folder), _hidden(folder)),
     ),

@@ -14,6 +14,7 @@ SOURCES: Mapping[str, str] = {
     "digits": "raycls.data.sources.digits:digits",
     "packed": "raycls.data.sources.packed.packed:packed",
     "parquet": "raycls.data.sources.packed.parquet:parquet",
+    "webdataset": "raycls.data.sources.packed.webdataset:webdataset",
 }
 """Sources, each called with `data.source.path` and `data.source.args`."""
 

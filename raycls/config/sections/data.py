@@ -20,21 +20,22 @@ class SourceConfig(Section):
     """Where the samples are."""
 
     name: Annotated[str, Field(min_length=1)] = "folder"
-    """`folder`, `manifest`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, an entry point, or
-    `package.module:attribute`."""
+    """`folder`, `manifest`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, `webdataset`, an entry point,
+    or `package.module:attribute`."""
     path: str | None = None
     """File or folder of the data, relative to the working directory; or an address, as in `run.storage`: `s3://`,
-    `gs://` or `abfs://`. Public data: `s3://anonymous@bucket/photos?region=us-east-1`."""
+    `gs://` or `abfs://`. Public data: `s3://anonymous@bucket/photos?region=us-east-1`. Of `webdataset` also a pattern
+    such as `shards/train-{0000..0127}.tar`."""
     args: dict[str, Any] = {}
     """Further arguments of the source. All but `cifar` and `digits`: `ignore` and `ignore_file`, patterns of what is
-    left out. `folder`, `manifest`, `parquet`: `splits`, what folders or words of the column `split` stand for
-    (`{Fold1: train, Fold2: test}`), or `none`. `manifest`: `root`, the folder or address that paths start
-    from; `strip`, prefixes of paths that are taken away; `columns`, names of columns
-    (`{path: filename, label: category}`); `encoding`.
-    `parquet`: `columns` (`{image: photo, label: species, key: id}`).
+    left out. `folder`, `manifest`, `parquet`, `webdataset`: `splits`, what folders, shards or words of the column
+    `split` stand for (`{Fold1: train, Fold2: test}`), or `none`. `manifest`: `root`, the folder or address that paths
+    start from; `strip`, prefixes of paths that are taken away; `columns`, names of columns (`{path: filename, label:
+    category}`); `encoding`; `multilabel`, true or what divides the labels of one cell, for images with any number of
+    classes. `parquet`: `columns` (`{image: photo, label: species, key: id}`). `webdataset`: `columns` (`{image:
+    left.jpg, label: json.species}`) and `classes`, the names that integers stand for, or a file with one a line.
     In `args` a value is what YAML 1.2 says: `001` is the number 1, and text in quotes; options that are text (`path`,
-    `run.name`) take what was written. `manifest`: `multilabel`, true or what divides the labels of one cell, for images
-    with any number of classes."""
+    `run.name`) take what was written."""
 
     @model_validator(mode="after")
     def _no_secret(self) -> SourceConfig:

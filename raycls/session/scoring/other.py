@@ -10,18 +10,12 @@ from raycls.config.paths import expand
 from raycls.config.sections.data import SourceConfig
 from raycls.config.sections.run import Run
 from raycls.config.write import override, to_dict
-from raycls.data.sources.packed.layout import MANIFEST
+from raycls.data.sources.recognised import SUFFIXES, recognised
 from raycls.errors import ConfigError
 from raycls.tasks.build import reading_of
 
-__all__ = ["SUFFIXES", "dividing", "source_of", "with_source"]
+__all__ = ["dividing", "source_of", "with_source"]
 
-SUFFIXES = {
-    **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".json"), "manifest"),
-    ".npz": "arrays",
-    ".parquet": "parquet",
-}
-"""How the name of a file ends -> the source that reads it."""
 _DIVIDERS = (";", "|", ",", "/", " ")
 """What divides the labels of one cell in the tables that people write."""
 
@@ -30,19 +24,17 @@ def source_of(path: str) -> SourceConfig:
     """The source that `--data PATH` means; ConfigError where PATH is nothing that can be evaluated."""
     there = expand(path, where="--data")
     suffix = os.path.splitext(path)[1].lower()
-    if os.path.isdir(there):
-        return SourceConfig(name="packed" if os.path.isfile(os.path.join(there, MANIFEST)) else "folder", path=path)
     if suffix in (".yaml", ".yml"):
         from raycls.config.load import load
 
         return load(there).run.data.source
-    if suffix in SUFFIXES and os.path.isfile(there):
-        return SourceConfig(name=SUFFIXES[suffix], path=path)
+    if (name := recognised(there)) is not None:
+        return SourceConfig(name=name, path=path)
     raise ConfigError(
         "there is no data to evaluate",
         where=f"--data {path}",
         found="nothing there" if not os.path.exists(there) else f"a file named {suffix or 'without a suffix'}",
-        valid="a folder of class folders or of packed data, a manifest, arrays or Parquet "
+        valid="a folder of class folders, of shards or of packed data, a manifest, arrays, Parquet or tar shards "
         f"({' '.join(SUFFIXES)}), or a config file (.yaml) with data.source",
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,12 @@ from pyarrow import compute
 from raycls.config.names.suggest import suggest
 from raycls.config.write import override
 from raycls.data.ignore import ignorer, patterns_of
-from raycls.data.names import in_order, split_of
 from raycls.data.rows import reader_of, without
 from raycls.data.samples import Keys, Samples
-from raycls.data.sources.layout import NO_SPLITS, told
+from raycls.data.sources.layout import told
 from raycls.data.sources.packed.files import MOST_OPENED, Opened, open_parquet
+from raycls.data.sources.packed.labels import labels_of
+from raycls.data.sources.packed.named import by_split, shard_files, split_rows
 from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 from raycls.quantities import bytes_text
@@ -33,10 +33,9 @@ from raycls.quantities import bytes_text
 __all__ = ["parquet"]
 
 _IMAGES, _LABELS = ("image", "img", "images", "photo", "picture", "jpg", "jpeg", "png"), ("label", "labels", "class")
-_NUMBERED = re.compile(r"[-_.]?\d+(?:-of-\d+)?$")
 _LARGE = 8 << 20
 """Bytes of a row group from which on it is said what it costs to read one image of it."""
-_COLUMNS, _SPLITS = "data.source.args.columns", "data.source.args.splits"
+_COLUMNS = "data.source.args.columns"
 
 
 def parquet(
@@ -59,23 +58,29 @@ def parquet(
     root = os.path.abspath(path)
     given = patterns_of(ignore, ignore_file)
     ignored = ignorer(given)
-    names = [name for name in _files(root) if not ignored(name)]
+    names = [name for name in shard_files(root, ".parquet") if not ignored(name)]
     if not names:
         raise DataError("there is no Parquet file", where=root, valid="a file, or a folder of files, named *.parquet")
     folder = root if os.path.isdir(root) else os.path.dirname(root)
     tables = [_open(os.path.join(folder, name), columns or {}, about) for name in names]
     _refuse_others(tables)
-    by_name, mapped = _by_split(root, names, splits)
+    by_name, mapped = by_split(root, names, splits, ".parquet")
     shards = Shards.of([len(table.labels) for table in tables], most=MOST_OPENED)
-    classes, labels, ordered = _classes(tables)
+
+    def row_of(row: int) -> str:
+        number, within = shards.place(row)
+        return f"{tables[number].file}[{within}]"
+
+    def leaving(row: int) -> str:
+        name = os.path.basename(tables[shards.place(row).shard].file)
+        remedy = override("data.source.args.ignore", [name])
+        return f"if the file has no labels, as that of a hidden test set, leave it out with {remedy}"
+
+    every = [label for table in tables for label in table.labels]
+    classes, labels, ordered = labels_of(every, tables[0].classes, row_of, leaving)
     keyed = all(table.keys is not None for table in tables)
     keys = [key for name, table in zip(names, tables, strict=True) for key in table.keys or _rows_of(name, table)]
-    rows = {
-        split: [shards.rows(at, at + 1) for at, name in enumerate(names) if by_name[name] == split]
-        for split in dict.fromkeys(by_name.values())
-        if split
-    }
-    found, kept = {split: np.concatenate(parts) for split, parts in rows.items()}, np.arange(len(keys))
+    found, kept = split_rows(shards, map(by_name.get, names)), np.arange(len(keys))
     if given:
         kept, found = without(ignored, keys, found)
     columns_of = {name: [text for table in tables for text in table.about[name]] for name in about}
@@ -107,18 +112,6 @@ class _Table:
     about: Mapping[str, list[str]]
     largest: int
     """Bytes of the images of the largest row group."""
-
-
-def _files(root: str) -> list[str]:
-    """The Parquet files of a folder, to any depth, by their paths below it; hidden ones are left out."""
-    if not os.path.isdir(root):
-        return [os.path.basename(root)]
-    found: list[str] = []
-    for directory, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = os.path.relpath(directory, root)
-        found += [os.path.normpath(os.path.join(below, name)) for name in files if name.endswith(".parquet")]
-    return sorted(name for name in found if not os.path.basename(name).startswith("."))
 
 
 def _open(file: str, columns: Mapping[str, str], about: Sequence[str]) -> _Table:
@@ -244,83 +237,6 @@ def _refuse_others(tables: Sequence[_Table]) -> None:
                 f"{len(first.classes or ())} classes",
                 "one schema for all",
             )
-
-
-def _by_split(
-    root: str, names: Sequence[str], given: Mapping[str, str] | str | None
-) -> tuple[dict[str, str | None], Mapping[str, str] | None]:
-    """The split of each file, by the first part of its path in which the files differ, and what the parts stand for."""
-    parts = {name: Path(name).parts for name in names}
-    depth = 0
-    while all(len(each) > depth + 1 for each in parts.values()) and len({each[depth] for each in parts.values()}) == 1:
-        depth += 1
-    words = {name: _word(each[depth:]) or (each[depth - 1] if depth else "") for name, each in parts.items()}
-    if given == NO_SPLITS or (given is None and len(set(words.values())) == 1 and split_of(words[names[0]]) is None):
-        return dict.fromkeys(names), None
-    known = given if isinstance(given, Mapping) else {}
-    found = {word: split_of(known.get(word, word)) for word in dict.fromkeys(words.values())}
-    unknown = [word for word, split in found.items() if split is None]
-    if unknown or isinstance(given, str):
-        example = {word: split or "train" for word, split in found.items()}
-        raise DataError(
-            "the names of these files do not say which split they are",
-            where=root,
-            found=", ".join(map(repr, unknown[:6])) or str(given),
-            valid="train, val and test, under any usual name",
-            fix=f"say what is meant, such as {override(_SPLITS, example)} or, if all are one, {_SPLITS}={NO_SPLITS}",
-        )
-    return {name: found[word] for name, word in words.items()}, {w: s for w, s in found.items() if s}
-
-
-def _word(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) > 1 else _NUMBERED.sub("", parts[0].removesuffix(".parquet"))
-
-
-def _classes(tables: Sequence[_Table]) -> tuple[tuple[str, ...], np.ndarray, bool]:
-    """The classes, the label of each sample `[N] int64` or its labels `[N, C] bool`, and whether the order is told."""
-    labels = [label for table in tables for label in table.labels]
-    several = any(isinstance(label, list) for label in labels)
-    lists: list[list[Any]] = labels if several else [[label] for label in labels]
-    declared = tables[0].classes
-    values = {value for each in lists for value in each}
-    if declared is None:
-        classes = tuple(in_order({_name(tables, value) for value in values}))
-        position = {value: classes.index(_name(tables, value)) for value in values}
-    else:
-        classes = declared
-        position = {
-            value: value if isinstance(value, int) else classes.index(value)
-            for value in values
-            if value in classes or isinstance(value, int)
-        }
-        for table in tables:
-            _refuse_unknown(table, len(classes), position)
-    if not several:
-        return classes, np.array([position[label] for label in labels], np.int64), declared is not None
-    matrix = np.zeros((len(lists), len(classes)), bool)
-    for row, each in zip(matrix, lists, strict=True):
-        row[[position[value] for value in each]] = True
-    return classes, matrix, declared is not None
-
-
-def _name(tables: Sequence[_Table], value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _bad(tables[0].file, "a label is neither an integer nor a string", repr(value))
-    return str(value)
-
-
-def _refuse_unknown(table: _Table, classes: int, position: Mapping[Any, int]) -> None:
-    for row, label in enumerate(table.labels):
-        for value in label if isinstance(label, list) else [label]:
-            if not 0 <= position.get(value, -1) < classes:
-                raise DataError(
-                    "a label is none of the declared classes",
-                    where=f"{table.file}[{row}]",
-                    found=repr(value),
-                    valid=f"0 to {classes - 1}",
-                    fix="if the file has no labels, as that of a hidden test set, leave it out with "
-                    + override("data.source.args.ignore", [os.path.basename(table.file)]),
-                )
 
 
 def _rows_of(name: str, table: _Table) -> list[str]:

@@ -1,0 +1,59 @@
+"""Which source reads what a path names, by names alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+
+from raycls.data.sources.packed.layout import MANIFEST
+
+__all__ = ["SUFFIXES", "recognised"]
+
+SUFFIXES = {
+    **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".json"), "manifest"),
+    ".npz": "arrays",
+    ".parquet": "parquet",
+    ".tar": "webdataset",
+}
+"""How the name of a file ends -> the source that reads it."""
+_SHARDS = (".parquet", ".tar", ".tar.gz", ".tgz")
+_LOOKED_AT = 32
+"""Entries of a folder, and of the first few folders in it, whose names decide."""
+
+
+def recognised(path: str) -> str | None:
+    """The name of the source for a file, a pattern of shards or a folder; None where there is nothing it could be."""
+    if os.path.isdir(path):
+        return _folder(path)
+    suffix = os.path.splitext(path)[1].lower()
+    if os.path.isfile(path) or (suffix == ".tar" and "{" in path):
+        return SUFFIXES.get(suffix)
+    return None
+
+
+def _folder(path: str) -> str:
+    if os.path.isfile(os.path.join(path, MANIFEST)):
+        return "packed"
+    for name in _names(path):
+        suffix = next((suffix for suffix in _SHARDS if name.endswith(suffix)), None)
+        if suffix is not None:
+            return SUFFIXES.get(suffix, "webdataset")
+    return "folder"
+
+
+def _names(path: str) -> Iterator[str]:
+    """Names of files in a folder, and in the folders directly in it."""
+    inner: list[str] = []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    inner.append(entry.path)
+                elif not entry.name.startswith("."):
+                    yield entry.name
+        for folder in sorted(inner)[:_LOOKED_AT]:
+            with os.scandir(folder) as entries:
+                yield from (entry.name for entry in islice(entries, _LOOKED_AT) if not entry.name.startswith("."))
+    except OSError:
+        return  # the source says what is wrong
