@@ -17,6 +17,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
+from harness.tars import write_shard
 from raycls.config.load import load
 from raycls.config.sections.model import ModelConfig
 from raycls.launch import trainer
@@ -151,6 +152,20 @@ def embedded(**files: int) -> Callable[[Path], None]:
             table = pa.table({("image", "pic")[column]: images, "label": labels})
             table = table.replace_schema_metadata({"huggingface": json.dumps(told)})
             parquet.write_table(table, folder / "q" / f"{name}.parquet")
+
+    return write
+
+
+def tarred(change: Callable[[int, dict[str, Any]], object] = lambda at, sample: None) -> Callable[[Path], None]:
+    """A tar shard of the images of the project, in `w/`, each sample as `change` makes it from its number."""
+
+    def write(folder: Path) -> None:
+        samples: list[dict[str, Any]] = []
+        for at in range(20):
+            image = (folder / "p" / "ab"[at % 2] / f"{at // 2}.png").read_bytes()
+            samples.append({"__key__": f"{at:02d}", "png": image, "cls": at % 2})
+            change(at, samples[-1])
+        write_shard(folder / "w/train.tar", samples)
 
     return write
 
@@ -319,6 +334,7 @@ TRAIN = "raycls train c.yaml"
 _TAUGHT = f"{TRAIN} task.name=distillation task.args.teacher=runs/t"
 PREDICT = "raycls predict c p/a/1.png --out o.csv"
 PACK = "raycls pack c.yaml --out k"
+SHARDS = f"{TRAIN} data.source.name=webdataset data.source.path=w"
 PARQUET = f"{TRAIN} data.source.name=parquet data.source.path=q"
 MANIFEST = f"{TRAIN} data.source.name=manifest data.source.path=m.csv data.source.args.root=."
 ARRAYS = f"{TRAIN} data.source.name=arrays data.source.path=x.npz"
@@ -1185,6 +1201,34 @@ CASES: tuple[Case, ...] = (
         "data/sources/packed/parquet.py:leaving",
         f"{PARQUET} data.source.args.columns.image=image",
         lambda folder: (embedded(train=0)(folder), _hidden(folder)),
+    ),
+    Case(
+        "data/sources/packed/webdataset.py:samples",
+        SHARDS,
+        tarred(lambda at, sample: sample.update({"PNG": sample["png"]}) if at == 9 else None),
+    ),
+    Case(
+        "data/sources/packed/webdataset.py:decide",
+        SHARDS,
+        tarred(lambda at, sample: sample.update(json={"kind": sample.pop("cls")})),
+    ),
+    Case(
+        "data/sources/packed/webdataset.py:_image",
+        SHARDS,
+        tarred(lambda at, sample: sample.pop("png") if at == 9 else None),
+        text="{}",
+    ),
+    Case(
+        "data/sources/packed/webdataset.py:_image",
+        SHARDS,
+        tarred(lambda at, sample: sample.update(jpg=sample["png"])),
+        text="say which",
+        use=add(0),
+    ),
+    Case(
+        "data/sources/packed/webdataset.py:_label",
+        SHARDS,
+        tarred(lambda at, sample: sample.pop("cls") if at == 9 else None),
     ),
     # predictions
     Case("session/predictions/predict.py:_refuse_there", PREDICT, put(o__csv=""), use=add(1), first=TRAIN),

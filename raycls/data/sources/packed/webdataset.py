@@ -242,15 +242,14 @@ class _Wanted:
         if len(suffixes) == 1:
             return sample[suffixes[0]]
         names = [f"{name}/{member.name}" for member in sample.values()]
-        remedy = leaving_out(names, (), self.given)
-        if suffixes:
-            remedy = f"say which one it is, such as {override(f'{_COLUMNS}.image', suffixes[0])} , or {remedy}"
+        leave_out = leaving_out(names, (), self.given)
+        which = override(f"{_COLUMNS}.image", (suffixes or ["jpg"])[0])
         raise DataError(
             "a sample has several images" if suffixes else "a sample has no image",
             where=f"{os.path.join(self.folder, name)}: {next(iter(sample.values())).name}",
             found=", ".join(sample),
             valid=given or f"one of {', '.join(_IMAGES)}",
-            fix=remedy,
+            fix=f"say which one it is, such as {which} , or {leave_out}" if suffixes else leave_out,
         )
 
     def _label(self, name: str, sample: Mapping[str, Member], fields: Mapping[str, Any], stream: BinaryIO) -> Any:
@@ -355,8 +354,8 @@ class _Images:
         number, _ = self.shards.place(index)
         offset, size = self.places[index].tolist()
         try:
-            stream: BinaryIO = self.shards.content(number, self._open)
-            data = os.pread(stream.fileno(), size, offset)
+            shard: _Opened = self.shards.content(number, self._open)
+            data = os.pread(shard.handle, size, offset)
         except OSError as error:
             found = error.strerror or str(error)
             raise DataError("cannot read a tar shard", where=self.locate(index), found=found) from error
@@ -370,14 +369,25 @@ class _Images:
     def sizes(self) -> np.ndarray:
         return self.places[:, 1]
 
-    def _open(self, number: int) -> BinaryIO:
+    def _open(self, number: int) -> _Opened:
         path = os.path.join(self.folder, self.names[number])
-        stream = open(path, "rb", buffering=0)  # noqa: SIM115 - kept open by who asked for it
-        size = os.fstat(stream.fileno()).st_size
+        shard = _Opened(path)
+        size = os.fstat(shard.handle).st_size
         if size != self.bytes[number]:
-            stream.close()
             raise _changed(path, f"{size:,} bytes, there were {self.bytes[number]:,}")
-        return stream
+        return shard
+
+
+class _Opened:
+    """A shard that is open until nobody reads it any more."""
+
+    def __init__(self, path: str) -> None:
+        self.handle = -1
+        self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
 
 
 def _changed(where: str, found: str) -> DataError:

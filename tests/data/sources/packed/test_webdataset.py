@@ -78,14 +78,14 @@ def test_names_of_classes_are_declared_by_a_list_or_a_file(tmp_path: Path) -> No
 
 
 def test_a_pattern_names_shards_and_what_all_names_share_is_no_split(tmp_path: Path) -> None:
-    for name in ("set-train-0000", "set-train-0001", "set-validation-0000"):
+    for name in ("pets-train-0000", "pets-train-0001", "pets-validation-0000"):
         write_shard(tmp_path / f"{name}.tar", _samples(range(6)))
-    found = open_dataset(_config(tmp_path / "set-{train-0001,validation-0000}.tar"))
+    found = open_dataset(_config(tmp_path / "pets-{train-0001,validation-0000}.tar"))
     assert found.own_splits == ("train", "val")
-    found = open_dataset(_config(tmp_path / "set-train-{0000..0001}.tar"))
-    assert (len(found.splits["train"]), found.own_splits) == (8, ())
-    error = _refused(tmp_path / "set-train-{0000..0003}.tar")
-    assert error.found == f"{tmp_path}/set-train-0002.tar, {tmp_path}/set-train-0003.tar"
+    found = open_dataset(_config(tmp_path / "pets-train-{0000..0001}.tar"))
+    assert (len(found.splits["train"]), found.own_splits) == (9, ())
+    error = _refused(tmp_path / "pets-train-{0000..0003}.tar")
+    assert error.found == f"{tmp_path}/pets-train-0002.tar, {tmp_path}/pets-train-0003.tar"
 
 
 def test_labels_and_columns_from_json_text_and_other_suffixes(tmp_path: Path) -> None:
