@@ -39,7 +39,6 @@ class _Beside:
         return f"{self.choice}: {'anything but ' if self.other else ''}{values}"
 
 
-_DECODED_AHEAD = _Beside("data.executor", ("inline",), other=True)
 _IMAGE_FILES = _Beside("data.source.name", ("cifar", "arrays"), other=True)
 _ON_RAY = _Beside("scale.workers", (0,), other=True)
 
@@ -47,7 +46,6 @@ _PBT = ("interval", "quantile", "resample")
 
 _EFFECTIVE: Mapping[str, _Beside] = {
     "data.processes": _Beside("data.executor", ("processes",)),
-    "data.prefetch": _DECODED_AHEAD,
     "data.formats": _IMAGE_FILES,
     "data.max_pixels": _IMAGE_FILES,
     "optim.weight_decay_on": _Beside("optim.weight_decay", (0,), other=True),

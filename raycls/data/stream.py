@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from raycls.config.sections.data import DataConfig
+from raycls.data.executors.ahead import Ahead
 from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline, failed, unexpected
 from raycls.errors import DataError, RayclsError, from_json, to_json
 from raycls.workdir import set_workdir, workdir
@@ -69,11 +70,16 @@ def open_stream(
     rank: int,
     *,
     share: Callable[[Any], Any] = lambda value: value,
+    ahead: bool = False,
 ) -> Stream:
     """Start `executor` and return the stream of `rank`.
 
-    `share` hands what rank 0 passes in to every rank (a collective call); only the executor `ray` needs it.
+    `share` hands what rank 0 passes in to every rank (a collective call); only the executor `ray` needs it. `ahead`:
+    whether `inline` has a thread that makes slices during the steps; `Ahead` says what that takes.
     """
+    if executor == "inline" and ahead:
+        slices = Ahead(maker, timeline.of(rank), config.prefetch)
+        return Stream(slices, timeline.of(rank), slices.close)
     if executor == "inline":
         return Stream((maker(position) for position in timeline.of(rank)), timeline.of(rank))
     if executor == "processes":

@@ -21,13 +21,13 @@ from raycls.cluster.environment import joined_address
 from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.errors import TrainError
-from raycls.launch.placing.fit import executor_of
 from raycls.launch.stopping import interrupted_by_sigterm
-from raycls.launch.trainer import make_job, train
+from raycls.launch.trainer import make_job, read_ahead, train
 from raycls.progress import Progress, Steps, progress
 from raycls.quantities import cores
 from raycls.run.storage.store import Store
 from raycls.screen.run import Display
+from raycls.session.job import Job
 from raycls.session.length.shortened import apart
 from raycls.session.prepare import prepare
 from raycls.session.setup import device_of, refuse_missing_gpu
@@ -65,11 +65,11 @@ def speed(run: Run, seconds: float, *, say: Callable[[str], None]) -> dict[str, 
         if device == "cuda":
             refuse_missing_gpu(tried)
         plan = part_of(tried, prepared.plan)
-        job = make_job(tried, prepared.folder, plan, prepared.dataset, device)
+        job = read_ahead(make_job(tried, prepared.folder, plan, prepared.dataset, device), tried, cores())
         plan = type(plan).from_dict(job.plan)
         share = 1.0 if here else 0.75
         found = measured(tried, job, plan, seconds=share * seconds, here=here)
-        whole = _here(found) if here else _on_ray(tried, values, _costs(found, 0.0), (1 - share) * seconds)
+        whole = _here(found, job) if here else _on_ray(tried, values, _costs(found, 0.0), (1 - share) * seconds)
     return _facts(run, found, whole, device, plan.batch_size)
 
 
@@ -79,6 +79,7 @@ class _Whole:
 
     executor: str
     why: str = ""
+    ahead: bool = False
     device: str = ""
     """That of its workers, where they may have another one than this process."""
     rates: list[float] = field(default_factory=list[float])
@@ -115,8 +116,8 @@ def _costs(found: Measured, data_wait: float, gain: float = math.inf) -> Costs:
     )
 
 
-def _here(found: Measured) -> _Whole:
-    whole = _Whole("inline")
+def _here(found: Measured, job: Job) -> _Whole:
+    whole = _Whole(job.executor, job.why, job.ahead)
     for turn in found.together:
         whole.rates.append(turn.images / turn.seconds)
         whole.data_wait.append(turn.waited / turn.seconds)
@@ -142,7 +143,7 @@ def _on_ray(run: Run, values: dict[str, Any], costs: Costs, seconds: float) -> _
             found=f"{len(display.records)} of {steps} steps in {_START + _LONGEST * seconds:.0f} seconds",
             fix="give it more time",
         )
-    whole = _Whole(display.info["executor"], display.info["executor_why"], display.info["device"])
+    whole = _Whole(*(display.info[name] for name in ("executor", "executor_why", "ahead", "device")))
     whole.rates = [float(record["images_per_second"]) for record in records]
     whole.data_wait = [float(record["data_wait"]) for record in records]
     return whole
@@ -177,14 +178,14 @@ class _Heard(Display):
 
 
 def _facts(run: Run, found: Measured, whole: _Whole, device: str, batch: int) -> dict[str, Any]:
-    executor = whole.executor if run.scale.max_workers else executor_of(run)
     waited = statistics.median(whole.data_wait)
     plain = [_per(turn.images, turn.seconds) for turn in found.plain]
     gain = math.inf if run.scale.max_workers else statistics.median(plain) / statistics.median(whole.rates)
     verdict = judged(
         run,
         _costs(found, waited, gain),
-        executor=executor,
+        executor=whole.executor,
+        ahead=whole.ahead,
         device=device,
         cpus=cores(),
         precision=found.precision,
@@ -206,7 +207,8 @@ def _facts(run: Run, found: Measured, whole: _Whole, device: str, batch: int) ->
         "cpus": cores(),
         "workers": run.scale.max_workers,
         "threads": run.scale.threads,
-        "executor": executor,
+        "executor": whole.executor,
+        "ahead": whole.ahead,
         "executor_why": whole.why,
         "batch_size": run.data.batch_size,
         "worker_batch_size": batch,

@@ -16,12 +16,13 @@ from raycls.cluster.environment import joined_address
 from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.errors import EXIT_DONE, CheckpointError
+from raycls.launch.placing.ahead import made_apart, reads_ahead
 from raycls.launch.placing.executor import choose, seconds_per_sample, with_executor
 from raycls.launch.placing.fit import check_device, check_growth, executor_of
 from raycls.launch.starting.warming import warm_workers
 from raycls.launch.stopping import StopRequest, exit_code
 from raycls.progress import progress
-from raycls.quantities import plural
+from raycls.quantities import cores, plural
 from raycls.run.folder import RunFolder
 from raycls.run.outcome import Outcome
 from raycls.screen.run import Display
@@ -39,7 +40,7 @@ from raycls.train.plan import Plan
 from raycls.train.reasons import Reason
 from raycls.train.recovery.divided import parts_at
 
-__all__ = ["connecting", "evaluate", "make_job", "train"]
+__all__ = ["connecting", "evaluate", "make_job", "read_ahead", "train"]
 
 _LOST = "workers were lost"
 _MOVED = {Reason.RESIZE: "the cluster has changed its size", Reason.PREEMPTED: "a node is being taken away"}
@@ -104,7 +105,7 @@ def evaluate(
         device = device_of(what.run, torch.cuda.device_count())
         display.event(evaluating)
         world = World(device=torch.device(device), post=partial(_show, display))
-        summary = evaluation.evaluate(job_on(device), world)
+        summary = evaluation.evaluate(read_ahead(job_on(device), what.run, cores()), world)
     else:
 
         def post(message: Message) -> None:
@@ -126,7 +127,7 @@ def evaluate(
 def _train_here(prepared: Prepared, stop: StopRequest, display: Display) -> dict[str, Any]:
     run = prepared.run
     device = device_of(run, torch.cuda.device_count())
-    job = make_job(run, prepared.folder, prepared.plan, prepared.dataset, device)
+    job = read_ahead(make_job(run, prepared.folder, prepared.plan, prepared.dataset, device), run, cores())
     answered = False
 
     def stop_requested() -> Reason:
@@ -165,6 +166,7 @@ def _on_ray(
         takes = partial(seconds_per_sample, run, job.dataset, Plan.from_dict(job.plan), job.split)
         choice = choose(run, cluster.nodes, device, grows=cluster.grows, decoding_s=takes)
         job, run = replace(job, executor=choice.executor, why=choice.why), with_executor(run, choice.executor)
+        job = read_ahead(job, run, sum(node.get("CPU", 0.0) for node in cluster.nodes))
         check_device(run, device, cluster)
         check_growth(run, device, cluster)
         sight = Sight(run, Mark(job.folder, RunFolder.ENV, job.nonce), cluster, device, display.event)
@@ -178,6 +180,13 @@ def _on_ray(
             grows=cluster.grows,
             placing=sight.check,
         )
+
+
+def read_ahead(job: Job, run: Run, cpus: float) -> Job:
+    """`job` as it is placed on so many CPUs: whether a thread reads ahead."""
+    apart = partial(made_apart, run, job.dataset.classes, Plan.from_dict(job.plan))
+    ahead, why = reads_ahead(run, job.executor, job.device, cpus, apart)
+    return replace(job, ahead=ahead, why=job.why or why)
 
 
 def make_job(
@@ -283,6 +292,7 @@ class _Poster:
             "threads": run.scale.threads,
             "executor": self.job.executor,
             "executor_why": self.job.why,
+            "ahead": self.job.ahead,
             "device": self.job.device,
             "precision": start.precision,
             "reduction": Plan.from_dict(self.job.plan).reduction,

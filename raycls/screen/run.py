@@ -42,7 +42,8 @@ class Display(Screen):
     `source`, `classes` (number), `splits` ({name: samples}), `cut_from_train` (whether val is), `overfit`
     (whether all splits are the same samples), `measured` and `metrics` (those of the task), `model`,
     `parameters` (number), `weights` (lines about the first ones), `workers`,
-    `elastic` (min, max), `threads`, `executor`, `device`, `precision`, `reduction`, `batch_size`, `micro_batches`,
+    `elastic` (min, max), `threads`, `executor`, `ahead` (whether a thread reads ahead), `device`, `precision`,
+    `reduction`, `batch_size`, `micro_batches`,
     `steps_per_epoch`, `total_steps`, `start_step`, `attempt`, `command` (the words typed).
     """
 

@@ -265,7 +265,7 @@ def _workers(info: Record) -> str:
     words += [str(info["device"])] if "device" in info else []
     if "executor" in info:
         why = f" ({info['executor_why']})" if info.get("executor_why") else ""
-        words.append(f"executor {info['executor']}{why}")
+        words.append(f"executor {info['executor']}{', read ahead' if info.get('ahead') else ''}{why}")
     return ", ".join(words)
 
 

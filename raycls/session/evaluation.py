@@ -59,7 +59,8 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
             rows = len(job.dataset.splits[split])
             timeline = Timeline(plan.order, world.size, 0, 0, 1, rows, plan.evaluate_batch, True)
             maker = make_maker(run, plan, job.dataset, world.size, split)
-            stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
+            about = run.data, job.executor, timeline, maker, world.rank
+            stream = open_stream(*about, share=world.share, ahead=job.ahead)
             stack.callback(reporter.watch(stream, timeline).close)
             if model is None or task is None:  # the stream decodes while they are made
                 model, task = together(ranks, partial(_build_final, run, job, world))

@@ -54,6 +54,8 @@ class Job:
     search: str = ""
     """The search that this run is a trial of."""
     why: str = ""
+    ahead: bool = False
+    """Whether the executor `inline` makes slices in a thread during the steps."""
     dashboard: str = ""
     """The page of the Ray job, where the run is one."""
     start: str = field(default_factory=lambda: uuid4().hex)

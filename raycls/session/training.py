@@ -255,7 +255,8 @@ def _open(run: Run, job: Job, plan: Plan, start: Started, world: World, reporter
     )
     maker = make_maker(run, plan, job.dataset, world.size, run.evaluate.split)
     maker = in_memory(run, maker, job.executor, world)
-    stream = open_stream(run.data, job.executor, timeline, maker, world.rank, share=world.share)
+    about = run.data, job.executor, timeline, maker, world.rank
+    stream = open_stream(*about, share=world.share, ahead=job.ahead)
     return reporter.watch(stream, timeline)
 
 

@@ -192,6 +192,14 @@ class Task(ABC):
         return ()
 
     @property
+    def separate(self) -> bool:
+        """Whether `arrays` leaves the generators of the process alone, so that it may run in a thread beside the steps.
+
+        Of a task of one's own nobody knows.
+        """
+        return False
+
+    @property
     def sums(self) -> tuple[str, ...]:
         """The names of all sums of `loss`, in the order in which they are added up."""
         return (*self.minimised, *self.measured)

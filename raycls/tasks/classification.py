@@ -61,6 +61,11 @@ class Classification(Task):
         image = self.view(split.encoded(index) if encoded else split.pixels(index), key, train=train and on)
         return {"image": image, "label": np.asarray(split.labels[index]), **switched}
 
+    @property
+    def separate(self) -> bool:
+        ours = all(getattr(type(self), name).__module__.startswith("raycls.") for name in ("arrays", "view"))
+        return ours and all(self._augment(0, train=train).separate for train in (True, False))
+
     def view(self, image: Pixels | Encoded, key: Key, *, train: bool) -> np.ndarray:
         """`image` after the operations of training, or of evaluation, `[H, W, 3] uint8`."""
         return self._augment(key[1], train=train)(image, key)

@@ -35,7 +35,6 @@ def paths(found: list[Problem]) -> list[str]:
     [
         ("optim: {weight_decay_on: weights}", "optim.weight_decay_on"),
         ("data: {processes: 4}", "data.processes"),
-        ("data: {executor: inline, prefetch: 8}", "data.prefetch"),
         ("data: {source: {name: arrays}, max_pixels: 100}", "data.max_pixels"),
         ("train: {early_stop: {min_delta: 0.1}}", "train.early_stop.min_delta"),
         ("scale: {workers: 0, max_failures: 5}", "scale.max_failures"),
@@ -54,6 +53,7 @@ def test_a_value_written_for_nothing_is_a_problem(tmp_path: Path, text: str, opt
     [
         "optim: {weight_decay: 1e-4, weight_decay_on: weights}",
         "data: {executor: processes, processes: 4, prefetch: 8}",
+        "data: {executor: inline, prefetch: 8}",
         "train: {early_stop: {patience: 3, min_delta: 0.1}}",
     ],
 )
@@ -88,12 +88,12 @@ def test_a_later_layer_may_choose_otherwise(tmp_path: Path) -> None:
 
 
 def test_what_the_later_layer_adds_must_have_an_effect(tmp_path: Path) -> None:
-    found = problems(tmp_path, "data: {executor: inline}\n", "data.prefetch=3")
-    assert [(item.where, item.path) for item in found] == [("command line", "data.prefetch")]
-    found = problems(tmp_path, "", "data.executor=inline", "data.prefetch=3")
-    assert paths(found) == ["data.prefetch"]
-    found = problems(tmp_path, "data: {prefetch: 3}\n", base="data: {executor: inline}\n")
-    assert [(item.place.line, item.path) for item in found] == [(2, "data.prefetch")]
+    found = problems(tmp_path, "data: {executor: inline}\n", "data.processes=3")
+    assert [(item.where, item.path) for item in found] == [("command line", "data.processes")]
+    found = problems(tmp_path, "", "data.executor=inline", "data.processes=3")
+    assert paths(found) == ["data.processes"]
+    found = problems(tmp_path, "data: {processes: 3}\n", base="data: {executor: inline}\n")
+    assert [(item.place.line, item.path) for item in found] == [(2, "data.processes")]
 
 
 def test_a_searched_choice_makes_what_hangs_on_it_allowed(tmp_path: Path) -> None:

@@ -234,8 +234,15 @@ def _header(screen: io.StringIO) -> dict[str, str]:
     return {line[:11].strip(): line[11:] for line in screen.getvalue().splitlines() if line[:11].strip() in names}
 
 
-def test_the_header_of_a_run_in_this_process_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cpus", "said"),
+    [(2, "executor inline (not read ahead: the steps use every CPU)"), (3, "executor inline, read ahead")],
+)
+def test_the_header_of_a_run_in_this_process_says_so(
+    cpus: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every row against what is there: tiny_cnn of width 8 on 40 images and 8, in batches of 16."""
+    monkeypatch.setattr(trainer, "cores", lambda: cpus)
     screen = io.StringIO()
     trainer.train(_run("scale.workers=0", "scale.threads=2", "train.amp=off"), display=Display(screen))
     header = _header(screen)
@@ -243,7 +250,7 @@ def test_the_header_of_a_run_in_this_process_says_so(tmp_path: Path) -> None:
     assert header.pop("model").startswith("tiny_cnn, ")
     assert header == {
         "data": "arrays data.npz, 4 classes, 40 train, 8 val",
-        "workers": "in this process, no Ray, 2 threads, cpu, executor inline",
+        "workers": f"in this process, no Ray, 2 threads, cpu, {said}",
         "arithmetic": "precision off, reduction exact, batch 16 in 1 micro-batch",
         "steps": "3, 3 per epoch",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from raycls.data.images import operations
 from raycls.data.order import Order
 from raycls.errors import DataError, TrainError
 from raycls.run.folder import RunFolder
+from raycls.run.history import read
 from raycls.run.sample_ledger import check
 from raycls.session import evaluation
 from raycls.session.job import Job, World
@@ -37,13 +39,16 @@ def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("world", "executor"), [(1, "inline"), (2, "inline"), (3, "inline"), (0, "processes"), (2, "processes")]
+    ("world", "executor"),
+    [(1, "inline"), (2, "inline"), (3, "inline"), (0, "ahead"), (2, "ahead"), (0, "processes"), (2, "processes")],
 )
 def test_same_bits_and_order_on_any_world(
     world: int, executor: str, data: Path, reference: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    result = train(make_job(folder, data, *_STEPS, "train.ledger=pixels", world=world, executor=executor), world)
+    ahead, executor = executor == "ahead", "inline" if executor == "ahead" else executor
+    job = make_job(folder, data, *_STEPS, "train.ledger=pixels", world=world, executor=executor)
+    result = train(dataclasses.replace(job, ahead=ahead), world)
     assert (result["state"], result["step"]) == ("done", 8)
     assert weights(folder) == weights(reference)
     assert curve(folder) == curve(reference)
@@ -203,7 +208,7 @@ def test_evaluation_of_1003_rows_on_three_ranks(tmp_path: Path) -> None:
         assert result == alone  # every digit, the loss included
 
 
-def _with_a_broken_image(tmp_path: Path, executor: str, world: int) -> Job:
+def _with_a_broken_image(tmp_path: Path, executor: str, world: int, *more: str) -> Job:
     source = tmp_path / "images"
     for label in ("cat", "dog"):
         for index in range(10):
@@ -212,7 +217,7 @@ def _with_a_broken_image(tmp_path: Path, executor: str, world: int) -> Job:
             Image.new("RGB", (12, 12), (index, 0, 0)).save(path)
     options = ("data.source.name=folder", "data.split={train: 1.0, val: 0.0, test: 0.0}", "evaluate.every=off")
     options = (*options, "data.batch_size=5", "train.micro_batches=2")
-    job = make_job(tmp_path / "run", source, *options, world=world, executor=executor)
+    job = make_job(tmp_path / "run", source, *options, *more, world=world, executor=executor)
     (source / "dog" / "7.png").write_bytes(b"<html>404 Not Found</html>")
     return job
 
@@ -238,6 +243,18 @@ def test_unreadable_image_leaves_no_decoding_process(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"7\.png"):
         train(_with_a_broken_image(tmp_path, "processes", 0))
     assert _descendants() <= before
+
+
+def test_unreadable_image_that_is_read_ahead_ends_the_run_at_its_own_step(tmp_path: Path) -> None:
+    trained: list[list[int]] = []
+    for ahead in (False, True):
+        (tmp_path / str(ahead)).mkdir()
+        job = _with_a_broken_image(tmp_path / str(ahead), "inline", 0, "data.prefetch=9", "track.log_every=1st")
+        with pytest.raises(DataError, match=r"7\.png"):
+            train(dataclasses.replace(job, ahead=ahead))
+        trained.append([line["step"] for line in read(RunFolder(job.folder)) if line["kind"] == "train"])
+        assert "raycls-read-ahead" not in {thread.name for thread in threading.enumerate()}
+    assert trained[0] == trained[1]
 
 
 def _descendants() -> set[int]:

@@ -82,7 +82,9 @@ class DataConfig(Section):
     """Who decodes: Ray Data (`ray`), processes beside each worker, or the worker itself (`inline`).
     All three give the same bytes. `auto` chooses by cost: `ray` where other nodes or free CPUs can decode; `inline`
     where no CPU would be idle otherwise, where a worker's part of a batch takes less than 5 ms, and with
-    `scale.workers: 0`. The header of a run says which and why."""
+    `scale.workers: 0`. `inline` reads ahead in a thread where the steps leave a CPU idle, or run on a GPU, and samples
+    are made without the generators of the process: by built-in sources and operations that draw on their own (crops,
+    flips). The header of a run says which, and why or why not."""
     processes: Count = 2
     """Decoding processes of one worker, for the executor `processes`."""
     prefetch: Count = 4

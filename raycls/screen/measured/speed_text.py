@@ -24,6 +24,7 @@ def speed_lines(facts: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
     ]
     of_worker = "" if workers < 2 else f", one worker's {plural(facts['worker_batch_size'], 'image')}"
     why = f" ({facts['executor_why']})" if facts["executor_why"] else ""
+    ahead = ", read ahead" if facts["ahead"] else ""
     about = {
         "fetch": "reading, one process",
         "decode": "one process",
@@ -31,7 +32,7 @@ def speed_lines(facts: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
         "sample": "the three above, one process",
         "transfer": f"to the device, normalised{of_worker}",
         "step": f"forward, backward, update{of_worker}",
-        "together": f"as it trains: executor {facts['executor']}{why}; data-wait {facts['data_wait']:.0%}",
+        "together": f"as it trains: executor {facts['executor']}{ahead}{why}; data-wait {facts['data_wait']:.0%}",
         "dataloader": f"torch's DataLoader, {plural(facts['dataloader_processes'], 'process')}: the same files, "
         f"operations and steps{of_worker}",
     }

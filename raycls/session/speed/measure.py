@@ -100,10 +100,10 @@ def measured(run: Run, job: Job, plan: Plan, *, seconds: float, here: bool) -> M
         if here:
             timeline = Timeline(plan.order, 1, 0, 2**62, 0, 0, 1)
             whole = in_memory(run, maker, job.executor, World())
-            stream = open_stream(run.data, job.executor, timeline, whole, 0)
+            stream = open_stream(run.data, job.executor, timeline, whole, 0, ahead=job.ahead)
             stack.callback(stream.close)
-            beside = run.data.processes if job.executor == "processes" else 0
-            ahead = max(1, run.data.prefetch // run.data.processes) * beside
+            beside = run.data.processes if job.executor == "processes" else int(job.ahead)
+            ahead = beside and max(1, run.data.prefetch // beside) * beside
             turns.append(_Whole(steps, stream, found.together, beside, ahead, per_image).take)
         plain = plain_stream(maker.arrays, split, plan.order, processes=found.processes, pinned=found.pinned)
         stack.callback(plain.close)
@@ -164,7 +164,8 @@ class _Ready:
 
 
 class _Whole:
-    """Turns of steps with what `stream` makes, by `processes` of its own that are `ahead` by so many slices at most."""
+    """Turns of steps with what `stream` makes, by `processes` of its own, or one thread, that are `ahead` by so many
+    slices at most."""
 
     def __init__(
         self, steps: Steps, stream: Stream, into: list[Turn], processes: int, ahead: int, per_image: float

@@ -72,6 +72,7 @@ class _Where:
     cpus: int
     native_bf16: bool
     precision: str
+    ahead: bool
 
     @property
     def workers(self) -> int:
@@ -87,9 +88,19 @@ class _Where:
         return max(1, self.cpus - self._stepping)
 
     @property
+    def beside(self) -> int:
+        """What makes samples beside the steps of one worker: processes, or a thread; 0 for those of Ray."""
+        return self.run.data.processes if self.executor == "processes" else int(self.ahead)
+
+    @property
+    def between(self) -> bool:
+        """Whether a worker makes its samples between its steps."""
+        return self.executor == "inline" and not self.ahead
+
+    @property
     def idle(self) -> int:
         """CPUs that nothing of the run keeps busy."""
-        beside = self.workers * self.run.data.processes if self.executor == "processes" else 0
+        beside = self.workers * self.beside
         return max(0, self.cpus - self._stepping - beside) if self.executor != "ray" else 0
 
     @property
@@ -99,24 +110,32 @@ class _Where:
 
 
 def judged(
-    run: Run, costs: Costs, *, executor: str, device: str, cpus: int, precision: str, native_bf16: bool
+    run: Run,
+    costs: Costs,
+    *,
+    executor: str,
+    device: str,
+    cpus: int,
+    precision: str,
+    native_bf16: bool,
+    ahead: bool = False,
 ) -> Verdict:
-    """What bounds `run` on a machine of so many CPUs, where `executor` makes its samples.
+    """What bounds `run` on a machine of so many CPUs, where `executor` makes its samples, `ahead` in a thread.
 
     `precision` is that of its steps, `native_bf16` whether the device has bf16 of its own.
     """
-    where = _Where(run, executor, device, cpus, native_bf16, precision)
+    where = _Where(run, executor, device, cpus, native_bf16, precision, ahead)
     by = bound_by(costs.data_wait)
     could = where.workers / (costs.step + costs.move)
     made = where.decoders / costs.sample
     if by == "data":
         wanted = could * costs.sample
         # A worker that makes its samples between its steps needs other CPUs for them, to lose no time.
-        there = where.idle + (0 if executor == "inline" else where.decoders)
+        there = where.idle + (0 if where.between else where.decoders)
         lacking = math.ceil(wanted - _ROUNDING) - there
         more = f": {plural(lacking, 'more CPU')}" if lacking > 0 else ""
-        between = " between the steps" if executor == "inline" else ""
-        alone = " alone" if executor == "inline" else ""
+        between = " between the steps" if where.between else ""
+        alone = " alone" if where.between else ""
         text = (
             f"{costs.dearest}{between}: {rate_text(made)} images/s of {plural(where.decoders, 'CPU')} against "
             f"{rate_text(could)} that the step{alone} could take{more}"
@@ -132,8 +151,8 @@ def judged(
 def _for_data(where: _Where, costs: Costs, wanted: float) -> Iterator[Change]:
     run = where.run
     processes = math.ceil(wanted / where.workers - _ROUNDING)
-    free = (where.idle + (where.decoders if where.executor == "processes" else 0)) // where.workers
-    more = free > (run.data.processes if where.executor == "processes" else 0)
+    free = (where.idle + (where.decoders if where.beside else 0)) // where.workers
+    more = free > where.beside
     if where.executor != "ray" and more and costs.gain > _GAIN:
         asked = min(free, max(1, processes))
         typed = [override("data.processes", asked)]

@@ -22,6 +22,7 @@ FACTS = {
     "threads": 1,
     "executor": "ray",
     "executor_why": "other nodes decode too",
+    "ahead": False,
     "batch_size": 64,
     "worker_batch_size": 32,
     "precision": "off",

@@ -63,6 +63,15 @@ def test_processes_that_a_plain_loader_gained_nothing_by_are_not_proposed() -> N
     assert [change.typed for change in _judged(costs=replace(COSTS, gain=0.9)).changes] == [KEEP, PACK]
 
 
+def test_a_thread_that_reads_ahead_gets_processes_where_it_is_too_slow() -> None:
+    found = _judged(ahead=True)
+    assert found.text == "decoding: 125 images/s of 1 CPU against 500 that the step could take"
+    assert found.changes[0].typed == "data.executor=processes data.processes=4"
+    found = _judged(ahead=True, cpus=2)
+    assert found.text == "decoding: 125 images/s of 1 CPU against 500 that the step could take: 3 more CPUs"
+    assert [change.typed for change in found.changes] == [KEEP, PACK]
+
+
 def test_too_few_processes_become_more() -> None:
     found = _judged("data.processes=2", executor="processes")
     assert found.text == "decoding: 250 images/s of 2 CPUs against 500 that the step could take"

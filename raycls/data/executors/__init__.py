@@ -1,0 +1,1 @@
+"""Who makes slices, beside the training or in its place."""
