@@ -23,6 +23,7 @@ from raycls.data.names import arrange, same_form
 from raycls.data.rows import reader_of
 from raycls.data.samples import Files, Keys, Reader, Samples, digest_of
 from raycls.data.sources.arguments import check_types
+from raycls.data.sources.remote.cache import with_cache
 from raycls.data.sources.remote.objects import Objects
 from raycls.data.splits.limit import Limit
 from raycls.data.splits.split import divide
@@ -121,10 +122,9 @@ class Split:
     def _read(self, index: int) -> bytes | np.ndarray:
         try:
             return self.reader.read(index)
-        except OutageError:  # the sample is not at fault
-            raise
         except DataError as error:
-            self._left_out(error, index)
+            if not isinstance(error, OutageError):  # else the sample is not at fault
+                self._left_out(error, index)
             raise
 
     def _decoded(self, index: int, data: bytes) -> Pixels:
@@ -260,6 +260,7 @@ def open_pool(config: DataConfig, *, least_classes: int = 2, about: Sequence[str
             found=repr(type(samples)),
             valid="raycls.data.samples.Samples",
         )
+    samples = with_cache(samples, config.cache)
     classes, labels, sets, notes = _arranged(samples, least_classes, path or config.source.name)
     keys = samples.keys if isinstance(samples.keys, Keys) else Keys(samples.keys)
     if len(keys) != len(labels):

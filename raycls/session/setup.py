@@ -105,7 +105,7 @@ def make_maker(run: Run, plan: Plan, dataset: Dataset, world: int, split: str) -
 
 def in_memory(run: Run, maker: Maker, executor: str, world: World) -> Maker:
     """`maker` as `data.cache` has it. ConfigError on every rank where one of them has not the memory."""
-    if run.data.cache == "off":
+    if run.data.cache != "memory":
         return maker
     splits = {name: split for name, split in (("train", maker.train), ("evaluated", maker.evaluated)) if split}
     each = {"inline": 1, "processes": run.data.processes}.get(executor, cores())

@@ -10,7 +10,7 @@ from raycls.config.sections.duration import Duration
 from raycls.config.sections.types import Count, Finite, Fraction, Operation, Positive, Section, Tuple
 from raycls.config.uri_secrets import has_secret
 
-__all__ = ["LUMA", "AugmentConfig", "DataConfig", "SourceConfig", "SplitConfig"]
+__all__ = ["LUMA", "AugmentConfig", "CacheConfig", "DataConfig", "SourceConfig", "SplitConfig"]
 
 LUMA = (19595, 38470, 7471)
 """Red, green and blue in a grey value, of 65536: ITU-R 601-2 luma in the integers of Pillow."""
@@ -67,6 +67,23 @@ class SplitConfig(Section):
         return self
 
 
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+class CacheConfig(Section):
+    """Objects of a store on the disk of the node that reads them."""
+
+    dir: Annotated[str, Field(min_length=1)]
+    """A folder on a local disk of every node. Runs may share it."""
+    limit: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
+    """What it may take of the disk: `50GB`, `500MB`, `1.5TB`; `GiB` and the like are powers of 1,024."""
+
+    @property
+    def bytes(self) -> int:
+        number = self.limit.rstrip("KMGTiB ")
+        return int(float(number) * _UNITS[self.limit[len(number) : -1].strip()])
+
+
 class DataConfig(Section):
     """Samples, batches, and who reads them."""
 
@@ -89,9 +106,11 @@ class DataConfig(Section):
     """Decoding processes of one worker, for the executor `processes`."""
     prefetch: Count = 4
     """Slices (one worker's part of one step) that are decoded ahead of the training."""
-    cache: Literal["off", "memory"] = "off"
+    cache: Literal["off", "memory"] | CacheConfig = "off"
     """`memory`: each process that decodes keeps the pixels of the images it has decoded, before augmentation, so that
-    later epochs and evaluations decode nothing. The same bytes; refused where they do not fit."""
+    later epochs and evaluations decode nothing. The same bytes; refused where they do not fit.
+    `{dir: /local/cache, limit: 50GB}`, for data behind an address: each node keeps the objects it has read, those used
+    last, and asks for none of them again."""
     formats: Annotated[tuple[Literal["jpeg", "png", "webp", "bmp", "tiff", "gif"], ...], Tuple] = (
         "jpeg",
         "png",

@@ -112,7 +112,7 @@ class Run(Section):
         """Files that the first operation has decoded smaller are not whole: kept, they would be other pixels."""
         first = [entry[0] for entry in (self.augment.train, self.augment.eval) if entry]
         crops = [entry.get("random_resized_crop") or {} for entry in first if isinstance(entry, dict)]
-        if self.data.cache != "off" and any(crop.get("resampling") == "fast" for crop in crops):
+        if self.data.cache == "memory" and any(crop.get("resampling") == "fast" for crop in crops):
             raise RuleError(
                 f"data.cache: {self.data.cache} keeps whole images, and random_resized_crop with resampling: fast "
                 "decodes large ones smaller: that would be other pixels",

@@ -6,13 +6,14 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from raycls.data.samples import Keys
 from raycls.data.sources.remote.address import Address, read
+from raycls.data.sources.remote.cache import Cache, entry_of
 
 __all__ = ["THREADS", "Objects"]
 
@@ -60,7 +61,8 @@ class Objects:
     """Bytes of each object when it was listed, `[N] int64`; -1 where it was not."""
     changed: np.ndarray
     """When each was changed, as listed, in nanoseconds, `[N] int64`."""
-    ahead: _InFlight = field(default_factory=_InFlight, compare=False, repr=False)
+    cache: Cache | None = None
+    ahead: _InFlight = field(default_factory=_InFlight, init=False, compare=False, repr=False)
 
     @property
     def root(self) -> str:
@@ -75,6 +77,8 @@ class Objects:
     def fetch(self, rows: np.ndarray) -> Callable[[], None]:
         """Begin to read the objects `rows`, `[n] int64`, many at a time; what is returned is called when `read` was."""
         wanted = rows.tolist()
+        if self.cache is not None:
+            wanted = [row for row in wanted if not self.cache.has(self._entry(row))]
         with self.ahead.lock:
             for row in wanted:
                 count, future = self.ahead.asked.get(row) or (0, _pool.submit(self._read, row))
@@ -88,10 +92,25 @@ class Objects:
         return self.listed
 
     def take(self, rows: np.ndarray) -> Objects:
-        return Objects(self.address, self.names.take(rows), self.listed[rows], self.changed[rows])
+        return Objects(self.address, self.names.take(rows), self.listed[rows], self.changed[rows], self.cache)
+
+    def cached(self, cache: Cache) -> Objects:
+        """The same with what is read kept in `cache`."""
+        return replace(self, cache=cache)
 
     def _read(self, index: int) -> bytes:
-        return read(self.address.at(self.names[index]))
+        if self.cache is None:
+            return read(self.address.at(self.names[index]))
+        entry = self._entry(index)
+        found = self.cache.read(entry)
+        if found is None:
+            found = read(self.address.at(self.names[index]))
+            if len(found) == self.listed[index]:  # else it was changed since it was listed: it is another object
+                self.cache.add(entry, found)
+        return found
+
+    def _entry(self, index: int) -> str:
+        return entry_of(self.address.at(self.names[index]), int(self.listed[index]), int(self.changed[index]))
 
     def _forget(self, rows: list[int]) -> None:
         with self.ahead.lock:
