@@ -107,6 +107,7 @@ def _servers(page: str, request: pytest.FixtureRequest) -> Iterator[dict[str, st
     if page == "docs/object-stores.md":
         s3: S3 = request.getfixturevalue("s3")
         address = f"127.0.0.1:{s3.proxy.port}"
+        s3.upload(Path("photos"), "photos")
         os.environ["AWS_ENDPOINT_URL_S3"] = f"http://{address}"  # the address without an endpoint is AWS otherwise
         yield {"host:9000": address}
     elif page == "docs/trackers.md":

@@ -23,6 +23,7 @@ from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.ignore import as_options
 from raycls.data.source import Dataset, Split, open_dataset
 from raycls.data.sources.recognised import recognised
+from raycls.data.sources.remote.address import is_remote
 from raycls.errors import ConfigError, DataError
 from raycls.progress import counted
 
@@ -33,6 +34,7 @@ _SMALL = 64
 _SIZES = (96, 128, 160, 192, 224)
 _LISTED = 20
 _IMBALANCE = 3.0
+_RELATIVE = "   # relative to where the command is typed"
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def compose(found: Survey, *, out: str) -> str:
         f"# Expected: not measured yet.\n\n"
         f"data:\n"
         f"  source:\n    name: {found.source}\n"
-        f"    path: {_text(found.path)}   # relative to where the command is typed\n{args}"
+        f"    path: {_text(found.path)}{'' if is_remote(found.path) else _RELATIVE}\n{args}"
         f"  # splits: {found.origin}\n"
         f"  batch_size: {batch}   # over all workers together; {steps} steps per epoch\n"
         f"  image_size: {size}   # half of the images looked at have a shorter side of {found.short_side} or less\n\n"

@@ -1299,6 +1299,7 @@ ELSEWHERE: dict[str, str] = {
     "session/data/network.py:_fix": "cli/commands/test_model.py",
     "data/images/decoding/kept.py:share_of": "data/images/decoding/test_kept.py",
     "data/images/decoding/decode.py:_not_supported": "data/images/decoding/test_unsupported.py",
+    "data/sources/packed/files.py:open_arrow": "data/sources/remote/test_stored.py",
     "report/live.py": "report/test_live.py",
     "session/consistency.py:_check_sync": "session/test_forward.py",
     "train/forward/compiled.py:_failed": "session/test_forward.py",

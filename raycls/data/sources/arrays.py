@@ -7,11 +7,10 @@ say the same are read too; an array that would not be used is an error.
 from __future__ import annotations
 
 import glob
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
 
@@ -21,6 +20,9 @@ from raycls.config.write import override
 from raycls.data.ignore import ignorer, patterns_of
 from raycls.data.names import SPLIT_WORDS, in_order, integers, same_form, words_of
 from raycls.data.samples import Keys, Samples
+from raycls.data.sources.remote.cache import Cache
+from raycls.data.sources.remote.places import Local, file_of
+from raycls.data.sources.remote.stored import Stored
 from raycls.data.sources.roles import CLASSES, Role, roles_of
 from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
@@ -38,25 +40,26 @@ def arrays(path: str | Path, ignore: str | Sequence[str] = (), ignore_file: str 
     unpickled. Arrays written by `numpy.savez` are mapped into memory, so that processes share them; those of
     `numpy.savez_compressed` are unpacked once per process.
     """
-    file = os.path.abspath(path)
+    place, name = file_of(path)
+    stored, file = Stored.of(place, [name]), place.locate(name)
     given = patterns_of(ignore, ignore_file)
     ignored = ignorer(given)
-    shapes = {name: header for name, header in _shapes(file).items() if not ignored(name)}
+    shapes = {name: header for name, header in _shapes(stored).items() if not ignored(name)}
     parts = _parts(file, shapes, given)
     labels, keys = [], []
     for part in parts:
         count = _check_images(file, part.images, shapes[part.images])
-        labels.append(_labels(file, part.labels, count))
+        labels.append(_labels(stored, part.labels, count))
         keys.extend(f"{part.images}:{row}" for row in range(count))
     shards = Shards.of(map(len, labels))
     declared = next((name for name in shapes if name.casefold() in CLASSES), None)
-    classes, numbers = _classes(file, declared, labels)
+    classes, numbers = _classes(stored, declared, labels)
     splits = {part.split: shards.rows(i, i + 1) for i, part in enumerate(parts) if part.split}
     return Samples(
         classes,
         numbers,
         Keys(keys),
-        _Arrays(file, tuple(part.images for part in parts), shards),
+        _Arrays(stored, tuple(part.images for part in parts), shards),
         splits or None,
         ordered=declared is not None,
         notes=_told(parts),
@@ -128,7 +131,7 @@ def _told(parts: Sequence[_Part]) -> tuple[str, ...]:
 class _Arrays:
     """Reads images of an `.npz`. An array is opened once per process, when first asked for."""
 
-    file: str
+    files: Stored
     names: tuple[str, ...]
     shards: Shards
     positional: ClassVar[bool] = True
@@ -139,23 +142,29 @@ class _Arrays:
 
     def locate(self, index: int) -> str:
         shard, row = self.shards.place(index)
-        return f"{self.file}:{self.names[shard]}[{row}]"
+        return f"{self.files.locate(0)}:{self.names[shard]}[{row}]"
 
     def sizes(self) -> np.ndarray:
-        shapes = _shapes(self.file)
+        shapes = _shapes(self.files)
         headers = [shapes.get(name) for name in self.names]
         each = [0 if header is None else int(np.prod(header.shape[1:])) for header in headers]
         return np.repeat(np.array(each, np.int64), np.diff(self.shards.starts))
 
     def _images(self, shard: int) -> np.ndarray:
-        images, expected = _array(self.file, self.names[shard]), self.shards.count(shard)
+        images, expected = _array(self.files, self.names[shard]), self.shards.count(shard)
         if len(images) != expected:
-            raise _bad(self.file, f"{self.names[shard]} has {len(images)} images, it had {expected} when opened", None)
+            found = f"{self.names[shard]} has {len(images)} images, it had {expected} when opened"
+            raise _bad(self.files.locate(0), found, None)
         return images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
 
+    def cached(self, cache: Cache) -> _Arrays:
+        """The same with the file kept in `cache`."""
+        return replace(self, files=self.files.cached(cache))
 
-def _classes(file: str, declared: str | None, labels: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
+
+def _classes(stored: Stored, declared: str | None, labels: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
     """The classes, and the number of each label `[N] int64`. Labels of one class may differ in type between splits."""
+    file = stored.locate(0)
     if declared is None:
         values = [np.unique(each, return_inverse=True) for each in labels]
         texts = [[_text(file, value) for value in found.tolist()] for found, _ in values]
@@ -167,7 +176,7 @@ def _classes(file: str, declared: str | None, labels: Sequence[np.ndarray]) -> t
             for each, (_, inverse) in zip(texts, values, strict=True)
         ]
         return list(number), np.concatenate(numbers)
-    names = _array(file, declared)
+    names = _array(stored, declared)
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise _bad(file, f"{declared} is {names.dtype} of shape {list(names.shape)}", "classes as a list of strings")
     classes = [_text(file, name) for name in names.tolist()]
@@ -238,8 +247,8 @@ def _conversion(name: str, header: _Header) -> str | None:
     return f"{'; '.join(steps)}; then save the file again" if steps else None
 
 
-def _labels(file: str, name: str, count: int) -> np.ndarray:
-    labels = _array(file, name)
+def _labels(stored: Stored, name: str, count: int) -> np.ndarray:
+    file, labels = stored.locate(0), _array(stored, name)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     whole = labels.dtype.kind in "iuUS" or (labels.dtype.kind == "f" and bool(np.all(labels == np.rint(labels))))
@@ -257,10 +266,11 @@ class _Header:
     column_major: bool
 
 
-def _shapes(file: str) -> dict[str, _Header | None]:
+def _shapes(stored: Stored) -> dict[str, _Header | None]:
     """Shape and type of every array, without reading any; None for a member that is no array."""
-    try:
-        with zipfile.ZipFile(file) as archive:
+
+    def read() -> dict[str, _Header | None]:
+        with stored.open(0) as file, zipfile.ZipFile(file) as archive:
             found: dict[str, _Header | None] = {}
             for member in archive.namelist():
                 if not member.endswith(".npy"):
@@ -269,8 +279,11 @@ def _shapes(file: str) -> dict[str, _Header | None]:
                 with archive.open(member) as stream:
                     found[member.removesuffix(".npy")] = _header(stream)
             return found
+
+    try:
+        return stored.run(0, read)
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise _unreadable(file, error) from error
+        raise _unreadable(stored.locate(0), error) from error
 
 
 def _header(stream: IO[bytes]) -> _Header:
@@ -280,17 +293,25 @@ def _header(stream: IO[bytes]) -> _Header:
     return _Header(shape, dtype, column_major)
 
 
-def _array(file: str, name: str) -> np.ndarray:
+def _array(stored: Stored, name: str) -> np.ndarray:
     member = f"{name}.npy"
-    try:
-        with zipfile.ZipFile(file) as archive:
+
+    def read() -> np.ndarray:
+        with stored.open(0) as file, zipfile.ZipFile(file) as archive:
             info = archive.getinfo(member)
-            if info.compress_type == zipfile.ZIP_STORED and info.file_size > 1 << 20:
-                return _mapped(file, archive, info)
+            if (
+                isinstance(stored.place, Local)
+                and info.compress_type == zipfile.ZIP_STORED
+                and info.file_size > 1 << 20
+            ):
+                return _mapped(stored.locate(0), archive, info)
             with archive.open(member) as stream:
                 return np.lib.format.read_array(stream, allow_pickle=False)
+
+    try:
+        return stored.run(0, read)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise _unreadable(file, error) from error
+        raise _unreadable(stored.locate(0), error) from error
 
 
 def _mapped(file: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

@@ -7,10 +7,9 @@ names, all of them functions of this file: nothing is looked up, imported or cal
 from __future__ import annotations
 
 import math
-import os
 import pickle
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +17,9 @@ import numpy as np
 
 from raycls.data.names import split_of
 from raycls.data.samples import Keys, Samples
+from raycls.data.sources.remote.cache import Cache
+from raycls.data.sources.remote.places import Place, place_of
+from raycls.data.sources.remote.stored import Stored
 from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 
@@ -32,10 +34,11 @@ def cifar(path: str | Path) -> Samples:
 
     `path` is the unpacked folder. DataError where a file is missing, damaged, no such batch, or one batch too many.
     """
-    root = os.path.abspath(path)
-    if os.path.exists(os.path.join(root, "batches.meta")):
+    place = place_of(path)
+    root, missing = place.locate(""), place.missing(["batches.meta", "meta"])
+    if 0 not in missing:
         layout, meta, names_field, labels_field = _CIFAR10, "batches.meta", "label_names", "labels"
-    elif os.path.exists(os.path.join(root, "meta")):
+    elif 1 not in missing:
         layout, meta, names_field, labels_field = _CIFAR100, "meta", "fine_label_names", "fine_labels"
     else:
         raise DataError(
@@ -44,33 +47,34 @@ def cifar(path: str | Path) -> Samples:
             valid="a folder with batches.meta (CIFAR-10) or meta (CIFAR-100)",
             fix="unpack cifar-10-python.tar.gz or cifar-100-python.tar.gz, and name the folder inside",
         )
-    _refuse_others(root, {meta, *(batch for batches in layout.values() for batch in batches)})
-    classes = _names(os.path.join(root, meta), names_field)
     files = [batch for batches in layout.values() for batch in batches]
-    labels = [_labels(os.path.join(root, batch), labels_field, len(classes)) for batch in files]
+    _refuse_others(place, {meta, *files})
+    stored = Stored.of(place, [*files, meta])
+    classes = _names(stored, len(files), names_field)
+    labels = [_labels(stored, number, labels_field, len(classes)) for number in range(len(files))]
     shards = Shards.of(map(len, labels))
     train = len(layout["train"])
     return Samples(
         classes=classes,
         labels=np.concatenate(labels),
         keys=Keys(f"{batch}:{row}" for batch, of in zip(files, labels, strict=True) for row in range(len(of))),
-        reader=_Batches(root, tuple(files), shards),
+        reader=_Batches(stored, shards),
         splits={"train": shards.rows(0, train), "test": shards.rows(train, len(files))},
         ordered=True,  # labels are positions in the list of names
     )
 
 
-def _refuse_others(root: str, used: Collection[str]) -> None:
+def _refuse_others(place: Place, used: Collection[str]) -> None:
     """DataError where a file beside the batches looks like one more of them."""
     others = sorted(
         name
-        for name in os.listdir(root)
+        for name in (entry.name for entry in place.entries(""))
         if name not in used and ("batch" in name.casefold() or name == "meta" or split_of(name) is not None)
     )
     if others:
         raise DataError(
             "there are batches that would not be used",
-            where=root,
+            where=place.locate(""),
             found=", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else ""),
             valid=f"{', '.join(sorted(used))}, and files that are no batches",
             fix="move them to another folder",
@@ -81,8 +85,7 @@ def _refuse_others(root: str, used: Collection[str]) -> None:
 class _Batches:
     """Reads images from batch files. Each file is loaded once per process, when first asked for."""
 
-    root: str
-    files: tuple[str, ...]
+    files: Stored
     shards: Shards
     positional: ClassVar[bool] = True
 
@@ -92,21 +95,25 @@ class _Batches:
 
     def locate(self, index: int) -> str:
         shard, row = self.shards.place(index)
-        return f"{os.path.join(self.root, self.files[shard])}:{row}"
+        return f"{self.files.locate(shard)}:{row}"
 
     def sizes(self) -> np.ndarray:
         return np.full(self.shards.total, 3 * 32 * 32, np.int64)
 
     def _pixels(self, shard: int) -> np.ndarray:
-        path = os.path.join(self.root, self.files[shard])
-        pixels, expected = _pixels(_load(path), path), self.shards.count(shard)
+        path = self.files.locate(shard)
+        pixels, expected = _pixels(_load(self.files, shard), path), self.shards.count(shard)
         if len(pixels) != expected:
             raise _damaged(path, f"{len(pixels)} images, there were {expected} when the data was opened")
         return pixels
 
+    def cached(self, cache: Cache) -> _Batches:
+        """The same with batches kept in `cache`."""
+        return replace(self, files=self.files.cached(cache))
 
-def _names(path: str, name: str) -> list[str]:
-    names = _load(path).get(name)
+
+def _names(files: Stored, number: int, name: str) -> list[str]:
+    path, names = files.locate(number), _load(files, number).get(name)
     if not isinstance(names, list) or not names:
         raise _damaged(path, f"it has no {name}")
     texts = [_text(value) for value in names]
@@ -115,8 +122,8 @@ def _names(path: str, name: str) -> list[str]:
     return texts
 
 
-def _labels(path: str, name: str, num_classes: int) -> np.ndarray:
-    batch = _load(path)
+def _labels(files: Stored, number: int, name: str, num_classes: int) -> np.ndarray:
+    path, batch = files.locate(number), _load(files, number)
     rows, labels = len(_pixels(batch, path)), batch.get(name)
     if not isinstance(labels, list) or len(labels) != rows:
         raise _damaged(path, f"{name} is not a list of {rows} labels, one per image")
@@ -134,13 +141,16 @@ def _pixels(batch: dict[str, Any], path: str) -> np.ndarray:
     return data.pixels
 
 
-def _load(path: str) -> dict[str, Any]:
+def _load(files: Stored, number: int) -> dict[str, Any]:
     """The dict in one file, its keys as text."""
+    path = files.locate(number)
     try:
-        with open(path, "rb") as file:
+        with files.content(number) as file:
             content = _Unpickler(file, encoding="bytes").load()
     except OSError as error:
         raise DataError("cannot read a CIFAR file", where=path, found=error.strerror or str(error)) from error
+    except DataError:  # of a store
+        raise
     except Exception as error:  # a damaged pickle ends in nearly any exception; none of its names has run code
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if not isinstance(content, dict):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from raycls.data.sources.packed.layout import MANIFEST
+from raycls.data.sources.remote.address import is_remote
+from raycls.data.sources.remote.places import place_of
 
 __all__ = ["SUFFIXES", "recognised"]
 
@@ -24,6 +26,9 @@ _LOOKED_AT = 32
 
 def recognised(path: str) -> str | None:
     """The name of the source for a file, a pattern of shards or a folder; None where there is nothing it could be."""
+    if is_remote(path):
+        place = place_of(path)
+        return SUFFIXES.get(os.path.splitext(place.locate(""))[1].lower()) or _by_names(place.names())
     if os.path.isdir(path):
         return _folder(path)
     suffix = os.path.splitext(path)[1].lower()
@@ -33,9 +38,13 @@ def recognised(path: str) -> str | None:
 
 
 def _folder(path: str) -> str:
-    if os.path.isfile(os.path.join(path, MANIFEST)):
-        return "packed"
-    for name in _names(path):
+    return "packed" if os.path.isfile(os.path.join(path, MANIFEST)) else _by_names(_names(path))
+
+
+def _by_names(names: Iterable[str]) -> str:
+    for name in names:
+        if name == MANIFEST:
+            return "packed"
         suffix = next((suffix for suffix in _SHARDS if name.endswith(suffix)), None)
         if suffix is not None:
             return SUFFIXES.get(suffix, "webdataset")

@@ -45,7 +45,7 @@ def with_source(run: Run, path: str) -> Run:
     A manifest is read with the `multilabel` of the run: its images have any number of classes, whatever it looks like.
     """
     values, source = to_dict(run), source_of(path)
-    if source.name == "manifest" and os.path.splitext(path)[1].lower() in SUFFIXES and reading_of(run.task).several:
+    if source.name == "manifest" and not path.lower().endswith((".yaml", ".yml")) and reading_of(run.task).several:
         own = run.data.source
         source.args["multilabel"] = (own.args.get("multilabel") if own.name == "manifest" else None) or True
     values["data"]["source"] = source.model_dump()

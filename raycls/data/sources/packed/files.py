@@ -7,17 +7,23 @@ row group with the image is read, and the last ones that were read are kept.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from raycls.config.write import override
+from raycls.data.sources.remote.stored import Stored
+from raycls.errors import DataError
+
 __all__ = ["MOST_OPENED", "Opened", "open_arrow", "open_file", "open_parquet"]
 
 MOST_OPENED = 256
 """How many Parquet files a process keeps open: of each it holds what is said of its row groups, half a megabyte."""
 _KEPT_BYTES, _MOST_KEPT = 64 << 20, 8
+_KEEP = override("data.cache", {"dir": "/local/cache", "limit": "50GB"})
 
 
 class Opened(Protocol):
@@ -28,19 +34,28 @@ class Opened(Protocol):
         ...
 
 
-def open_file(path: str) -> Opened:
+def open_file(files: Stored, number: int) -> Opened:
     """Open a file by its name, `.arrow` or `.parquet`. OSError or `pyarrow.ArrowException` where it is damaged."""
-    return open_arrow(path) if path.endswith(".arrow") else open_parquet(path)
+    return open_arrow(files, number) if files.names[number].endswith(".arrow") else open_parquet(files, number)
 
 
-def open_arrow(path: str) -> Opened:
-    with pa.memory_map(path) as source:
-        reader = pa.ipc.open_file(source)
+def open_arrow(files: Stored, number: int) -> Opened:
+    """DataError where the file can neither be mapped nor read in parts."""
+    if not files.is_mappable:
+        raise DataError(
+            "a packed Arrow file is mapped into memory, which an object cannot be",
+            where=files.locate(number),
+            valid="Arrow files on a disk of each node, or Parquet files, of which parts are read",
+            fix=f"have each node keep them: {_KEEP} ; or pack the data with --to parquet",
+        )
+    source = files.source(number)
+    with pa.memory_map(source) if isinstance(source, str) else source as mapped:
+        reader = pa.ipc.open_file(mapped)
         return _Batches([reader.get_batch(number) for number in range(reader.num_record_batches)])
 
 
-def open_parquet(path: str) -> Opened:
-    return _RowGroups(path)
+def open_parquet(files: Stored, number: int) -> Opened:
+    return _RowGroups(files, number)
 
 
 class _Batches:
@@ -75,10 +90,12 @@ _kept = _Kept()
 class _RowGroups:
     """Row groups of a Parquet file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, files: Stored, number: int) -> None:
         from pyarrow import parquet
 
-        self._file = parquet.ParquetFile(path, memory_map=True)
+        source = files.source(number)
+        self._run = partial(files.run, number)
+        self._file = self._run(lambda: parquet.ParquetFile(source, memory_map=True))
         about = self._file.metadata
         self._starts = np.array([0, *accumulate(about.row_group(i).num_rows for i in range(about.num_row_groups))])
         self._name = object()  # not the path: another file may take its place
@@ -88,7 +105,8 @@ class _RowGroups:
         with _kept.lock:  # a reader of pyarrow is for one thread at a time
             batch = _kept.batches.get((self._name, group, columns))
             if batch is None:
-                table = self._file.read_row_group(group, columns=list(columns), use_threads=False)
+                read = partial(self._file.read_row_group, group, columns=list(columns), use_threads=False)
+                table = self._run(read)
                 batch = table.combine_chunks().to_batches()[0]
                 _kept.add((self._name, group, columns), batch)
         return [_of(batch, column, row - int(self._starts[group])) for column in columns]

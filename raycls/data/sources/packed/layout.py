@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raycls.data.samples import text_of
+from raycls.data.sources.remote.places import place_of
 from raycls.errors import DataError
 
 if TYPE_CHECKING:
@@ -164,16 +165,19 @@ def crc32(value: Any) -> int:
 
 
 def read_manifest(folder: str) -> Mapping[str, Any]:
-    """What `pack.json` says. DataError where the folder holds no complete pack."""
-    file = os.path.join(folder, MANIFEST)
+    """What `pack.json` says in a folder or below an address. DataError where that holds no complete pack."""
+    place = place_of(folder)
+    file = place.locate(MANIFEST)
     try:
-        with open(file, "rb") as stream:
+        if place.missing([MANIFEST]):
+            raise FileNotFoundError(file)
+        with place.open(MANIFEST) as stream:
             found = json.loads(stream.read())
     except FileNotFoundError as error:
         raise DataError(
             "this folder holds no packed data, or data that is not packed to the end",
-            where=folder,
-            found=f"no {MANIFEST}, which is written last" if os.path.isdir(folder) else "no such folder",
+            where=place.locate(""),
+            found=f"no {MANIFEST}, which is written last" if place.is_folder() else "no such folder",
             valid="a folder that raycls pack --out wrote",
             fix="check data.source.path, or rerun raycls pack to resume",
         ) from error

@@ -13,6 +13,7 @@ import numpy as np
 from raycls.config.write import override
 from raycls.data.names import shared_splits, split_of
 from raycls.data.sources.layout import NO_SPLITS
+from raycls.data.sources.remote.places import Local
 from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 
@@ -30,14 +31,7 @@ def shard_files(root: str, suffix: str | tuple[str, ...]) -> list[str]:
 
     Of a file its name alone.
     """
-    if not os.path.isdir(root):
-        return [os.path.basename(root)]
-    found: list[str] = []
-    for directory, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = os.path.relpath(directory, root)
-        found += [os.path.normpath(os.path.join(below, name)) for name in files if name.endswith(suffix)]
-    return sorted(name for name in found if not os.path.basename(name).startswith("."))
+    return Local(root).files(suffix) if os.path.isdir(root) else [os.path.basename(root)]
 
 
 def expanded(pattern: str) -> list[str]:

@@ -18,6 +18,9 @@ from raycls.data.rows import reader_of, without
 from raycls.data.samples import Keys, Samples
 from raycls.data.sources.packed.files import MOST_OPENED, Opened, open_file
 from raycls.data.sources.packed.layout import INDEX, crc32, damaged, read_manifest
+from raycls.data.sources.remote.cache import Cache
+from raycls.data.sources.remote.places import place_of
+from raycls.data.sources.remote.stored import Stored
 from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 
@@ -36,12 +39,10 @@ def packed(
     of the shards are compared with those that were written when the data is opened, and the CRC-32 of each image when
     a process reads it for the first time.
     """
-    folder = os.path.abspath(path)
-    found = read_manifest(folder)
+    found = read_manifest(os.fspath(path))
     shards = found["shards"]
     reader = _Packed(
-        folder,
-        tuple(shard["name"] for shard in shards),
+        Stored.of(place_of(path), [*(shard["name"] for shard in shards), INDEX]),
         tuple(shard["bytes"] for shard in shards),
         Shards.of([shard["rows"] for shard in shards], most=MOST_OPENED if found["to"] == "parquet" else None),
         found["quality"] == "raw",
@@ -50,7 +51,7 @@ def packed(
         reader.check(number)
     index = reader.index
     if len(index) != reader.shards.total:
-        raise damaged(os.path.join(folder, INDEX), f"{len(index)} samples, {reader.shards.total} in the shards")
+        raise damaged(reader.files.locate(len(shards)), f"{len(index)} samples, {reader.shards.total} in the shards")
     keys = index.keys()
     rows: dict[str, list[np.ndarray]] = {}
     for number, shard in enumerate(shards):
@@ -73,13 +74,15 @@ def packed(
 class _Index:
     """What is known of every sample: columns in mapped memory."""
 
-    def __init__(self, file: str) -> None:
-        self._file = file
+    def __init__(self, files: Stored) -> None:
+        last = len(files.names) - 1
+        self._file = files.locate(last)
         try:
-            with pa.memory_map(file) as source:
-                self._table = pa.ipc.open_file(source).read_all().combine_chunks()
+            source = files.source(last)
+            with pa.memory_map(source) if isinstance(source, str) else source as opened:
+                self._table = files.run(last, lambda: pa.ipc.open_file(opened).read_all().combine_chunks())
         except (OSError, pa.ArrowException) as error:
-            raise damaged(file, str(error)) from error
+            raise damaged(self._file, str(error)) from error
 
     def __len__(self) -> int:
         return len(self._table)
@@ -128,15 +131,15 @@ class _Index:
 class _Packed:
     """Reads images of shards. A shard is opened once per process, when first asked for."""
 
-    folder: str
-    names: tuple[str, ...]
+    files: Stored
+    """The shards, and the index."""
     bytes: tuple[int, ...]
     shards: Shards
     raw: bool
 
     @cached_property
     def index(self) -> _Index:
-        return _Index(os.path.join(self.folder, INDEX))
+        return _Index(self.files)
 
     @cached_property
     def _whole(self) -> np.ndarray:
@@ -158,27 +161,28 @@ class _Packed:
 
     def locate(self, index: int) -> str:
         number, row = self.shards.place(index)
-        return f"{self._path(number)}[{row}]: {self.index.key(index)}"
+        return f"{self.files.locate(number)}[{row}]: {self.index.key(index)}"
 
     def sizes(self) -> np.ndarray:
         return self.index.numbers("size")
 
     def check(self, number: int) -> None:
         """DataError where a shard is not there, or not of the size that was written."""
-        path = self._path(number)
+        path = self.files.locate(number)
         try:
-            size = os.stat(path).st_size
+            size = self.files.size(number)
         except OSError as error:
             raise damaged(path, error.strerror or str(error)) from error
         if size != self.bytes[number]:
             raise damaged(path, f"{size:,} bytes, {self.bytes[number]:,} were written")
 
-    def _path(self, number: int) -> str:
-        return os.path.join(self.folder, self.names[number])
+    def cached(self, cache: Cache) -> _Packed:
+        """The same with shards kept in `cache`."""
+        return _Packed(self.files.cached(cache), self.bytes, self.shards, self.raw)
 
     def _open(self, number: int) -> Opened:
         self.check(number)  # of a mapped file that is shorter, the process would be ended by a signal
-        return open_file(self._path(number))
+        return open_file(self.files, number)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:  # without what is opened
-        return _Packed, (self.folder, self.names, self.bytes, self.shards, self.raw)
+        return _Packed, (self.files, self.bytes, self.shards, self.raw)

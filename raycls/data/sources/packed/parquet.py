@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from raycls.data.samples import Keys, Samples
 from raycls.data.sources.layout import told
 from raycls.data.sources.packed.files import MOST_OPENED, Opened, open_parquet
 from raycls.data.sources.packed.labels import labels_of
-from raycls.data.sources.packed.named import by_split, shard_files, split_rows
+from raycls.data.sources.packed.named import by_split, split_rows
+from raycls.data.sources.remote.cache import Cache
+from raycls.data.sources.remote.places import Place, file_of, place_of
+from raycls.data.sources.remote.stored import Stored
 from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 from raycls.quantities import bytes_text
@@ -55,14 +58,14 @@ def parquet(
     what other names mean (`{fold1: train}`; `none`: there are none). `ignore` and `ignore_file` leave out files, and
     samples by their keys. `about` are columns whose values are kept. DataError names the file.
     """
-    root = os.path.abspath(path)
-    given = patterns_of(ignore, ignore_file)
-    ignored = ignorer(given)
-    names = [name for name in shard_files(root, ".parquet") if not ignored(name)]
+    place, given = place_of(path), patterns_of(ignore, ignore_file)
+    root, ignored = place.locate(""), ignorer(given)
+    place, found = (place, place.files(".parquet")) if place.is_folder() else _alone(path)
+    names = [name for name in found if not ignored(name)]
     if not names:
         raise DataError("there is no Parquet file", where=root, valid="a file, or a folder of files, named *.parquet")
-    folder = root if os.path.isdir(root) else os.path.dirname(root)
-    tables = [_open(os.path.join(folder, name), columns or {}, about) for name in names]
+    files = Stored.of(place, names)
+    tables = [_open(files, number, columns or {}, about) for number in range(len(names))]
     _refuse_others(tables)
     by_name, mapped = by_split(root, names, splits, ".parquet")
     shards = Shards.of([len(table.labels) for table in tables], most=MOST_OPENED)
@@ -84,7 +87,7 @@ def parquet(
     if given:
         kept, found = without(ignored, keys, found)
     columns_of = {name: [text for table in tables for text in table.about[name]] for name in about}
-    reader = _Images(folder, tuple(names), tables[0].image, shards, not keyed)
+    reader = _Images(files, tables[0].image, shards, not keyed)
     return Samples(
         classes,
         labels[kept],
@@ -114,14 +117,21 @@ class _Table:
     """Bytes of the images of the largest row group."""
 
 
-def _open(file: str, columns: Mapping[str, str], about: Sequence[str]) -> _Table:
+def _alone(path: str | Path) -> tuple[Place, list[str]]:
+    place, name = file_of(path)
+    return place, [name]
+
+
+def _open(files: Stored, number: int, columns: Mapping[str, str], about: Sequence[str]) -> _Table:
     from pyarrow.parquet import ParquetFile
 
+    file = files.locate(number)
     unknown = [name for name in columns if name not in ("image", "label", "key")]
     if unknown:
         raise DataError("unknown column", where=_COLUMNS, found=unknown[0], valid="image, label, key")
     try:
-        with ParquetFile(file, memory_map=True) as opened:
+        source = files.source(number)
+        with files.run(number, lambda: ParquetFile(source, memory_map=True)) as opened:
             schema, features = opened.schema_arrow, _features(opened.schema_arrow)
             image = _column(file, schema, columns, "image", _by_kind(features, "Image"), _IMAGES)
             label = _column(file, schema, columns, "label", _by_kind(features, "ClassLabel"), _LABELS)
@@ -130,7 +140,7 @@ def _open(file: str, columns: Mapping[str, str], about: Sequence[str]) -> _Table
             for name in about:
                 _named(file, schema, name)
             wanted = list(dict.fromkeys([label, *([key] if key else []), *about]))
-            table = opened.read(columns=wanted, use_threads=False)
+            table = files.run(number, lambda: opened.read(columns=wanted, use_threads=False))
             largest = _largest(opened.metadata, leaf)
     except (OSError, pa.ArrowException) as error:
         raise _bad(file, "a Parquet file cannot be read", " ".join(str(error).split())[:300]) from error
@@ -251,8 +261,7 @@ def _bad(where: str, what: str, found: str, valid: str | None = None) -> DataErr
 class _Images:
     """Reads images of rows. A file is opened once per process, when first asked for."""
 
-    folder: str
-    names: tuple[str, ...]
+    files: Stored
     image: str
     shards: Shards
     positional: bool
@@ -279,7 +288,11 @@ class _Images:
 
     def locate(self, index: int) -> str:
         number, row = self.shards.place(index)
-        return f"{os.path.join(self.folder, self.names[number])}[{row}]"
+        return f"{self.files.locate(number)}[{row}]"
 
     def _open(self, number: int) -> Opened:
-        return open_parquet(os.path.join(self.folder, self.names[number]))
+        return open_parquet(self.files, number)
+
+    def cached(self, cache: Cache) -> _Images:
+        """The same with files kept in `cache`."""
+        return replace(self, files=self.files.cached(cache))

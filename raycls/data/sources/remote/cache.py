@@ -199,7 +199,8 @@ def with_cache(samples: Samples, config: CacheConfig | str) -> Samples:
     if not isinstance(config, CacheConfig):
         return samples
     attach: Callable[[Cache], Reader] | None = getattr(samples.reader, "cached", None)
-    if attach is None:
+    files = getattr(samples.reader, "files", None)
+    if attach is None or (files is not None and not files.listed):
         return replace(samples, notes=(*samples.notes, "data.cache.dir is not used: the data is no object store's"))
     return replace(samples, reader=attach(Cache.of(config)))
 

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from raycls.data.sources.remote.objects import THREADS, Objects
 from raycls.errors import DataError
 from raycls.progress import counted
 
-__all__ = ["Entry", "Place", "addressed", "file_of", "place_of"]
+__all__ = ["Entry", "Local", "Place", "Remote", "addressed", "file_of", "place_of"]
 
 _PATH = "data.source.path"
 
@@ -55,6 +55,18 @@ class Place(Protocol):
 
     def open(self, name: str) -> IO[bytes]:
         """The file, to be read. Raises OSError."""
+        ...
+
+    def files(self, suffix: str | tuple[str, ...]) -> list[str]:
+        """The files to any depth whose names end so, sorted; hidden ones and those in hidden folders are left out."""
+        ...
+
+    def names(self) -> list[str]:
+        """The names of the files directly in the root, sorted."""
+        ...
+
+    def is_folder(self) -> bool:
+        """Whether the root is a folder and not a file."""
         ...
 
     def reader(self, names: Keys) -> Reader:
@@ -124,6 +136,20 @@ class Local:
     def open(self, name: str) -> IO[bytes]:
         return open(self.locate(name), "rb")
 
+    def files(self, suffix: str | tuple[str, ...]) -> list[str]:
+        found: list[str] = []
+        for directory, folders, files in os.walk(self.root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = os.path.relpath(directory, self.root)
+            found += [os.path.normpath(os.path.join(below, name)) for name in files if name.endswith(suffix)]
+        return sorted(name for name in found if not os.path.basename(name).startswith("."))
+
+    def names(self) -> list[str]:
+        return sorted(entry.name for entry in self.entries("") if entry.is_file())
+
+    def is_folder(self) -> bool:
+        return os.path.isdir(self.root)
+
     def reader(self, names: Keys) -> Files:
         return Files(self.root, names)
 
@@ -166,13 +192,27 @@ class Remote:
         return not self.missing([name])
 
     def missing(self, names: Sequence[str]) -> list[int]:
-        return [row for row, (size, _) in enumerate(self._marks(names)) if size < 0]
+        return [row for row, (size, _) in enumerate(self.marks(names)) if size < 0]
 
     def open(self, name: str) -> IO[bytes]:
         return io.BytesIO(read(self.address.at(name)))
 
+    def files(self, suffix: str | tuple[str, ...]) -> list[str]:
+        names = [name for name in listed(self.address, deep=True) if name.endswith(suffix)]
+        return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+
+    def names(self) -> list[str]:
+        return sorted(listed(self.address, deep=False))
+
+    def is_folder(self) -> bool:
+        folder, _, name = self.address.path.rpartition("/")
+        return Remote(replace(self.address, path=folder)).marks([name])[0][0] < 0
+
+    def __reduce__(self) -> tuple[Any, ...]:  # without what was listed
+        return Remote, (self.address,)
+
     def reader(self, names: Keys) -> Objects:
-        marks = np.array(self._marks(names), np.int64).reshape(-1, 2)
+        marks = np.array(self.marks(names), np.int64).reshape(-1, 2)
         return Objects(self.address, names, marks[:, 0].copy(), marks[:, 1].copy())
 
     @cached_property
@@ -191,7 +231,7 @@ class Remote:
                 folder, is_folder = above, True
         return folders
 
-    def _marks(self, names: Iterable[str]) -> list[tuple[int, int]]:
+    def marks(self, names: Iterable[str]) -> list[tuple[int, int]]:
         """Bytes and time of change of each object; -1 and 0 of one that is not there. Its folder is listed for that."""
         places = [self.address.at(name) for name in names]
         folders = {str(folder): folder for folder in {replace(place, path=_folder(place.path)) for place in places}}

@@ -1,0 +1,168 @@
+"""Sources of few large files give the same samples from an object store, with a cache and without."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from harness.object_store import S3
+from PIL import Image
+from pyarrow import parquet
+
+from raycls.config.load import load_text
+from raycls.config.sections.data import CacheConfig, DataConfig, SourceConfig
+from raycls.data.source import Pool, open_pool
+from raycls.errors import DataError, OutageError
+from raycls.run.storage import retry
+from raycls.session.packing import pack
+
+
+def _png(level: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (4 + level % 3, 5), (level, 2 * level % 256, 7)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_parquet(folder: Path) -> tuple[str, str]:
+    for split, levels in (("train", range(6)), ("test", range(6, 9))):
+        images = pa.array([{"bytes": _png(level), "path": f"{level}.png"} for level in levels])
+        table = pa.table({"image": images, "label": [("cat", "dog")[level % 2] for level in levels]})
+        folder.mkdir(exist_ok=True)
+        parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet", row_group_size=2)
+    return "parquet", ""
+
+
+def write_alone(folder: Path) -> tuple[str, str]:
+    write_parquet(folder)
+    return "parquet", "/train-00000-of-00001.parquet"
+
+
+def write_arrays(folder: Path, save: Callable[..., None] = np.savez) -> tuple[str, str]:
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    arrays = {
+        "train_images": draw.integers(0, 256, (400, 30, 31, 3), dtype=np.uint8),  # over a mebibyte
+        "train_labels": np.arange(400) % 3,
+        "test_images": draw.integers(0, 256, (5, 30, 31, 3), dtype=np.uint8),
+        "test_labels": np.arange(5) % 3,
+        "classes": np.array(["zebra", "ant", "bee"]),
+    }
+    save(folder / "data.npz", **arrays)
+    return "arrays", "/data.npz"
+
+
+def write_compressed(folder: Path) -> tuple[str, str]:
+    return write_arrays(folder, np.savez_compressed)
+
+
+def write_cifar(folder: Path) -> tuple[str, str]:
+    folder.mkdir()
+    names = [b"ship", b"cat", b"dog"]
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}))
+    for number, name in enumerate([*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]):
+        pixels = np.random.default_rng(number).integers(0, 256, (4, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": [0, 1, 2, 1]}))
+    return "cifar", ""
+
+
+def _write_packed(folder: Path, **options: Any) -> tuple[str, str]:
+    photos = folder.parent / "unpacked"
+    for level in range(20):
+        path = photos / ("cat" if level % 2 else "dog") / f"{level}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_png(level))
+    run = load_text("", "c.yaml", [f"data.source.path={photos}", "scale.workers=0"]).run
+    pack.pack(run, pack.Request(str(folder), **options), join=lambda *_: None, say=lambda text: None)
+    return "packed", ""
+
+
+def write_packed_parquet(folder: Path) -> tuple[str, str]:
+    return _write_packed(folder, form="parquet", processes=1)
+
+
+def write_packed_arrow(folder: Path) -> tuple[str, str]:
+    return _write_packed(folder, size=4, quality=0, processes=1)
+
+
+def as_bytes(value: bytes | np.ndarray) -> bytes:
+    return value if isinstance(value, bytes) else value.tobytes() + str(value.shape).encode()
+
+
+def content(pool: Pool) -> list[bytes]:
+    return [as_bytes(pool.reader.read(row)) for row in range(len(pool.labels))]
+
+
+def facts(pool: Pool) -> object:
+    splits = {name: np.asarray(rows).tolist() for name, rows in (pool.splits or {}).items()}
+    return pool.classes, pool.labels.tolist(), list(pool.keys), splits, content(pool)
+
+
+WRITERS = (
+    write_parquet, write_alone, write_arrays, write_compressed, write_cifar, write_packed_parquet, write_packed_arrow,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_source_behind_an_address_is_what_it_is_here(
+    tmp_path: Path, s3: S3, write: Callable[[Path], tuple[str, str]]
+) -> None:
+    name, below = write(tmp_path / "data")
+    s3.upload(tmp_path / "data", "some/data")
+    here = open_pool(DataConfig(source=SourceConfig(name=name, path=f"{tmp_path / 'data'}{below}")))
+    source = SourceConfig(name=name, path=s3.uri(f"some/data{below}"))
+    cache = CacheConfig(dir=str(tmp_path / "cache"), limit="1GB")
+    there = open_pool(DataConfig(source=source))
+    if write is write_packed_arrow:
+        with pytest.raises(DataError, match="mapped into memory") as raised:
+            there.reader.read(0)
+        typed = str(raised.value.fix).split("data.cache=")[1].split(" ;")[0].strip("'")
+        assert load_text("", "c", [f"data.cache={typed}"]).run.data.cache == CacheConfig(
+            dir="/local/cache", limit="50GB"
+        )
+    else:
+        assert facts(pickle.loads(pickle.dumps(there))) == facts(here)
+    for _ in range(2):
+        pool = open_pool(DataConfig(source=source, cache=cache))
+        assert facts(pickle.loads(pickle.dumps(pool))) == facts(here)
+        reader = pickle.loads(pickle.dumps(pool.reader))
+        s3.proxy.stop()
+        assert as_bytes(reader.read(3)) == content(here)[3]  # all is on the disk
+        s3.proxy.start()
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_arrays, write_cifar, write_packed_parquet])
+def test_an_outage_is_named_and_is_no_damage(
+    tmp_path: Path, s3: S3, write: Callable[[Path], tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, below = write(tmp_path / "data")
+    s3.upload(tmp_path / "data", "data")
+    source = SourceConfig(name=name, path=s3.uri(f"data{below}"))
+    reader = open_pool(DataConfig(source=source)).reader
+    reader.read(0)
+    monkeypatch.setattr(retry, "DEADLINE", 0.0)
+    s3.proxy.fail_from(0)
+    with pytest.raises(OutageError):
+        pickle.loads(pickle.dumps(reader)).read(3)
+    with pytest.raises(OutageError):
+        open_pool(DataConfig(source=source))
+    s3.proxy.reset()
+    assert pickle.loads(pickle.dumps(reader)).read(3) is not None
+
+
+def test_what_is_not_there_or_damaged_is_named(tmp_path: Path, s3: S3) -> None:
+    for name in ("parquet", "arrays", "packed", "cifar"):
+        with pytest.raises(DataError) as raised:
+            open_pool(DataConfig(source=SourceConfig(name=name, path=s3.uri(f"none/x.{name}"))))
+        assert str(raised.value.where).startswith("s3://bucket/none"), raised.value
+    for name in ("x.parquet", "x.npz"):
+        s3.client.put_object(Bucket="bucket", Key=name, Body=json.dumps({"no": "data"}).encode() * 50)
+        with pytest.raises(DataError) as raised:
+            open_pool(DataConfig(source=SourceConfig(name="parquet" if "par" in name else "arrays", path=s3.uri(name))))
+        assert raised.value.where == f"s3://bucket/{name}" and "refuses" not in raised.value.what
