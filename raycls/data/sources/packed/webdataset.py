@@ -28,7 +28,7 @@ from raycls.data.sources.packed.files import MOST_OPENED
 from raycls.data.sources.packed.labels import labels_of
 from raycls.data.sources.packed.named import by_split, expanded, shard_files, split_rows
 from raycls.data.sources.packed.tar import Member, members
-from raycls.data.sources.remote.address import is_remote
+from raycls.data.sources.remote.places import refuse_address
 from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 from raycls.progress import counted
@@ -106,13 +106,7 @@ def webdataset(
 
 def _shards(path: str) -> tuple[str, str, list[str]]:
     """What `path` names, the folder that the shards are below, and their paths in it."""
-    if is_remote(path):  # every header of every member would be a request
-        raise DataError(
-            "tar shards are read from a disk",
-            where=path.partition("?")[0],
-            valid="a file or folder of this machine; behind an address, a folder of images, a manifest or Parquet files",
-            fix="copy the shards to a disk of each node, or pack them as Parquet, and put that behind the address",
-        )
+    refuse_address(path, "tar shards")
     root = os.path.abspath(path)
     if os.path.isdir(root):
         return root, root, shard_files(root, ".tar") or shard_files(root, (".tar.gz", ".tgz"))

@@ -19,6 +19,7 @@ from pyarrow import parquet
 from raycls.config.load import load_text
 from raycls.config.sections.data import CacheConfig, DataConfig, SourceConfig
 from raycls.data.source import Pool, open_pool
+from raycls.data.sources.recognised import recognised
 from raycls.errors import DataError, OutageError
 from raycls.run.storage import retry
 from raycls.session.packing import pack
@@ -166,3 +167,18 @@ def test_what_is_not_there_or_damaged_is_named(tmp_path: Path, s3: S3) -> None:
         with pytest.raises(DataError) as raised:
             open_pool(DataConfig(source=SourceConfig(name="parquet" if "par" in name else "arrays", path=s3.uri(name))))
         assert raised.value.where == f"s3://bucket/{name}" and "refuses" not in raised.value.what
+
+
+def test_tar_shards_are_not_looked_for_behind_an_address(s3: S3) -> None:
+    s3.client.put_object(Bucket="bucket", Key="shards/train-0.tar", Body=bytes(1024))
+    assert recognised(s3.uri("shards")) == recognised(s3.uri("shards/train-0.tar")) == "webdataset"
+    with pytest.raises(DataError, match="tar shards are read from a disk") as raised:
+        open_pool(DataConfig(source=SourceConfig(name="webdataset", path=s3.uri("shards"))))
+    assert raised.value.where == "s3://bucket/shards"
+
+
+def test_what_is_at_an_address_is_known_by_its_names(s3: S3) -> None:
+    for key in ("p/pack.json", "q/a.parquet", "f/cat/1.png", "labels.csv", "x.npz"):
+        s3.client.put_object(Bucket="bucket", Key=key, Body=b"")
+    found = [recognised(s3.uri(path)) for path in ("p", "q", "f", "labels.csv", "x.npz")]
+    assert found == ["packed", "parquet", "folder", "manifest", "arrays"]
