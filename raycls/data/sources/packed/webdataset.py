@@ -106,8 +106,7 @@ def webdataset(
 
 def _shards(path: str) -> tuple[str, str, list[str]]:
     """What `path` names, the folder that the shards are below, and their paths in it."""
-    refuse_address(path, "tar shards")
-    root = os.path.abspath(path)
+    root = os.path.abspath(refuse_address(path, "tar shards"))
     if os.path.isdir(root):
         return root, root, shard_files(root, ".tar") or shard_files(root, (".tar.gz", ".tgz"))
     if not re.search(r"\{.*\}", root) or os.path.exists(root):

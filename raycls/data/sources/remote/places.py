@@ -92,8 +92,8 @@ def file_of(path: str | os.PathLike[str], *, where: str = _PATH) -> tuple[Place,
     return Local(folder), name
 
 
-def refuse_address(path: str, what: str) -> None:
-    """DataError where `path` is an address, and `what` is read from disks alone."""
+def refuse_address(path: str, what: str) -> str:
+    """`path`. DataError where it is an address, and `what` is read from disks alone."""
     if is_remote(path):
         raise DataError(
             f"{what} are read from a disk",
@@ -101,6 +101,7 @@ def refuse_address(path: str, what: str) -> None:
             valid="a path of this machine; behind an address a folder of images, a manifest, Parquet or arrays",
             fix="copy them to a disk of each node, or pack them as Parquet and put that behind the address",
         )
+    return path
 
 
 def addressed(place: Place, names: Sequence[str]) -> Place:
