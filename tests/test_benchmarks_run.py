@@ -240,3 +240,12 @@ def test_recipe_is_that_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
         and config.model.init == "default"
     )
     sys.modules.pop("cifar", None)
+
+
+@pytest.mark.nightly
+def test_remote(run: Any) -> None:
+    found = run("remote")
+    assert found["away_for_a_while"] == {"exit": 0, "told": True, "same_weights": True}
+    gone = found["away_for_good"]
+    assert (gone["exit"], gone["named"], gone["same_weights"]) == (4, True, True) and gone["resumed_from"] > 0
+    assert all(_is_ratio(ratio) for ratio in found["against_folder"].values())
