@@ -82,7 +82,7 @@ class DataError(RayclsError):
     exit_code = EXIT_DATA
 
 
-class OutageError(DataError):
+class OutageError(RayclsError):
     """The data cannot be read now: what holds it does not answer. No sample is at fault, and the run can resume."""
 
     exit_code = EXIT_STOPPED

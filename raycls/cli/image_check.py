@@ -23,10 +23,12 @@ from raycls.config.sections.types import named
 from raycls.config.write import override
 from raycls.data.ignore import pattern_of, read_patterns, write_patterns
 from raycls.data.label_sets import samples_of
+from raycls.data.rows import fetched
 from raycls.data.samples import Files, UnfitError
 from raycls.data.slices import Arrays, made, unexpected
 from raycls.data.source import SOURCES, Dataset, Split, open_dataset
-from raycls.errors import ConfigError, DataError, RayclsError
+from raycls.data.sources.remote.objects import Objects
+from raycls.errors import ConfigError, DataError, OutageError, RayclsError
 from raycls.plugins import resolve
 from raycls.progress import progress
 from raycls.quantities import cores, plural
@@ -184,7 +186,7 @@ def _check(data: DataConfig, dataset: Dataset, arrays: dict[str, Arrays | None])
     splits = dataset.splits
     counts = {name: len(split) for name, split in splits.items()}
     parameters = inspect.signature(resolve("source", data.source.name, SOURCES)).parameters
-    files = all(isinstance(split.reader, Files) for split in splits.values())
+    files = all(isinstance(split.reader, Files | Objects) for split in splits.values())
     found: dict[tuple[str, int], Bad] = {}
     work = _Work(splits, arrays)
     done, total = 0, sum(counts.values())
@@ -250,8 +252,10 @@ class _Work:
                 yield _Task(name, start, min(start + size, len(split)))
 
     def __call__(self, task: _Task) -> _Found:
-        found = ((task.split, index) for index in range(task.start, task.stop))
-        return {place: bad for place in found if (bad := self._look(*place)) is not None}
+        rows = range(task.start, task.stop)
+        with fetched(self.splits[task.split].reader, np.arange(task.start, task.stop)):
+            found = {(task.split, index): self._look(task.split, index) for index in rows}
+        return {place: bad for place, bad in found.items() if bad is not None}
 
     def _look(self, name: str, index: int) -> Bad | None:
         split, arrays = self.splits[name], self.arrays.get(name)
@@ -260,6 +264,8 @@ class _Work:
                 split.pixels(index)
             else:
                 made(arrays, split, index, (0, 0, index), train=name == "train")
+        except OutageError:  # no image is at fault
+            raise
         except RayclsError as error:
             return self.bad(name, index, error)
         except Exception as error:  # noqa: BLE001 - of a source that is a plug-in

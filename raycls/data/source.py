@@ -27,7 +27,7 @@ from raycls.data.sources.remote.cache import with_cache
 from raycls.data.sources.remote.objects import Objects
 from raycls.data.splits.limit import Limit
 from raycls.data.splits.split import divide
-from raycls.errors import ConfigError, DataError, OutageError
+from raycls.errors import ConfigError, DataError
 from raycls.plugins import builder
 from raycls.quantities import first_names
 
@@ -123,8 +123,7 @@ class Split:
         try:
             return self.reader.read(index)
         except DataError as error:
-            if not isinstance(error, OutageError):  # else the sample is not at fault
-                self._left_out(error, index)
+            self._left_out(error, index)
             raise
 
     def _decoded(self, index: int, data: bytes) -> Pixels:

@@ -34,7 +34,8 @@ from harness.object_store import S3, serving
 CLASSES, AWAY = 10, 5.0
 OPTIONS = (
     "data.image_size=32", "data.batch_size=64", "model={name: tiny_cnn, args: {width: 16}}", "optim.lr=0.02",
-    "augment.train=[{random_crop: {size: 32, padding: 4}}, horizontal_flip]", "augment.eval=[{center_crop: 32}]",
+    "augment.train=[{random_crop: {size: 32, padding: 4}}, horizontal_flip]",
+    "augment.eval=[{center_crop: {size: 32}}]",
     "train.duration=2ep", "train.micro_batches=2", "evaluate.every=off", "evaluate.keep=last", "track.log_every=1ep",
     "scale={workers: 0, threads: 1}", "run.seed=0",
 )  # fmt: skip

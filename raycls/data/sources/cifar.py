@@ -21,7 +21,7 @@ from raycls.data.sources.remote.cache import Cache
 from raycls.data.sources.remote.places import Place, place_of
 from raycls.data.sources.remote.stored import Stored
 from raycls.data.sources.shards import Shards
-from raycls.errors import DataError
+from raycls.errors import DataError, RayclsError
 
 __all__ = ["cifar"]
 
@@ -149,7 +149,7 @@ def _load(files: Stored, number: int) -> dict[str, Any]:
             content = _Unpickler(file, encoding="bytes").load()
     except OSError as error:
         raise DataError("cannot read a CIFAR file", where=path, found=error.strerror or str(error)) from error
-    except DataError:  # of a store
+    except RayclsError:  # of a store
         raise
     except Exception as error:  # a damaged pickle ends in nearly any exception; none of its names has run code
         raise _damaged(path, f"{type(error).__name__}: {error}") from error

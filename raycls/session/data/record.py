@@ -233,7 +233,7 @@ def digests(reader: Reader, rows: np.ndarray) -> np.ndarray:
         digest.update(data)
         return digest.hexdigest().encode()
 
-    if isinstance(reader, Files):  # opening files is waiting, on a network more than here
+    if isinstance(reader, Files | Objects):  # opening files is waiting, on a network more than here
         with ThreadPoolExecutor(_THREADS) as pool:
             values = list(counted(pool.map(one, rows.tolist()), _PHASE, len(rows), "samples"))
     else:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image, Resampling, fromarray
 
+from raycls.data.rows import fetched
 from raycls.data.source import Split
 from raycls.data.sources.packed.layout import Row, Rows, shard_name, to_buffer
 from raycls.errors import CheckpointError
@@ -23,6 +24,8 @@ __all__ = ["Work", "put", "shorter"]
 
 _LONGEST_JPEG = 65_500
 """Pixels of the longest side that libjpeg writes."""
+_FETCHED = 64
+"""Images that are asked for at a time, where the reader can."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,13 @@ class Work:
 
     def _samples(self, number: int, told: Callable[[int], None]) -> Iterator[Row]:
         split, rows = self.part(number)
-        for done, index in enumerate(rows, start=1):
-            about = tuple(split.about[name][index] for name in self.rows.about)
-            yield Row(split.key(index), self._label(split, index), self.value(split, index), about)
-            told(done)
+        for start in range(0, len(rows), _FETCHED):
+            some = rows[start : start + _FETCHED]
+            with fetched(split.reader, np.array(some)):
+                for done, index in enumerate(some, start=start + 1):
+                    about = tuple(split.about[name][index] for name in self.rows.about)
+                    yield Row(split.key(index), self._label(split, index), self.value(split, index), about)
+                    told(done)
 
     def _label(self, split: Split, index: int) -> int | list[int]:
         label = int(split.labels[index])

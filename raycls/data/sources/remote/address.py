@@ -96,7 +96,7 @@ def connect(address: Address) -> RemoteFiles:
     return found
 
 
-def explained(error: OSError, address: Address) -> DataError:
+def explained(error: OSError, address: Address) -> DataError | OutageError:
     """What it means that something at `address` could not be read. OutageError where the store did not answer."""
     from raycls.run.storage.object_storage import credentials, shown
     from raycls.run.storage.retry import is_denial, is_outage

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness.object_store import S3
+from PIL import Image
 
+from raycls.cli.image_check import check_folder
 from raycls.data.rows import fetched, reader_of
 from raycls.data.samples import Keys
 from raycls.data.sources.folder import folder
@@ -80,3 +82,21 @@ def test_an_outage_is_waited_for_and_then_named(reader: Objects, s3: S3, monkeyp
         reader.read(0)
     assert not reader.ahead.asked
     s3.proxy.start()
+
+
+def test_a_check_of_all_images_takes_no_outage_for_damage(
+    tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    s3.upload(tmp_path / "photos", "photos")
+    assert not check_folder(s3.uri("photos")).bad
+    s3.client.put_object(Bucket="bucket", Key="photos/cat/2.png", Body=b"no image")
+    (bad,) = check_folder(s3.uri("photos")).bad
+    assert bad.where == "s3://bucket/photos/cat/2.png"
+    monkeypatch.setattr(retry, "DEADLINE", 0.0)
+    s3.proxy.fault = lambda number, method, path: "refuse" if "/photos/dog/" in path else None
+    with pytest.raises(OutageError):
+        check_folder(s3.uri("photos"))

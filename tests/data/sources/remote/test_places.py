@@ -185,14 +185,14 @@ def test_credentials_in_an_address_are_refused_and_not_shown(tmp_path: Path) -> 
     ],
 )
 def test_what_the_server_says_decides_the_error(
-    photos: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, fault: str, kind: type[DataError], fact: str
+    photos: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, fault: str, kind: type[RayclsError], fact: str
 ) -> None:
     monkeypatch.setattr(retry, "DEADLINE", 0.0)
     s3.upload(photos, "photos")
     samples = folder(s3.uri("photos"))
     s3.proxy.fail_from(0, fault)
     for ask in (lambda: samples.reader.read(0), lambda: folder(s3.uri("photos"))):
-        with pytest.raises(DataError) as raised:
+        with pytest.raises(kind) as raised:
             ask()
         assert type(raised.value) is kind and fact in str(raised.value)
         assert str(raised.value.where).startswith("s3://bucket/photos")
