@@ -63,12 +63,11 @@ def holds_no_secret(folder: Path) -> bool:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "workers, executor",
     [
         pytest.param(1, "auto", marks=pytest.mark.nightly),
-        pytest.param(2, "auto"),
+        pytest.param(2, "auto", marks=pytest.mark.slow),
         pytest.param(2, "ray", marks=pytest.mark.nightly),
         pytest.param(2, "processes", marks=pytest.mark.nightly),
     ],
@@ -89,7 +88,7 @@ def test_workers_that_share_a_cache_give_the_bits_of_a_local_folder(
     assert len(set(objects)) >= 96 and max(map(objects.count, objects)) <= 2 + workers
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_away_for_five_seconds_in_the_middle_of_an_epoch(local: Site, bucket: S3) -> None:
     local.slow(True)
     with train(local, bucket, "away") as command:
