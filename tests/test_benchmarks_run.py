@@ -143,6 +143,15 @@ def test_cifar_plain(run: Any) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(400)
+def test_cifar_whole(run: Any) -> None:
+    found = run("cifar_whole", "--before", sys.executable)
+    assert {name: len(runs) for name, runs in found["runs"].items()} == {"raycls": 1, "plain": 1, "before": 1}
+    assert all(_is_ratio(found["ratios"][name][kind]) for name in ("plain", "before") for kind in ("wall", "cpu"))
+    assert 0 <= found["runs"]["raycls"][0]["data_wait"] <= 1
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(400)
 def test_cifar_fast(run: Any) -> None:
     found = run("cifar_fast")
     assert {name: len(runs) for name, runs in found["runs"].items()} == {"plain": 1, "quick": 1}

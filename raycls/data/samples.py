@@ -16,6 +16,7 @@ from typing import Protocol, overload
 
 import numpy as np
 
+from raycls.data.reading.whole import bytes_of
 from raycls.errors import DataError
 
 __all__ = ["Files", "Keys", "Reader", "Samples", "UnfitError", "digest_of", "text_of"]
@@ -176,8 +177,7 @@ class Files:
         """The bytes of one file; DataError where it cannot be read."""
         path = self.locate(index)
         try:
-            with open(path, "rb", buffering=0) as file:
-                return file.readall()
+            return bytes_of(path)
         except OSError as error:
             raise DataError(
                 "cannot read an image file",

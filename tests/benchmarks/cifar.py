@@ -54,14 +54,14 @@ class Recipe:
     std: tuple[float, ...]
 
     @classmethod
-    def read(cls, epochs: int | None) -> Recipe:
+    def read(cls, epochs: int | None, width: int | None = None) -> Recipe:
         config = yaml.safe_load(CONFIG.read_text())
         optim, augment = config["optim"], config["augment"]
         assert optim["name"] == "sgd" and optim["args"]["nesterov"] and optim["weight_decay_on"] == "weights", optim
         assert config["schedule"]["name"] == "cosine" and config["model"]["name"] == "tiny_cnn"
         return cls(
             batch=config["data"]["batch_size"],
-            width=config["model"]["args"]["width"],
+            width=width or config["model"]["args"]["width"],
             lr=float(optim["lr"]),
             weight_decay=float(optim["weight_decay"]),
             warmup_epochs=float(config["schedule"]["warmup"].removesuffix("ep")),
@@ -94,7 +94,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options = _options(argv)
-    recipe = Recipe.read(options.epochs)
+    recipe = Recipe.read(options.epochs, options.width)
     result = {**measure.begin("cifar"), "epochs": recipe.epochs, "plain": []}
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder
@@ -121,6 +121,7 @@ def _options(argv: Sequence[str] | None) -> Any:
     parser.add_argument("folder", type=Path, nargs="?", help="holds train/<class> and test/<class>")
     parser.add_argument("--raycls", action="store_true", help="run raycls on it too, and compare")
     parser.add_argument("--epochs", type=int, help="default: those of the config")
+    parser.add_argument("--width", type=int, help="of the network; default: that of the config")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=2, help="of the plain loop")
     parser.add_argument("--workers", type=int, default=2, help="Ray workers of raycls, one thread each")
@@ -218,6 +219,7 @@ def _raycls(folder: Path, recipe: Recipe, seed: int, workers: int, scratch: Path
         f"run.name={name}",
         f"run.seed={seed}",
         f"scale.workers={workers}",
+        f"model.args.width={recipe.width}",
         f"train.duration={recipe.epochs}ep",
         f"track.log_every={mark}st",
     ]

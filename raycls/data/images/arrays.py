@@ -189,7 +189,9 @@ def _window(pixels: np.ndarray, y: int, x: int, tall: int, wide: int, fill: Any)
     seen = pixels[rows, columns]
     if seen.shape[:2] == (tall, wide):
         return seen
-    window = np.full((tall, wide, 3), fill, np.uint8)
+    window = np.zeros((tall, wide, 3), np.uint8)
+    if fill != 0:
+        window[:] = fill
     window[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x] = seen
     return window
 

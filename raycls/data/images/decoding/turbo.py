@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -30,6 +32,9 @@ _SAMPLING = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
 _SAME_LIBRARY = features.check("libjpeg_turbo")
 """Another libjpeg under Pillow has another inverse transform."""
 _ORIENTATION, _UPRIGHT = 0x0112, 1
+_SCAN = b"\xff\xda"
+_REMEMBERED = 1024
+"""Bytes before the first scan of a file of which that is worth while."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,25 @@ def pixels(data: bytes, max_pixels: int) -> np.ndarray | None:
 def size(data: bytes, max_pixels: int) -> tuple[int, int] | None:
     """Height and width of a file that is decoded here: its segments before the first scan are all of known kinds, and
     say nothing that changes pixels."""
-    frame, jfif, end, turned = b"", False, 2, False
+    scan = data.find(_SCAN, 0, _REMEMBERED)
+    known, end = _remembered(data[: scan + 2]) if scan > 0 else (None, -1)
+    if scan < 0 or end != scan:  # there are too many bytes before the scan, or these two are within a segment
+        known, _ = _looked_at(data)
+    if known is None or not _SAME_LIBRARY or not 0 < known.height * known.width <= max_pixels:
+        return None
+    return None if known.described and _is_turned(data) else (known.height, known.width)
+
+
+class _Known(NamedTuple):
+    height: int
+    width: int
+    described: bool
+    """Whether there is a segment that may say how the image is turned."""
+
+
+def _looked_at(data: bytes) -> tuple[_Known | None, int]:
+    """What the segments before the first scan say, None where the file is not decoded here; and where they end."""
+    frame, jfif, end, described = b"", False, 2, False
     for start, end in jpeg_segments(data):
         marker = data[start + 1]
         if marker in (_BASELINE, _PROGRESSIVE) and not frame:
@@ -73,14 +96,16 @@ def size(data: bytes, max_pixels: int) -> tuple[int, int] | None:
         elif marker == 0xE0:
             jfif = jfif or (data[start + 4 : start + 9] == b"JFIF\0" and end - start >= 18)
         elif marker == 0xE1:
-            turned = True
+            described = True
         elif marker == 0xEE or not (marker in _TABLES or 0xE0 <= marker <= 0xEF):
-            return None  # Adobe's segment may change what the colours are
-    if not _SAME_LIBRARY or data[end : end + 2] != b"\xff\xda" or not _is_usual(frame, jfif=jfif):
-        return None
-    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
-    known = 0 < height * width <= max_pixels and not (turned and _is_turned(data))
-    return (height, width) if known else None
+            return None, -1  # Adobe's segment may change what the colours are
+    if data[end : end + 2] != _SCAN or not _is_usual(frame, jfif=jfif):
+        return None, end
+    return _Known(int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), described), end
+
+
+_remembered = lru_cache(maxsize=1024)(_looked_at)
+"""Files of one program begin alike: what was found in such a beginning, which ends with the first scan."""
 
 
 def _is_usual(frame: bytes, *, jfif: bool) -> bool:

@@ -144,6 +144,24 @@ def test_rare_kinds_are_left_to_pillow(kind: str) -> None:
     _same(RARE[kind])
 
 
+@pytest.mark.parametrize("comment", [b"\xff\xda", b"\xff\xda" * 9 + b"x", b"x" * 3000, b"\xff\xff\xda\xff"])
+def test_what_a_file_begins_with_is_not_taken_for_its_scan(comment: bytes) -> None:
+    plain = _jpeg()
+    long = plain[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + plain[2:]
+    scan = long.index(b"\xff\xda", 6 + len(comment))
+    for data in (
+        long,
+        long[: scan + 2],
+        long[: scan + 3],
+        long[:scan] + b"\xff" + long[scan:],
+        plain[:2] + long[scan:],
+    ):
+        for _ in range(2):  # the second time, what was found is remembered
+            _same(data)
+    for _ in range(2):
+        assert turbo.size(long, MOST) == turbo.size(plain, MOST) == (45, 70)
+
+
 def test_limits_hold_before_anything_is_decoded() -> None:
     data = _jpeg(40, 50)
     assert turbo.pixels(data, 2000) is not None
