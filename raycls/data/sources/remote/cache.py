@@ -82,12 +82,19 @@ class Cache:
     def read(self, entry: str) -> bytes | None:
         """What was added; None where it is not there, or damaged."""
         try:
-            with open(self._path(entry), "rb", buffering=0) as file:
-                data = file.readall()
-                self._touch(file.fileno())
+            file = os.open(self._path(entry), os.O_RDONLY)
         except OSError:
             return None
-        return data[: -_TRAILER.size] if self._whole(entry, memoryview(data)) else None
+        try:
+            status = os.fstat(file)
+            data = os.read(file, status.st_size)
+            if time.time() - status.st_mtime > _TOUCHED:
+                os.utime(file)
+        except OSError:
+            return None
+        finally:
+            os.close(file)
+        return data[: -_TRAILER.size] if self._whole(entry, data) else None
 
     def mapped(self, entry: str) -> pa.Buffer | None:
         """The same in mapped memory, which stays where the entry is deleted."""
@@ -99,7 +106,7 @@ class Cache:
             os.utime(self._path(entry))
         except (OSError, pa.ArrowException):
             return None
-        return data.slice(0, data.size - _TRAILER.size) if self._whole(entry, memoryview(data)) else None
+        return data.slice(0, data.size - _TRAILER.size) if self._whole(entry, data) else None
 
     def add(self, entry: str, data: bytes) -> None:
         """Keep what an object holds. Where that cannot be, because the disk is full or it is larger than all may be,
@@ -154,22 +161,18 @@ class Cache:
                             status = file.stat()
                             yield status.st_mtime_ns, _on_disk(status.st_size), file.path
 
-    def _whole(self, entry: str, data: memoryview) -> bool:
+    def _whole(self, entry: str, data: bytes | pa.Buffer) -> bool:
         """Whether an entry is what was added; else it is deleted, and will be fetched again."""
-        body = data[: -_TRAILER.size]
-        good = len(data) >= _TRAILER.size and _TRAILER.unpack(data[-_TRAILER.size :]) == (
+        start = len(data) - _TRAILER.size
+        if start >= 0 and _TRAILER.unpack_from(data, start) == (
             bytes.fromhex(entry[:16]),
             _MARK,
-            zlib.crc32(body),
-        )
-        if not good:
-            with suppress(OSError):
-                os.unlink(self._path(entry))
-        return good
-
-    def _touch(self, descriptor: int) -> None:
-        if time.time() - os.fstat(descriptor).st_mtime > _TOUCHED:
-            os.utime(descriptor)
+            zlib.crc32(memoryview(data)[:start]),
+        ):
+            return True
+        with suppress(OSError):
+            os.unlink(self._path(entry))
+        return False
 
     @property
     def _root(self) -> str:
@@ -180,7 +183,7 @@ class Cache:
         return os.path.join(self.folder, "objects-1", "writing")
 
     def _path(self, entry: str) -> str:
-        return os.path.join(self.folder, "objects-1", entry[:2], entry)
+        return f"{self.folder}/objects-1/{entry[:2]}/{entry}"
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

@@ -19,6 +19,8 @@ __all__ = ["THREADS", "Objects"]
 
 THREADS = 32
 """Requests in flight from one process. Each is a wait of some milliseconds, so that there can be more than cores."""
+_REMEMBERED = 200_000
+"""Entries of the cache whose names a process keeps, 150 bytes each: to make one anew takes as long as to read it."""
 
 
 class _Pool:
@@ -45,6 +47,8 @@ class _InFlight:
         self.lock = threading.Lock()
         self.asked: dict[int, tuple[int, Future[bytes]]] = {}
         """By row how often it was asked for, and what comes."""
+        self.entries: dict[int, str] = {}
+        """The names of the entries in the cache of rows that were found there."""
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process asks for itself
         return _InFlight, ()
@@ -78,7 +82,8 @@ class Objects:
         """Begin to read the objects `rows`, `[n] int64`, many at a time; what is returned is called when `read` was."""
         wanted = rows.tolist()
         if self.cache is not None:
-            wanted = [row for row in wanted if not self.cache.has(self._entry(row))]
+            known = self.ahead.entries
+            wanted = [row for row in wanted if row not in known and not self.cache.has(self._entry(row))]
         with self.ahead.lock:
             for row in wanted:
                 count, future = self.ahead.asked.get(row) or (0, _pool.submit(self._read, row))
@@ -101,9 +106,13 @@ class Objects:
     def _read(self, index: int) -> bytes:
         if self.cache is None:
             return read(self.address.at(self.names[index]))
-        entry = self._entry(index)
+        entry = self.ahead.entries.get(index) or self._entry(index)
         found = self.cache.read(entry)
-        if found is None:
+        if found is not None:
+            if len(self.ahead.entries) < _REMEMBERED:
+                self.ahead.entries[index] = entry
+        else:
+            self.ahead.entries.pop(index, None)
             found = read(self.address.at(self.names[index]))
             if len(found) == self.listed[index]:  # else it was changed since it was listed: it is another object
                 self.cache.add(entry, found)
