@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
-import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,18 +27,13 @@ from raycls.data.source import SOURCES, Dataset, Split, open_dataset
 from raycls.data.sources.remote.objects import Objects
 from raycls.errors import ConfigError, DataError, OutageError, RayclsError
 from raycls.plugins import resolve
-from raycls.progress import progress
-from raycls.quantities import cores, plural
+from raycls.quantities import plural
 from raycls.screen.working import Working
-from raycls.session.computing.pool import answers
+from raycls.session.checking.each import Task, each
 from raycls.session.data.unfit import NEARLY_ALL
 
 __all__ = ["Bad", "Checked", "check", "check_folder", "look", "report"]
 
-_AT_ONCE = 32
-"""Images of one task."""
-_FEW = 64
-"""So many images are decoded before processes have started."""
 _NAMED = 12
 """More files than that are listed in a file instead of a command."""
 _SHOWN = 200
@@ -188,13 +180,8 @@ def _check(data: DataConfig, dataset: Dataset, arrays: dict[str, Arrays | None])
     parameters = inspect.signature(resolve("source", data.source.name, SOURCES)).parameters
     files = all(isinstance(split.reader, Files | Objects) for split in splits.values())
     found: dict[tuple[str, int], Bad] = {}
-    work = _Work(splits, arrays)
-    done, total = 0, sum(counts.values())
-    progress("checking", 0, total, "images")
-    for task, bad in _results(work, total):
-        done += task.stop - task.start
+    for _, bad in each(_Work(splits, arrays), splits, "checking"):
         found.update(bad)
-        progress("checking", done, total, "images")
     order = {name: number for number, name in enumerate(splits)}
     found = dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1])))
     unfit = _unfit(found, counts)
@@ -229,13 +216,6 @@ def _emptied(split: Split, bad: list[int]) -> list[str]:
     return [f"{split.classes[label]} ({split.name})" for label in emptied]
 
 
-@dataclass(frozen=True)
-class _Task:
-    split: str
-    start: int
-    stop: int
-
-
 _Found = dict[tuple[str, int], Bad]
 
 
@@ -246,16 +226,14 @@ class _Work:
     splits: dict[str, Split]
     arrays: dict[str, Arrays | None]
 
-    def tasks(self, size: int) -> Iterator[_Task]:
-        for name, split in self.splits.items():
-            for start in range(0, len(split), size):
-                yield _Task(name, start, min(start + size, len(split)))
-
-    def __call__(self, task: _Task) -> _Found:
+    def __call__(self, task: Task) -> _Found:
         rows = range(task.start, task.stop)
         with fetched(self.splits[task.split].reader, np.arange(task.start, task.stop)):
             found = {(task.split, index): self._look(task.split, index) for index in rows}
         return {place: bad for place, bad in found.items() if bad is not None}
+
+    def failed(self, task: Task, error: DataError) -> _Found:
+        return {(task.split, task.start): self.bad(task.split, task.start, error)}
 
     def _look(self, name: str, index: int) -> Bad | None:
         split, arrays = self.splits[name], self.arrays.get(name)
@@ -278,57 +256,3 @@ class _Work:
         if not isinstance(error, UnfitError):
             return bad
         return replace(bad, entry=error.entry, fix=(error.fix or "").removesuffix(f"; {split.without(index)}"))
-
-
-def _results(work: _Work, total: int) -> Iterator[tuple[_Task, _Found]]:
-    """What each task found, in any order."""
-    tasks = work.tasks(_AT_ONCE)
-    if total <= _FEW:
-        yield from ((task, work(task)) for task in tasks)
-        return
-    while True:
-        lost: list[_Task] = []
-        yield from _in_processes(work, tasks, cores(), 2 * cores(), lost)
-        if not lost:
-            return
-        for task in lost:  # one of them ended its process: which image it was shows where each is decoded alone
-            yield from _one_by_one(work, task)
-
-
-def _one_by_one(work: _Work, task: _Task) -> Iterator[tuple[_Task, _Found]]:
-    singles = (_Task(task.split, index, index + 1) for index in range(task.start, task.stop))
-    while True:
-        lost: list[_Task] = []
-        yield from _in_processes(work, singles, 1, 1, lost)
-        if not lost:
-            return
-        (single,) = lost
-        error = DataError("decoding an image ended the process", found="no memory, or a fault of the decoder")
-        yield single, {(single.split, single.start): work.bad(single.split, single.start, error)}
-
-
-def _in_processes(
-    work: _Work, tasks: Iterator[_Task], processes: int, ahead: int, lost: list[_Task]
-) -> Iterator[tuple[_Task, _Found]]:
-    """Results as they come, with `ahead` tasks under way; those that were when a process ended by itself are `lost`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # so that processes start at once
-    with ProcessPoolExecutor(processes, context, _begin, (work,)) as pool:
-        try:
-            yield from answers(pool, _do, tasks, ahead, lost)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-_mine: list[_Work] = []
-"""In a process of the pool, what it works on."""
-
-
-def _begin(work: _Work) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a command; the parent decides
-    _mine[:] = [work]
-
-
-def _do(task: _Task) -> _Found:
-    return _mine[0](task)

@@ -15,6 +15,7 @@ from raycls.config.load import load_text
 from raycls.config.sections.run import Run
 from raycls.data.source import open_dataset
 from raycls.errors import ConfigError
+from raycls.session.checking import each
 
 ODD = "odd [1]*?.png"
 
@@ -164,8 +165,8 @@ def test_processes_find_the_same_and_survive_one_that_is_killed(
     with user_module(tmp_path, "source_to_check", _SOURCE) as name:
         run = _run(f"data.source.name={name}:source", f"augment.train=[{name}:source]", f"augment.eval=[{name}:source]")
         assert _found(check(run)) == ["7"]
-        monkeypatch.setattr(image_check, "_FEW", 0)
-        monkeypatch.setattr(image_check, "_AT_ONCE", 6)
+        monkeypatch.setattr(each, "_FEW", 0)
+        monkeypatch.setattr(each, "_AT_ONCE", 6)
         checked = check(run)
     assert _found(checked) == ["7", "12"]
     assert checked.bad[0].found.startswith("LookupError: no such row")

@@ -1,0 +1,170 @@
+"""What is noted of each image of a data set: whether it can be decoded, what it is, and how it looks when small."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from raycls.data.images.decoding.bare import jpeg_segments
+from raycls.data.samples import Reader
+from raycls.data.slices import unexpected
+from raycls.data.source import Split
+from raycls.errors import DataError, RayclsError
+from raycls.session.checking.each import Task, each
+
+__all__ = ["CHROMA", "LUMA", "Looked", "Unreadable", "Work", "look", "small"]
+
+LUMA, CHROMA = 32, 8
+"""Sides of the small picture that images are compared by: of its brightness, and of its two colour differences."""
+_BYTES = LUMA * LUMA + 2 * CHROMA * CHROMA
+_DIGEST = 16
+_ORIENTATION = 0x0112
+_PIXELS = "pixels"
+"""The format of a sample that its source gives as an array."""
+
+
+class Unreadable(NamedTuple):
+    """Why an image cannot be used."""
+
+    what: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What is known of `N` images."""
+
+    digests: np.ndarray
+    """Of the bytes of each, `[N, 16] uint8`."""
+    sizes: np.ndarray
+    """Width and height in pixels, upright, `[N, 2] int32`; zeros where it cannot be decoded."""
+    small: np.ndarray
+    """`[N, 1152] uint8`, see `small`."""
+    lengths: np.ndarray
+    """Bytes of each file, or of its pixels, `[N] int64`."""
+    formats: list[str]
+    """As Pillow calls it in lower case: `jpeg`; empty where it cannot be decoded."""
+    turns: np.ndarray
+    """The EXIF orientation, `[N] uint8`; 1 where there is none."""
+    bad: dict[int, Unreadable] = field(default_factory=dict[int, Unreadable])
+
+    @classmethod
+    def empty(cls, count: int) -> Looked:
+        return cls(
+            np.zeros((count, _DIGEST), np.uint8),
+            np.zeros((count, 2), np.int32),
+            np.zeros((count, _BYTES), np.uint8),
+            np.zeros(count, np.int64),
+            [""] * count,
+            np.ones(count, np.uint8),
+        )
+
+    def put(self, start: int, some: Looked) -> None:
+        """Take over what is known of the images from `start` on."""
+        rows = slice(start, start + len(some.formats))
+        for name in ("digests", "sizes", "small", "lengths", "turns"):
+            getattr(self, name)[rows] = getattr(some, name)
+        self.formats[rows] = some.formats
+        self.bad.update({start + index: why for index, why in some.bad.items()})
+
+
+def look(splits: dict[str, Split]) -> dict[str, Looked]:
+    """Decode every image once, on all cores. An image that ends its process is one that cannot be used."""
+    found = {name: Looked.empty(len(split)) for name, split in splits.items()}
+    for task, some in each(Work(splits), splits, "looking at the images"):
+        found[task.split].put(task.start, some)
+    return found
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process needs to look at any image."""
+
+    splits: dict[str, Split]
+
+    def __call__(self, task: Task) -> Looked:
+        found = Looked.empty(len(task))
+        reader = _Last(self.splits[task.split].reader)
+        split = replace(self.splits[task.split], reader=reader)
+        for place in range(len(task)):
+            try:
+                pixels = split.pixels(task.start + place)
+            except RayclsError as error:
+                found.bad[place] = _why(error)
+            except Exception as error:  # noqa: BLE001 - of a source that is a plug-in
+                found.bad[place] = _why(unexpected(error))
+            else:
+                _note(found, place, reader.data, pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels))
+        return found
+
+    def failed(self, task: Task, error: DataError) -> Looked:
+        found = Looked.empty(1)
+        found.bad[0] = _why(error)
+        return found
+
+
+class _Last:
+    """A reader that keeps what it read last: bytes are not read twice to be decoded and to be compared."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.data: bytes | np.ndarray = b""
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        self.data = self._reader.read(index)
+        return self.data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+def _why(error: RayclsError) -> Unreadable:
+    return Unreadable(error.what, error.found or "")
+
+
+def _note(found: Looked, place: int, data: bytes | np.ndarray, image: Image.Image) -> None:
+    if isinstance(data, bytes):
+        content, length = data, len(data)
+        found.formats[place], found.turns[place] = _described(data)
+    else:
+        content, length = np.asarray(image).tobytes() + repr(image.size).encode(), data.nbytes
+        found.formats[place] = _PIXELS
+    found.digests[place] = np.frombuffer(hashlib.blake2b(content, digest_size=_DIGEST).digest(), np.uint8)
+    found.sizes[place] = image.size
+    found.lengths[place] = length
+    found.small[place] = small(image)
+
+
+def small(image: Image.Image) -> np.ndarray:
+    """How an image looks when small, `[1152] uint8`: its brightness 32 x 32, then both colour differences 8 x 8.
+
+    Pixels are averaged over areas, so that an image of 8 x 8 pixels keeps each of them.
+    """
+    little = image.resize((LUMA, LUMA), Image.Resampling.BOX).convert("YCbCr")
+    luma, *colours = little.split()
+    parts = [luma, *(each.resize((CHROMA, CHROMA), Image.Resampling.BOX) for each in colours)]
+    return np.concatenate([np.asarray(part).ravel() for part in parts])
+
+
+def _described(data: bytes) -> tuple[str, int]:
+    """The format of a file that was decoded, and its EXIF orientation."""
+    if data.startswith(b"\xff\xd8") and not any(data[start + 1] == 0xE1 for start, _ in jpeg_segments(data)):
+        return "jpeg", 1
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            return (header.format or "").lower(), _orientation(header)
+    except Exception:  # noqa: BLE001 - metadata that Pillow stumbles over says nothing about the pixels
+        return "other", 1
+
+
+def _orientation(header: Image.Image) -> int:
+    try:
+        turn = header.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - a damaged EXIF block counts as none, as for the decoder
+        return 1
+    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
