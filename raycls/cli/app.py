@@ -19,6 +19,7 @@ from raycls.cli.commands import (
     bench,
     clusters,
     config,
+    data,
     doctor,
     export,
     jobs,
@@ -79,7 +80,7 @@ def _root(
 
 for group in (
     *(runs, evaluate, predict, export, prune, average, probe, bench, serve, reports),
-    *(lr_find, searches, config, augment, model, starts, pack, doctor, jobs, clusters),
+    *(lr_find, searches, config, augment, model, starts, data, pack, doctor, jobs, clusters),
 ):
     group.register(app)
 

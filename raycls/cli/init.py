@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -192,15 +192,19 @@ def compose(found: Survey, *, out: str) -> str:
     )
 
 
-def write(text: str, path: Path) -> None:
-    """Write `text` to `path` in one step: another process sees the old file or the new one, never half of it."""
+def write(text: str, path: Path, check: Callable[[Path], None] = lambda path: None) -> None:
+    """Write `text` to `path` in one step: another process sees the old file or the new one, never half of it.
+
+    `check` is given the new file first, beside `path` and of the same suffix; where it raises, all stays as it was.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
             os.chmod(name, 0o644)
+            check(Path(name))
             os.replace(name, path)
         except BaseException:
             os.unlink(name)

@@ -19,7 +19,7 @@ from raycls.data.source import open_pool
 from raycls.errors import DataError, RayclsError
 from raycls.progress import counted
 
-__all__ = ["Picture", "pictures"]
+__all__ = ["Picture", "picture_of", "pictures"]
 
 _SIDE = 224
 """The longest side of a picture in pixels: 1.5 times that of its place on the page, for sharp screens."""
@@ -53,7 +53,7 @@ def pictures(data: DataConfig, wanted: Iterable[tuple[str, str]]) -> tuple[dict[
             elsewhere.append(key)
             continue
         try:
-            found[key] = _picture(_read(path, data))
+            found[key] = picture_of(_read(path, data))
         except (DataError, OSError):
             unread.append(key)
     why = f"{len(unread)} of the images can no longer be read, such as {samples[unread[0]]}." if unread else ""
@@ -75,7 +75,7 @@ def _from_source(data: DataConfig, keys: list[str]) -> tuple[dict[str, Picture],
     found: dict[str, Picture] = {}
     for index in range(len(rows)):
         with suppress(DataError, OSError):
-            found[text_of(split.key(index))] = _picture(split.image(index))
+            found[text_of(split.key(index))] = picture_of(split.image(index))
     missing, place = len(keys) - len(found), data.source.path or data.source.name
     return found, f"No picture of {missing} of the images: they are no longer in {place}." if missing else ""
 
@@ -87,7 +87,8 @@ def _read(path: str, data: DataConfig) -> Image.Image:
         return decode(file.read(), path, formats=tuple(data.formats), max_pixels=data.max_pixels)
 
 
-def _picture(image: Image.Image) -> Picture:
+def picture_of(image: Image.Image) -> Picture:
+    """`image` for a page: small enough, which changes `image` itself."""
     small = max(image.size) <= _SMALL
     if not small:
         image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
