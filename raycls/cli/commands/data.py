@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     data = typer.Typer(help="Check and show the data of a config.", no_args_is_help=True, rich_markup_mode=None)
     data.command()(check)
+    data.command()(show)
     app.add_typer(data, name="data")
 
 
@@ -79,6 +80,38 @@ def check(
     written = [*told, f"wrote {page_file} and {page_file.with_suffix('.json')}"]
     typer.echo(strict_json.dumps(facts) if as_json else "\n".join([*check_lines(facts), "", *written]))
     raise typer.Exit(EXIT_DONE if checked.clean else EXIT_DATA)
+
+
+def show(
+    config: Config,
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    count: Annotated[int, typer.Option("--per-class", min=1, max=32, help="Images of each class.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the images.")] = 0,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", metavar="NAME", help="Of this class; may be given several times.")
+    ] = None,
+    augmented: Annotated[bool, typer.Option("--augmented", help="Beside each image what the network gets.")] = False,
+    epoch: Annotated[int, typer.Option(min=0, help="For --augmented, the first one is 0.")] = 0,
+    out: Annotated[str, typer.Option(metavar="FILE", help="The sheet, a PNG file.")] = "data-show.png",
+) -> None:
+    """Draw a contact sheet of the data of CONFIG: a row for each class."""
+    sheet = out_file(out, ".png", "the sheet is a PNG file")
+    loaded = load_config(config, overrides)
+    prepare()
+    from raycls.screen.working import Working
+
+    with Working("starting") as working:
+        from raycls.session.checking.shown import Asked, show
+
+        for note in loaded.notes:
+            say(note)
+        asked = Asked(split, count, seed, tuple(classes or ()), augmented, epoch)
+        shown = show(loaded.run, asked, working.lines)
+        shown.sheet.image.save(sheet)
+    typer.echo(
+        f"wrote {sheet}: {plural(shown.images, 'image')} of {plural(shown.classes, 'class')} of the split {split}"
+    )
 
 
 def _write(checked: Checked, file: Path) -> list[str]:

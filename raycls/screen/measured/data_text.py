@@ -60,8 +60,8 @@ def check_rows(facts: Facts) -> list[Row]:
         found = facts[entry]
         rows.append((name, plural(len(found), "picture") if found else _SOUND, bool(found)))
     if facts["labels"] is not None:
-        found = facts["labels"]["suspects"]
-        rows.append(("doubtful labels", plural(len(found), "image") if found else _SOUND, bool(found)))
+        found = facts["labels"]["contradicted"]
+        rows.append(("contradicted labels", plural(found, "image") if found else _SOUND, bool(found)))
     return rows
 
 

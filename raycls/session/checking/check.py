@@ -54,7 +54,7 @@ class Checked:
     def clean(self) -> bool:
         """Whether nothing must be looked at."""
         found = self.copies
-        doubted = self.judged is not None and self.judged.suspects
+        doubted = self.judged is not None and self.judged.contradicted
         return not (self.unreadable or found.exact or found.near or found.conflicts or found.leaks or doubted)
 
     @cached_property
@@ -128,12 +128,14 @@ class Checked:
         return {
             "runs": list(judged.runs),
             "trained_on": int(judged.trained_on.sum()),
+            "contradicted": judged.contradicted,
             "suspects": [
                 self.entry(each.image)
                 | {
                     "suggested": classes[each.suggested],
                     "probability_of_label": round(each.of_label, 6),
                     "probability_of_suggested": round(each.of_suggested, 6),
+                    "contradicted": each.contradicted,
                     "trained_on": bool(judged.trained_on[each.image]),
                 }
                 for each in judged.suspects

@@ -24,16 +24,25 @@ from raycls.session.trained.trained import Trained, open_trained
 
 __all__ = ["Judged", "judged"]
 
+_LISTED = 30
+"""Images that are listed where fewer labels are contradicted."""
+
 
 @dataclass(frozen=True)
 class Judged:
-    """The labels that are contradicted, and by what."""
+    """The labels that are doubted, and by what."""
 
     runs: tuple[str, ...]
     suspects: tuple[Suspect, ...]
+    """The most doubtful first: all that are contradicted, or more."""
     trained_on: np.ndarray
     """Whether an image was judged by a run that was trained on it, `[N] bool`: such a run may know its label by
     heart."""
+
+    @property
+    def contradicted(self) -> int:
+        """How many labels are contradicted."""
+        return sum(suspect.contradicted for suspect in self.suspects)
 
 
 def judged(dataset: Dataset, folders: Sequence[str], say: Callable[[str], None]) -> Judged:
@@ -61,7 +70,7 @@ def judged(dataset: Dataset, folders: Sequence[str], say: Callable[[str], None])
     mean = np.where(known, total / count[:, None], 0.0)
     return Judged(
         tuple(trained.name for trained in runs),
-        tuple(suspects(mean, np.where(known[labels], labels, -1))),
+        tuple(suspects(mean, np.where(known[labels], labels, -1), _LISTED)),
         trained_on,
     )
 

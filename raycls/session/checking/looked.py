@@ -143,9 +143,11 @@ def _note(found: Looked, place: int, data: bytes | np.ndarray, image: Image.Imag
 def small(image: Image.Image) -> np.ndarray:
     """How an image looks when small, `[1152] uint8`: its brightness 32 x 32, then both colour differences 8 x 8.
 
-    Pixels are averaged over areas, so that an image of 8 x 8 pixels keeps each of them.
+    Pixels are averaged over areas. A smaller image is enlarged smoothly, as most programs do: so it looks like a copy
+    that was enlarged by one of them.
     """
-    little = image.resize((LUMA, LUMA), Image.Resampling.BOX).convert("YCbCr")
+    filtered = Image.Resampling.BOX if min(image.size) >= LUMA else Image.Resampling.BICUBIC
+    little = image.resize((LUMA, LUMA), filtered).convert("YCbCr")
     luma, *colours = little.split()
     parts = [luma, *(each.resize((CHROMA, CHROMA), Image.Resampling.BOX) for each in colours)]
     return np.concatenate([np.asarray(part).ravel() for part in parts])

@@ -3,7 +3,7 @@
 Images are compared by small pictures of them (`looked.small`), each shifted and scaled to mean 0 and standard deviation
 1 of its brightness; the distance of two is the root mean square of their difference. Copies are close, but so are two
 drawings of the same digit in 8 x 8 pixels. So a pair that is not closer than any two different pictures would be must
-also stand out: hardly another image may be near either of the two.
+also stand out: it is in a group of its own, with hardly another image around it.
 
 The first step is that of pHash (the low frequencies of a cosine transform of the small brightness), with the
 coefficients themselves instead of one bit of each: a distance of these is never more than that of the small pictures,
@@ -26,14 +26,14 @@ _COARSE = 8
 """The side of the brightness that all pairs are compared by."""
 _FREQUENCIES = 5
 """Of a cosine transform, in each direction."""
-_SURE = 0.06
-"""Images that are this close are one picture. The closest two of the 1,797 digits are at 0.107."""
+_SURE = 0.05
+"""Images that are this close are one picture. The closest two of the 1,797 digits are at 0.086."""
 _NEAR, _NEAR_FINE = 0.25, 0.45
 """The largest distance of a pair that stands out, coarse and in all pixels that both have: a JPEG of quality 30 of a
 32 x 32 image is at 0.15 and 0.39."""
-_APART, _OTHERS = 2.5, 3
-"""A pair stands out where at most 3 other images are within 2.5 times its distance of either: of the digits, the one
-that comes closest has its fifth neighbour at 2.49 times the distance of the first."""
+_APART, _OTHERS, _GROUP = 2.7, 3, 60
+"""A pair stands out where its images are in a group, of 60 at most, with at most 3 others within 2.7 times its radius:
+of the digits, the one that comes closest to that has its fifth neighbour at 2.64 times the distance of the first."""
 _CONTRAST, _MEAN, _COLOUR = 0.35, 12.0, 12.0
 """Differences that a copy may have: in the logarithm of the contrast, and in levels of 0 to 255."""
 _FLAT = 1.0
@@ -59,11 +59,12 @@ class Pair:
 def near_duplicates(small: np.ndarray, sizes: np.ndarray) -> list[Pair]:
     """Pairs of near duplicates among `N` different images, by their positions.
 
-    `small` is `[N, 1152] uint8` as `looked.small` gives it, `sizes` their widths and heights `[N, 2]`.
+    `small` is `[N, 1152] uint8` as `looked.small` gives it, `sizes` their widths and heights `[N, 2]`. Images of one
+    colour, and of less than 8 pixels in a direction, have no near duplicates.
     """
     luma = small[:, : LUMA * LUMA].reshape(-1, LUMA, LUMA)
     coarse, deviation = _standard(_averaged(luma, _COARSE))
-    textured = np.flatnonzero(deviation >= _FLAT)
+    textured = np.flatnonzero((deviation >= _FLAT) & (sizes.min(1) >= _COARSE))
     found: dict[tuple[int, int], Pair] = {}
     context = _Context(small, sizes, coarse[textured])
     views = (*_VIEWS, _FLIPPED, _TURNED)
@@ -134,7 +135,7 @@ def _close(coarse: np.ndarray, rows: slice, columns: slice) -> Iterator[tuple[in
 def _features(coarse: np.ndarray) -> np.ndarray:
     """The low frequencies of pictures `[N, 8, 8]`, scaled so that a distance of them is one of the pictures at most."""
     table = _cosines()
-    return (table @ coarse @ table.T).reshape(len(coarse), -1)[:, 1:] / _COARSE
+    return (table @ coarse @ table.T).reshape(-1, _FREQUENCIES**2)[:, 1:] / _COARSE
 
 
 @dataclass(frozen=True)
@@ -194,17 +195,23 @@ class _Context:
         return both.mean((3, 5), dtype=np.float32)
 
     def _alone(self, pairs: np.ndarray, distances: np.ndarray) -> np.ndarray:
-        """Whether hardly another image, in any view, is about as near to either image of a pair, `[n] bool`."""
+        """Whether both images of a pair are in a group of their own, `[n] bool`: around the images that are as near as
+        the other one, or somewhat farther, is a gap with hardly an image in it, in any view."""
         flat = self.coarse.reshape(len(self.coarse), -1)
         alone = np.ones(len(pairs), bool)
+        most = min(_GROUP + _OTHERS + 2, len(flat))
         for side in (0, 1):
-            for start in range(0, len(pairs), _BLOCK // 4):
-                some = pairs[start : start + _BLOCK // 4, side]
+            for start in range(0, len(pairs), _BLOCK // 8):
+                some = pairs[start : start + _BLOCK // 8, side]
                 squared = np.full((len(some), len(flat)), np.inf, np.float32)
                 for _, rows, columns in (*_VIEWS, _FLIPPED, _TURNED):
                     view = self.coarse[some][:, rows, columns].reshape(len(some), -1)
                     np.minimum(squared, 2 - 2 / flat.shape[1] * (view @ flat.T), out=squared)
-                reach = (_APART * distances[start : start + len(some)]) ** 2
-                count = (squared < reach[:, None]).sum(1) - 2  # without the two of the pair
-                alone[start : start + len(some)] &= count <= _OTHERS
+                squared[np.arange(len(some)), some] = np.inf
+                squared.partition(most - 1, axis=1)
+                near = np.sqrt(np.maximum(np.sort(squared[:, :most], axis=1), 0))
+                near = np.pad(near, ((0, 0), (0, _OTHERS + 1)), constant_values=np.inf)
+                inner, outer = near[:, : -_OTHERS - 1], near[:, _OTHERS + 1 :]
+                reached = inner >= distances[start : start + len(some), None] - 1e-4
+                alone[start : start + len(some)] &= (reached & (inner <= _NEAR) & (outer >= _APART * inner)).any(1)
         return alone

@@ -59,8 +59,9 @@ def _sections(checked: Checked) -> Iterator[_Section]:
     if checked.judged is not None:
         judged, classes = checked.judged, checked.dataset.classes
         yield _section(
-            "Labels that a run contradicts",
-            "The most doubtful first. A run that was trained on an image may know its label by heart.",
+            "Doubtful labels",
+            f"The most doubtful first; {judged.contradicted:,} are contradicted. A run that was trained on an image "
+            "may know its label by heart.",
             [
                 _Finding(
                     f"{classes[each.suggested]} {each.of_suggested:.1%}, its label {each.of_label:.1%}"
