@@ -19,7 +19,6 @@ from raycls.cli.commands import (
     bench,
     clusters,
     config,
-    data,
     doctor,
     export,
     jobs,
@@ -30,7 +29,7 @@ from raycls.cli.commands import (
     serve,
     starts,
 )
-from raycls.cli.commands.planned import augment, lr_find, model
+from raycls.cli.commands.planned import augment, data, lr_find, model
 from raycls.cli.commands.trained import average, evaluate, predict, probe, prune
 from raycls.errors import EXIT_DONE, EXIT_FAILED, RayclsError
 

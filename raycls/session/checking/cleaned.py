@@ -44,7 +44,7 @@ def refuse(splits: Mapping[str, Split], file: Path) -> None:
             where=f"--write {file}",
             found=next(type(split.reader).__name__ for split in splits.values()),
             valid="data whose images are files, such as a folder or a manifest",
-            fix="leave --write out",
+            fix="leave it out",
         )
     several = any(split.sets is not None for split in splits.values())
     if file.suffix.lower() not in SUFFIXES[several:]:

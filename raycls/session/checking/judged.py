@@ -84,7 +84,7 @@ def _refuse(trained: Trained, dataset: Dataset) -> None:
             where=f"--run {trained.name}",
             found="images with any number of classes" if several else f"a run of {first_names(trained.classes)}",
             valid=f"a run that was trained on these classes: {first_names(dataset.classes)}",
-            fix="leave --run out",
+            fix="leave it out",
         )
 
 

@@ -133,7 +133,7 @@ def _augmented(run: Run, dataset: Dataset, split: Split, epoch: int) -> _View:
             where="--augmented",
             found=", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in found.items()),
             valid="an array uint8 of shape [H, W, 3]",
-            fix="leave --augmented out",
+            fix="leave it out",
         )
 
     return view

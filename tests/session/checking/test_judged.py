@@ -71,6 +71,7 @@ def test_of_20_flipped_labels_that_were_trained_on_15_are_among_the_first_30(
     Path("m.csv").write_text("\n".join(["path,label", *rows]))
     words = ["data.source.name=manifest", "data.source.path=m.csv", "data.split={train: 0.9, val: 0.1, test: 0.0}"]
     words += ["scale.workers=0", "run.name=flipped", "evaluate.every=15ep", "train.duration=8ep"]
+    words += ["model.args={width: 16}"]
     run = load("recipe:digits", words).run
     trainer.train(run, display=Display(io.StringIO()))
     dataset = open_dataset(run.data)
