@@ -15,7 +15,7 @@ from raycls.data.samples import text_of
 from raycls.data.source import Dataset, open_dataset
 from raycls.progress import progress
 from raycls.session.checking.copies import Copies, Same, copies
-from raycls.session.checking.judged import Judged, judged
+from raycls.session.checking.judged import Judged, judged, judges
 from raycls.session.checking.looked import Looked, Unreadable, look
 
 __all__ = ["Checked", "Image", "check"]
@@ -151,6 +151,7 @@ def check(run: Run, runs: Sequence[str], say: Callable[[str], None], opened: Ope
     progress("opening the data")
     dataset = open_dataset(run.data)
     opened(dataset)
+    asked = judges(dataset, runs)
     for note in dataset.notes:
         say(note)
     looked = look(dataset.splits)
@@ -166,4 +167,4 @@ def check(run: Run, runs: Sequence[str], say: Callable[[str], None], opened: Ope
         np.repeat(np.arange(len(splits)), [len(split) for split in splits]),
         together(split.labels for split in splits) if dataset.classes else None,
     )
-    return Checked(run, dataset, looked, found, judged(dataset, runs, say) if runs else None)
+    return Checked(run, dataset, looked, found, judged(dataset, asked, say) if asked else None)

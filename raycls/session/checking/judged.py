@@ -22,7 +22,7 @@ from raycls.session.predictions.predict import here, part_rows, told
 from raycls.session.setup import device_of, refuse_missing_gpu
 from raycls.session.trained.trained import Trained, open_trained
 
-__all__ = ["Judged", "judged"]
+__all__ = ["Judged", "judged", "judges"]
 
 _LISTED = 30
 """Images that are listed where fewer labels are contradicted."""
@@ -45,16 +45,20 @@ class Judged:
         return sum(suspect.contradicted for suspect in self.suspects)
 
 
-def judged(dataset: Dataset, folders: Sequence[str], say: Callable[[str], None]) -> Judged:
-    """Predict every image of `dataset` with the runs in `folders`, and find the labels that are contradicted.
-
-    An image is judged by the runs that were not trained on it, where there are some: the runs of all folds judge every
-    image by what was learned from the others. ConfigError for a run that does not tell one of these classes from
-    another.
-    """
+def judges(dataset: Dataset, folders: Sequence[str]) -> list[Trained]:
+    """The runs in `folders`. ConfigError for one that does not tell one of the classes of `dataset` from another."""
     runs = [open_trained(folder) for folder in folders]
     for trained in runs:
         _refuse(trained, dataset)
+    return runs
+
+
+def judged(dataset: Dataset, runs: Sequence[Trained], say: Callable[[str], None]) -> Judged:
+    """Predict every image of `dataset` with `runs`, and find the labels that are contradicted.
+
+    An image is judged by the runs that were not trained on it, where there are some: the runs of all folds judge every
+    image by what was learned from the others.
+    """
     found = [(_probabilities(trained, dataset), _trained_on(trained, dataset, say)) for trained in runs]
     trained_on: np.ndarray = np.asarray(np.stack([seen for _, seen in found]).all(axis=0))
     total, count = np.zeros_like(found[0][0]), np.zeros(len(trained_on))

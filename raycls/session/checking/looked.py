@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from raycls.data.images.decoding.bare import jpeg_segments
+from raycls.data.rows import fetched
 from raycls.data.samples import Reader
 from raycls.data.slices import unexpected
 from raycls.data.source import Split
-from raycls.errors import DataError, RayclsError
+from raycls.errors import DataError, OutageError, RayclsError
 from raycls.session.checking.each import Task, each
 
 __all__ = ["CHROMA", "LUMA", "Looked", "Unreadable", "Work", "look", "small"]
@@ -91,15 +92,19 @@ class Work:
         found = Looked.empty(len(task))
         reader = _Last(self.splits[task.split].reader)
         split = replace(self.splits[task.split], reader=reader)
-        for place in range(len(task)):
-            try:
-                pixels = split.pixels(task.start + place)
-            except RayclsError as error:
-                found.bad[place] = _why(error)
-            except Exception as error:  # noqa: BLE001 - of a source that is a plug-in
-                found.bad[place] = _why(unexpected(error))
-            else:
-                _note(found, place, reader.data, pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels))
+        with fetched(reader, np.arange(task.start, task.stop)):
+            for place in range(len(task)):
+                try:
+                    pixels = split.pixels(task.start + place)
+                except OutageError:  # no image is at fault
+                    raise
+                except RayclsError as error:
+                    found.bad[place] = _why(error)
+                except Exception as error:  # noqa: BLE001 - of a source that is a plug-in
+                    found.bad[place] = _why(unexpected(error))
+                else:
+                    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+                    _note(found, place, reader.data, image)
         return found
 
     def failed(self, task: Task, error: DataError) -> Looked:

@@ -15,7 +15,7 @@ from raycls.data.source import Dataset, open_dataset, open_pool
 from raycls.errors import ConfigError
 from raycls.launch import trainer
 from raycls.screen.run import Display
-from raycls.session.checking.judged import Judged, judged
+from raycls.session.checking.judged import Judged, judged, judges
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def _paths(dataset: Dataset) -> list[str]:
 
 
 def _judged(dataset: Dataset, *runs: str, said: list[str] | None = None) -> Judged:
-    return judged(dataset, runs, ([] if said is None else said).append)
+    return judged(dataset, judges(dataset, runs), ([] if said is None else said).append)
 
 
 def test_what_was_trained_on_is_said_and_labels_are_ordered(tmp_path: Path) -> None:
