@@ -15,7 +15,16 @@ from typing import Any, cast
 from raycls.config.errors import Path, Place, Problem, dotted, nearest, value_at
 from raycls.config.names.belongings import PUBLISHED, name_of
 from raycls.config.names.builders import BUILDERS, argument_problems, binding_problems, problem_of
-from raycls.config.names.builtin import BATCH_OPERATIONS, MODELS, NESTED, OPERATIONS, SOURCES
+from raycls.config.names.builtin import (
+    BATCH_OPERATIONS,
+    MODELS,
+    NESTED,
+    OPERATIONS,
+    SOURCES,
+    TASKS,
+    VOLUME_OPERATIONS,
+    VOLUME_TASKS,
+)
 from raycls.config.names.networks import timm_models, torchvision_models
 from raycls.config.names.suggest import suggest
 from raycls.config.space.text import SPACE, Places, read
@@ -41,9 +50,11 @@ def name_problems(values: Mapping[str, Any], places: Mapping[Path, Place], home:
     ]
     for section in BUILDERS:
         problems += _builder(values, section, places, home)
+    task = name_of(values, ("task",))
     for key in ("train", "eval", "batch"):
-        problems += _operations(value_at(values, ("augment", key)), ("augment", key), at, on_batch=key == "batch")
-    return [*problems, *_searched(values, at, Places(places, home))]
+        kinds = BATCH_OPERATIONS if key == "batch" else _operations_of(task)
+        problems += _operations(value_at(values, ("augment", key)), ("augment", key), at, kinds)
+    return [*problems, *_searched(values, at, Places(places, home), task)]
 
 
 def _weights(values: Mapping[str, Any], at: PlaceOf) -> Iterator[Problem]:
@@ -123,12 +134,15 @@ def _alone(look_up: Callable[[str], Found]) -> Callable[[str], Found]:
     return looked_up
 
 
-def _operation(name: str) -> Found:
-    return find("augmentation", name, OPERATIONS)
+def _operations_of(task: str) -> Mapping[str, str]:
+    """The operations on the samples of a task; all of them for a plug-in, which says only when it runs what it has."""
+    if task in TASKS:
+        return VOLUME_OPERATIONS if task in VOLUME_TASKS else OPERATIONS
+    return {**VOLUME_OPERATIONS, **OPERATIONS}
 
 
-def _batch_operation(name: str) -> Found:
-    return find("batch operation", name, BATCH_OPERATIONS)
+def _operation(name: str, kinds: Mapping[str, str]) -> Found:
+    return find("batch operation" if kinds is BATCH_OPERATIONS else "augmentation", name, kinds)
 
 
 def _section(
@@ -160,7 +174,7 @@ def _named(
     yield from binding_problems(*found, cast("Mapping[str, Any]", args or {}), given, args_path, at)
 
 
-def _operations(entries: Any, path: Path, at: PlaceOf, *, on_batch: bool = False) -> Iterator[Problem]:
+def _operations(entries: Any, path: Path, at: PlaceOf, kinds: Mapping[str, str]) -> Iterator[Problem]:
     """The operations of a list, each a name or a name with arguments; another kind of entry is the schema's to tell."""
     for index, entry in enumerate(cast("list[Any]", entries) if isinstance(entries, list) else ()):
         here = (*path, index)
@@ -170,17 +184,18 @@ def _operations(entries: Any, path: Path, at: PlaceOf, *, on_batch: bool = False
             ((name, args),) = cast("Mapping[str, Any]", entry).items()
         else:
             continue
-        if on_batch:
-            yield from _named(name, args, here, (*here, name), _batch_operation, ("num_classes",), at)
+        look_up = partial(_operation, kinds=kinds)
+        if kinds is BATCH_OPERATIONS:
+            yield from _named(name, args, here, (*here, name), look_up, ("num_classes",), at)
             continue
-        given = ("image_size",) if name in OPERATIONS else ()
-        yield from _named(name, args, here, (*here, name), _operation, given, at)
-        if name in NESTED and isinstance(args, Mapping):
+        given = ("image_size",) if name in kinds else ()
+        yield from _named(name, args, here, (*here, name), look_up, given, at)
+        if name in NESTED and name in kinds and isinstance(args, Mapping):
             inner = cast("Mapping[str, Any]", args).get("operations")
-            yield from _operations(inner, (*here, name, "operations"), at)
+            yield from _operations(inner, (*here, name, "operations"), at, kinds)
 
 
-def _searched(values: Mapping[str, Any], at: PlaceOf, places: Places) -> Iterator[Problem]:
+def _searched(values: Mapping[str, Any], at: PlaceOf, places: Places, task: str) -> Iterator[Problem]:
     """The models and lists of operations that a space can choose."""
     space = value_at(values, SPACE)
     if not isinstance(space, Mapping):
@@ -192,7 +207,8 @@ def _searched(values: Mapping[str, Any], at: PlaceOf, places: Places) -> Iterato
             here = (*inside, index)
             section = parameter.path.partition(".")[0]
             if section == "augment":
-                yield from _operations(value, here, at, on_batch=parameter.path == "augment.batch")
+                kinds = BATCH_OPERATIONS if parameter.path == "augment.batch" else _operations_of(task)
+                yield from _operations(value, here, at, kinds)
             elif isinstance(value, str):
                 kind = BUILDERS.get(section)
                 look_up = _model if kind is None else partial(find, kind.kind, builtins=kind.builtins)

@@ -148,8 +148,8 @@ def _words(node: dict[str, Any], schema: dict[str, Any]) -> str:
         return "a section with " + ", ".join(node["properties"])
     names = {"boolean": "true or false", "null": "null", "object": "a mapping"}
     if kind == "object" and isinstance(node.get("additionalProperties"), dict):
-        whole = node["additionalProperties"].get("type") == "integer"
-        return "{time: integer}, such as {0%: 128, 50%: 160}" if whole else "{name: {argument: value}}"
+        kinds = {"integer": "{time: integer}, such as {0%: 128, 50%: 160}", "number": "{center: 40, width: 400}"}
+        return kinds.get(str(node["additionalProperties"].get("type")), "{name: {argument: value}}")
     return names.get(str(kind), "any value")
 
 

@@ -40,6 +40,7 @@ class _Beside:
 
 
 _IMAGE_FILES = _Beside("data.source.name", ("cifar", "arrays"), other=True)
+_VOLUMES = _Beside("task.name", ("classification", "multilabel", "distillation", "simclr", "moco"), other=True)
 _ON_RAY = _Beside("scale.workers", (0,), other=True)
 
 _PBT = ("interval", "quantile", "resample")
@@ -48,6 +49,7 @@ _EFFECTIVE: Mapping[str, _Beside] = {
     "data.processes": _Beside("data.executor", ("processes",)),
     "data.formats": _IMAGE_FILES,
     "data.max_pixels": _IMAGE_FILES,
+    **{f"data.{name}": _VOLUMES for name in ("window", "spacing")},
     "optim.weight_decay_on": _Beside("optim.weight_decay", (0,), other=True),
     "optim.lr_base_batch": _Beside("optim.lr_rule", ("none",), other=True),
     "loss.balance_beta": _Beside("loss.balance", ("effective_number",)),
@@ -58,11 +60,9 @@ _EFFECTIVE: Mapping[str, _Beside] = {
     **{f"scale.{name}": _ON_RAY for name in ("cpus_per_worker", "max_failures", "max_preemption_failures", "wait")},
     "scale.resize_every": _Beside("scale.workers", (0, 1), other=True),
     "track.mlflow.experiment": _Beside("track.mlflow.uri", ("off",), other=True),
-    "track.wandb.project": _Beside("track.wandb.mode", ("off",), other=True),
-    "track.wandb.entity": _Beside("track.wandb.mode", ("off",), other=True),
+    **{f"track.wandb.{name}": _Beside("track.wandb.mode", ("off",), other=True) for name in ("project", "entity")},
     "search.scheduler.grace": _Beside("search.scheduler.name", ("asha", "median")),
-    "search.scheduler.reduction": _Beside("search.scheduler.name", ("asha",)),
-    "search.scheduler.brackets": _Beside("search.scheduler.name", ("asha",)),
+    **{f"search.scheduler.{name}": _Beside("search.scheduler.name", ("asha",)) for name in ("reduction", "brackets")},
     **{f"search.scheduler.{name}": _Beside("search.scheduler.name", ("pbt",)) for name in _PBT},
 }
 """Options, and what each needs beside it. What has an effect beside everything is not here."""

@@ -14,7 +14,7 @@ import torchvision.models
 from torch import nn
 from torchvision.models import WeightsEnum
 
-from raycls.config.names.networks.torchvision_models import arguments_of
+from raycls.config.names.networks.torchvision_models import VIDEO, arguments_of
 
 __all__ = ["builtins", "construct", "declared", "settled", "weights_of"]
 
@@ -22,8 +22,8 @@ _WITH_TRANSFORM = ("GoogLeNet", "Inception3")
 
 
 def builtins() -> dict[str, Callable[..., nn.Module]]:
-    """Every classification model of the installed torchvision, by name."""
-    names = torchvision.models.list_models(module=torchvision.models)
+    """Every classification model of the installed torchvision, and those of videos in `VIDEO`, by name."""
+    names = [*torchvision.models.list_models(module=torchvision.models), *VIDEO]
     return {name: torchvision.models.get_model_builder(name) for name in names}
 
 

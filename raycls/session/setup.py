@@ -16,6 +16,7 @@ from raycls.config.sections.run import Run
 from raycls.data.images.decoding.kept import kept, share_of
 from raycls.data.slices import Maker
 from raycls.data.source import Dataset
+from raycls.data.volumes.reading import Wanted
 from raycls.errors import LaunchError, RayclsError
 from raycls.quantities import bytes_text, cores
 from raycls.session.job import Job, World
@@ -136,4 +137,5 @@ def _setting(run: Run, classes: Sequence[str], device: torch.device | None, plan
         batch_size=run.data.batch_size,
         sizes=plan.sizes if plan else (),
         channels=run.model.in_channels,
+        volumes=Wanted(run.data.window, run.data.spacing),
     )

@@ -32,6 +32,7 @@ from raycls.config.names.metrics import Metric
 from raycls.config.sections.data import AugmentConfig
 from raycls.config.sections.task import LossConfig
 from raycls.data.source import Split
+from raycls.data.volumes.reading import Wanted
 from raycls.tasks.reading import ONE, Reading
 
 __all__ = ["AUGMENTED", "Key", "Metric", "Setting", "Task", "augmented", "tensor"]
@@ -79,6 +80,8 @@ class Setting:
     """`data.batch_size`: rows of a global batch."""
     channels: int = 3
     """`model.in_channels`: channels of the images that the network takes."""
+    volumes: Wanted = Wanted()
+    """`data.window` and `data.spacing`: how volumes are read (`raycls.data.volumes.reading.volume_of`)."""
 
 
 class Task(ABC):
@@ -96,6 +99,8 @@ class Task(ABC):
     """What `evaluate.metric`, early stopping, the schedule `plateau` and searches may use: scalars of `summary` and how
     to read them. The first one is shown beside the loss."""
 
+    volumes: bool = False
+    """Whether samples are volumes: the operations of `augment` are then those of `raycls.data.volumes`."""
     several: bool | None = None
     """Whether a sample has any number of classes (`Split.sets`) or one; None where the task takes what comes."""
     reading: Reading = ONE

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
 
 from raycls.config.names.builtin import TASKS
 from raycls.config.sections.task import TaskConfig
+from raycls.data.images import operations as of_images
+from raycls.data.images.operations import Augment
 from raycls.data.source import Split
+from raycls.data.volumes import operations as of_volumes
+from raycls.data.volumes.operations import VolumeAugment
 from raycls.errors import ConfigError
 from raycls.plugins import build as make
 from raycls.plugins import builder, resolve
 from raycls.tasks.base import Key, Setting, Task
 from raycls.tasks.reading import ONE, Reading
 
-__all__ = ["TAKEN", "Arrays", "build", "check", "check_labels", "check_taken", "reading_of"]
+__all__ = [
+    "TAKEN",
+    "Arrays",
+    "build",
+    "check",
+    "check_labels",
+    "check_taken",
+    "operations_of",
+    "reading_of",
+    "takes_volumes",
+]
 
 
 def check(config: TaskConfig) -> None:
@@ -43,6 +57,16 @@ def build(config: TaskConfig, setting: Setting) -> Task:
 def reading_of(config: TaskConfig) -> Reading:
     """The `reading` of the task, without making it."""
     return getattr(resolve("task", config.name, TASKS), "reading", ONE)
+
+
+def takes_volumes(config: TaskConfig) -> bool:
+    """Whether the samples of the task are volumes, without making it."""
+    return bool(getattr(resolve("task", config.name, TASKS), "volumes", False))
+
+
+def operations_of(config: TaskConfig) -> Callable[..., Augment | VolumeAugment]:
+    """What builds the operations of `augment` for the samples of the task."""
+    return of_volumes.build if takes_volumes(config) else of_images.build
 
 
 def check_labels(config: TaskConfig, split: Split) -> None:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["BATCH_OPERATIONS", "LOSSES", "MODELS", "OPERATIONS", "OPTIMIZERS", "SCHEDULES", "SOURCES", "TASKS"]
+__all__ = [
+    "BATCH_OPERATIONS",
+    "LOSSES",
+    "MODELS",
+    "NESTED",
+    "OPERATIONS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SOURCES",
+    "TASKS",
+    "VOLUME_OPERATIONS",
+    "VOLUME_TASKS",
+]
 
 SOURCES: Mapping[str, str] = {
     "folder": "raycls.data.sources.folder:folder",
@@ -15,6 +27,8 @@ SOURCES: Mapping[str, str] = {
     "packed": "raycls.data.sources.packed.packed:packed",
     "parquet": "raycls.data.sources.packed.parquet:parquet",
     "webdataset": "raycls.data.sources.packed.webdataset:webdataset",
+    "dicom": "raycls.data.sources.volumes.dicom:dicom",
+    "nifti": "raycls.data.sources.volumes.nifti:nifti",
 }
 """Sources, each called with `data.source.path` and `data.source.args`."""
 
@@ -40,6 +54,16 @@ OPERATIONS: Mapping[str, str] = {
 }
 """Operations on images, each called with `data.image_size` and the arguments of the config."""
 
+VOLUME_OPERATIONS: Mapping[str, str] = {
+    **{name: f"raycls.data.volumes.shapes:{name}" for name in ("resize", "center_crop", "random_crop", "pad")},
+    **{name: f"raycls.data.volumes.changes:{name}" for name in ("flip", "rotate90", "intensity", "noise")},
+}
+"""Operations on volumes, each called with `data.image_size` and the arguments of the config. One that is called as an
+operation on images takes no argument that this does not."""
+
+VOLUME_TASKS = frozenset(("volume_classification",))
+"""Built-in tasks whose samples are volumes."""
+
 NESTED = frozenset(("random_choice", "random_order", "random_apply"))
 """Those with a list of operations as the argument `operations`."""
 
@@ -53,6 +77,7 @@ MODELS: Mapping[str, str] = {
     "fast_cnn": "raycls.models.networks.fast:fast_cnn",
     "resnet18_cifar": "raycls.models.networks.resnet_cifar:resnet18_cifar",
     "tiny_cnn": "raycls.models.networks.tiny:tiny_cnn",
+    "resnet3d": "raycls.models.volumes.resnet3d:resnet3d",
 }
 """Networks beside those of torchvision, each called with `num_classes` and `model.args`."""
 
@@ -62,6 +87,7 @@ TASKS: Mapping[str, str] = {
     "distillation": "raycls.tasks.distillation:Distillation",
     "simclr": "raycls.tasks.contrastive.simclr:SimCLR",
     "moco": "raycls.tasks.contrastive.moco:MoCo",
+    "volume_classification": "raycls.tasks.volumes:VolumeClassification",
 }
 """Tasks, each called with what the run knows of itself and `task.args`."""
 

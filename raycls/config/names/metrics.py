@@ -47,7 +47,7 @@ MULTILABEL: Mapping[str, Metric] = {
 }
 
 METRICS: Mapping[str, Mapping[str, Metric]] = {
-    **dict.fromkeys(("classification", "distillation", "simclr", "moco"), CLASSIFICATION),
+    **dict.fromkeys(("classification", "distillation", "simclr", "moco", "volume_classification"), CLASSIFICATION),
     "multilabel": MULTILABEL,
 }
 """The metrics of each built-in task. The first one is what the displays show beside the loss."""

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from raycls.config.sections.duration import Duration
 from raycls.config.sections.types import Count, Finite, Fraction, Operation, Positive, Section, Tuple
 from raycls.config.uri_secrets import has_secret
 
-__all__ = ["LUMA", "AugmentConfig", "CacheConfig", "DataConfig", "SourceConfig", "SplitConfig"]
+__all__ = ["LUMA", "WINDOWS", "AugmentConfig", "CacheConfig", "DataConfig", "SourceConfig", "SplitConfig", "Window"]
 
 LUMA = (19595, 38470, 7471)
 """Red, green and blue in a grey value, of 65536: ITU-R 601-2 luma in the integers of Pillow."""
+
+WINDOWS = {
+    "lung": {"center": -600.0, "width": 1500.0},
+    "bone": {"center": 400.0, "width": 1800.0},
+    "brain": {"center": 40.0, "width": 80.0},
+    "soft_tissue": {"center": 50.0, "width": 400.0},
+}
+"""Ranges of Hounsfield units by the names that radiologists give them, with their usual values."""
+Window = Literal["lung", "bone", "brain", "soft_tissue"] | dict[Literal["center", "width"], Finite]
+
+
+def _as_list(value: Any) -> Any:
+    return tuple(cast("list[Any]", value)) if isinstance(value, list) else (value,) if value else value
 
 
 class SourceConfig(Section):
     """Where the samples are."""
 
     name: Annotated[str, Field(min_length=1)] = "folder"
-    """`folder`, `manifest`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, `webdataset`, an entry point,
-    or `package.module:attribute`."""
+    """`folder`, `manifest`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, `webdataset`, `dicom`, `nifti`, an entry
+    point, or `package.module:attribute`."""
     path: str | None = None
     """File or folder of the data, relative to the working directory; or an address, as in `run.storage`: `s3://`,
     `gs://` or `abfs://`. Public data: `s3://anonymous@bucket/photos?region=us-east-1`. Of `webdataset` also a pattern
@@ -35,7 +48,7 @@ class SourceConfig(Section):
     classes. `parquet`: `columns` (`{image: photo, label: species, key: id}`). `webdataset`: `columns` (`{image:
     left.jpg, label: json.species}`) and `classes`, the names that integers stand for, or a file with one a line.
     In `args` a value is what YAML 1.2 says: `001` is the number 1, and text in quotes; options that are text (`path`,
-    `run.name`) take what was written."""
+    `run.name`) take what was written. `dicom`: `keep_ids`, whether ids of patients and series stay as they are."""
 
     @model_validator(mode="after")
     def _no_secret(self) -> SourceConfig:
@@ -126,6 +139,20 @@ class DataConfig(Section):
     max_pixels: Count = 50_000_000
     """Largest image in pixels, checked before it is decoded. No operation of `augment` makes one of more than twice
     as many: where a thin image would become that large, the run ends and names it."""
+    window: Annotated[tuple[Window, ...], BeforeValidator(_as_list)] = ()
+    """Of volumes: the range of values that becomes 0 to 1, `{center: 40, width: 400}` or a name (`lung`, `bone`,
+    `brain`, `soft_tissue`); each of a list makes a channel. Default: from the lowest value of a volume to its highest,
+    one channel. `model.in_channels` is the number of channels."""
+    spacing: Annotated[tuple[Positive, Positive, Positive], Tuple] | None = None
+    """Of volumes: the distances in mm between slices, rows and columns that all are resampled to. Default: as they
+    are."""
+
+    @model_validator(mode="after")
+    def _windows(self) -> DataConfig:
+        for window in self.window:
+            if isinstance(window, dict) and (window.keys() != {"center", "width"} or window["width"] <= 0):
+                raise ValueError("window has a center and a width, and the width is greater than 0")
+        return self
 
 
 class AugmentConfig(Section):
@@ -137,6 +164,10 @@ class AugmentConfig(Section):
     `trivial_augment_wide`, `aug_mix`; `random_choice`, `random_order` and `random_apply` of a list `operations`; an
     entry point, or `package.module:attribute`. `resize` takes `size`, `interpolation` (`bilinear`, or `bicubic`) and
     `fit` (`side`: one number is the shorter side; `crop`, `pad`, `stretch`: exactly `size`).
+
+    For volumes (`task.name: volume_classification`): `resize`, `center_crop`, `random_crop` and `pad` (each with a
+    `size`, one number or `[slices, rows, columns]`), `flip` and `rotate90` (`axes`, of 0 to 2, and `p`), `intensity`
+    (`shift`, `scale`, `p`), `noise` (`std`, `p`), or a plug-in. Both lists are `resize` to `data.image_size` by default.
     """
 
     train: Annotated[tuple[Operation, ...], Tuple] | None = None

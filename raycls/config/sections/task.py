@@ -16,7 +16,7 @@ class TaskConfig(Section):
 
     name: Annotated[str, Field(min_length=1)] = "classification"
     """`classification` (one label per image), `multilabel` (any number), `distillation` (one, from a teacher), `simclr`
-    and `moco` (pretraining without labels), an entry point, or `package.module:Class`, a subclass of
+    and `moco` (pretraining without labels), `volume_classification` (one label per volume), an entry point, or `package.module:Class`, a subclass of
     `raycls.tasks.base.Task`."""
     args: dict[str, Any] = {}
     """Further arguments of the task. `multilabel`: the exponents `gamma_positive` and `gamma_negative` (0; Ridnik et

@@ -24,7 +24,7 @@ def take(model: nn.Module, channels: int, name: str) -> None:
     """
     if channels == _RGB:
         return
-    known = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    known = (module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Conv3d))
     first = next((module for module in known if module.in_channels in (_RGB, channels)), None)
     if first is not None and first.in_channels == channels:
         return
@@ -40,7 +40,7 @@ def take(model: nn.Module, channels: int, name: str) -> None:
             "the model has no convolution for images whose number of channels could be another",
             where="model.in_channels",
             found=f"{channels}, and {name}",
-            valid="3, or a network with a Conv2d that takes 3 channels",
+            valid="3, or a network with a Conv2d or Conv3d that takes 3 channels",
         )
     own = first.weight
     values, shape = own.detach().flatten(), (own.shape[0], channels, *own.shape[2:])
@@ -57,7 +57,7 @@ def widened(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: i
         name
         for name, tensor in theirs.items()
         if name in own
-        and own[name].ndim == tensor.ndim == 4
+        and own[name].ndim == tensor.ndim in (4, 5)
         and tensor.shape[1] == _RGB
         and own[name].shape[1] == channels
         if tensor.shape[:1] + tensor.shape[2:] == own[name].shape[:1] + own[name].shape[2:]
@@ -66,11 +66,11 @@ def widened(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: i
 
 
 def adapted(kernels: Tensor, channels: int) -> Tensor:
-    """`[out, 3, h, w]` -> `[out, channels, h, w]`: the sum of the three for 1, so that a grey image gives what it gave
+    """`[out, 3, (d,) h, w]` -> `[out, channels, (d,) h, w]`: the sum of the three for 1, so that a grey image gives what it gave
     in RGB; else the three again and again, times 3 / `channels`. As timm's `adapt_input_conv`."""
     exact = kernels.float()
     if channels == 1:
         changed = exact.sum(1, keepdim=True)
     else:
-        changed = exact.repeat(1, -(-channels // _RGB), 1, 1)[:, :channels] * (_RGB / channels)
+        changed = exact.repeat(1, -(-channels // _RGB), *[1] * (kernels.ndim - 2))[:, :channels] * (_RGB / channels)
     return changed.to(kernels.dtype)

@@ -14,7 +14,6 @@ from torch import nn
 from raycls.config import load as config
 from raycls.config.names.builtin import TASKS
 from raycls.config.sections.run import Run
-from raycls.data.images import operations
 from raycls.data.order import key
 from raycls.data.samples import Keys, Reader
 from raycls.data.slices import Arrays, collate, made
@@ -32,7 +31,7 @@ from raycls.session.setup import make_arrays, make_task
 from raycls.session.trained.precision import answering
 from raycls.session.trained.temperature import temperature_of
 from raycls.tasks.base import Task
-from raycls.tasks.build import reading_of
+from raycls.tasks.build import operations_of, reading_of
 from raycls.tasks.reading import Reading
 from raycls.train.plan import Plan
 from raycls.train.precision import autocast
@@ -86,7 +85,10 @@ class Trained:
     def draws(self) -> bool:
         """Whether making a sample may draw from the generators of the process, which the network does too."""
         augment, size = self.run.augment, self.run.data.image_size
-        return self.run.task.name not in TASKS or operations.build(augment.eval, train=False, image_size=size).random
+        return (
+            self.run.task.name not in TASKS
+            or operations_of(self.run.task)(augment.eval, train=False, image_size=size).random
+        )
 
     def arrays(self) -> Arrays:
         """What makes samples as the run evaluates them; it travels to other processes."""

@@ -17,7 +17,10 @@ from typing import Any
 
 from raycls.config.names.definitions import Definition, Definitions, read
 
-__all__ = ["TorchvisionModel", "arguments_of", "find", "names"]
+__all__ = ["VIDEO", "TorchvisionModel", "arguments_of", "find", "names"]
+
+VIDEO = frozenset(("r3d_18", "mc3_18", "r2plus1d_18", "swin3d_t"))
+"""Those of `torchvision.models.video` that take volumes of any size."""
 
 # Set by the builders themselves, or without a meaning here: auxiliary heads would change what the model returns.
 _FIXED: Mapping[str, frozenset[str]] = {
@@ -27,6 +30,7 @@ _FIXED: Mapping[str, frozenset[str]] = {
     "Inception3": frozenset({"aux_logits", "init_weights"}),
     "SqueezeNet": frozenset({"version"}),
     "SwinTransformer": frozenset({"stochastic_depth_prob"}),
+    "SwinTransformer3d": frozenset({"stochastic_depth_prob"}),
 }
 # Taken by the builder before the class sees them, with the builder's defaults.
 _ADDED: Mapping[str, Mapping[str, Any]] = {
@@ -49,6 +53,7 @@ _OBJECTS = frozenset(
         "inverted_residual",
         "inverted_residual_setting",
         "norm_layer",
+        "patch_embed",
         "stem_type",
     }
 )
@@ -79,7 +84,7 @@ def arguments_of(name: str, written: inspect.Signature) -> inspect.Signature:
 @cache
 def names() -> tuple[str, ...]:
     """The name of every classification model, sorted; empty where torchvision is not installed as files."""
-    return tuple(sorted(name for file in _files() if (found := read(str(file))) for name in _models(found)))
+    return tuple(sorted(name for file in _files() if (found := read(str(file))) for name in _models(found, file)))
 
 
 @cache
@@ -90,7 +95,7 @@ def find(name: str) -> TorchvisionModel | None:
         if pattern.search(file.read_text(encoding="utf-8")) is None:
             continue
         found = read(str(file))
-        if found is not None and name in _models(found):
+        if found is not None and name in _models(found, file):
             return _model(name, found)
     return None
 
@@ -98,15 +103,18 @@ def find(name: str) -> TorchvisionModel | None:
 def _files() -> list[Path]:
     spec = find_spec("torchvision")  # a package of the top level is found without running any of it
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    return sorted(file for folder in folders for file in Path(folder, "models").glob("*.py"))
+    return sorted(
+        file for folder in folders for sub in ("", "video") for file in Path(folder, "models", sub).glob("*.py")
+    )
 
 
-def _models(found: Definitions) -> dict[str, Definition]:
+def _models(found: Definitions, file: Path) -> dict[str, Definition]:
     """The registered models of one file. One that is registered under another name than its own is not known here."""
     return {
         name: definition
         for name, definition in found.names.items()
         if any(decorator.partition("(")[0] == "register_model" for decorator in definition.decorators)
+        and (file.parent.name != "video" or name in VIDEO)
     }
 
 

@@ -34,7 +34,7 @@ from raycls.errors import DataError
 from raycls.progress import counted
 from raycls.quantities import first_names
 
-__all__ = ["SUFFIXES", "manifest", "path_of"]
+__all__ = ["SUFFIXES", "listed", "manifest", "path_of"]
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _SPLITS, _ROOT = "data.source.args.splits", "data.source.args.root"
@@ -69,6 +69,25 @@ def manifest(
     `ignore_file` leave out images by their paths. `about` are columns whose values are kept as they are. Text is UTF-8
     or UTF-16, or as `encoding` says. DataError names the line.
     """
+    several = {"about": about, "multilabel": multilabel, "strip": strip, "encoding": encoding}
+    return listed(path, lambda place: place, root, columns, splits, ignore, ignore_file, **several)
+
+
+def listed(
+    path: str | Path,
+    found_in: Callable[[Place], Place],
+    root: str | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    splits: Mapping[str, str] | str | None = None,
+    ignore: str | Sequence[str] = (),
+    ignore_file: str | None = None,
+    *,
+    about: Sequence[str] = (),
+    multilabel: bool | str = False,
+    strip: str | Sequence[str] | None = None,
+    encoding: str | None = None,
+) -> Samples:
+    """As `manifest`; `found_in` makes the place where what is listed is looked for, such as folders."""
     place, name = file_of(path)
     file, suffix = place.locate(name), os.path.splitext(name)[1].lower()
     if suffix not in SUFFIXES:
@@ -95,10 +114,10 @@ def manifest(
     if not (read.several or isinstance(records, Table)):
         _refuse_unlabelled(file, records, written, leave_out)
     labels, notes = read.of(records, categories, leave_out)
-    listed = Listing(written, lambda row: records[row].place)
-    place = addressed(place, [key for key in keys if key is not None])
-    found = find_files(file, place, listed, keys, leave_out)
-    _refuse_twice(file, folder, listed, found)
+    listing = Listing(written, lambda row: records[row].place)
+    place = found_in(addressed(place, [key for key in keys if key is not None]))
+    found = find_files(file, place, listing, keys, leave_out)
+    _refuse_twice(file, folder, listing, found)
     by_split, mapped = _splits(file, records, names, splits)
     samples = _samples(place, Keys(found), labels, categories, by_split, (*told(mapped), *notes), read.several)
     return replace(samples, about={column: _values(file, records, column) for column in about})

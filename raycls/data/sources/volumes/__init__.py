@@ -1,0 +1,1 @@
+"""Sources of volumes: DICOM series and NIfTI files."""
