@@ -16,6 +16,7 @@ import typer
 from harness.mlflow_stand_in import standing_in
 from harness.object_store import S3
 from harness.pages import Step, blocks, differs, make_data, steps, type_in, working_directory
+from harness.phantom import write_data
 from pydantic import BaseModel
 
 from raycls.cli import app
@@ -83,6 +84,8 @@ _RUN = [
 @pytest.mark.parametrize("page", _RUN)
 def test_commands_of_a_page_do_what_it_shows(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     make_data(tmp_path)
+    if page == "docs/medical.md":
+        write_data(tmp_path / "scans", 10, "dicom")
     ran = 0
     with working_directory(tmp_path), _servers(page, request) as places:
         for block in blocks(ROOT / page):

@@ -32,7 +32,7 @@ from raycls.config.names.metrics import Metric
 from raycls.config.sections.data import AugmentConfig
 from raycls.config.sections.task import LossConfig
 from raycls.data.source import Split
-from raycls.data.volumes.reading import Wanted
+from raycls.data.volumes.reading import AS_READ, Wanted
 from raycls.tasks.reading import ONE, Reading
 
 __all__ = ["AUGMENTED", "Key", "Metric", "Setting", "Task", "augmented", "tensor"]
@@ -80,7 +80,7 @@ class Setting:
     """`data.batch_size`: rows of a global batch."""
     channels: int = 3
     """`model.in_channels`: channels of the images that the network takes."""
-    volumes: Wanted = Wanted()
+    volumes: Wanted = AS_READ
     """`data.window` and `data.spacing`: how volumes are read (`raycls.data.volumes.reading.volume_of`)."""
 
 

@@ -50,7 +50,7 @@ class VolumeClassification(Classification):
             )
 
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
-        """`volume` `[C, D, H, W] float32` and `label` `[] int64`; with `augment.off_after` also `augmented` `[] bool`."""
+        """`volume` `[C, D, H, W] float32`, `label` `[] int64`; with `augment.off_after` also `augmented` `[] bool`."""
         on = self.setting.augments(key[1])
         switched = {AUGMENTED: np.asarray(on)} if train and self.setting.off_epoch else {}
         volume = volume_of(split, index, self.setting.volumes)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
+from harness.phantom import Geometry, phantom, write_nifti
 from harness.tars import write_shard
 from raycls.config.load import load
 from raycls.config.sections.model import ModelConfig
@@ -135,6 +136,26 @@ def make_project(folder: Path) -> None:
         "augment: {train: [], eval: []}\n"
         "model: {name: tiny_cnn, args: {width: 4}}\n"
         "optim: {lr: 0.01}\n"
+        "train: {duration: 1ep}\n"
+        "scale: {workers: 0}\n"
+    )
+
+
+def make_volumes(folder: Path) -> None:
+    """Ten volumes of each of two classes as NIfTI files, a source of arrays without a spacing, and a config."""
+    for label, name in enumerate("ab"):
+        for index in range(10):
+            write_nifti(folder / "v" / name / f"{index}.nii", phantom(index, label, Geometry(size=(4, 6, 6))))
+    (folder / "cubes.py").write_text(
+        "import numpy as np\nfrom raycls.data.samples import Samples\n\n\n"
+        "class Cubes:\n    def read(self, index):\n        return np.full((4, 6, 6), index, np.float32)\n\n\n"
+        "def cubes(path):\n"
+        "    return Samples(['a', 'b'], [0, 1] * 10, keys=list(map(str, range(20))), reader=Cubes())\n"
+    )
+    (folder / "v.yaml").write_text(
+        "data: {source: {name: nifti, path: v}, batch_size: 4, image_size: 8}\n"
+        "task: {name: volume_classification}\n"
+        "model: {name: resnet3d, in_channels: 1, args: {depth: 10, width: 2, stem: 3x3x3}}\n"
         "train: {duration: 1ep}\n"
         "scale: {workers: 0}\n"
     )
@@ -331,6 +352,7 @@ def both(*changes: Callable[[Path], object]) -> Callable[[Path], None]:
 
 
 TRAIN = "raycls train c.yaml"
+_VOLUMES = "raycls train v.yaml"
 _TAUGHT = f"{TRAIN} task.name=distillation task.args.teacher=runs/t"
 PREDICT = "raycls predict c p/a/1.png --out o.csv"
 PACK = "raycls pack c.yaml --out k"
@@ -1252,6 +1274,19 @@ CASES: tuple[Case, ...] = (
         use=add(1),
         first=TRAIN,
     ),
+    # volumes
+    Case("tasks/volumes.py:__init__", f"{_VOLUMES} model.in_channels=3", make_volumes),
+    Case(
+        "data/sources/volumes/walk.py:_splits",
+        _VOLUMES,
+        lambda folder: (make_volumes(folder), (folder / "v/b").rename(folder / "v/test")),
+    ),
+    Case(
+        "data/volumes/reading.py:_at_spacing",
+        f"{_VOLUMES} data.source.name=cubes:cubes 'data.spacing=[1, 1, 1]'",
+        make_volumes,
+        use=instead("data.spacing"),
+    ),
 )
 
 _CLUSTER = "it needs a cluster, its nodes or a dashboard"
@@ -1272,6 +1307,7 @@ UNTYPED: dict[str, str] = {
     "data/sources/digits.py:_load": _INSTALLS,
     "export/pruning/structured.py:check_extra": _INSTALLS,
     "export/extra.py:check_extra": _INSTALLS,
+    "data/volumes/": _INSTALLS,
     "models/networks/timm_models.py:builder": _INSTALLS,
     "models/networks/timm_models.py:no_download": "it says where weights can be had",
     "export/formats/onnx_file.py:serialised": "it needs a network of more than 2 GiB",

@@ -167,7 +167,8 @@ class AugmentConfig(Section):
 
     For volumes (`task.name: volume_classification`): `resize`, `center_crop`, `random_crop` and `pad` (each with a
     `size`, one number or `[slices, rows, columns]`), `flip` and `rotate90` (`axes`, of 0 to 2, and `p`), `intensity`
-    (`shift`, `scale`, `p`), `noise` (`std`, `p`), or a plug-in. Both lists are `resize` to `data.image_size` by default.
+    (`shift`, `scale`, `p`), `noise` (`std`, `p`), or a plug-in. By default both lists are `resize` to
+    `data.image_size`.
     """
 
     train: Annotated[tuple[Operation, ...], Tuple] | None = None

@@ -19,7 +19,8 @@ class ModelConfig(Section):
 
     name: Annotated[str, Field(min_length=1)] = "resnet18"
     """A torchvision classification model, `timm:NAME` (with the extra `timm`), `tiny_cnn`, `fast_cnn`,
-    `resnet18_cifar`, `cnn` (stages of `blocks` and `widths`, with or without `residual`), an entry point, or
+    `resnet18_cifar`, `cnn` (stages of `blocks` and `widths`, with or without `residual`), for volumes `resnet3d` and
+    torchvision's `r3d_18`, `mc3_18`, `r2plus1d_18`, `swin3d_t`, an entry point, or
     `package.module:attribute` (called with `num_classes` and `args`, returns a `torch.nn.Module`)."""
     args: dict[str, Any] = {}
     """Further arguments of the model; as in `data.source.args`, `001` is a number and `"001"` text."""

@@ -16,8 +16,8 @@ class TaskConfig(Section):
 
     name: Annotated[str, Field(min_length=1)] = "classification"
     """`classification` (one label per image), `multilabel` (any number), `distillation` (one, from a teacher), `simclr`
-    and `moco` (pretraining without labels), `volume_classification` (one label per volume), an entry point, or `package.module:Class`, a subclass of
-    `raycls.tasks.base.Task`."""
+    and `moco` (pretraining without labels), `volume_classification` (one label per volume), an entry point, or
+    `package.module:Class`, a subclass of `raycls.tasks.base.Task`."""
     args: dict[str, Any] = {}
     """Further arguments of the task. `multilabel`: the exponents `gamma_positive` and `gamma_negative` (0; Ridnik et
     al. 2021). `distillation`: `teacher` (a run folder, or a model section with weights such as `{name: resnet50,

@@ -21,7 +21,7 @@ def flip(image_size: int, *, axes: int | Sequence[int] = (2,), p: float = 0.5) -
 
     def turn(volume: np.ndarray, generator: torch.Generator, most: int) -> np.ndarray:
         turned = [axis + 1 for axis in chosen if _draw(generator) < p]
-        return np.flip(volume, turned) if turned else volume
+        return np.flip(volume, tuple(turned)) if turned else volume
 
     return turn
 

@@ -139,10 +139,11 @@ def values_of(path: str) -> np.ndarray:
         read = _Attributes(path, data)
         kind = read.text("PhotometricInterpretation")
         if kind not in ("MONOCHROME1", "MONOCHROME2"):
+            known = kind in ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
             raise DataError(
                 "a DICOM image is not of grey values",
                 where=path,
-                found=f"PhotometricInterpretation {kind if kind.isascii() and len(kind) <= 16 else 'none of the standard'}",
+                found=f"PhotometricInterpretation {kind if known else 'of another kind'}",
                 valid="MONOCHROME1 or MONOCHROME2",
             )
         if kind == "MONOCHROME1":

@@ -138,9 +138,9 @@ def _step(entry: Operation, where: str, image_size: int) -> Step:
 def _checked(result: Any, step: Step, channels: int) -> np.ndarray:
     if isinstance(result, torch.Tensor):
         result = result.detach().cpu().numpy()
-    if isinstance(result, np.ndarray) and result.ndim == 4 and result.shape[0] == channels and result.size:
-        if result.dtype == np.float32 and np.isfinite(result).all():
-            return result
+    whole = isinstance(result, np.ndarray) and result.ndim == 4 and result.shape[0] == channels and result.size
+    if whole and result.dtype == np.float32 and np.isfinite(result).all():
+        return result
     shown = f"{result.dtype} {list(result.shape)}" if isinstance(result, np.ndarray) else repr(type(result))
     raise DataError(
         f"the operation {step.name} ({step.place}) did not return a volume",

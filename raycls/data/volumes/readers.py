@@ -83,7 +83,7 @@ class Volumes:
 
     def take(self, rows: np.ndarray) -> Volumes:
         """A reader of the volumes at `rows` alone."""
-        spans = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        spans = [np.arange(*self.offsets[row : row + 2].tolist()) for row in rows.tolist()]
         files = self.files.take(np.concatenate([np.zeros(0, np.int64), *spans]))
         offsets = np.cumsum([0, *map(len, spans)], dtype=np.int64)
         return Volumes(self.kind, files, offsets, self.directions[rows])

@@ -14,7 +14,7 @@ from raycls.data.volumes.geometry import resampled
 from raycls.data.volumes.windows import channels_of
 from raycls.errors import DataError
 
-__all__ = ["Wanted", "volume_of"]
+__all__ = ["AS_READ", "Wanted", "volume_of"]
 
 _MOST = 8
 """Times `data.max_pixels`: the voxels that resampling makes at most."""
@@ -33,6 +33,10 @@ class Wanted:
     def channels(self) -> int:
         """Channels of a volume."""
         return max(1, len(self.window))
+
+
+AS_READ = Wanted()
+"""No window and no other spacing."""
 
 
 def volume_of(split: Split, index: int, wanted: Wanted) -> np.ndarray:

@@ -80,12 +80,12 @@ def _check(header: Header, first: Header) -> None:
 
 def _check_distances(ordered: Sequence[Header], along: np.ndarray) -> None:
     steps = np.diff(along)
-    for index in np.flatnonzero(steps < _SAME):
+    for index in np.flatnonzero(steps < _SAME).tolist():
         here, other = ordered[index + 1], ordered[index]
         found = f"{along[index + 1]:.3f} mm along the normal, as of {other.path}"
         raise _wrong("two slices of a series are at one place", here, found, "one slice at each position", _SPLIT)
     usual = float(np.median(steps))
-    for index in np.flatnonzero(np.abs(steps - usual) > max(_EVEN * usual, _SAME)):
+    for index in np.flatnonzero(np.abs(steps - usual) > max(_EVEN * usual, _SAME)).tolist():
         found = f"{steps[index]:.3f} mm from the slice before it, {usual:.3f} mm between most"
         what = "a series has a gap, or slices at uneven distances"
         raise _wrong(what, ordered[index + 1], found, "equal distances", "add the missing slices; " + _LEAVE)

@@ -1,4 +1,4 @@
-"""Operations that change the size of a volume `[C, D, H, W]`: resized, cut or padded with 0, the low end of a window."""
+"""Operations that change the size of a volume `[C, D, H, W]`: resized, cut, or padded with 0, as black as can be."""
 
 from __future__ import annotations
 

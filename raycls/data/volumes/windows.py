@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ __all__ = ["channels_of", "limits_of"]
 
 def limits_of(window: Window) -> tuple[float, float]:
     """The lowest and the highest value of a window, which become 0 and 1."""
-    given: Mapping[str, float] = WINDOWS[window] if isinstance(window, str) else window
+    given = WINDOWS[window] if isinstance(window, str) else window
     return given["center"] - given["width"] / 2, given["center"] + given["width"] / 2
 
 
@@ -23,9 +23,10 @@ def channels_of(voxels: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
     Without a window the one channel goes from the lowest value of the volume to its highest.
     """
     limits = [limits_of(window) for window in windows] or [(float(voxels.min()), float(voxels.max()))]
-    result = np.empty((len(limits), *voxels.shape), np.float32)
-    for channel, (low, high) in zip(result, limits, strict=True):
-        np.subtract(voxels, np.float32(low), out=channel)
-        channel *= np.float32(1 / (high - low) if high > low else 0)
-        np.clip(channel, 0, 1, out=channel)
-    return result
+    return np.stack([_between(voxels, low, high) for low, high in limits])
+
+
+def _between(voxels: np.ndarray, low: float, high: float) -> np.ndarray:
+    scaled = voxels - np.float32(low)
+    scaled *= np.float32(1 / (high - low) if high > low else 0)
+    return scaled.clip(0, 1)

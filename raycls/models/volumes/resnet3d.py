@@ -46,14 +46,15 @@ class ResNet3d(nn.Module):
         self.bn1 = nn.BatchNorm3d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool3d(3, 2, 1) if large else nn.Identity()
-        channels = width
+        channels, stages = width, list[nn.Module]()
         for stage, count in enumerate(blocks):
             made: list[nn.Module] = []
             for place in range(count):
                 stride = 2 if stage and not place else 1
                 made.append(_Block(channels, width << stage, stride, bottleneck))
                 channels = (width << stage) * (4 if bottleneck else 1)
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*made))
+            stages.append(nn.Sequential(*made))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
         for module in self.modules():

@@ -66,8 +66,8 @@ def widened(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: i
 
 
 def adapted(kernels: Tensor, channels: int) -> Tensor:
-    """`[out, 3, (d,) h, w]` -> `[out, channels, (d,) h, w]`: the sum of the three for 1, so that a grey image gives what it gave
-    in RGB; else the three again and again, times 3 / `channels`. As timm's `adapt_input_conv`."""
+    """`[out, 3, (d,) h, w]` -> `[out, channels, (d,) h, w]`: the sum of the three for 1, so that a grey image gives
+    what it gave in RGB; else the three again and again, times 3 / `channels`. As timm's `adapt_input_conv`."""
     exact = kernels.float()
     if channels == 1:
         changed = exact.sum(1, keepdim=True)

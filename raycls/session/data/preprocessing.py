@@ -14,6 +14,7 @@ from raycls.config.sections.types import Operation, named
 from raycls.config.write import flow, override
 from raycls.data.images.operations import default_operations
 from raycls.models.networks.timm_models import Preprocessing
+from raycls.tasks.build import takes_volumes
 
 __all__ = ["differences", "preprocessing_of"]
 
@@ -23,12 +24,14 @@ _SAME = 1e-3
 
 def preprocessing_of(run: Run) -> dict[str, Any]:
     """What `model/model.json` says about the images of a run, as plain JSON."""
-    return {
+    size = {
         "image_size": run.data.image_size,
         "eval": None if run.augment.eval is None else list(run.augment.eval),
-        "mean": list(run.augment.mean),
-        "std": list(run.augment.std),
     }
+    if takes_volumes(run.task):
+        spacing = run.data.spacing
+        return {**size, "window": list(run.data.window), "spacing": None if spacing is None else list(spacing)}
+    return {**size, "mean": list(run.augment.mean), "std": list(run.augment.std)}
 
 
 def differences(run: Run, brought: WeightsEnum | Preprocessing | Mapping[str, Any] | None) -> list[str]:
@@ -39,7 +42,7 @@ def differences(run: Run, brought: WeightsEnum | Preprocessing | Mapping[str, An
     overrides that take them are said. Another size is often meant, so it is only mentioned; how much of the border
     torchvision's crop takes is not even that.
     """
-    if brought is None:
+    if brought is None or takes_volumes(run.task):  # of which no weights say how they were read
         return []
     whose = "the weights"
     if isinstance(brought, Preprocessing):

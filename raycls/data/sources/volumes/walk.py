@@ -107,7 +107,7 @@ class Walk:
                 where=self.root,
                 found=f"{', '.join(found)}; {', '.join(name for name in folders if name not in found)}",
                 valid="train, val and test alone, or classes alone",
-                fix="data.source.args.splits=none if all are classes, or data.source.args.splits='{FOLDER: train}'",
+                fix="if all of them are classes, set data.source.args.splits=none ; else say there which are splits",
             )
         return found or None
 
