@@ -57,6 +57,11 @@ class VolumeClassification(Classification):
         made = self._operations(key[1], train=train and on)(volume, key)
         return {"volume": made, "label": np.asarray(split.labels[index]), **switched}
 
+    @property
+    def separate(self) -> bool:
+        ours = type(self).arrays.__module__.startswith("raycls.")
+        return ours and all(self._operations(0, train=train).separate for train in (True, False))
+
     def batch(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Labelled:
         volumes = tensor(arrays["volume"], self.setting.device).mul(2).sub_(1).contiguous(memory_format=self.layout)
         return Labelled(volumes, tensor(arrays["label"], self.setting.device))

@@ -1285,7 +1285,6 @@ CASES: tuple[Case, ...] = (
         "data/volumes/reading.py:_at_spacing",
         f"{_VOLUMES} data.source.name=cubes:cubes 'data.spacing=[1, 1, 1]'",
         make_volumes,
-        use=instead("data.spacing"),
     ),
 )
 

@@ -117,6 +117,16 @@ def test_a_window_reaches_the_network_as_minus_one_to_one() -> None:
     assert [part.shape for part in task.example({"volume": volume[0]})] == [(1, 1, 1, 1, 3)]
 
 
+def test_samples_are_made_beside_the_steps_unless_a_plug_in_draws() -> None:
+    assert VolumeClassification(setting(channels=1, train=("flip", "noise"))).separate
+
+    class Own(VolumeClassification):
+        def arrays(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
+            return super().arrays(*args, **kwargs)
+
+    assert not Own(setting(channels=1)).separate
+
+
 @pytest.mark.parametrize(
     ("options", "where"),
     [

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from raycls.data.volumes.extra import INSTALL, module, quiet
+from raycls.data.volumes.extra import INSTALL, module
 from raycls.errors import DataError
 
 __all__ = ["Header", "frames_of", "header_of", "values_of"]
@@ -50,28 +50,27 @@ _NEEDED = (
 def header_of(path: str) -> Header | None:
     """The header of a file; None for a DICOMDIR, a list of other files. DataError where it is no DICOM file."""
     pydicom: Any = module("pydicom")
-    with quiet():
-        try:
-            data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_NEEDED))
-            kind = str(data.file_meta.get("MediaStorageSOPClassUID", ""))
-        except Exception as error:
-            raise _unreadable(path, error) from error
-        if kind == "1.2.840.10008.1.3.10":
-            return None
-        read = _Attributes(path, data)
-        types = read.texts("ImageType")
-        return Header(
-            path,
-            series=read.text("SeriesInstanceUID"),
-            patient=read.text("PatientID"),
-            shape=(read.integer("Rows", 0), read.integer("Columns", 0)),
-            frames=read.integer("NumberOfFrames", 1),
-            samples=read.integer("SamplesPerPixel", 1),
-            localizer="LOCALIZER" in types,
-            position=read.numbers("ImagePositionPatient", 3),
-            orientation=read.numbers("ImageOrientationPatient", 6),
-            spacing=read.numbers("PixelSpacing", 2),
-        )
+    try:
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_NEEDED))
+        kind = str(data.file_meta.get("MediaStorageSOPClassUID", ""))
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    if kind == "1.2.840.10008.1.3.10":
+        return None
+    read = _Attributes(path, data)
+    types = read.texts("ImageType")
+    return Header(
+        path,
+        series=read.text("SeriesInstanceUID"),
+        patient=read.text("PatientID"),
+        shape=(read.integer("Rows", 0), read.integer("Columns", 0)),
+        frames=read.integer("NumberOfFrames", 1),
+        samples=read.integer("SamplesPerPixel", 1),
+        localizer="LOCALIZER" in types,
+        position=read.numbers("ImagePositionPatient", 3),
+        orientation=read.numbers("ImageOrientationPatient", 6),
+        spacing=read.numbers("PixelSpacing", 2),
+    )
 
 
 @dataclass(frozen=True)
@@ -135,51 +134,49 @@ def values_of(path: str) -> np.ndarray:
     """
     pydicom: Any = module("pydicom")
     data, stored = _decoded(path)
-    with quiet():
-        read = _Attributes(path, data)
-        kind = read.text("PhotometricInterpretation")
-        if kind not in ("MONOCHROME1", "MONOCHROME2"):
-            known = kind in ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-            raise DataError(
-                "a DICOM image is not of grey values",
-                where=path,
-                found=f"PhotometricInterpretation {kind if known else 'of another kind'}",
-                valid="MONOCHROME1 or MONOCHROME2",
-            )
-        if kind == "MONOCHROME1":
-            bits = read.integer("BitsStored", 8 * stored.dtype.itemsize)
-            ends = -1 if read.integer("PixelRepresentation", 0) else 2**bits - 1
-            stored = ends - stored.astype(np.int64)
-        try:
-            values = pydicom.pixels.apply_modality_lut(stored, data)
-        except Exception as error:
-            raise DataError(
-                "the modality LUT of a DICOM file cannot be applied", where=path, found=type(error).__name__
-            ) from error
+    read = _Attributes(path, data)
+    kind = read.text("PhotometricInterpretation")
+    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+        known = kind in ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+        raise DataError(
+            "a DICOM image is not of grey values",
+            where=path,
+            found=f"PhotometricInterpretation {kind if known else 'of another kind'}",
+            valid="MONOCHROME1 or MONOCHROME2",
+        )
+    if kind == "MONOCHROME1":
+        bits = read.integer("BitsStored", 8 * stored.dtype.itemsize)
+        ends = -1 if read.integer("PixelRepresentation", 0) else 2**bits - 1
+        stored = ends - stored.astype(np.int64)
+    try:
+        values = pydicom.pixels.apply_modality_lut(stored, data)
+    except Exception as error:
+        raise DataError(
+            "the modality LUT of a DICOM file cannot be applied", where=path, found=type(error).__name__
+        ) from error
     return np.asarray(values, np.float32)
 
 
 def _decoded(path: str) -> tuple[Any, np.ndarray]:
     pydicom: Any = module("pydicom")
-    with quiet():
-        try:
-            data = pydicom.dcmread(path)
-        except Exception as error:
-            raise _unreadable(path, error) from error
-        if not any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-            raise DataError("a DICOM file has no pixels", where=path, found="no PixelData", valid="an image")
-        try:
-            return data, np.asarray(data.pixel_array)
-        except Exception as error:
-            syntax = str(data.file_meta.get("TransferSyntaxUID", "none"))
-            name = pydicom.uid.UID(syntax).name if syntax in pydicom.uid.UID_dictionary else "unknown"
-            missing = "missing dependencies" in str(error)
-            raise DataError(
-                "the pixels of a DICOM file cannot be decoded",
-                where=path,
-                found=f"transfer syntax {name}, {type(error).__name__}" + ": no decoder is installed" * missing,
-                fix=INSTALL if missing else "restore the file",
-            ) from error
+    try:
+        data = pydicom.dcmread(path)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    if not any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise DataError("a DICOM file has no pixels", where=path, found="no PixelData", valid="an image")
+    try:
+        return data, np.asarray(data.pixel_array)
+    except Exception as error:
+        syntax = str(data.file_meta.get("TransferSyntaxUID", "none"))
+        name = pydicom.uid.UID(syntax).name if syntax in pydicom.uid.UID_dictionary else "unknown"
+        missing = "missing dependencies" in str(error)
+        raise DataError(
+            "the pixels of a DICOM file cannot be decoded",
+            where=path,
+            found=f"transfer syntax {name}, {type(error).__name__}" + ": no decoder is installed" * missing,
+            fix=INSTALL if missing else "restore the file",
+        ) from error
 
 
 def _unreadable(path: str, error: Exception) -> DataError:

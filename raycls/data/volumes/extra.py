@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
 from raycls.errors import ConfigError
 
-__all__ = ["INSTALL", "module", "quiet"]
+__all__ = ["INSTALL", "module"]
 
 INSTALL = "pip install 'raycls[medical]'"
+_SILENT = ("ignore", None, Warning, re.compile(r"(pydicom|nibabel|raycls\.data\.volumes)(\.|$)"), 0)
+_LOGGERS = ("pydicom", "nibabel.global", "pylibjpeg", "openjpeg", "libjpeg")
 
 
 def module(name: str) -> ModuleType:
-    """The module `name` of pydicom or nibabel; ConfigError with the line that installs it where it is missing."""
+    """The module `name` of pydicom or nibabel, which says nothing on its own from now on: its messages quote values of
+    a file, which may be a patient's. ConfigError with the line that installs it where it is missing."""
+    if _SILENT not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_SILENT[3].pattern)
+    for logger in map(logging.getLogger, _LOGGERS):
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         return import_module(name)
     except ImportError as error:
@@ -27,19 +33,3 @@ def module(name: str) -> ModuleType:
             found=f"it cannot be imported: {error}",
             fix=INSTALL,
         ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing is warned of or logged by the libraries: their messages quote values, which may be a patient's."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel.global")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL + 1)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raycls.data.volumes.extra import module, quiet
+from raycls.data.volumes.extra import module
 from raycls.data.volumes.geometry import RAS_TO_LPS
 from raycls.errors import DataError
 
@@ -17,18 +17,17 @@ SUFFIXES = (".nii", ".nii.gz")
 
 def directions_of(path: str) -> np.ndarray:
     """As in `geometry.layout_of`, of a file whose header alone is read. DataError where that says no orientation."""
-    with quiet():
-        image = _opened(path)
-        header: Any = image.header
-        if not (int(header["sform_code"]) or int(header["qform_code"])):
-            raise DataError(
-                "a NIfTI file does not say how its volume is oriented",
-                where=path,
-                found="sform_code 0 and qform_code 0",
-                valid="a file whose sform or qform is set",
-                fix="set its affine, with nibabel: image.set_sform(affine, 1)",
-            )
-        directions = np.asarray(image.affine, np.float64)[:3, :3] * RAS_TO_LPS[:, None]
+    image = _opened(path)
+    header: Any = image.header
+    if not (int(header["sform_code"]) or int(header["qform_code"])):
+        raise DataError(
+            "a NIfTI file does not say how its volume is oriented",
+            where=path,
+            found="sform_code 0 and qform_code 0",
+            valid="a file whose sform or qform is set",
+            fix="set its affine, with nibabel: image.set_sform(affine, 1)",
+        )
+    directions = np.asarray(image.affine, np.float64)[:3, :3] * RAS_TO_LPS[:, None]
     if not np.isfinite(directions).all() or abs(np.linalg.det(directions)) < 1e-12:
         raise DataError("the orientation of a NIfTI file is none", where=path, found=str(directions.tolist()))
     return directions
@@ -36,14 +35,13 @@ def directions_of(path: str) -> np.ndarray:
 
 def voxels_of(path: str) -> np.ndarray:
     """The values of a file, `[i, j, k] float32`, scaled as its header says."""
-    with quiet():
-        image = _opened(path)
-        proxy: Any = image.dataobj
-        try:
-            values = np.asarray(proxy.get_unscaled())
-        except Exception as error:
-            raise _unreadable(path, error) from error
-        slope, intercept = float(proxy.slope), float(proxy.inter)
+    image = _opened(path)
+    proxy: Any = image.dataobj
+    try:
+        values = np.asarray(proxy.get_unscaled())
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    slope, intercept = float(proxy.slope), float(proxy.inter)
     values = values.reshape(values.shape[:3])
     if (slope, intercept) == (1.0, 0.0):
         values = values.astype(np.float32)

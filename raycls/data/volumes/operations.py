@@ -67,8 +67,9 @@ class VolumeAugment:
 
     def __init__(self, steps: tuple[Step, ...], recipe: tuple[tuple[Operation, ...] | None, bool, int, int]) -> None:
         self._steps, self._recipe = steps, recipe
-        self._foreign = any(step.foreign for step in steps)
-        self.random = self._foreign or any(step.name in _DRAWING for step in steps)
+        self.separate = not any(step.foreign for step in steps)
+        """Whether nothing is drawn from the generators of the process."""
+        self.random = not self.separate or any(step.name in _DRAWING for step in steps)
         """Whether an operation draws from a generator, or may."""
 
     def __call__(self, volume: np.ndarray, key: tuple[int, int, int]) -> np.ndarray:
@@ -76,7 +77,7 @@ class VolumeAugment:
 
         DataError where an operation fails or returns anything else.
         """
-        if not self._foreign:
+        if self.separate:
             return np.ascontiguousarray(self._run(volume, own_generator(order_key(*key))))
         with seeded(order_key(*key)) as generator:
             return np.ascontiguousarray(self._run(volume, generator))
