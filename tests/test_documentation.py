@@ -112,7 +112,7 @@ def _servers(page: str, request: pytest.FixtureRequest) -> Iterator[dict[str, st
         address = f"127.0.0.1:{s3.proxy.port}"
         s3.upload(Path("photos"), "photos")
         os.environ["AWS_ENDPOINT_URL_S3"] = f"http://{address}"  # the address without an endpoint is AWS otherwise
-        yield {"host:9000": address}
+        yield {"host:9000": address, "/local/cache": str(Path.cwd() / "cache")}
     elif page == "docs/trackers.md":
         with standing_in() as server:
             yield {"http://host:5000": server.uri}
