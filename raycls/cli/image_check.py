@@ -20,9 +20,9 @@ from raycls.config.sections.types import named
 from raycls.config.write import override
 from raycls.data.ignore import pattern_of, read_patterns, write_patterns
 from raycls.data.label_sets import samples_of
+from raycls.data.making.sample import Arrays, made, unexpected
 from raycls.data.rows import fetched
 from raycls.data.samples import Files, UnfitError
-from raycls.data.slices import Arrays, made, unexpected
 from raycls.data.source import SOURCES, Dataset, Split, open_dataset
 from raycls.data.sources.remote.objects import Objects
 from raycls.errors import ConfigError, DataError, OutageError, RayclsError

@@ -47,8 +47,8 @@ _PBT = ("interval", "quantile", "resample")
 
 _EFFECTIVE: Mapping[str, _Beside] = {
     "data.processes": _Beside("data.executor", ("processes",)),
-    "data.formats": _IMAGE_FILES,
-    "data.max_pixels": _IMAGE_FILES,
+    **{f"data.{name}": _IMAGE_FILES for name in ("formats", "max_pixels", "on_bad_image")},
+    "data.max_bad_fraction": _Beside("data.on_bad_image", ("skip",)),
     **{f"data.{name}": _VOLUMES for name in ("window", "spacing")},
     "optim.weight_decay_on": _Beside("optim.weight_decay", (0,), other=True),
     "optim.lr_base_batch": _Beside("optim.lr_rule", ("none",), other=True),

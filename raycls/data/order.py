@@ -66,6 +66,13 @@ class Order:
     sample keeps its step."""
     together: int = 1
     """So many micro-batches in a row always have the same worker; `micro_batches` is a multiple of it."""
+    holes: tuple[int, ...] = ()
+    """Of the order of one step: rows of its global batch, ascending, whose samples are bad images and left out. Every
+    other sample keeps its micro-batch."""
+
+    def without(self, holes: tuple[int, ...]) -> Order:
+        """This order in a step whose global batch has `holes`."""
+        return replace(self, holes=holes) if holes else self
 
     def divided(self, parts: int) -> Order:
         """This order with each of its micro-batches in `parts` micro-batches: every sample keeps its worker."""
@@ -89,7 +96,8 @@ class Order:
         epoch, index = divmod(step, self.steps_per_epoch)
         start = index * self.batch_size
         ids = self.epoch_ids(epoch)[start : start + self.batch_size].copy()
-        return ids[self.present(ids)] if self.left_out else ids
+        ids = ids[self.present(ids)] if self.left_out else ids
+        return np.delete(ids, self.holes) if self.holes else ids
 
     def epoch_ids(self, epoch: int) -> np.ndarray:
         """The sample of each position of an epoch, those that are left out too, `[count] int64`, not to be changed."""
@@ -113,7 +121,20 @@ class Order:
         """Samples in the global batch of `step`; 0 where all of them are left out."""
         if self.left_out:
             return len(self.batch(step))
-        return min(self.batch_size, self.count - step % self.steps_per_epoch * self.batch_size)
+        return min(self.batch_size, self.count - step % self.steps_per_epoch * self.batch_size) - len(self.holes)
+
+    def bounds(self, step: int, micro: int) -> range:
+        """The rows of one micro-batch in the global batch of `step`."""
+        rows = part(self.rows(step) + len(self.holes), micro, self.micro_batches)
+        if not self.holes:
+            return rows
+        return range(*(row - int(np.searchsorted(self.holes, row)) for row in (rows.start, rows.stop)))
+
+    def filled(self, step: int) -> int:
+        """How many micro-batches of `step` have a sample."""
+        if self.holes:
+            return sum(len(self.bounds(step, micro)) > 0 for micro in range(self.micro_batches))
+        return min(self.micro_batches, self.rows(step))
 
     def fewest_rows(self, start: int, stop: int) -> int:
         """Samples in the smallest batch that is not empty of an epoch, and of those from `start` to `stop`."""
@@ -131,7 +152,7 @@ class Order:
 
     def micro(self, step: int, micro: int) -> np.ndarray:
         """Sample ids of one micro-batch; empty where the short last batch has fewer rows than parts."""
-        rows = part(self.rows(step), micro, self.micro_batches)
+        rows = self.bounds(step, micro)
         return self.batch(step)[rows.start : rows.stop]
 
     def owned(self, rank: int, world: int) -> range:
@@ -159,12 +180,12 @@ class Order:
         return [(seed, epoch, sample) for seed, sample in zip(seeds, ids, strict=True)]
 
     def _owned_rows(self, step: int, rank: int, world: int) -> slice:
-        owned, rows = self.owned(rank, world), self.rows(step)
-        return slice(*(index * rows // self.micro_batches for index in (owned.start, owned.stop)))
+        owned = self.owned(rank, world)
+        return slice(self.bounds(step, owned.start).start, self.bounds(step, owned.stop - 1).stop)
 
     def first_filled(self, step: int) -> int:
         """The first micro-batch of `step` that has a sample; the step has one."""
-        return next(m for m in range(self.micro_batches) if part(self.rows(step), m, self.micro_batches))
+        return next(micro for micro in range(self.micro_batches) if self.bounds(step, micro))
 
 
 @lru_cache(maxsize=4)

@@ -9,16 +9,16 @@ epochs and evaluations: nothing is drained at a boundary, and the first batch af
 from __future__ import annotations
 
 import hashlib
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raycls.data.order import Order, part
+from raycls.data.making.bad import Bad, BadImageError
+from raycls.data.making.sample import Arrays, collate, made
+from raycls.data.order import Order
 from raycls.data.rows import fetched
-from raycls.data.samples import UnfitError
 from raycls.errors import DataError, RayclsError
 
 if TYPE_CHECKING:  # the processes that only route slices need not import torch
@@ -27,16 +27,12 @@ if TYPE_CHECKING:  # the processes that only route slices need not import torch
 __all__ = [
     "EVALUATE",
     "TRAIN",
-    "Arrays",
     "Maker",
     "Position",
     "Slice",
     "Timeline",
-    "collate",
     "failed",
-    "made",
     "micro_rows",
-    "unexpected",
 ]
 
 TRAIN, EVALUATE = "train", "evaluate"
@@ -68,6 +64,8 @@ class Slice:
     ids: np.ndarray
     arrays: Mapping[str, np.ndarray]
     error: RayclsError | None = None
+    bad: tuple[Bad, ...] | None = None
+    """The samples that are left out, `ids` and `arrays` are without them; None where a bad image is an error."""
 
     def part(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """The arrays of the samples from `start` to `stop`."""
@@ -81,14 +79,6 @@ class Slice:
         chosen = [array for _, array in sorted(self.part(start, stop).items()) if array.ndim > 1]
         samples = ([array[row].tobytes() for array in chosen] for row in range(stop - start))
         return [hashlib.sha256(b"".join(parts)).hexdigest() for parts in samples]
-
-
-class Arrays(Protocol):
-    """Makes one sample, as `raycls.tasks.base.Task.arrays` does; it travels to other processes."""
-
-    def __call__(
-        self, split: Split, index: int, key: tuple[int, int, int], *, train: bool
-    ) -> dict[str, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -148,6 +138,8 @@ class Maker:
     evaluated: Split | None
     evaluate_batch: int
     arrays: Arrays
+    skips: bool = False
+    """Whether a sample that is no image is left out of its slice; else it is an error."""
 
     def __call__(self, position: Position) -> Slice:
         try:
@@ -173,80 +165,19 @@ class Maker:
             # The seed of an evaluated sample has no epoch: every evaluation sees the same pixels.
             keys = [(self.order.seed, -1, index) for index in ids.tolist()]
         train = position.kind == TRAIN
-        pairs = zip(rows.tolist(), keys, strict=True)
+        samples: list[dict[str, np.ndarray]] = []
+        bad: list[Bad] = []
         with fetched(split.reader, rows):
-            samples = [made(self.arrays, split, row, key, train=train) for row, key in pairs]
-        return Slice(position, ids, collate(samples, lambda index: split.locate(int(rows[index]))))
-
-
-def made(arrays: Arrays, split: Split, row: int, key: tuple[int, int, int], *, train: bool) -> dict[str, np.ndarray]:
-    """The sample at `row` of a split, drawn by `key` = (seed, epoch, id). A DataError of it names the file."""
-    try:
-        return _checked(arrays(split, row, key, train=train))
-    except RayclsError as error:
-        if isinstance(error, DataError):  # an augmentation knows the image, not where it came from
-            error.where = error.where or split.locate(row)
-        if isinstance(error, UnfitError):
-            error.fix = f"{error.fix}; {split.without(row)}"
-        raise
-    except (Exception, SystemExit) as error:  # of a plug-in; raised as it is, Ray would try the image for ever
-        raise unexpected(error, where=split.locate(row)) from error
-
-
-def _checked(sample: Any) -> dict[str, np.ndarray]:
-    if not isinstance(sample, dict) or not sample:
-        raise DataError("the task made no arrays", found=repr(sample)[:80], valid="a dict of numpy arrays")
-    return sample
-
-
-def collate(samples: Sequence[Mapping[str, np.ndarray]], locate: Callable[[int], str]) -> dict[str, np.ndarray]:
-    """Arrays of samples -> arrays `[B, ...]`, in native byte order. DataError names two samples that differ.
-
-    `locate` names a sample, given its position in `samples`.
-    """
-    if not samples:
-        return {}
-    kinds = [{name: (np.asarray(array).dtype, np.shape(array)) for name, array in sample.items()} for sample in samples]
-    for name, (dtype, _) in kinds[0].items():
-        if dtype.kind not in "biufc":
-            what = f"the task made an array {name!r} of a kind that does not travel"
-            raise DataError(what, where=locate(0), found=str(dtype), valid="numbers or booleans")
-    for row, kind in enumerate(kinds):
-        if kind != kinds[0]:
-            raise _differ(locate, row, kinds[0], kind)
-    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
-
-
-_Kinds = Mapping[str, tuple[np.dtype, tuple[int, ...]]]
-
-
-def _differ(locate: Callable[[int], str], row: int, first: _Kinds, other: _Kinds) -> DataError:
-    names = [name for name in {**first, **other} if first.get(name) != other.get(name)]
-    shown = [
-        ", ".join(
-            f"{name} {kinds[name][0]} {list(kinds[name][1])}" if name in kinds else f"no {name}" for name in names
-        )
-        for kinds in (first, other)
-    ]
-    return DataError(
-        "the samples of a batch differ in shape or kind after augmentation",
-        where=locate(row),
-        found=f"{locate(0)}: {shown[0]}; {locate(row)}: {shown[1]}",
-        valid="one shape for all",
-        fix="end the list with a crop, or a resize to [height, width]: a resize to one number keeps the shape",
-    )
-
-
-def unexpected(error: BaseException, *, where: str | None = None) -> DataError:
-    """An exception of a data source, a task or an augmentation as an error that can travel to the driver."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f", raised in {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return DataError(
-        "a sample could not be made: the data source, the task or an augmentation raised an exception",
-        where=where,
-        found=f"{type(error).__name__}: {error}{place}",
-        fix="correct the plug-in; scale.workers=0 runs it in one process, under a debugger",
-    )
+            for place, (row, key) in enumerate(zip(rows.tolist(), keys, strict=True)):
+                try:
+                    samples.append(made(self.arrays, split, row, key, train=train))
+                except BadImageError as error:
+                    if not self.skips:
+                        raise
+                    bad.append(Bad.of(error, place, key[2], split, row))
+        ids, rows = (np.delete(array, [each.place for each in bad]) if bad else array for array in (ids, rows))
+        arrays = collate(samples, lambda index: split.locate(int(rows[index])))
+        return Slice(position, ids, arrays, bad=tuple(bad) if self.skips else None)
 
 
 def failed(position: Position, error: RayclsError) -> Slice:
@@ -256,7 +187,7 @@ def failed(position: Position, error: RayclsError) -> Slice:
 
 def micro_rows(order: Order, step: int, rank: int, world: int) -> list[tuple[int, int, int]]:
     """`(micro-batch, start, stop)` of each micro-batch of `rank`; rows count from the start of its slice."""
-    owned = [part(order.rows(step), micro, order.micro_batches) for micro in order.owned(rank, world)]
+    owned = [order.bounds(step, micro) for micro in order.owned(rank, world)]
     first = owned[0].start
     return [
         (micro, rows.start - first, rows.stop - first)

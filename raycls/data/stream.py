@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -23,7 +23,9 @@ import numpy as np
 
 from raycls.config.sections.data import DataConfig
 from raycls.data.executors.ahead import Ahead
-from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline, failed, unexpected
+from raycls.data.making.bad import Bad
+from raycls.data.making.sample import unexpected
+from raycls.data.slices import EVALUATE, Maker, Position, Slice, Timeline, failed
 from raycls.errors import DataError, RayclsError, from_json, to_json
 from raycls.workdir import set_workdir, workdir
 
@@ -96,13 +98,13 @@ class _Slices:
     def __init__(self, maker: Maker) -> None:
         self.maker = maker
 
-    def __getitem__(self, position: Position) -> tuple[Position, Any, dict[str, Any], RayclsError | None]:
+    def __getitem__(self, position: Position) -> tuple[Any, ...]:
         import torch
 
         made = self.maker(position)
         # Tensors travel through shared memory, arrays would be copied through a pipe.
         arrays = {name: torch.from_numpy(array) for name, array in made.arrays.items()}
-        return position, torch.from_numpy(made.ids), arrays, made.error
+        return position, torch.from_numpy(made.ids), arrays, made.error, made.bad
 
 
 class _Positions:
@@ -156,8 +158,8 @@ def _open_processes(config: DataConfig, timeline: Timeline, maker: Maker, rank: 
     items = iter(loader)
 
     def slices() -> Iterator[Slice]:
-        for position, ids, arrays, error in items:
-            yield Slice(position, ids.numpy(), {name: array.numpy() for name, array in arrays.items()}, error)
+        for position, ids, arrays, error, bad in items:
+            yield Slice(position, ids.numpy(), {name: array.numpy() for name, array in arrays.items()}, error, bad)
 
     def close() -> None:
         stop = getattr(items, "_shutdown_workers", None)  # what its destructor calls; we do not wait for that
@@ -318,6 +320,9 @@ def _to_row(made: Slice) -> Any:
             "arrays": pa.array([json.dumps(kinds)], pa.string()),
             **{_COLUMN + name: binary(array) for name, array in made.arrays.items()},
             "error": pa.array([json.dumps(to_json(made.error)) if made.error else None], pa.string()),
+            "bad": pa.array(
+                [None if made.bad is None else json.dumps([astuple(bad) for bad in made.bad])], pa.string()
+            ),
         }
     )
 
@@ -326,7 +331,7 @@ def _from_row(table: Any, index: int) -> Slice:
     def value(column: str) -> Any:
         return table.column(column)[index]
 
-    error = value("error").as_py()
+    error, bad = value("error").as_py(), value("bad").as_py()
     kinds: dict[str, tuple[str, list[int]]] = json.loads(value("arrays").as_py())
     return Slice(
         Position(**json.loads(value("position").as_py())),
@@ -336,6 +341,7 @@ def _from_row(table: Any, index: int) -> Slice:
             for name, (dtype, shape) in kinds.items()
         },
         from_json(json.loads(error)) if error else None,
+        None if bad is None else tuple(Bad(*each) for each in json.loads(bad)),
     )
 
 

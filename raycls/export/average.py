@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from raycls.data.making.sample import collate
 from raycls.data.order import permutation
-from raycls.data.slices import collate
 from raycls.errors import ConfigError, DataError
 from raycls.export.pictures import Pictures, pictures
 from raycls.export.pruning.folder import Place, check_network, write

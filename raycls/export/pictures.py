@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from raycls.data.slices import Arrays
+from raycls.data.making.sample import Arrays
 from raycls.data.source import Split
 from raycls.errors import DataError
 from raycls.session.data.scored import score

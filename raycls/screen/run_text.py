@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from raycls.config.names.metrics import CLASSIFICATION, Metric
 from raycls.config.write import word
-from raycls.quantities import bound_by, plural
+from raycls.quantities import bound_by, first_names, plural
 
 if TYPE_CHECKING:
+    from raycls.run.ledgers.sample_ledger import LedgerReport
     from raycls.run.outcome import Outcome
-    from raycls.run.sample_ledger import LedgerReport
 
 __all__ = [
     "STOPPING",
@@ -148,6 +148,7 @@ def ledger_lines(report: LedgerReport, names: Callable[[int], str] = str) -> lis
     """The verdict first, then the attempts, the samples that were left out, by `names`, and what is wrong."""
     seen = f"{report.steps} steps, {report.epochs} whole epochs of {report.samples} samples"
     but = ", but for those left out" if report.left_out else ""
+    but += ", but for bad images" if report.skipped else ""
     each = "each sample exactly once per epoch"
     if report.classes is not None:
         each = f"each of {report.classes} classes drawn equally often, and the samples of a class in turn"
@@ -159,6 +160,9 @@ def ledger_lines(report: LedgerReport, names: Callable[[int], str] = str) -> lis
     for step, ids in report.left_out.items():
         shown = ", ".join(map(names, ids[:20])) + (f" and {len(ids) - 20:,} more" if len(ids) > 20 else "")
         lines.append(f"  left out after step {step}: {plural(len(ids), 'sample')}: {shown}")
+    if report.skipped:
+        shown = first_names([names(index) for index in report.skipped[:5]], len(report.skipped))
+        lines.append(f"  skipped as bad images: {plural(len(report.skipped), 'sample')}: {shown}")
     return lines + [f"  problem: {line}" for line in report.problems]
 
 

@@ -94,6 +94,13 @@ def _check_sync(run: Run, plan: Plan) -> None:
             fix=override("scale.workers", plan.micro_batches)
             + "; workers may share a machine. Or start anew with --new",
         )
+    if plan.micro_batches > 1 and run.data.on_bad_image == "skip":
+        raise ConfigError(
+            "with train.batch_norm: sync every worker needs an image of every batch, and bad images may leave it none",
+            where="data.on_bad_image, train.batch_norm",
+            found="skip, sync",
+            fix=f"{override('data.on_bad_image', 'error')}; or start anew with train.batch_norm=micro_batch --new",
+        )
     if rows < plan.micro_batches:
         raise ConfigError(
             "with train.batch_norm: sync every worker needs an image of every batch",

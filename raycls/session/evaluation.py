@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from raycls.config import load as config
 from raycls.config.sections.run import Run
+from raycls.data.making.bad import good_rows
 from raycls.data.slices import Timeline
 from raycls.data.stream import Stream, open_stream
 from raycls.plugins import no_exit
@@ -20,6 +22,7 @@ from raycls.session.consistency import check_shared
 from raycls.session.hanging.stall import Stall
 from raycls.session.job import Job, World
 from raycls.session.messages import Began, Event
+from raycls.session.recovery.bad_images import Met, too_many
 from raycls.session.scoring.options import FIT, Scoring
 from raycls.session.scoring.scored import score
 from raycls.session.scoring.views import Averaged, Once
@@ -64,7 +67,10 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
             stack.callback(reporter.watch(stream, timeline).close)
             if model is None or task is None:  # the stream decodes while they are made
                 model, task = together(ranks, partial(_build_final, run, job, world))
-            found[split] = _evaluated(model, task, stream, ranks, plan, rows, job.scoring, precision)
+            met = Met()
+            found[split] = _evaluated(model, task, stream, ranks, plan, rows, job.scoring, precision, met)
+            if run.data.on_bad_image == "skip":
+                job = _without_bad(run, job, split, found, met, ranks)
         summary, _ = found[job.split]
         if job.scoring is None or ranks.rank:
             return summary
@@ -80,17 +86,37 @@ def _evaluated(
     rows: int,
     scoring: Scoring | None,
     precision: torch.autocast,
+    met: Met,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The summary of a split, and on rank 0 what the task says of its rows, where that is asked for."""
     keep = None if scoring is None else Rows(rows, plan.evaluate_batch)
     if scoring is not None:
         model = Once(model if scoring.tta == "off" else Averaged(model, scoring.tta, task.reading))
     batches = -(-rows // plan.evaluate_batch)
-    slices = stream.evaluation(0, batches, ranks.world)
+    slices = met.watch(stream.evaluation(0, batches, ranks.world))
     summary = evaluate_model(
         model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision, keep=keep
     )
     return summary, {} if keep is None else keep.gather(ranks)
+
+
+def _without_bad(run: Run, job: Job, split: str, found: dict[str, Any], met: Met, ranks: Ranks) -> Job:
+    """Take the bad images out of what was `found` of `split`, tell of them in its summary, and take them out of the
+    split of `job`. DataError where they are too many. A collective call."""
+    bad, whole = met.gathered(ranks), job.dataset.splits[split]
+    paths = [each.path for _, each in bad]
+    if error := too_many(run, split, paths, len(whole), f"the split {split}"):
+        raise error
+    if not bad:
+        return job
+    batch = Plan.from_dict(job.plan).evaluate_batch
+    rows = [index * batch + each.place for index, each in bad]
+    summary, arrays = found[split]
+    files = [{"path": each.path, "reason": each.reason, "bytes": each.bytes} for _, each in bad]
+    told = {"bad_images": {"count": len(bad), "first": paths[:5], "files": files}}
+    found[split] = {**summary, **told}, {name: np.delete(array, rows, 0) for name, array in arrays.items()}
+    splits = {**job.dataset.splits, split: good_rows(whole, rows)}
+    return replace(job, dataset=replace(job.dataset, splits=splits))
 
 
 def _precision(run: Run, plan: Plan, ranks: Ranks, world: World) -> torch.autocast:

@@ -34,7 +34,7 @@ from raycls.session.data.preprocessing import differences
 from raycls.session.data.record import pack
 from raycls.session.data.resumed import Resumed, note_left_out, resumed_data
 from raycls.session.data.scored import LEFT_OUT
-from raycls.session.data.unfit import first_sample, first_samples, tried
+from raycls.session.data.unfit import first_of, first_sample, first_samples
 from raycls.session.length.limits import check_acting, notes
 from raycls.session.length.longer import DURATION, check_longer
 from raycls.session.plan_file import read_plan
@@ -188,7 +188,7 @@ def _check_forward(
     evaluated: dict[str, Any] = {}
     if plan.evaluate_rows:
         arrays, split = make_arrays(run, dataset.classes, plan), dataset.splits[run.evaluate.split]
-        evaluated = tried(arrays, split, 0, run.run.seed, train=False)
+        evaluated = first_of(run, arrays, split, range(len(split)), train=False)
     example = example_of(run.task.name, task, trained)
     if run.optim.ema != "off":  # before any forward pass, as the average is made: some copies fail only then
         zoo.check_copy(model, run.model.name, example)

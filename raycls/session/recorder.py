@@ -14,7 +14,7 @@ from raycls.config.errors import dotted
 from raycls.config.names.metrics import Metric
 from raycls.config.sections.run import Run
 from raycls.config.write import leaves, to_dict
-from raycls.data.slices import Slice
+from raycls.data.slices import Slice, micro_rows
 from raycls.data.source import Dataset
 from raycls.errors import RayclsError
 from raycls.progress import progress
@@ -23,9 +23,9 @@ from raycls.run.checkpoint import Writer
 from raycls.run.folder import RunFolder
 from raycls.run.history import History, read, write_csv
 from raycls.run.kept import best_weights
+from raycls.run.ledgers.sample_ledger import SampleLedger
 from raycls.run.model_file import write_model
 from raycls.run.profiler import Profiler
-from raycls.run.sample_ledger import SampleLedger
 from raycls.run.snapshot import snapshot
 from raycls.run.trackers.trackers import Trackers, open_trackers
 from raycls.session.data.preprocessing import preprocessing_of
@@ -118,9 +118,11 @@ class Recorder:
         if self.ledger is None:
             return
         pixels = self.run.train.ledger == "pixels"
-        for micro, start, stop in parts:
+        whole = micro_rows(self.plan.order, step, self.ranks.rank, self.ranks.world) if batch.bad else parts
+        for (micro, start, stop), (_, first, last) in zip(parts, whole, strict=True):
             shas = batch.digests(start, stop) if pixels else None
-            self.ledger.write(batch.position.epoch, step + 1, micro, batch.ids[start:stop].tolist(), shas)
+            skipped = [bad.id for bad in batch.bad or () if first <= bad.place < last]
+            self.ledger.write(batch.position.epoch, step + 1, micro, batch.ids[start:stop].tolist(), shas, skipped)
 
     def note(self, kind: str, step: int, text: str, **facts: object) -> None:
         """On rank 0 a line on the screen, and `facts` of `step` (from 1) in the history."""

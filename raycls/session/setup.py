@@ -101,6 +101,7 @@ def make_maker(run: Run, plan: Plan, dataset: Dataset, world: int, split: str) -
         evaluated=evaluated,
         evaluate_batch=plan.evaluate_batch,
         arrays=make_arrays(run, dataset.classes, plan),
+        skips=run.data.on_bad_image == "skip",
     )
 
 

@@ -32,6 +32,7 @@ from raycls.session.length.longer import write_duration
 from raycls.session.messages import Advice, Failed, Started
 from raycls.session.plan_file import read_plan, write_plan
 from raycls.session.recorder import Judged, Recorder
+from raycls.session.recovery.bad_images import BadImages
 from raycls.session.recovery.memory import Lack
 from raycls.session.recovery.non_finite import non_finite_of
 from raycls.session.reporter import Reporter
@@ -99,7 +100,8 @@ def train(job: Job, world: World) -> dict[str, Any]:
         forward = stack.enter_context(surroundings(run, plan, state, ready, ranks, world, example))
         memory = Lack(recorder, state.model, task)
         reduction = reducing(run, plan, state, task, ranks, memory, example)
-        evaluate = partial(_evaluate_now, run, plan, stream, task, ranks, recorder, precision)
+        bad = _bad_images(run, job, plan, recorder, ranks)
+        evaluate = partial(_evaluate_now, run, plan, stream, task, ranks, recorder, precision, bad)
         reason = train_loop(
             state,
             plan,
@@ -112,6 +114,7 @@ def train(job: Job, world: World) -> dict[str, Any]:
             ready=ready,
             clip=build_clip(run.optim, state.model),
             non_finite=non_finite_of(recorder),
+            there=None if bad is None else bad.there,
             seen=recorder.seen,
             log=lambda state, norm, waited: recorder.log(state, norm, waited, forward.compiled()),
             evaluate=evaluate,
@@ -260,6 +263,14 @@ def _open(run: Run, job: Job, plan: Plan, start: Started, world: World, reporter
     return reporter.watch(stream, timeline)
 
 
+def _bad_images(run: Run, job: Job, plan: Plan, recorder: Recorder, ranks: Ranks) -> BadImages | None:
+    """None where a bad image is an error."""
+    if run.data.on_bad_image == "error":
+        return None
+    counts = {name: len(split) for name, split in job.dataset.splits.items()}
+    return BadImages(run, plan, recorder.folder, ranks, counts, recorder.tell)
+
+
 def _evaluate_now(
     run: Run,
     plan: Plan,
@@ -268,15 +279,19 @@ def _evaluate_now(
     ranks: Ranks,
     recorder: Recorder,
     precision: AbstractContextManager[object],
+    bad: BadImages | None,
     state: TrainState,
 ) -> bool:
     began, waited = time.monotonic(), stream.waited
     batches = -(-plan.evaluate_rows // plan.evaluate_batch)
     slices = stream.evaluation(state.step, batches, ranks.world)
+    slices = slices if bad is None else bad.met.watch(slices)
     with as_it_is(run.train):
         summary = evaluate_model(
             state.evaluated_model, slices, task, ranks, batches=batches, seed=plan.seed, precision=precision
         )
+    if bad is not None:
+        bad.evaluated(run.evaluate.split)
     seconds = time.monotonic() - began
     facts = {"epoch": plan.epochs(state.step), "split": run.evaluate.split}
     metric = run.evaluate.metric

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raycls.data.order import key
+from raycls.data.order import Order, key
 from raycls.data.slices import Slice, micro_rows
 from raycls.data.stream import Stream
 from raycls.errors import TrainError
@@ -41,6 +41,7 @@ def train(
     ready: Callable[[int], None],
     clip: Callable[[], float],
     non_finite: NonFinite,
+    there: Callable[[Slice], Order] | None = None,
     seen: Callable[[int, Slice, list[tuple[int, int, int]]], None],
     log: Callable[[TrainState, float, float], None],
     evaluate: Callable[[TrainState], bool],
@@ -49,10 +50,9 @@ def train(
     """Train from `state.step` to the end of `plan`; say why it ended: `DONE`, `EARLY`, or what the ranks agreed on.
 
     A forward pass runs inside `precision`; `lr` and `ready` (which sets training mode and what is frozen) get the step,
-    from 0; `clip` returns the norm; `non_finite` says what follows where it is not finite. `evaluate`: is this the
-    best state so far? Interrupted where time is short.
+    from 0; `clip` returns the norm; `non_finite` says what follows where it is not finite. `there`: the order of this
+    batch where bad images are left out. `evaluate`: is this the best state so far? Interrupted where time is short.
     """
-    order = plan.order
     between = _Between(state, plan, ranks, log, evaluate, save)
     if state.unevaluated and (left := between.conclude(True)):
         return left
@@ -66,6 +66,7 @@ def train(
         rate = lr(step) * (1.0 if state.plateau is None else state.plateau.factor)
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_factor", 1.0)
+        order = plan.order if there is None else there(batch)
         rows, parts = order.rows(step), micro_rows(order, step, ranks.rank, ranks.world)
         if not rows:  # all samples of this batch are left out: a step without an update
             seen(step, batch, parts)
@@ -73,8 +74,8 @@ def train(
                 return left
             continue
         ready(step)
-        first = parts[0][0] * rows // order.micro_batches
-        reduction.begin(step)
+        first = order.bounds(step, parts[0][0]).start
+        reduction.begin(step, order.holes)
         for micro, start, stop in reduction.passes(parts):
             task.start, sums = first + start, None
             with reduction.micro_batch(micro, stop - start):

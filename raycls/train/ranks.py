@@ -163,6 +163,20 @@ class Ranks:
         dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
         return box[0]
 
+    def known(self, value: Any) -> Any:
+        """What the first rank that does not pass None passes in, on every rank; a collective call."""
+        if (found := self.first(value)) is not None:
+            return found
+        return next((each for each in self.gather(value) if each is not None), None)
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every rank passes in, in the order of the ranks, on every rank; a collective call."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
     def to_first(self, tensor: torch.Tensor, owner: int) -> None:
         """Copy a CPU tensor of the rank `owner` into that of rank 0, of the same shape and kind; these two call."""
         if self.rank == 0:

@@ -46,7 +46,10 @@ class Reduction(Protocol):
     factor: float
     """The loss of a micro-batch is multiplied by this before its backward pass."""
 
-    def begin(self, step: int) -> None: ...
+    def begin(self, step: int, holes: tuple[int, ...] = ()) -> None:
+        """`holes`: rows of the global batch of `step` that are left out, see `Order`."""
+        ...
+
     def passes(self, parts: Sequence[Part]) -> Iterable[Part]:
         """What the loop computes one by one before `finish`: `parts`, once here."""
         return parts
@@ -124,7 +127,7 @@ class Exact(Divisible):
             self._dtype = torch.promote_types(self._dtype, tensor.dtype)
         self._shard = -(-size // world)
         self.divide(order)
-        self._step = 0
+        self._step, self._there = 0, order
         self._float_start: list[Tensor] = []
         self._counter_start: list[Tensor] = []
         self._counter_after: list[Tensor] | None = None
@@ -141,8 +144,8 @@ class Exact(Divisible):
         """One micro-batch is its own sum: nothing is copied."""
         return self._leaves == 1
 
-    def begin(self, step: int) -> None:
-        self._step = step
+    def begin(self, step: int, holes: tuple[int, ...] = ()) -> None:
+        self._step, self._there = step, self.order.without(holes)
         self._let_go()  # of a step that begins anew
         self._counter_after = None
         self._float_start = [buffer.clone() for buffer in self._floats]
@@ -193,7 +196,7 @@ class Exact(Divisible):
         # No gradient at all where no micro-batch gave one: a zero would let weight decay and momentum change it.
         for parameter, view, uses in zip(self._parameters, result.views, result.uses.tolist(), strict=False):
             parameter.grad = view if uses else None
-        filled = min(self._leaves, self.order.rows(self._step))
+        filled = self._there.filled(self._step)
         changes = result.views[len(self._parameters) :]
         for buffer, start, change in zip(self._floats, self._float_start, changes, strict=True):
             buffer.copy_(start).add_(change / filled)
@@ -250,9 +253,9 @@ class Exact(Divisible):
 
     def _settle_counters(self) -> None:
         _copy(self._counters, self._counter_after or self._counter_start)
-        everyone_has_rows = self.order.rows(self._step) >= self._leaves
+        everyone_has_rows = self._there.filled(self._step) == self._leaves
         if self._world > 1 and not everyone_has_rows:
-            _share(self._counters, _first_rank(self.order, self._step, self._world))
+            _share(self._counters, _first_rank(self._there, self._step, self._world))
 
 
 class Fast(Divisible):
@@ -281,7 +284,7 @@ class Fast(Divisible):
         self._buffers = list(model.buffers())
         self._start: list[Tensor] = []
         self._totals = torch.zeros(sums, dtype=torch.float64, device=device)
-        self._step = 0
+        self._step, self._there = 0, order
         self._example = example
         if world > 1:
             # Looking for unused parameters costs a walk through the graph per step, and is right for every network:
@@ -300,8 +303,8 @@ class Fast(Divisible):
         self.order = order
         self._last = order.owned(self._rank, self._world).stop - 1
 
-    def begin(self, step: int) -> None:
-        self._step = step
+    def begin(self, step: int, holes: tuple[int, ...] = ()) -> None:
+        self._step, self._there = step, self.order.without(holes)
         self._start = [buffer.clone() for buffer in self._buffers]
         self._totals.zero_()
         self.model.zero_grad(set_to_none=True)
@@ -321,7 +324,7 @@ class Fast(Divisible):
     def finish(self) -> Totals:
         if self._world > 1:
             dist.all_reduce(self._totals)
-            _share(self._buffers, _first_rank(self.order, self._step, self._world))
+            _share(self._buffers, _first_rank(self._there, self._step, self._world))
         return self._totals
 
     def keep_buffers(self, keep: bool) -> None:

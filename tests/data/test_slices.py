@@ -16,8 +16,9 @@ from PIL import Image
 from raycls.config.load import load_text
 from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.ignore import ignorer
+from raycls.data.making.sample import collate, made
 from raycls.data.order import Order
-from raycls.data.slices import TRAIN, Maker, Position, Slice, collate, made
+from raycls.data.slices import TRAIN, Maker, Position, Slice
 from raycls.data.source import open_dataset
 from raycls.errors import DataError
 

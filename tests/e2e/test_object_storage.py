@@ -16,8 +16,8 @@ from harness.processes import Command, start, titled
 from harness.runs import Site
 from harness.searches import SEARCH
 
-from raycls.run import sample_ledger as ledgers
 from raycls.run.folder import RunFolder
+from raycls.run.ledgers import sample_ledger as ledgers
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.nightly, pytest.mark.timeout(1500)]
 

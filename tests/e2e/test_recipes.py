@@ -13,7 +13,7 @@ from harness.jobs import curve, ledger, make_job, train, train_rank_killed, weig
 from harness.kills import run_killed
 
 from raycls.run.folder import RunFolder
-from raycls.run.sample_ledger import check
+from raycls.run.ledgers.sample_ledger import check
 from raycls.session.data.scored import find_labels
 
 _STEPS = (

@@ -39,8 +39,8 @@ from harness.processes import Command, titled
 from harness.runs import Foreign, Site
 from harness.sites import make_site
 
-from raycls.run import sample_ledger as ledgers
 from raycls.run.folder import RunFolder
+from raycls.run.ledgers import sample_ledger as ledgers
 
 __all__ = ["FAULTS", "Bed", "Round", "bed", "play"]
 

@@ -869,7 +869,7 @@ CASES: tuple[Case, ...] = (
         use=lambda folder, command, fix: f"{TRAIN} {typed(fix)[0]}",
     ),
     Case(
-        "run/sample_ledger.py:check",
+        "run/ledgers/sample_ledger.py:check",
         "raycls ledger c",
         first=TRAIN,
         use=lambda folder, command, fix: f"{TRAIN} --new {typed(fix)[0]}",

@@ -10,8 +10,8 @@ from typing import Any
 
 from harness.jobs import weights
 from harness.processes import Command, describe, raycls
-from raycls.run import sample_ledger as ledgers
 from raycls.run.folder import RunFolder
+from raycls.run.ledgers import sample_ledger as ledgers
 
 Lines = dict[tuple[int, int, int], tuple[list[int], list[str]]]
 

@@ -10,8 +10,8 @@ from harness.streams import Terminal
 
 from raycls.config.names.metrics import Metric
 from raycls.progress import Progress, Steps
+from raycls.run.ledgers.sample_ledger import LedgerReport
 from raycls.run.outcome import Outcome
-from raycls.run.sample_ledger import LedgerReport
 from raycls.screen.activity import Activity, Pace, Speed
 from raycls.screen.run import Display
 from raycls.screen.run_text import clock_text, ending_lines, header_lines, ledger_lines, number_text

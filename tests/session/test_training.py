@@ -21,7 +21,7 @@ from raycls.data.order import Order
 from raycls.errors import DataError, TrainError
 from raycls.run.folder import RunFolder
 from raycls.run.history import read
-from raycls.run.sample_ledger import check
+from raycls.run.ledgers.sample_ledger import check
 from raycls.session import evaluation
 from raycls.session.job import Job, World
 from raycls.tasks.classification import Classification, Labelled

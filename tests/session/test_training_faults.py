@@ -23,7 +23,7 @@ from harness.kills import run_killed
 from harness.ranks import run_ranks
 
 from raycls.run.folder import RunFolder
-from raycls.run.sample_ledger import check
+from raycls.run.ledgers.sample_ledger import check
 
 _OPTIONS = (
     "train.micro_batches=4",

@@ -22,7 +22,7 @@ from raycls.data.volumes.reading import Wanted, volume_of
 from raycls.data.volumes.windows import channels_of
 from raycls.errors import ConfigError
 from raycls.run.folder import RunFolder
-from raycls.run.sample_ledger import check
+from raycls.run.ledgers.sample_ledger import check
 from raycls.session.job import Job
 from raycls.session.setup import make_arrays
 from raycls.tasks.build import build

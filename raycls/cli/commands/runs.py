@@ -51,8 +51,8 @@ def ledger(run: RunArgument) -> None:
 
     names: Callable[[int], str] = str
     with Working("reading the ledger"):
-        from raycls.run import sample_ledger as ledgers
         from raycls.run.folder import RunFolder
+        from raycls.run.ledgers import sample_ledger as ledgers
         from raycls.run.storage.store import Store
 
         store = Store(folder)

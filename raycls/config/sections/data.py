@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field, model_validator
 
 from raycls.config.sections.duration import Duration
-from raycls.config.sections.types import Count, Finite, Fraction, Operation, Positive, Section, Tuple
+from raycls.config.sections.types import Count, Finite, Fraction, Operation, Positive, Section, Tuple, UnderOne
 from raycls.config.uri_secrets import has_secret
 
 __all__ = ["LUMA", "WINDOWS", "AugmentConfig", "CacheConfig", "DataConfig", "SourceConfig", "SplitConfig", "Window"]
@@ -133,6 +133,12 @@ class DataConfig(Section):
         "gif",
     )
     """Image formats that are decoded; another one is an error."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What follows from a file that is no image that is decoded: the run ends and names it, or (`skip`) the sample is
+    left out of its batch, its loss and the metrics. `bad_images.jsonl` of the run lists them. A file that cannot be
+    read is an error always."""
+    max_bad_fraction: UnderOne = 0.01
+    """Part of the samples of a split that may be skipped as bad images: with more of them the run ends."""
     repeats: Annotated[int, Field(ge=1, le=64)] = 1
     """Repeated augmentation: each sample comes so many times in a row, augmented anew each time. An epoch has as many
     steps as ever; in every so many epochs each sample is trained as often as without it."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from raycls.data.slices import collate
+from raycls.data.making.sample import collate
 from raycls.errors import ConfigError, ModelError
 from raycls.export.bench.variants import Missing, Variant, compiled, eager, missing_extra, onnx_file
 from raycls.export.pictures import Pictures, pictures

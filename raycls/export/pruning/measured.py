@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raycls.data.slices import collate
+from raycls.data.making.sample import collate
 from raycls.export.pictures import Pictures
 from raycls.export.timing import BATCHES, interleaved, threads_set
 from raycls.models.cost import operations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raycls.quantities import plural
+from raycls.quantities import first_names, plural
 from raycls.screen.trained.several_text import several_lines
 
 __all__ = ["summary_lines"]
@@ -28,6 +28,9 @@ def summary_lines(summary: Record) -> list[str]:
         f"{'' if split == 'all' else f'split {split}, '}{summary['count']} images",
         *_weights_lines(summary.get("weights")),
     ]
+    if bad := summary.get("bad_images"):
+        names = first_names(bad["first"], bad["count"])
+        lines.append(f"{'bad images':<10} {bad['count']:,} skipped and not counted: {names}")
     if summary.get("trained_on"):
         trained = f"{summary['trained_on']:,} of these {summary['count']:,} images"
         lines.append(f"{'trained on':<10} {trained}: the numbers are too good for these")

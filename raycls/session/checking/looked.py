@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from raycls.data.images.decoding.bare import jpeg_segments
+from raycls.data.making.sample import unexpected
 from raycls.data.rows import fetched
 from raycls.data.samples import Reader
-from raycls.data.slices import unexpected
 from raycls.data.source import Split
 from raycls.errors import DataError, OutageError, RayclsError
 from raycls.session.checking.each import Task, each

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from raycls.config.sections.run import Run
+from raycls.data.making.sample import made
 from raycls.data.order import permutation
-from raycls.data.slices import made
 from raycls.data.source import Dataset, Split, open_dataset
 from raycls.errors import ConfigError, DataError
 from raycls.progress import counted, progress

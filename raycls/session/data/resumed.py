@@ -120,9 +120,11 @@ def note_left_out(run: Run, folder: RunFolder) -> None:
         args["ignore"] = [*then, *added]
     if file is not None:
         args["ignore_file"] = file
-    if args != before.data.source.args:
+    bad = {"on_bad_image": run.data.on_bad_image, "max_bad_fraction": run.data.max_bad_fraction}
+    if args != before.data.source.args or any(getattr(before.data, name) != value for name, value in bad.items()):
         values = config.to_dict(before)
         values["data"]["source"]["args"] = args
+        values["data"].update(bad)
         folder.store.write_bytes(RunFolder.CONFIG, config.to_yaml(config.from_dict(values)).encode())
 
 

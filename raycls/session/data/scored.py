@@ -29,7 +29,12 @@ from raycls.session.scoring.other import dividing
 
 __all__ = ["LEFT_OUT", "Scored", "find_labels", "find_record", "score"]
 
-LEFT_OUT = ("data.source.args.ignore", "data.source.args.ignore_file")
+LEFT_OUT = (
+    "data.source.args.ignore",
+    "data.source.args.ignore_file",
+    "data.on_bad_image",
+    "data.max_bad_fraction",
+)
 """Options that take samples away: with other values of these the source is still the same."""
 _MOST_MISSING = 0.1
 """Part of a split that a copy of the data may lack and still be taken for one."""

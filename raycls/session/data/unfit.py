@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from raycls.config.sections.run import Run
 from raycls.config.write import override
+from raycls.data.making.bad import BadImageError
+from raycls.data.making.sample import Arrays, made
 from raycls.data.samples import UnfitError
-from raycls.data.slices import Arrays, made
 from raycls.data.source import Dataset, Split
 from raycls.errors import ConfigError, DataError
 from raycls.session.setup import make_arrays
 from raycls.train.plan import Plan
 
-__all__ = ["NEARLY_ALL", "first_sample", "first_samples", "tried"]
+__all__ = ["NEARLY_ALL", "first_of", "first_sample", "first_samples", "tried"]
 
 NEARLY_ALL = 0.9
 """An operation that fails on this part of the images is at fault, not the images."""
 _OTHERS = 3
+_TRIES = 1000
+"""Bad images in a row after which nobody looks for a good one any more."""
 
 
 def tried(arrays: Arrays, split: Split, index: int, seed: int, *, train: bool, epoch: int = 0) -> dict[str, np.ndarray]:
@@ -57,10 +62,24 @@ def first_samples(run: Run, dataset: Dataset, plan: Plan) -> list[dict[str, np.n
 def first_sample(run: Run, dataset: Dataset, plan: Plan, epoch: int = 0) -> dict[str, np.ndarray]:
     """The first sample that is trained, as the task makes it in `epoch`: of the shapes of all of it."""
     order = plan.order
-    first = next(ids[:1] for ids in map(order.batch, range(order.steps_per_epoch)) if len(ids))
-    index = int(order.places(first)[0])
+    ids = (int(id) for step in range(order.steps_per_epoch) for id in order.places(order.batch(step)))
     arrays, split = make_arrays(run, dataset.classes, plan), dataset.splits["train"]
-    return tried(arrays, split, index, run.run.seed, train=True, epoch=epoch)
+    return first_of(run, arrays, split, ids, train=True, epoch=epoch)
+
+
+def first_of(
+    run: Run, arrays: Arrays, split: Split, rows: Iterable[int], *, train: bool, epoch: int = 0
+) -> dict[str, np.ndarray]:
+    """The first of the samples at `rows`; with `data.on_bad_image: skip` the first that is no bad image."""
+    error: BadImageError | None = None
+    for tries, row in enumerate(rows):
+        try:
+            return tried(arrays, split, row, run.run.seed, train=train, epoch=epoch)
+        except BadImageError as found:
+            if run.data.on_bad_image == "error" or tries == _TRIES:
+                raise
+            error = error or found
+    raise error or DataError("there is no sample", found=f"the split {split.name} is empty")
 
 
 def _fails(arrays: Arrays, split: Split, index: int, seed: int, entry: str, *, train: bool) -> bool:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from raycls.allocator import keep_freed_memory
+from raycls.data.making.bad import BadImageError
 from raycls.data.source import Split
 from raycls.errors import CheckpointError, ConfigError, DataError, ModelError, RayclsError, kind_and_line
 from raycls.run.folder import RunFolder
@@ -337,7 +338,7 @@ class _Made:
 
     def fail(self, place: int, error: DataError) -> None:
         self.errors[place] = f"{error.what}: {error.found}" if error.found else error.what
-        if isinstance(error.__cause__, OSError | RayclsError) and not _is_decoding(error.__cause__):
+        if isinstance(error.__cause__, OSError | RayclsError) and not isinstance(error, BadImageError):
             self.unread.append(place)
 
     def keep(self, places: Sequence[int], features: np.ndarray) -> None:
@@ -361,8 +362,3 @@ class _Made:
         features = [self.features[place] for place in sorted(self.features)]
         more = {"features": np.stack(features)} if features else {}
         return Part(number, *arrays, tuple(self.errors), tuple(self.unread), labels=self.labels, **more)
-
-
-def _is_decoding(cause: BaseException) -> bool:
-    """Whether Pillow raised it about bytes that were read: its kinds are OSErrors without a number."""
-    return isinstance(cause, OSError) and cause.errno is None

@@ -37,6 +37,8 @@ _OPTIONS = (
     "data.source.",
     "data.formats",
     "data.max_pixels",
+    "data.on_bad_image",
+    "data.max_bad_fraction",
     "track.",
     "train.stall_timeout",
 )

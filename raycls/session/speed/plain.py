@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from raycls.data.making.sample import Arrays
 from raycls.data.order import Order
-from raycls.data.slices import Arrays, Slice
+from raycls.data.slices import Slice
 from raycls.data.source import Split
 from raycls.data.stream import Stream, end_with_parent
 from raycls.session.speed.samples import position

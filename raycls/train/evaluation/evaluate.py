@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from raycls.data.order import key
 from raycls.data.slices import Slice
-from raycls.errors import TrainError
+from raycls.errors import DataError, TrainError
 from raycls.models.surgery import modes_kept
 from raycls.randomness import seed_all
 from raycls.tasks.base import Task
@@ -50,7 +50,8 @@ def evaluate(
     Each batch's float is a float64 that only its rank contributes; the batches are added up in their order. A model
     that draws in evaluation mode too (`F.dropout(x)` does) draws the same for a batch, whoever computes it.
     Raises Interrupted where the ranks agree to leave it, and on every rank where one could not read a sample;
-    TrainError where the counts are no tensors or the summary lacks a metric.
+    DataError where every sample is a bad image; TrainError where the counts are no tensors or the summary lacks a
+    metric.
     """
     found = _Counts(batches)
     with modes_kept(model):
@@ -66,7 +67,7 @@ def evaluate(
                 rows = {} if keep is None else task.rows(model, batch)
             found.add(made.position.index, counts)
             if keep is not None:
-                keep.add(ranks, made.position.index, rows)
+                keep.add(ranks, made.position.index, rows, [bad.place for bad in made.bad or ()])
     return _checked(task, task.summary(found.total(ranks)))
 
 
@@ -121,8 +122,15 @@ class _Counts:
                 into += torch.cat([part.to("cpu", into.dtype) for part in parts])
 
     def total(self, ranks: Ranks) -> dict[str, np.ndarray]:
-        """The same on every rank. A rank without a batch hears from the first one, which has one, what is counted."""
-        layout: _Layout = ranks.first(self._layout) or []
+        """The same on every rank. A rank without a batch hears from another one what is counted."""
+        layout: _Layout | None = ranks.known(self._layout)
+        if layout is None:
+            raise DataError(
+                "there is nothing to evaluate: all samples of the split are bad images",
+                where="data.on_bad_image",
+                found="skip",
+                fix="replace the files of this split",
+            )
         if self._layout is None:
             self._integers, self._floats = _empty(layout, self._batches)
         integers = ranks.sum(self._integers).numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,11 +30,12 @@ class Rows:
         self._whole: dict[str, np.ndarray] = {}
         self._own: dict[int, dict[str, np.ndarray]] = {}
 
-    def add(self, ranks: Ranks, index: int, found: Mapping[str, Tensor]) -> None:
-        """Take over what this rank found in batch `index`. TrainError where it is not one entry per row."""
+    def add(self, ranks: Ranks, index: int, found: Mapping[str, Tensor], bad: Sequence[int] = ()) -> None:
+        """Take over what this rank found in batch `index`, in which the rows `bad` are left out: these stay zero.
+        TrainError where it is not one entry per row."""
         arrays = {name: _array(value) for name, value in found.items()}
         layout = [(name, array.dtype.str, array.shape[1:]) for name, array in arrays.items()]
-        size = self._rows(index).stop - self._rows(index).start
+        size = self._rows(index).stop - self._rows(index).start - len(bad)
         lengths = {name: array.shape[:1] for name, array in arrays.items()}
         if any(length != (size,) for length in lengths.values()) or self._layout not in (None, layout):
             raise TrainError(
@@ -46,6 +47,9 @@ class Rows:
                 fix="return tensors [B, ...] under the same names from its method rows for every batch",
             )
         self._layout = layout
+        if bad:
+            good = np.delete(np.arange(size + len(bad)), bad)
+            arrays = {name: _spread(array, good, size + len(bad)) for name, array in arrays.items()}
         if ranks.rank:
             self._own[index] = arrays
             return
@@ -56,7 +60,9 @@ class Rows:
 
     def gather(self, ranks: Ranks) -> dict[str, np.ndarray]:
         """The arrays `[count, ...]` by name on rank 0, nothing on the others; a collective call."""
-        layout: _Layout = ranks.first(self._layout) or []
+        layout: _Layout = ranks.known(self._layout) or []
+        if ranks.rank == 0 and not self._whole:
+            self._whole = self._empty(layout)
         for name, kind, shape in layout:
             for index in range(-(-self._count // self._batch)):
                 owner = index % ranks.world  # as the timeline deals them
@@ -66,7 +72,7 @@ class Rows:
                     ranks.to_first(torch.from_numpy(self._whole[name][self._rows(index)]), owner)
                 else:
                     size = self._rows(index).stop - self._rows(index).start
-                    part = self._own[index].pop(name)
+                    part = self._own.get(index, {}).pop(name, np.zeros((size, *shape), kind))
                     ranks.to_first(torch.from_numpy(part.reshape(size, *shape).astype(kind, copy=False)), owner)
         return self._whole
 
@@ -74,7 +80,14 @@ class Rows:
         return slice(index * self._batch, min((index + 1) * self._batch, self._count))
 
     def _empty(self, layout: _Layout) -> dict[str, np.ndarray]:
-        return {name: np.empty((self._count, *shape), kind) for name, kind, shape in layout}
+        return {name: np.zeros((self._count, *shape), kind) for name, kind, shape in layout}
+
+
+def _spread(array: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """`array` at `rows` of `count` rows; the others are zero."""
+    spread = np.zeros((count, *array.shape[1:]), array.dtype)
+    spread[rows] = array
+    return spread
 
 
 def _array(value: Tensor) -> np.ndarray:

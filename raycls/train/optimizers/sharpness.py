@@ -33,15 +33,16 @@ class SharpnessAware:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._buffers = list(model.buffers())
         self._step = 0
+        self._holes: tuple[int, ...] = ()
         self._before: list[Tensor] = []
         self._after: list[Tensor] = []
         self._weights: list[Tensor] = []
         self._totals: Totals = torch.zeros(0)
 
-    def begin(self, step: int) -> None:
-        self._step = step
+    def begin(self, step: int, holes: tuple[int, ...] = ()) -> None:
+        self._step, self._holes = step, holes
         self._before = [buffer.clone() for buffer in self._buffers]
-        self._inner.begin(step)
+        self._inner.begin(step, holes)
 
     def passes(self, parts: Sequence[Part]) -> Iterator[Part]:
         while True:
@@ -96,7 +97,7 @@ class SharpnessAware:
 
     def _again(self, buffers: list[Tensor]) -> None:
         self._put(buffers)
-        self._inner.begin(self._step)
+        self._inner.begin(self._step, self._holes)
 
     def _put(self, values: list[Tensor]) -> None:
         for buffer, value in zip(self._buffers, values, strict=True):

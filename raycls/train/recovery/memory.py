@@ -57,6 +57,7 @@ class Dividing:
         self.model, self.factor, self.order = inner.model, inner.factor, inner.order
         self._inner, self._divided, self._ranks, self._memory = inner, divided, ranks, memory
         self._step, self._rows = 0, 0
+        self._holes: tuple[int, ...] = ()
         self._lack = ""
         self._cached = False
 
@@ -64,19 +65,20 @@ class Dividing:
         self.order = order
         self._inner.divide(order)
 
-    def begin(self, step: int) -> None:
-        self._step = step
+    def begin(self, step: int, holes: tuple[int, ...] = ()) -> None:
+        self._step, self._holes = step, holes
         parts = max(self.order.together, parts_at(self._divided, step))
         if parts > self.order.together:
             self.divide(self.order.divided(parts))
         if any(first == step for first, _ in self._divided):
             self._memory.divided(step, self.order)
-        self._inner.begin(step)
+        self._inner.begin(step, holes)
 
     def passes(self, parts: Sequence[Part]) -> Iterator[Part]:
         while True:
             rank, world = self._ranks.rank, self._ranks.world
-            for part in parts if self.order.together == 1 else micro_rows(self.order, self._step, rank, world):
+            order = self.order.without(self._holes)
+            for part in parts if order.together == 1 else micro_rows(order, self._step, rank, world):
                 yield part
                 if self._lack:
                     break
@@ -126,7 +128,7 @@ class Dividing:
         self.divide(finer)
         self._lack, self._cached = "", self._ranks.device.type == "cuda"
         self._memory.divided(self._step, finer)
-        self._inner.begin(self._step)
+        self._inner.begin(self._step, self._holes)
 
     def _told(self) -> TrainError:
         images, batches = plural(self._rows, "image"), plural(self.order.micro_batches, "micro-batch")

@@ -10,8 +10,8 @@ import pytest
 from harness.command_line import SUMMARY, Result, Trainer, make_run
 
 from raycls.run.folder import RunFolder
+from raycls.run.ledgers.sample_ledger import SampleLedger
 from raycls.run.outcome import Outcome
-from raycls.run.sample_ledger import SampleLedger
 
 
 def test_train_passes_the_config_the_command_and_new(

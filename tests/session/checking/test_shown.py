@@ -10,7 +10,7 @@ from harness.planted import picture
 
 from raycls.config.load import load_text
 from raycls.config.sections.run import Run
-from raycls.data.slices import made
+from raycls.data.making.sample import made
 from raycls.data.source import open_dataset
 from raycls.errors import ConfigError
 from raycls.session.checking.shown import Asked, Shown, show

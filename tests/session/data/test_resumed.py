@@ -25,8 +25,8 @@ from raycls.data.source import open_dataset
 from raycls.data.splits.limit import Limit
 from raycls.errors import DataError
 from raycls.launch.trainer import evaluate
-from raycls.run import sample_ledger
 from raycls.run.folder import RunFolder, survivors
+from raycls.run.ledgers import sample_ledger
 from raycls.screen.run import Display
 from raycls.session.data import record
 from raycls.session.data.resumed import searched_data

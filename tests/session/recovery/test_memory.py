@@ -19,7 +19,7 @@ from raycls.config.load import load_text
 from raycls.data.order import Order
 from raycls.errors import ConfigError, TrainError
 from raycls.run.folder import RunFolder
-from raycls.run.sample_ledger import check
+from raycls.run.ledgers.sample_ledger import check
 from raycls.session.recovery.memory import check_divisible
 from raycls.tasks.classification import Classification
 from raycls.train import loop

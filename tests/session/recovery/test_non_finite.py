@@ -17,7 +17,7 @@ from raycls.config.load import load, load_text
 from raycls.errors import ConfigError, TrainError
 from raycls.run import checkpoint
 from raycls.run.folder import RunFolder, read_json_lines
-from raycls.run.sample_ledger import check
+from raycls.run.ledgers.sample_ledger import check
 from raycls.run.snapshot import snapshot
 
 _STEPS = (

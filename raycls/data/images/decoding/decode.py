@@ -36,6 +36,7 @@ from raycls.data.images.decoding import turbo
 from raycls.data.images.decoding.bare import bare
 from raycls.data.images.decoding.readers import correct, open_image, uncovered
 from raycls.data.images.decoding.unsupported import unsupported, unusable
+from raycls.data.making.bad import BadImageError
 from raycls.errors import DataError
 
 __all__ = ["Pixels", "decode", "decoded"]
@@ -99,8 +100,17 @@ def decode(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int) -
     """The image in `data` as a Pillow image of mode RGB, 8 bits per channel.
 
     `name` is what an error calls it, `formats` the allowed ones (of jpeg, png, webp, bmp, tiff, gif) and
-    `max_pixels` the largest width times height. DataError names the file and the reason.
+    `max_pixels` the largest width times height. BadImageError names the file and the reason; DataError where there is
+    not the memory to decode it.
     """
+    try:
+        return _decode(data, name, formats, max_pixels)
+    except BadImageError as error:
+        error.size = len(data)
+        raise
+
+
+def _decode(data: bytes, name: str, formats: Sequence[str], max_pixels: int) -> Image:
     kind = _kind(data)
     if kind is None:
         raise _refuse_other(data, name, formats)
@@ -131,6 +141,8 @@ def decode(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int) -
     except _UnsupportedError as error:
         raise _not_supported(name, str(error), formats) from error
     except Exception as error:  # on damaged files Pillow raises nearly every kind there is
+        if _lacks_memory(error):
+            raise _no_memory(name, len(data)) from error
         raise _refuse(name, f"{_reason(error)} (as {kind})", "a damaged image", formats) from error
 
 
@@ -174,7 +186,7 @@ def _kind(data: bytes) -> str | None:
     return "bmp" if data.startswith(b"BM") else None
 
 
-def _refuse_other(data: bytes, name: str, formats: Sequence[str]) -> DataError:
+def _refuse_other(data: bytes, name: str, formats: Sequence[str]) -> BadImageError:
     for signature, text, convertible in _IMAGES:
         if data.startswith(signature):
             return _not_supported(name, text, formats, convertible=convertible)
@@ -185,7 +197,7 @@ def _refuse_other(data: bytes, name: str, formats: Sequence[str]) -> DataError:
     return _refuse(name, f"this is {_describe(data)}", "not an image", formats)
 
 
-def _not_supported(name: str, kind: str, formats: Sequence[str], *, convertible: bool = False) -> DataError:
+def _not_supported(name: str, kind: str, formats: Sequence[str], *, convertible: bool = False) -> BadImageError:
     """The error about an image that is whole, and not of a kind that is decoded."""
     error = _refuse(name, f"this is {kind}", "an image of a kind that is not supported", formats)
     error.fix = "convert it to an 8-bit RGB or grey PNG, which may keep the name of the file"
@@ -218,8 +230,8 @@ def _describe(data: bytes) -> str:
     return f"of an unknown kind, it begins with the bytes {head[:8].hex(' ')}"
 
 
-def _refuse(name: str, found: str, what: str, formats: Sequence[str]) -> DataError:
-    return DataError(
+def _refuse(name: str, found: str, what: str, formats: Sequence[str]) -> BadImageError:
+    return BadImageError(
         f"a sample is {what}",
         where=name,
         found=found,
@@ -228,10 +240,24 @@ def _refuse(name: str, found: str, what: str, formats: Sequence[str]) -> DataErr
     )
 
 
+def _lacks_memory(error: Exception) -> bool:
+    """Whether it says nothing about the file: another process has the memory."""
+    return isinstance(error, MemoryError) or str(error).startswith("out of memory")
+
+
+def _no_memory(name: str, size: int) -> DataError:
+    return DataError(
+        "an image was not decoded: there is not enough memory",
+        where=name,
+        found=f"a file of {size:,} bytes",
+        fix="free memory, set data.processes to fewer processes, or lower data.max_pixels",
+    )
+
+
 def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise DataError(
+        raise BadImageError(
             "an image is larger than allowed and was not decoded",
             where=name,
             found=f"{width} x {height} = {width * height / 1e6:.1f} million pixels",

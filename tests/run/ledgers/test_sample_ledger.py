@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from raycls.errors import CheckpointError
-from raycls.run import sample_ledger as module
 from raycls.run.folder import RunFolder
-from raycls.run.sample_ledger import LedgerReport, SampleLedger, check
+from raycls.run.ledgers import sample_ledger as module
+from raycls.run.ledgers.sample_ledger import LedgerReport, SampleLedger, check
 from raycls.run.storage.store import Store
 from raycls.screen.run_text import ledger_lines
 

@@ -2,7 +2,8 @@
 
 `ledger/attempt-0001-rank-0.jsonl` has one line per micro-batch:
 `{"epoch": 0, "step": 1, "micro": 0, "ids": [...], "sha256": [...]}`. `epoch` counts from 0; `step` counts the
-steps done after it, from 1; `sha256` is that of the augmented pixels of each sample, where they are recorded.
+steps done after it, from 1; `sha256` is that of the augmented pixels of each sample, where they are recorded. `skipped`
+are the bad images that were left out of the micro-batch, where there are any.
 """
 
 from __future__ import annotations
@@ -49,14 +50,22 @@ class SampleLedger:
         self._part = 1
 
     def write(
-        self, epoch: int, step: int, micro: int, ids: Sequence[int], digests: Sequence[str] | None = None
+        self,
+        epoch: int,
+        step: int,
+        micro: int,
+        ids: Sequence[int],
+        digests: Sequence[str] | None = None,
+        skipped: Sequence[int] = (),
     ) -> None:
-        """Note that micro-batch `micro` of `step` was trained on the samples `ids`."""
+        """Note that micro-batch `micro` of `step` was trained on the samples `ids`, without those in `skipped`."""
         line: dict[str, Any] = {"epoch": epoch, "step": step, "micro": micro, "ids": [int(item) for item in ids]}
         if self._pixels:
             if digests is None or len(digests) != len(ids):
                 raise ValueError("a ledger of pixels needs one digest per sample")
             line["sha256"] = list(digests)
+        if skipped:
+            line["skipped"] = list(skipped)
         text = json.dumps(line, separators=(",", ":"))
         self._lines.append(text)
         self._held += len(text) + 1
@@ -102,6 +111,8 @@ class LedgerReport:
     """With a balanced sampler the number of classes, each drawn equally often; None: each sample once per epoch."""
     repeats: int = 1
     """`data.repeats`: so many times is each sample trained in so many epochs."""
+    skipped: list[int] = field(default_factory=list[int])
+    """Samples that were skipped where it was their turn, as bad images, ascending."""
 
     @property
     def ok(self) -> bool:
@@ -174,6 +185,7 @@ class _Audit:
         self.lines = 0
         self._final = final
         self._unnamed = 0
+        self._skipped = set[int]()
         self._step = 0
         self._micros: set[int] = set()
         self._rows = self._num_lines = 0
@@ -217,7 +229,9 @@ class _Audit:
             self.complain(f"step {step} has a micro-batch {micro}, the plan has 0 to {self.parts - 1}")
         self._micros.add(micro)
         self._num_lines += 1
-        ids = np.asarray(line["ids"], np.int64)
+        skipped: list[int] = line.get("skipped", [])
+        self._skipped.update(skipped)
+        ids = np.asarray([*line["ids"], *skipped], np.int64)  # both had their turn
         self._rows += ids.size
         inside = (ids >= 0) & (ids < self.samples)
         if not inside.all():
@@ -230,6 +244,7 @@ class _Audit:
 
     def finish(self) -> LedgerReport:
         self._close_steps(self._final + 1)
+        self.report.skipped = sorted(self._skipped)
         if self._unnamed:
             self.report.problems.append(f"and {self._unnamed} more")
         return self.report

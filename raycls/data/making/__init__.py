@@ -1,0 +1,1 @@
+"""One sample of a split: made, refused, or left out of its batch."""
