@@ -50,8 +50,8 @@ def train(
     """Train from `state.step` to the end of `plan`; say why it ended: `DONE`, `EARLY`, or what the ranks agreed on.
 
     A forward pass runs inside `precision`; `lr` and `ready` (which sets training mode and what is frozen) get the step,
-    from 0; `clip` returns the norm; `non_finite` says what follows where it is not finite. `there`: the order of this
-    batch where bad images are left out. `evaluate`: is this the best state so far? Interrupted where time is short.
+    from 0; `clip` returns the norm; `non_finite` says what follows where it is not finite. `there`: the order without
+    the bad images of a batch. `evaluate`: is this the best state so far? Interrupted where time is short.
     """
     between = _Between(state, plan, ranks, log, evaluate, save)
     if state.unevaluated and (left := between.conclude(True)):
@@ -74,10 +74,9 @@ def train(
                 return left
             continue
         ready(step)
-        first = order.bounds(step, parts[0][0]).start
         reduction.begin(step, order.holes)
         for micro, start, stop in reduction.passes(parts):
-            task.start, sums = first + start, None
+            task.start, sums = order.bounds(step, parts[0][0]).start + start, None
             with reduction.micro_batch(micro, stop - start):
                 if start < stop:
                     part = micro_batch(task, batch, (micro, start, stop), plan.seed, ranks.device)

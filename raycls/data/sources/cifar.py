@@ -6,8 +6,10 @@ names, all of them functions of this file: nothing is looked up, imported or cal
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +148,9 @@ def _load(files: Stored, number: int) -> dict[str, Any]:
     path = files.locate(number)
     try:
         with files.content(number) as file:
-            content = _Unpickler(file, encoding="bytes").load()
+            data = file.read()
+        _check(data)
+        content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except OSError as error:
         raise DataError("cannot read a CIFAR file", where=path, found=error.strerror or str(error)) from error
     except RayclsError:  # of a store
@@ -219,6 +223,13 @@ def _encode(text: Any, encoding: Any) -> bytes:
     if not isinstance(text, str) or _text(encoding) not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError("a text in an unknown encoding")
     return text.encode("latin-1")
+
+
+def _check(data: bytes) -> None:
+    """Refuse a place in the table of known objects that no pickler gives: the unpickler makes room up to it."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= count:
+            raise pickle.UnpicklingError(f"object {count} is put at place {argument}")
 
 
 class _Unpickler(pickle.Unpickler):

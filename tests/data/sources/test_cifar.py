@@ -180,3 +180,14 @@ def test_the_order_of_the_names_is_that_of_the_classes(tmp_path: Path) -> None:
     data = open_dataset(config)
     assert data.classes == ("ship", "cat", "dog")
     assert data.splits["test"].labels.tolist() == [2, 2, 0]
+
+
+def test_an_object_at_a_place_that_no_pickler_gives_is_refused(tmp_path: Path) -> None:
+    """The unpickler makes room up to the place: with four flipped bytes that is more memory than a machine has."""
+    root = _cifar10(tmp_path)
+    for number in (100, 70_000):
+        for file in root.rglob("test_batch"):
+            file.write_bytes(b"\x80\x02}r" + number.to_bytes(4, "little") + b".")
+        with pytest.raises(DataError) as found:
+            open_dataset(DataConfig(source=SourceConfig(name="cifar", path=str(root))))
+        assert f"is put at place {number}" in str(found.value.found)
