@@ -14,11 +14,7 @@ from torch import nn
 from raycls.config import load as config
 from raycls.config.names.builtin import TASKS
 from raycls.config.sections.run import Run
-<<<<<<< HEAD
-=======
-from raycls.data.images import operations
 from raycls.data.making.sample import Arrays, collate, made
->>>>>>> dea93db (data.on_bad_image: skip leaves files that are no image out of batches, losses and metrics, and lists them in bad_images.jsonl; too many end the run)
 from raycls.data.order import key
 from raycls.data.samples import Keys, Reader
 from raycls.data.source import Split
