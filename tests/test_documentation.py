@@ -54,6 +54,7 @@ _WITH_CONFIG_OF_INIT = (
 )
 _ADDED = {
     **{(page, "train"): _QUICK for page in (*_WITH_CONFIG_OF_INIT, "docs/trackers.md")},
+    ("docs/splits.md", "train"): ("scale.workers=0", "train.duration=1ep"),
     ("docs/search.md", "search"): ("search.trials=3", "train.duration=2ep", "schedule.warmup=1st"),
 }
 """What is added to commands of these pages: the config of `raycls init` is for 60 epochs on a Ray of its own."""

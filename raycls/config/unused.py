@@ -49,6 +49,8 @@ _EFFECTIVE: Mapping[str, _Beside] = {
     "data.processes": _Beside("data.executor", ("processes",)),
     **{f"data.{name}": _IMAGE_FILES for name in ("formats", "max_pixels", "on_bad_image")},
     "data.max_bad_fraction": _Beside("data.on_bad_image", ("skip",)),
+    "data.fold.index": _Beside("data.fold.of", ("off",), other=True),
+    **{f"data.shuffle_{name}": _Beside("data.shuffle", ("window",)) for name in ("chunk", "window")},
     **{f"data.{name}": _VOLUMES for name in ("window", "spacing")},
     "optim.weight_decay_on": _Beside("optim.weight_decay", (0,), other=True),
     "optim.lr_base_batch": _Beside("optim.lr_rule", ("none",), other=True),

@@ -18,15 +18,15 @@ from raycls.data.ignore import pattern_of, patterns_of
 from raycls.data.images.decoding import turbo
 from raycls.data.images.decoding.decode import Pixels, decoded
 from raycls.data.images.decoding.turbo import Encoded
-from raycls.data.label_sets import as_sets, label_names, refuse_unlabelled, reordered, samples_of
-from raycls.data.names import arrange, same_form
+from raycls.data.label_sets import label_names, reordered, samples_of
 from raycls.data.rows import reader_of
 from raycls.data.samples import Files, Keys, Reader, Samples, digest_of
 from raycls.data.sources.arguments import check_types
 from raycls.data.sources.remote.cache import with_cache
 from raycls.data.sources.remote.objects import Objects
+from raycls.data.sources.returned import arranged
 from raycls.data.splits.limit import Limit
-from raycls.data.splits.split import divide
+from raycls.data.splits.split import Groups, divide
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import builder
 from raycls.quantities import first_names
@@ -251,7 +251,7 @@ def open_pool(config: DataConfig, *, least_classes: int = 2, about: Sequence[str
     source = _source(config.source)
     path = config.source.path
     path = expand(path, where="data.source.path") if path is not None else None
-    samples: Any = source(path, **config.source.args, **_columns(source, config.source, about))
+    samples: Any = source(path, **config.source.args, **_columns(source, config, about))
     if not isinstance(samples, Samples):
         raise DataError(
             "the source did not return samples",
@@ -260,7 +260,7 @@ def open_pool(config: DataConfig, *, least_classes: int = 2, about: Sequence[str
             valid="raycls.data.samples.Samples",
         )
     samples = with_cache(samples, config.cache)
-    classes, labels, sets, notes = _arranged(samples, least_classes, path or config.source.name)
+    classes, labels, sets, notes = arranged(samples, least_classes, path or config.source.name)
     keys = samples.keys if isinstance(samples.keys, Keys) else Keys(samples.keys)
     if len(keys) != len(labels):
         raise DataError("the source must return one key per label", found=f"{len(keys)} keys, {len(labels)} labels")
@@ -281,7 +281,9 @@ def open_pool(config: DataConfig, *, least_classes: int = 2, about: Sequence[str
 def cut(pool: Pool, config: DataConfig, limit: Limit | None = None) -> Dataset:
     """The data set of a run that starts now: the data's own splits, or those of `config.split`; no more than `limit`
     leaves of each."""
-    rows = divide(pool.labels, pool.splits, config.split, pool.sets)
+    groups = Groups.of(pool.about, pool.keys, config.group)
+    fold = None if config.fold.of == "off" else (config.fold.index, config.fold.of)
+    rows = divide(pool.labels, pool.splits, config.split, pool.sets, groups, fold)
     left = rows if limit is None else limit.of(rows, config.split.seed)
     splits = {name: pool.split(name, rows, config) for name, rows in left.items()}
     if limit is None:
@@ -307,18 +309,20 @@ def _source(config: SourceConfig) -> Callable[..., Any]:
     return source
 
 
-def _columns(source: Callable[..., Any], config: SourceConfig, about: Sequence[str]) -> dict[str, Any]:
-    if not about:
+def _columns(source: Callable[..., Any], config: DataConfig, about: Sequence[str]) -> dict[str, Any]:
+    wanted = list(dict.fromkeys([*about, *([] if config.group is None else [config.group])]))
+    if not wanted:
         return {}
     if "about" not in inspect.signature(source).parameters:
+        fix = f"name with --data a CSV file of the images with the columns path, label, {', '.join(about)}"
         raise DataError(
-            "only a manifest has columns to evaluate by",
-            where=" ".join(f"--by {name}" for name in about),
-            found=f"images of the source {config.name}",
+            "only a manifest has columns to evaluate by" if about else "this source has no columns to group by",
+            where=" ".join(f"--by {name}" for name in about) or "data.group",
+            found=f"images of the source {config.source.name}",
             valid="a manifest, or a source of your own that takes the argument about",
-            fix=f"name with --data a CSV file of the images with the columns path, label, {', '.join(about)}",
+            fix=fix if about else f"list the images in a CSV file with the columns path, label, {config.group}",
         )
-    return {"about": [*about]}
+    return {"about": wanted}
 
 
 def _ignore(source: Callable[..., Any], config: SourceConfig, reader: Reader) -> tuple[str, ...] | None:
@@ -333,45 +337,6 @@ def _needs_path(source: Callable[..., Any]) -> bool:
 
 def _is_image(shape: tuple[int, ...]) -> bool:
     return (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) and 0 not in shape
-
-
-def _arranged(
-    samples: Samples, least: int, place: str
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """The classes in their order, the labels `[N] int64` that follow it, their sets, and what is to be told of them."""
-    names, labels = list(samples.classes), np.asarray(samples.labels)
-    if len(set(names)) < len(names) or not all(isinstance(name, str) and same_form(name) for name in names):
-        raise DataError("class names must be unique strings", found=", ".join(map(repr, names[:10])))
-    if samples.labels is None:
-        return tuple(names), np.zeros(len(samples.keys), np.int64), None, ()
-    if labels.ndim == 2 and labels.dtype == bool and labels.shape[1] == len(names):
-        if least > 1:  # an evaluation may well be of images without any class
-            refuse_unlabelled(labels, place)
-        classes, moved, notes = arrange(names, np.arange(len(names)), ordered=samples.ordered)
-        sets, labels = as_sets(reordered(labels, moved, len(classes)))
-        return classes, labels, sets, notes
-    _refuse_few(names, least)
-    if labels.ndim != 1 or (len(labels) and labels.dtype.kind not in "iu"):
-        raise DataError(
-            "the source's labels are neither integers [N] nor booleans [N, classes]",
-            found=f"{labels.dtype} {list(labels.shape)}",
-        )
-    labels = labels.astype(np.int64)
-    if len(labels) and not (labels.min() >= 0 and labels.max() < len(names)):
-        raise DataError("the source has a label outside its classes", valid=f"0 to {len(names) - 1}")
-    classes, labels, notes = arrange(names, labels, ordered=samples.ordered)
-    _refuse_few(classes, least)
-    return classes, labels, None, notes
-
-
-def _refuse_few(classes: Sequence[str], least: int) -> None:
-    if len(classes) < least:
-        raise DataError(
-            "there are fewer than two classes",
-            found=", ".join(classes) or "none",
-            fix="add images of another class; or, where the class folders are one level further down, let "
-            "data.source.path name that level",
-        )
 
 
 def _check_trained(splits: dict[str, Split], classes: tuple[str, ...]) -> None:

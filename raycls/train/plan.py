@@ -12,6 +12,7 @@ from raycls.config.sections.train import CheckpointConfig, EvaluateConfig, Train
 from raycls.data.order import Order
 from raycls.data.orders.balanced import Balanced, Labels
 from raycls.data.orders.repeated import Repeated
+from raycls.data.orders.windowed import Windowed
 from raycls.train.recovery.divided import Divided
 
 __all__ = ["Plan", "due", "make_plan", "micro_batches_of"]
@@ -63,6 +64,11 @@ class Plan:
 
     repeats: int = 1
     """`data.repeats`."""
+    shuffle: str = "full"
+    """`data.shuffle`: `full`, `window` or `none`; see `raycls.data.orders.windowed`."""
+    shuffle_chunk: int = 0
+    shuffle_window: int = 0
+    """In samples, as `Windowed` has them; 0 where `shuffle` is not `window`."""
     rewind_every: int = 0
     """Steps between the checkpoints that `train.non_finite: rewind` goes back to; 0: it does not. Like the order, it
     stays what it was at the start, for the bits hang on it."""
@@ -74,6 +80,8 @@ class Plan:
         usual = self.seed, self.samples, self.batch_size, self.micro_batches, self.left_out
         if self.repeats > 1:
             return Repeated(*usual, repeats=self.repeats)
+        if self.shuffle != "full":
+            return Windowed(*usual, chunk=self.shuffle_chunk, window=self.shuffle_window)
         return Balanced(*usual, labels=self.labels) if self.sampler else Order(*usual)
 
     def epochs(self, step: int) -> float:

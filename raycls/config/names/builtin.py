@@ -21,6 +21,7 @@ __all__ = [
 SOURCES: Mapping[str, str] = {
     "folder": "raycls.data.sources.folder:folder",
     "manifest": "raycls.data.sources.listing.manifest:manifest",
+    "hf_folder": "raycls.data.sources.listing.hf_folder:hf_folder",
     "cifar": "raycls.data.sources.cifar:cifar",
     "arrays": "raycls.data.sources.arrays:arrays",
     "digits": "raycls.data.sources.digits:digits",

@@ -10,7 +10,17 @@ from raycls.config.sections.duration import Duration
 from raycls.config.sections.types import Count, Finite, Fraction, Operation, Positive, Section, Tuple, UnderOne
 from raycls.config.uri_secrets import has_secret
 
-__all__ = ["LUMA", "WINDOWS", "AugmentConfig", "CacheConfig", "DataConfig", "SourceConfig", "SplitConfig", "Window"]
+__all__ = [
+    "LUMA",
+    "WINDOWS",
+    "AugmentConfig",
+    "CacheConfig",
+    "DataConfig",
+    "FoldConfig",
+    "SourceConfig",
+    "SplitConfig",
+    "Window",
+]
 
 LUMA = (19595, 38470, 7471)
 """Red, green and blue in a grey value, of 65536: ITU-R 601-2 luma in the integers of Pillow."""
@@ -33,15 +43,15 @@ class SourceConfig(Section):
     """Where the samples are."""
 
     name: Annotated[str, Field(min_length=1)] = "folder"
-    """`folder`, `manifest`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, `webdataset`, `dicom`, `nifti`, an entry
-    point, or `package.module:attribute`."""
+    """`folder`, `manifest`, `hf_folder`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, `webdataset`, `dicom`, `nifti`, an
+    entry point, or `package.module:attribute`."""
     path: str | None = None
     """File or folder of the data, relative to the working directory; or an address, as in `run.storage`: `s3://`,
     `gs://` or `abfs://`. Public data: `s3://anonymous@bucket/photos?region=us-east-1`. Of `webdataset` also a pattern
     such as `shards/train-{0000..0127}.tar`."""
     args: dict[str, Any] = {}
     """Further arguments of the source. All but `cifar` and `digits`: `ignore` and `ignore_file`, patterns of what is
-    left out. `folder`, `manifest`, `parquet`, `webdataset`: `splits`, what folders, shards or words of the column
+    left out. All that read files or folders: `splits`, what folders, shards or words of the column
     `split` stand for (`{Fold1: train, Fold2: test}`), or `none`. `manifest`: `root`, the folder or address that paths
     start from; `strip`, prefixes of paths that are taken away; `columns`, names of columns (`{path: filename, label:
     category}`); `encoding`; `multilabel`, true or what divides the labels of one cell, for images with any number of
@@ -97,6 +107,21 @@ class CacheConfig(Section):
         return int(float(number) * _UNITS[self.limit[len(number) : -1].strip()])
 
 
+class FoldConfig(Section):
+    """One fold of a cross-validation."""
+
+    index: Annotated[int, Field(ge=0)] = 0
+    """Which fold is the val split: 0 to `of` - 1."""
+    of: Annotated[int, Field(ge=2, le=1000)] | Literal["off"] = "off"
+    """How many folds there are. They hang on `data.split.seed` alone, and each sample is in exactly one."""
+
+    @model_validator(mode="after")
+    def _there(self) -> FoldConfig:
+        if self.of != "off" and self.index >= self.of:
+            raise ValueError(f"index must be less than of: there are folds 0 to {self.of - 1}")
+        return self
+
+
 class DataConfig(Section):
     """Samples, batches, and who reads them."""
 
@@ -104,6 +129,12 @@ class DataConfig(Section):
     """Where the samples are."""
     split: SplitConfig = SplitConfig()
     """Splits by fraction, for data without its own."""
+    group: str | None = None
+    """A column, such as `patient_id`, whose values are each in one split alone; the classes are in each split as
+    nearly in proportion as the groups allow. Splits that the data brings are checked for it."""
+    fold: FoldConfig = FoldConfig()
+    """Cross-validation, such as `{index: 0, of: 5}`: `train` and `val` are those of one fold, stratified, and with
+    whole groups where `group` is set. `data.split.test` of the data is set aside first, the same in all folds."""
     batch_size: Count = 64
     """Images per optimizer step over all workers together (the global batch)."""
     image_size: Count = 224
@@ -139,6 +170,13 @@ class DataConfig(Section):
     read is an error always."""
     max_bad_fraction: UnderOne = 0.01
     """Part of the samples of a split that may be skipped as bad images: with more of them the run ends."""
+    shuffle: Literal["full", "window", "none"] = "full"
+    """The order of an epoch. `full`: any permutation. `window`, for shards that are cheap to read in a row only: chunks
+    of `shuffle_chunk` images in a random order, mixed over `shuffle_window` chunks. `none`: as the data lists them."""
+    shuffle_chunk: Count = 1024
+    """Images in a row, as they lie in their shards, that stay near each other with `shuffle: window`."""
+    shuffle_window: Count = 16
+    """So many chunks are mixed at any time: an image is moved by less than `shuffle_window` times `shuffle_chunk`."""
     repeats: Annotated[int, Field(ge=1, le=64)] = 1
     """Repeated augmentation: each sample comes so many times in a row, augmented anew each time. An epoch has as many
     steps as ever; in every so many epochs each sample is trained as often as without it."""

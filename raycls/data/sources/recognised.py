@@ -10,7 +10,7 @@ from raycls.data.sources.packed.layout import MANIFEST
 from raycls.data.sources.remote.address import is_remote
 from raycls.data.sources.remote.places import place_of
 
-__all__ = ["SUFFIXES", "recognised"]
+__all__ = ["METADATA", "SUFFIXES", "recognised"]
 
 SUFFIXES = {
     **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".json"), "manifest"),
@@ -19,6 +19,8 @@ SUFFIXES = {
     ".tar": "webdataset",
 }
 """How the name of a file ends -> the source that reads it."""
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""What a file is called that lists the images of its folder, as Hugging Face `datasets` has it."""
 _SHARDS = (".parquet", ".tar", ".tar.gz", ".tgz")
 _LOOKED_AT = 32
 """Entries of a folder, and of the first few folders in it, whose names decide."""
@@ -45,6 +47,8 @@ def _by_names(names: Iterable[str]) -> str:
     for name in names:
         if name == MANIFEST:
             return "packed"
+        if name in METADATA:
+            return "hf_folder"
         suffix = next((suffix for suffix in _SHARDS if name.endswith(suffix)), None)
         if suffix is not None:
             return SUFFIXES.get(suffix, "webdataset")

@@ -8,17 +8,36 @@ less than one sample per split, however small the classes are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
 from raycls.config.sections.data import SplitConfig
 from raycls.data.order import permutation
+from raycls.data.samples import Keys
+from raycls.data.splits.folds import folded
+from raycls.data.splits.grouped import dealt, groups_of, keep_trained, refuse_shared
 from raycls.errors import DataError
 
-__all__ = ["divide"]
+__all__ = ["Groups", "divide"]
 
 SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which samples stay together."""
+
+    column: str
+    values: Keys
+    numbers: np.ndarray
+    """The group of each sample, `[N] int64`."""
+
+    @staticmethod
+    def of(about: Mapping[str, Keys], keys: Keys, column: str | None) -> Groups | None:
+        """The groups that `data.group` names, a column of what is known of the samples; None where it names none."""
+        return None if column is None else Groups(column, about[column], groups_of(about[column], keys, column))
 
 
 def divide(
@@ -26,22 +45,51 @@ def divide(
     given: Mapping[str, Sequence[int] | np.ndarray] | None,
     config: SplitConfig,
     sets: np.ndarray | None = None,
+    groups: Groups | None = None,
+    fold: tuple[int, int] | None = None,
 ) -> dict[str, np.ndarray]:
     """Positions of each split, ascending `[n] int64`; splits without a sample are left out.
 
     `labels` is `[N] int64`; with `sets` `[K, C] bool` they are positions in it. `given` are the data's own splits,
     which stay as they are; train without val gives `val / (train + val)` of itself to val, unless `config.val` is 0.
-    DataError where nothing is left to train on, or where the given splits overlap.
+    With a `fold`, its index and how many there are, val is that fold. No group is in two splits. DataError where
+    nothing is left to train on, or where the given splits overlap.
     """
+
+    def parts(rows: np.ndarray, fractions: Sequence[float]) -> list[np.ndarray]:
+        if groups is not None and len(rows):
+            found = dealt(rows, labels, sets, groups.numbers, fractions, config.seed)
+            return keep_trained(found, labels, sets, groups.numbers)
+        return _stratified(rows, labels, sets, fractions, config.seed)
+
+    def folds(rows: np.ndarray, count: int) -> list[np.ndarray]:
+        if groups is not None:
+            return dealt(rows, labels, sets, groups.numbers, [1.0] * count, config.seed)
+        line = _line(rows.copy(), labels, config.seed)
+        return [np.sort(line[start::count]) for start in range(count)]
+
+    splits: dict[str, np.ndarray] = {}
     if given is None:
         every = np.arange(len(labels))
-        fractions = (config.train, config.val, config.test)
-        splits = dict(zip(SPLITS, _stratified(every, labels, sets, fractions, config.seed), strict=True))
+        if fold is None:
+            splits.update(zip(SPLITS, parts(every, (config.train, config.val, config.test)), strict=True))
+        else:
+            splits["train"], splits["test"] = parts(every, (1 - config.test, config.test))
     else:
         splits = _checked(given, len(labels))
+        if groups is not None:
+            refuse_shared(splits, groups.numbers, groups.values, groups.column)
         train = splits.get("train", np.empty(0, np.int64))
-        if "val" not in splits and config.val > 0 and len(train):
-            splits["train"], splits["val"] = _stratified(train, labels, sets, (config.train, config.val), config.seed)
+        if fold is None and "val" not in splits and config.val > 0 and len(train):
+            splits["train"], splits["val"] = parts(train, (config.train, config.val))
+    if fold is not None:
+        splits = folded(splits, fold, folds)
+        pair = [splits["train"], splits["val"]]
+        if groups is None:
+            pair = [np.sort(part) for part in _keep_one_to_train(pair, labels, sets)]
+        else:
+            pair = keep_trained(pair, labels, sets, groups.numbers)
+        splits["train"], splits["val"] = pair
     splits = {name: splits[name] for name in SPLITS if len(splits.get(name, ()))}
     if "train" not in splits:
         raise DataError(

@@ -34,7 +34,7 @@ from raycls.errors import DataError
 from raycls.progress import counted
 from raycls.quantities import first_names
 
-__all__ = ["SUFFIXES", "listed", "manifest", "path_of"]
+__all__ = ["SUFFIXES", "listed", "listed_records", "manifest", "path_of", "read_records"]
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _SPLITS, _ROOT = "data.source.args.splits", "data.source.args.root"
@@ -95,10 +95,32 @@ def listed(
             "the manifest has an unknown file type", where=file, found=suffix or "no suffix", valid=", ".join(SUFFIXES)
         )
     place = place if root is None else place_of(expand(root, where=_ROOT), where=_ROOT)
-    names, prefixes, folder = Columns(columns), prefixes_of(strip), place.locate("")
-    records, categories = _records(file, suffix, read_text(path, encoding), names)
-    written = _written(file, records, names)
+    names = Columns(columns)
+    records, categories = read_records(file, suffix, read_text(path, encoding), names)
     given = patterns_of(ignore, ignore_file)
+    rest = prefixes_of(strip), given, splits, about, multilabel
+    return listed_records(file, place, records, categories, names, *rest, found_in=found_in)
+
+
+def listed_records(
+    file: str,
+    place: Place,
+    records: Sequence[Record],
+    categories: Sequence[Category],
+    names: Columns,
+    prefixes: Sequence[str],
+    given: Sequence[str],
+    splits: Mapping[str, str] | str | None,
+    about: Sequence[str],
+    multilabel: bool | str,
+    *,
+    found_in: Callable[[Place], Place] = lambda place: place,
+) -> Samples:
+    """The images that the `records` of `file` list, below `place`; `given` are patterns of those that are left out.
+
+    `found_in` is as in `listed`.
+    """
+    folder, written = place.locate(""), _written(file, records, names)
     keys = [key_of(path, folder, prefixes) for path in written]
     if given:
         records, written, keys = _without(given, records, written, keys)
@@ -132,7 +154,8 @@ def _without(
     return left, [written[row] for row in kept], [keys[row] for row in kept]
 
 
-def _records(file: str, suffix: str, text: str, names: Columns) -> tuple[Sequence[Record], list[Category]]:
+def read_records(file: str, suffix: str, text: str, names: Columns) -> tuple[Sequence[Record], list[Category]]:
+    """The images that a text lists, by the suffix of its file, and the classes that it declares."""
     if suffix == ".json":
         return read_json(file, text)
     if suffix in (".csv", ".tsv"):
