@@ -191,6 +191,22 @@ def tarred(change: Callable[[int, dict[str, Any]], object] = lambda at, sample: 
     return write
 
 
+def listed(file: str, name: str, rows: int = 20, **columns: Callable[[int], str]) -> Callable[[Path], None]:
+    """The images of the project beside a table of their names and labels, with more `columns`, in `h/`."""
+
+    def write(folder: Path) -> None:
+        (folder / "h").mkdir()
+        lines = [",".join([name, "label", *columns])]
+        for at in range(20):
+            label = "ab"[at % 2]
+            shutil.copy(folder / "p" / label / f"{at // 2}.png", folder / "h" / f"{at}.png")
+            if at < rows:
+                lines.append(",".join([f"{at}.png", label, *(value(at) for value in columns.values())]))
+        (folder / "h" / file).write_text("\n".join(lines) + "\n")
+
+    return write
+
+
 def _hidden(folder: Path) -> None:
     """A test split beside the train split, whose labels are not told."""
     table = parquet.read_table(folder / "q/train.parquet")
@@ -1252,6 +1268,23 @@ CASES: tuple[Case, ...] = (
         SHARDS,
         tarred(lambda at, sample: sample.pop("cls") if at == 9 else None),
     ),
+    Case(
+        "data/sources/listing/hf_folder.py:hf_folder",
+        f"{TRAIN} data.source.name=hf_folder",
+        text="a folder of class folders",
+    ),
+    Case(
+        "data/sources/listing/hf_folder.py:hf_folder",
+        f"{TRAIN} data.source.name=hf_folder data.source.path=h",
+        listed("metadata.csv", "file_name", 19),
+        text="add them",
+    ),
+    Case(
+        "data/splits/grouped.py:refuse_shared",
+        f"{TRAIN} data.source.name=manifest data.source.path=h/m.csv data.group=who",
+        listed("m.csv", "path", who=lambda at: str(at // 2 % 9), split=lambda at: "train" if at < 14 else "test"),
+    ),
+    Case("session/data/labelled.py:_shuffled", f"{TRAIN} data.shuffle=none data.repeats=2"),
     # predictions
     Case("session/predictions/predict.py:_refuse_there", PREDICT, put(o__csv=""), use=add(1), first=TRAIN),
     Case(
@@ -1336,6 +1369,7 @@ ELSEWHERE: dict[str, str] = {
     "data/images/decoding/decode.py:_not_supported": "data/images/decoding/test_unsupported.py",
     "data/sources/packed/files.py:open_arrow": "data/sources/remote/test_stored.py",
     "report/live.py": "report/test_live.py",
+    "report/folds.py": "report/test_folds.py",
     "session/consistency.py:_check_sync": "session/test_forward.py",
     "train/forward/compiled.py:_failed": "session/test_forward.py",
     "serve/token.py": "serve/test_token.py",
