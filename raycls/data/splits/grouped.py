@@ -30,7 +30,7 @@ def groups_of(values: Keys, keys: Keys, column: str) -> np.ndarray:
             where="data.group",
             found=first_names([keys[row] for row in lost[:5]], len(lost)),
             valid="a group for each image",
-            fix="fill the column, such as with a name of its own for an image that belongs to nobody",
+            fix="fill the column; an image without others has a name of its own there",
         )
     number = {text: at for at, text in enumerate(dict.fromkeys(texts))}
     return np.array([number[text] for text in texts], np.int64)
