@@ -43,8 +43,8 @@ class SourceConfig(Section):
     """Where the samples are."""
 
     name: Annotated[str, Field(min_length=1)] = "folder"
-    """`folder`, `manifest`, `hf_folder`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, `webdataset`, `dicom`, `nifti`, an
-    entry point, or `package.module:attribute`."""
+    """`folder`, `manifest`, `hf_folder`, `cifar`, `arrays`, `digits`, `packed`, `parquet`, `webdataset`, `dicom`,
+    `nifti`, an entry point, or `package.module:attribute`."""
     path: str | None = None
     """File or folder of the data, relative to the working directory; or an address, as in `run.storage`: `s3://`,
     `gs://` or `abfs://`. Public data: `s3://anonymous@bucket/photos?region=us-east-1`. Of `webdataset` also a pattern
