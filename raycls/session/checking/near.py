@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from raycls.progress import progress
 from raycls.session.checking.looked import CHROMA, LUMA
@@ -56,6 +57,7 @@ class Pair:
     distance: float
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # such small products gain nothing, and threads that spin cost much
 def near_duplicates(small: np.ndarray, sizes: np.ndarray) -> list[Pair]:
     """Pairs of near duplicates among `N` different images, by their positions.
 
