@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from raycls.data.source import Split
+from raycls.data.stream import end_with_parent
 from raycls.errors import DataError
 from raycls.progress import progress
 from raycls.quantities import cores
@@ -110,7 +110,7 @@ _mine: list[Callable[[Task], Any]] = []
 
 
 def _begin(work: Callable[[Task], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a command; the parent decides
+    end_with_parent(0)
     _mine[:] = [work]
 
 

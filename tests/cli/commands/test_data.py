@@ -96,7 +96,7 @@ def test_a_manifest_that_could_not_be_trained_on_leaves_the_old_one(clean: Path,
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_check_that_is_killed_leaves_no_half_file(clean: Path, end: signal.Signals) -> None:
-    for number in range(400):
+    for number in range(150):
         Image.effect_noise((300, 300), 80).save(clean / "p" / "ab"[number % 2] / f"n{number}.png")
     command = [sys.executable, "-m", "raycls", "data", "check", "c.yaml", "--write", "m.csv"]
     with subprocess.Popen(command, cwd=clean, start_new_session=True) as ended:
