@@ -16,8 +16,9 @@ from raycls.config.load import from_dict, load
 from raycls.config.names.builtin import SCHEDULES
 from raycls.config.sections.duration import Duration
 from raycls.errors import ConfigError
-from raycls.run import checkpoint, sample_ledger
+from raycls.run import checkpoint
 from raycls.run.folder import RunFolder
+from raycls.run.ledgers import sample_ledger
 from raycls.session import training
 from raycls.session.job import World
 from raycls.session.length.longer import check_longer
