@@ -678,6 +678,7 @@ CASES: tuple[Case, ...] = (
     ),
     # images
     Case("data/images/decoding/decode.py:_refuse", TRAIN, put(**{"p/a/0__png": "x"}), use=add(0)),
+    Case("session/recovery/bad_images.py:too_many", f"{TRAIN} data.on_bad_image=skip", put(**{"p/a/0__png": "x"})),
     Case(
         "data/images/decoding/decode.py:_refuse",
         TRAIN,
@@ -1353,7 +1354,7 @@ UNTYPED: dict[str, str] = {
     "models/weights/find.py:fetch": "it downloads weights",
     "train/precision.py": "it needs a GPU",
     "session/training.py:_begin": "a hint about speed on a CPU of another kind",
-    "data/slices.py:unexpected": "it says how a fault in a plug-in is looked for",
+    "data/making/sample.py:unexpected": "it says how a fault in a plug-in is looked for",
     "run/checkpoint_files.py:manifest": "it needs a checkpoint of a later version",
     "session/predictions/compute.py:_refuse_other_weights": "it needs a run that trains at the same time",
     "session/packing/work.py:remedy": "it needs an image that ends its process",
