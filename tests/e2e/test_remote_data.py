@@ -102,7 +102,7 @@ def test_away_for_five_seconds_in_the_middle_of_an_epoch(local: Site, bucket: S3
     local.assert_same("away")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_away_for_good_is_named_and_the_same_command_resumes(local: Site, bucket: S3) -> None:
     words = [sys.executable, "-c", IMPATIENT, "train", "small.yaml", "run.name=gone"]
     words.append(f"data.source.path={bucket.uri('photos')}")

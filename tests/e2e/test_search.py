@@ -96,7 +96,7 @@ def test_killed_at_three_moments(searched: Site) -> None:
 @pytest.mark.parametrize(
     "dashboard",
     [
-        pytest.param(False, id="without_a_dashboard", marks=pytest.mark.slow),
+        pytest.param(False, id="without_a_dashboard", marks=pytest.mark.nightly),
         pytest.param(True, id="with_a_dashboard", marks=pytest.mark.nightly),
     ],
 )

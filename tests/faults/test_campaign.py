@@ -12,7 +12,7 @@ from harness.runs import Site
 from faults import campaign
 from faults.campaign import Bed
 
-OFTEN = ("notice", "cut")
+OFTEN = ("notice",)
 FAULTS = [
     pytest.param(fault, marks=pytest.mark.slow if fault in OFTEN else pytest.mark.nightly) for fault in campaign.FAULTS
 ]

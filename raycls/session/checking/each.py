@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +11,7 @@ from raycls.data.stream import end_with_parent
 from raycls.errors import DataError
 from raycls.progress import progress
 from raycls.quantities import cores
-from raycls.session.computing.pool import answers
+from raycls.session.computing.pool import answers, opened
 
 __all__ = ["Task", "Work", "each"]
 
@@ -95,14 +93,8 @@ def _in_processes(
     work: Work[Answer], tasks: Iterator[Task], processes: int, ahead: int, lost: list[Task]
 ) -> Iterator[tuple[Task, Answer]]:
     """Results as they come, with `ahead` tasks under way; those that were when a process ended by itself are `lost`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([type(work).__module__])  # so that processes start at once
-    with ProcessPoolExecutor(processes, context, _begin, (work,)) as pool:
-        try:
-            yield from answers(pool, _do, tasks, ahead, lost)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with opened(processes, _begin, work) as pool:
+        yield from answers(pool, _do, tasks, ahead, lost)
 
 
 _mine: list[Callable[[Task], Any]] = []

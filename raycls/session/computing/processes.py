@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 
 from raycls.data.stream import end_with_parent
 from raycls.errors import LaunchError
 from raycls.session.computing.parted import Compute, Parted
-from raycls.session.computing.pool import answers
+from raycls.session.computing.pool import answers, opened
 
 __all__ = ["in_processes"]
 
@@ -43,14 +41,8 @@ def in_processes(work: Parted, numbers: Sequence[int], processes: int) -> Iterat
 
 def _in_pool(work: Parted, numbers: Iterator[int], processes: int, lost: list[int]) -> Iterator[tuple[int, bytes]]:
     """Parts as they are done; those that were under way when a process ended by itself are `lost`."""
-    # A fresh server process forks the others: forking one that has threads can deadlock. It imports for all of them.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([type(work).__module__])
-    pool = ProcessPoolExecutor(processes, context, _begin, (work,))
-    try:
+    with opened(processes, _begin, work) as pool:
         yield from answers(pool, _compute, numbers, 2 * processes, lost)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _begin(work: Parted) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from raycls.session.computing import pool as pools
 from raycls.session.computing import processes
 from raycls.session.predictions.compute import Part, Work
 
@@ -44,6 +45,6 @@ def _part(number: int) -> Part:
 @pytest.mark.parametrize("refused", range(1, 8))
 def test_a_part_that_a_broken_pool_refuses_is_computed_again(refused: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = type("Pool", (_Pool,), {"refused": refused})
-    monkeypatch.setattr(processes, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(pools, "ProcessPoolExecutor", pool)
     parts = processes.in_processes(cast(Work, Any), range(7), 2)
     assert sorted((number, Part.from_bytes(data).number) for number, data in parts) == [(n, n) for n in range(7)]

@@ -97,7 +97,14 @@ def test_every_bad_image_is_listed_once_and_left_out_of_every_count(reference: P
     assert any("skipped as bad images: 10 samples" in line for line in ledger_lines(report))
 
 
-@pytest.mark.parametrize(("world", "executor"), [(1, "inline"), (2, "processes"), (3, "inline")])
+@pytest.mark.parametrize(
+    ("world", "executor"),
+    [
+        (1, "inline"),
+        pytest.param(2, "processes", marks=pytest.mark.slow),
+        pytest.param(3, "inline", marks=pytest.mark.slow),
+    ],
+)
 def test_weights_ledgers_and_lists_are_the_same_on_any_number_of_ranks(
     world: int, executor: str, data: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +115,7 @@ def test_weights_ledgers_and_lists_are_the_same_on_any_number_of_ranks(
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_kill_changes_nothing(data: Path, reference: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     codes = run_killed(2, train_rank_killed, _job(folder, data, world=2), 1, 11)
@@ -148,7 +156,7 @@ def _rows(job: Job, name: str) -> list[int]:
     return [row for row in range(len(split)) if split.key(row).rpartition("/")[2] in bad]
 
 
-@pytest.mark.parametrize("reduction", ["exact", "fast"])
+@pytest.mark.parametrize("reduction", ["exact", pytest.param("fast", marks=pytest.mark.slow)])
 def test_batches_and_micro_batches_without_any_good_image(reduction: str, data: Path, tmp_path: Path) -> None:
     """Most files are bad and batches have four samples: some have none that is good, and make no update."""
     worse = tmp_path / "data"
@@ -178,7 +186,7 @@ def _steps(folder: Path) -> dict[int, tuple[list[int], int]]:
     return steps
 
 
-@pytest.mark.parametrize("world", [0, 2])
+@pytest.mark.parametrize("world", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_too_many_bad_images_end_the_run_and_a_higher_limit_resumes_it(
     world: int, data: Path, reference: Path, tmp_path: Path
 ) -> None:
