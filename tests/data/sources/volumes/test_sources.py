@@ -56,6 +56,16 @@ def test_ids_are_kept_where_that_is_asked_for(data: Path) -> None:
     assert found.keys[0].startswith(_UID) and found.about["patient"][0].startswith(PLANTED[1])
 
 
+def test_the_series_of_a_patient_stay_in_one_split_where_they_are_a_group(tmp_path: Path) -> None:
+    for number in range(20):
+        label = number // 2 % 2
+        folder, uid = tmp_path / CLASSES[label] / f"s{number}", f"{_UID}.{number + 1}"
+        write_series(folder, phantom(number, label), uid=uid, seed=number, PatientID=f"P{number // 2}")
+    config = DataConfig(source=SourceConfig(name="dicom", path=str(tmp_path)), group="patient")
+    patients = [set(split.about["patient"]) for split in open_dataset(config).splits.values()]
+    assert len(patients) == 3 and sum(map(len, patients)) == len(set.union(*patients)) == 10
+
+
 def test_a_reader_can_be_cut_and_pickled(data: Path) -> None:
     reader = dicom(data / "ct").reader
     rows = np.array([4, 0, 3])
