@@ -14,6 +14,7 @@ from harness.errors import raised
 from PIL import Image, ImageFile
 
 from raycls.data.images.decoding.decode import decode
+from raycls.data.making.bad import BadImageError
 from raycls.errors import DataError
 
 ALL = ("jpeg", "png", "webp", "bmp", "tiff", "gif")
@@ -372,14 +373,14 @@ BOMBS = {
 def test_a_bomb_is_refused_by_its_header(kind: str) -> None:
     """100 million pixels in a few bytes. Nothing of it is decoded: the message is the one about the size."""
     assert len(BOMBS[kind]) < 1000
-    with raised(DataError, found=re.compile(r"^10000 x 10000 = 100\.0 "), fix=re.compile(r"data\.max_pixels")):
+    with raised(BadImageError, found=re.compile(r"^10000 x 10000 = 100\.0 "), fix=re.compile(r"data\.max_pixels")):
         _decode(BOMBS[kind], max_pixels=50_000_000)
 
 
 def test_the_cap_is_inclusive() -> None:
     data = _encode(_noise(10, 10), "png")
     assert _decode(data, max_pixels=100).shape == (10, 10, 3)
-    with raised(DataError, found=re.compile("^10 x 10 ")):
+    with raised(BadImageError, found=re.compile("^10 x 10 ")):
         _decode(data, max_pixels=99)
 
 
