@@ -94,7 +94,7 @@ def test_eager_and_onnx_answer_alike_and_the_accuracy_is_that_of_an_evaluation(
     assert svg(facts) == svg(json.loads(json.dumps(facts)))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(shutil.which("g++") is None, reason="it needs a C++ compiler: apt-get install g++")
 def test_what_is_compiled_answers_as_it_was(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
