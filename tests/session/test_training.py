@@ -233,7 +233,7 @@ def failing(rank: int, world: int, job: Job) -> tuple[str, str]:
 
 def test_unreadable_image_ends_every_rank_with_its_name(tmp_path: Path) -> None:
     errors = run_ranks(2, failing, _with_a_broken_image(tmp_path, "inline", 2))
-    assert {kind for kind, _ in errors} == {"DataError", "TrainError"}
+    assert {kind for kind, _ in errors} == {"BadImageError", "TrainError"}
     assert ABORTED in [text for _, text in errors]
     assert any("7.png" in text for _, text in errors)
 
