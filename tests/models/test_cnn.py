@@ -57,7 +57,7 @@ def test_without_residuals_it_has_the_convolutions_of_vgg() -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [{"blocks": [1, 1], "widths": [4, 6]}, {"blocks": [1, 2], "widths": [4, 6], "kernel": 5, "residual": False}],
+    [{"blocks": [1, 1], "widths": [8, 16]}, {"blocks": [1, 2], "widths": [8, 16], "kernel": 5, "residual": False}],
 )
 def test_small_ones_train_and_have_layers(args: dict[str, Any], tmp_path: Path) -> None:
     data = write_arrays(tmp_path / "data.npz", train=32, val=8)
