@@ -14,7 +14,7 @@ on any number of workers, and perhaps a level apart on a CPU with other instruct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -166,26 +166,36 @@ def _step(entry: Operation, where: str, image_size: int) -> _Step:
     inner: tuple[_Step, ...] = ()
     if name in NESTED:
         args["operations"] = inner = _inner(args["operations"], f"{where}.{name}.operations", image_size)
+    shown = dict(entry[name]) if isinstance(entry, dict) else {}
+    args = args if foreign else {"image_size": image_size, **args}
+    function = operation_of(factory, args, name, f"{where}.{name}", shown=shown, made="image -> image")
+    alone = not foreign and name not in SUMMED and all(step.alone for step in inner)
+    form = None if foreign else form_of(function)
+    return _Step(name, where, function, foreign or name not in FIXED, foreign, alone, form)
+
+
+def operation_of(
+    factory: Callable[..., Any], args: Mapping[str, Any], name: str, where: str, *, shown: Mapping[str, Any], made: str
+) -> Any:
+    """What `factory` makes of `args`: a callable `made`. ConfigError names the operation and `shown`, its
+    arguments in the config."""
     try:
-        function = factory(**args) if foreign else factory(image_size=image_size, **args)
+        function = factory(**args)
     except (Exception, SystemExit) as error:
+        typed = isinstance(error, TypeError | ValueError)
         raise ConfigError(
             f"the operation {name} does not accept its arguments",
-            where=f"{where}.{name}",
-            found=f"{dict(entry[name]) if isinstance(entry, dict) else {}}: {error}"
-            if isinstance(error, TypeError | ValueError)
-            else f"{type(error).__name__}: {error}",
+            where=where,
+            found=f"{shown}: {error}" if typed else f"{type(error).__name__}: {error}",
         ) from error
     if name not in NESTED and not callable(function):
         raise ConfigError(
             f"{name} did not return an operation",
-            where=f"{where}.{name}",
+            where=where,
             found=repr(type(function)),
-            valid="a factory: called with its arguments, it returns a callable image -> image",
+            valid=f"a factory: called with its arguments, it returns a callable {made}",
         )
-    alone = not foreign and name not in SUMMED and all(step.alone for step in inner)
-    form = None if foreign else form_of(function)
-    return _Step(name, where, function, foreign or name not in FIXED, foreign, alone, form)
+    return function
 
 
 def entry_of(entry: Any, where: str, valid: str) -> tuple[str, dict[str, Any]]:

@@ -15,10 +15,10 @@ import torch
 from raycls.config.names.builtin import VOLUME_OPERATIONS
 from raycls.config.sections.data import DataConfig
 from raycls.config.sections.types import Operation
-from raycls.data.images.operations import entry_of
+from raycls.data.images.operations import entry_of, operation_of
 from raycls.data.order import key as order_key
 from raycls.data.samples import UnfitError
-from raycls.errors import ConfigError, DataError
+from raycls.errors import DataError
 from raycls.plugins import builder
 from raycls.randomness import own_generator, seeded
 
@@ -118,21 +118,8 @@ def _step(entry: Operation, where: str, image_size: int) -> Step:
     foreign = name not in VOLUME_OPERATIONS
     given = () if foreign else ("image_size",)
     factory = builder("volume operation", name, args, VOLUME_OPERATIONS, given=given, at=(where, f"{where}.{name}"))
-    try:
-        function = factory(**args) if foreign else factory(image_size=image_size, **args)
-    except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"the operation {name} does not accept its arguments",
-            where=f"{where}.{name}",
-            found=f"{args}: {error}",
-        ) from error
-    if not callable(function):
-        raise ConfigError(
-            f"{name} did not return an operation",
-            where=f"{where}.{name}",
-            found=repr(type(function)),
-            valid="a factory: called with its arguments, it returns a callable volume -> volume",
-        )
+    given_args = args if foreign else {"image_size": image_size, **args}
+    function = operation_of(factory, given_args, name, f"{where}.{name}", shown=args, made="volume -> volume")
     return Step(name, where, function, foreign)
 
 
