@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -13,11 +14,11 @@ import numpy as np
 from raycls.config.write import override
 from raycls.data.names import shared_splits, split_of
 from raycls.data.sources.layout import NO_SPLITS
-from raycls.data.sources.remote.places import Local
+from raycls.data.sources.remote.places import Local, Place, Remote, file_of, place_of
 from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 
-__all__ = ["by_split", "expanded", "shard_files", "split_rows"]
+__all__ = ["by_split", "expanded", "found_shards", "split_rows"]
 
 _SPLITS = "data.source.args.splits"
 _NUMBERED = re.compile(r"[-_.]?\d+(?:-of-\d+)?$")
@@ -26,12 +27,31 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MOST_NAMES = 1_000_000
 
 
-def shard_files(root: str, suffix: str | tuple[str, ...]) -> list[str]:
-    """The files of a folder that end in `suffix`, to any depth, by their paths below it; hidden ones are left out.
+def found_shards(path: str, suffixes: Sequence[str | tuple[str, ...]]) -> tuple[Place, list[str]]:
+    """The place of the shards that `path` names, and their names there, in their order.
 
-    Of a file its name alone.
+    `path` is a file, a pattern, or a folder: of that the files to any depth with the first of the suffixes that any
+    has; hidden ones are left out. DataError where a shard of a pattern does not exist.
     """
-    return Local(root).files(suffix) if os.path.isdir(root) else [os.path.basename(root)]
+    place, (folder, name) = place_of(path), file_of(path)
+    pattern = place.address.path if isinstance(place, Remote) else place.locate("")
+    if not _BRACES.search(pattern) or os.path.isdir(pattern) or not folder.missing([name]):
+        if not place.is_folder():
+            return folder, [name]
+        return place, next(filter(None, map(place.files, suffixes)), [])
+    files = expanded(pattern)
+    root = os.path.commonpath([os.path.dirname(file) for file in files])
+    place = Remote(replace(place.address, path=root)) if isinstance(place, Remote) else Local(root)
+    names = [os.path.relpath(file, root) if root else file for file in files]
+    lost = [place.locate(names[row]) for row in place.missing(names)]
+    if lost:
+        raise DataError(
+            f"{len(lost)} of the {len(files)} shards of a pattern do not exist",
+            where=path.partition("?")[0],
+            found=", ".join(lost[:5]),
+            fix="restore them, or correct data.source.path",
+        )
+    return place, names
 
 
 def expanded(pattern: str) -> list[str]:

@@ -7,19 +7,20 @@ and GNU long names (POSIX.1-2017, pax, "ustar Interchange Format" and "pax Exten
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
+from raycls.data.sources.packed.ranges import Ranges, open_ranges
+from raycls.data.sources.remote.stored import Stored
 from raycls.errors import DataError
 from raycls.quantities import bytes_text
 
 __all__ = ["Member", "members"]
 
 _BLOCK = 512
-_READ = 8 * _BLOCK
-"""Bytes that are read at once: a header, often that of a label and the label too."""
+_KEPT = 1 << 14
+"""Bytes of a member that may be kept while its header is passed."""
 _LONGEST = 1 << 20
 """Bytes that the long name of a member may take."""
 _FILES, _FOLDER = (b"0", b"\0", b"7"), b"5"
@@ -43,17 +44,19 @@ class Member(NamedTuple):
     offset: int
     """Where its bytes begin in the archive."""
     size: int
+    content: bytes | None = None
+    """Its bytes, where they were asked for and are few."""
 
 
-def members(path: str) -> Iterator[Member]:
-    """The files in the archive at `path`, in its order.
+def members(files: Stored, number: int, keep: Callable[[str], bool] = lambda name: False) -> Iterator[Member]:
+    """The files in one archive, in its order; with the content of small ones whose names are to be kept.
 
-    DataError where it cannot be read, is compressed, damaged or cut short, or has a member that is no file or folder,
-    or whose name is absolute or leads out through `..`.
+    OutageError where a store is away. DataError where it cannot be read, is compressed, damaged or cut short, or has a
+    member that is no file or folder, or whose name is absolute or leads out through `..`.
     """
+    path = files.locate(number)
     try:
-        with open(path, "rb", buffering=0) as file:
-            yield from _Archive(path, file.fileno()).members()
+        yield from _Archive(path, open_ranges(files, number)).members(keep)
     except OSError as error:
         raise DataError(
             "cannot read a tar archive", where=path, found=error.strerror or str(error), fix="check data.source.path"
@@ -61,11 +64,11 @@ def members(path: str) -> Iterator[Member]:
 
 
 class _Archive:
-    def __init__(self, path: str, handle: int) -> None:
-        self.path, self._handle, self.size = path, handle, os.fstat(handle).st_size
+    def __init__(self, path: str, file: Ranges) -> None:
+        self.path, self._file, self.size = path, file, file.size
         self._start, self._buffer = 0, b""
 
-    def members(self) -> Iterator[Member]:
+    def members(self, keep: Callable[[str], bool]) -> Iterator[Member]:
         if self.size == 0:
             self._refuse(0, "it is empty: not even an end marker")
         for magic, command in _COMPRESSED.items():
@@ -97,14 +100,14 @@ class _Archive:
                 name = self._name(header, more)
                 self._check(place, name, kind, more)
                 if kind != _FOLDER and not name.endswith("/"):
-                    yield Member(name, data, size)
+                    yield Member(name, data, size, self._at(data, size) if size <= _KEPT and keep(name) else None)
                 more = {}
             place = after
 
     def _at(self, place: int, count: int) -> bytes:
         start = place - self._start
         if start < 0 or start + count > len(self._buffer):
-            self._start, self._buffer, start = place, os.pread(self._handle, max(count, _READ), place), 0
+            self._start, self._buffer, start = place, self._file.read(max(count, self._file.block), place), 0
         return self._buffer[start : start + count]
 
     def _size(self, place: int, header: bytes, more: dict[str, bytes]) -> int:
@@ -171,7 +174,7 @@ class _Archive:
     def _check_end(self, place: int) -> None:
         if self.size < place + 2 * _BLOCK:
             self._refuse(place, "half of an end marker")
-        while data := os.pread(self._handle, 1 << 20, place):
+        while data := self._file.read(1 << 20, place):
             if any(data):
                 at = place + len(data) - len(data.lstrip(b"\0"))
                 self._refuse(at, "data after the end marker, as of archives that were written one after the other")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,13 @@ from raycls.data.sources.layout import told
 from raycls.data.sources.listing.tables import parse_json
 from raycls.data.sources.packed.files import MOST_OPENED
 from raycls.data.sources.packed.labels import labels_of
-from raycls.data.sources.packed.named import by_split, expanded, shard_files, split_rows
+from raycls.data.sources.packed.named import by_split, found_shards, split_rows
+from raycls.data.sources.packed.ranges import open_ranges
 from raycls.data.sources.packed.tar import Member, members
-from raycls.data.sources.remote.places import refuse_address
+from raycls.data.sources.packed.tar_images import TarImages
+from raycls.data.sources.remote.address import is_remote
+from raycls.data.sources.remote.places import Place, file_of
+from raycls.data.sources.remote.stored import Stored
 from raycls.data.sources.shards import Shards
 from raycls.errors import DataError
 from raycls.progress import counted
@@ -55,7 +59,8 @@ def webdataset(
     ignore_file: str | None = None,
     about: Sequence[str] = (),
 ) -> Samples:
-    """Images in tar shards: one `.tar`, all in a folder, or those of a pattern (`shards/train-{0000..0127}.tar`).
+    """Images in tar shards: one `.tar`, all in a folder, or those of a pattern (`shards/train-{0000..0127}.tar`); on a
+    disk or behind an address.
 
     Files of a shard belong to one sample where their names are equal up to the first dot of the last part; what comes
     after it, in small letters, says what a file is. The image is that with the suffix of one; the label is `cls`, else
@@ -67,30 +72,30 @@ def webdataset(
     devices and names that lead out of the archive. Opening reads the header of every member; the place of each image is
     kept, 16 bytes and its name. DataError names the shard and the member.
     """
-    root, folder, names = _shards(os.fspath(path))
+    place, names = found_shards(os.fspath(path), (".tar", (".tar.gz", ".tgz")))
     given = patterns_of(ignore, ignore_file)
     ignored = ignorer(given)
     names = [name for name in names if not ignored(name)]
     if not names:
-        raise DataError("there is no tar shard", where=root, valid="a file, or a folder of files, named *.tar")
-    wanted = _Wanted(folder, columns or {}, tuple(about), given, ignored)
-    tables = wanted.tables(names)
-    by_name, mapped = by_split(folder, names, splits, ".tar")
+        where = place.locate("")
+        raise DataError("there is no tar shard", where=where, valid="a file, or a folder of files, named *.tar")
+    files = Stored.of(place, names)
+    tables = _Wanted(files, columns or {}, tuple(about), given, ignored).tables()
+    by_name, mapped = by_split(place.locate(""), names, splits, ".tar")
     shards = Shards.of([len(table.keys) for table in tables], most=MOST_OPENED)
     keys = [key for table in tables for key in table.keys]
     labels, matrix, ordered = labels_of(
         [label for table in tables for label in table.labels],
-        _declared(classes, folder),
-        lambda row: os.path.join(folder, keys[row]),
+        _declared(classes, place),
+        lambda row: place.locate(keys[row]),
         lambda row: f"correct {_CLASSES}, or {leaving_out([keys[row]], keys, given)}",
     )
-    reader = _Images(
-        folder,
-        tuple(names),
+    reader = TarImages(
+        files,
         tuple(table.size for table in tables),
         shards,
         Keys(keys),
-        np.array([place for table in tables for place in table.places], np.int64).reshape(-1, 2),
+        np.array([each for table in tables for each in table.places], np.int64).reshape(-1, 2),
     )
     return Samples(
         labels,
@@ -102,26 +107,6 @@ def webdataset(
         notes=told(mapped),
         about={name: [text for table in tables for text in table.about[name]] for name in about},
     )
-
-
-def _shards(path: str) -> tuple[str, str, list[str]]:
-    """What `path` names, the folder that the shards are below, and their paths in it."""
-    root = os.path.abspath(refuse_address(path, "tar shards"))
-    if os.path.isdir(root):
-        return root, root, shard_files(root, ".tar") or shard_files(root, (".tar.gz", ".tgz"))
-    if not re.search(r"\{.*\}", root) or os.path.exists(root):
-        return root, os.path.dirname(root), [os.path.basename(root)]
-    files = expanded(root)
-    lost = [file for file in files if not os.path.isfile(file)]
-    if lost:
-        raise DataError(
-            f"{len(lost)} of the {len(files)} shards of a pattern do not exist",
-            where=path,
-            found=", ".join(lost[:5]),
-            fix="restore them, or correct data.source.path",
-        )
-    folder = os.path.commonpath([os.path.dirname(file) for file in files])
-    return root, folder, [os.path.relpath(file, folder) for file in files]
 
 
 @dataclass
@@ -140,29 +125,44 @@ class _Table:
 class _Wanted:
     """What is read of each sample."""
 
-    folder: str
+    files: Stored
     columns: Mapping[str, str]
     about: tuple[str, ...]
     given: tuple[str, ...]
     ignored: Callable[[str], bool]
     label: str = ""
     """A suffix, or `json.FIELD`."""
+    scanned: dict[int, dict[str, dict[str, Member]]] = field(default_factory=dict[int, "dict[str, dict[str, Member]]"])
+    """The shards that were looked at to decide; each is read once."""
 
-    def tables(self, names: Sequence[str]) -> list[_Table]:
+    def tables(self) -> list[_Table]:
         """What is known of each shard; where the labels are, the first sample says."""
-        first = next((each for each in map(self.first, names) if each is not None), None)
+        count = len(self.files.names)
+        first = next((number for number in range(count) if self.scan(number)), None)
         if first is None:
-            raise DataError("the shards hold no sample", where=self.folder, found=f"{len(names)} shards")
-        self.decide(*first)
+            raise DataError("the shards hold no sample", where=self.files.place.locate(""), found=f"{count} shards")
+        self.decide(first, next(iter(self.scanned[first].values())))
         with ThreadPoolExecutor(_THREADS) as pool:  # a header is a round trip where the files are on a network
-            found = pool.map(self.index, names)
-            return list(counted(found, "reading the headers of the shards", len(names), "shards"))
+            found = pool.map(self.index, range(count))
+            return list(counted(found, "reading the headers of the shards", count, "shards"))
 
-    def samples(self, name: str) -> dict[str, dict[str, Member]]:
+    def scan(self, number: int) -> dict[str, dict[str, Member]]:
+        self.scanned[number] = self.samples(number)
+        return self.scanned[number]
+
+    def keeps(self, name: str) -> bool:
+        """Whether the content of a member is read while its header is passed: an object is read once then."""
+        parts = _NAME.fullmatch(name)
+        suffix = parts[2].lower() if parts else ""
+        return not self._is_image(suffix) and (
+            not self.label or suffix in (self.label.partition(".")[0], "json", *self.about)
+        )
+
+    def samples(self, number: int) -> dict[str, dict[str, Member]]:
         """The files of each sample of a shard by their suffixes, in the order in which the samples begin."""
-        file, found = os.path.join(self.folder, name), dict[str, dict[str, Member]]()
-        left_out: set[str] = set()
-        for member in members(file):
+        name, file = self.files.names[number], self.files.locate(number)
+        found, left_out = dict[str, dict[str, Member]](), set[str]()
+        for member in members(self.files, number, self.keeps):
             if member.name.rpartition("/")[2].startswith(".") or _META.match(member.name):
                 continue
             parts = _NAME.fullmatch(member.name)
@@ -192,11 +192,7 @@ class _Wanted:
     def _is_image(self, suffix: str) -> bool:
         return suffix == self.columns["image"] if "image" in self.columns else suffix in _IMAGES
 
-    def first(self, name: str) -> tuple[str, dict[str, Member]] | None:
-        """The first sample of a shard."""
-        return next(((name, sample) for sample in self.samples(name).values()), None)
-
-    def decide(self, name: str, sample: Mapping[str, Member]) -> None:
+    def decide(self, number: int, sample: Mapping[str, Member]) -> None:
         """Find out where the labels are, from one sample."""
         unknown = sorted(set(self.columns) - {"image", "label"})
         if unknown:
@@ -204,7 +200,7 @@ class _Wanted:
         if "label" in self.columns:
             self.label = self.columns["label"]
             return
-        fields = self._json(name, sample) if "json" in sample else {}
+        fields = self._json(number, sample) if "json" in sample else {}
         named = [key for key in _FIELDS if key in fields]
         choices = ["cls"] if "cls" in sample else [f"json.{key}" for key in named]
         choices = choices or [suffix for suffix in ("txt",) if suffix in sample]
@@ -215,186 +211,129 @@ class _Wanted:
         example = override(f"{_COLUMNS}.label", (choices or there or ["cls"])[0])
         raise DataError(
             "several things may be the label" if choices else "nothing is known to be the label",
-            where=f"{os.path.join(self.folder, name)}: {next(iter(sample.values())).name}",
+            where=self._where(number, sample),
             found=", ".join(choices or there) or "images alone",
             valid="cls, a field of json called label or class, or txt",
             fix=f"name it, such as {example}",
         )
 
-    def index(self, name: str) -> _Table:
+    def index(self, number: int) -> _Table:
         """What is known of the samples of a shard."""
-        file = os.path.join(self.folder, name)
-        table = _Table(os.stat(file).st_size, about={column: [] for column in self.about})
+        name = self.files.names[number]
+        table = _Table(self.files.size(number), about={column: [] for column in self.about})
         reads = self.label not in ("", "cls") or self.about
-        with open(file, "rb", buffering=0) as stream:
-            for sample in self.samples(name).values():
-                image = self._image(name, sample)
-                table.keys.append(f"{name}/{image.name}")
-                table.places.append((image.offset, image.size))
-                fields = self._json(name, sample, stream) if reads and "json" in sample else {}
-                table.labels.append(self._label(name, sample, fields, stream))
-                for column in self.about:
-                    table.about[column].append(self._about(name, sample, fields, column, stream))
+        samples = self.scanned.pop(number, None)
+        for sample in (self.samples(number) if samples is None else samples).values():
+            image = self._image(number, sample)
+            table.keys.append(f"{name}/{image.name}")
+            table.places.append((image.offset, image.size))
+            fields = self._json(number, sample) if reads and "json" in sample else {}
+            table.labels.append(self._label(number, sample, fields))
+            for column in self.about:
+                table.about[column].append(self._about(number, sample, fields, column))
         return table
 
-    def _image(self, name: str, sample: Mapping[str, Member]) -> Member:
+    def _where(self, number: int, sample: Mapping[str, Member]) -> str:
+        return f"{self.files.locate(number)}: {next(iter(sample.values())).name}"
+
+    def _leaving_out(self, number: int, sample: Mapping[str, Member]) -> str:
+        return leaving_out([f"{self.files.names[number]}/{member.name}" for member in sample.values()], (), self.given)
+
+    def _image(self, number: int, sample: Mapping[str, Member]) -> Member:
         given = self.columns.get("image")
         suffixes = [*filter(self._is_image, sample)]
         if len(suffixes) == 1:
             return sample[suffixes[0]]
-        names = [f"{name}/{member.name}" for member in sample.values()]
-        leave_out = leaving_out(names, (), self.given)
+        leave_out = self._leaving_out(number, sample)
         which = override(f"{_COLUMNS}.image", (suffixes or ["jpg"])[0])
         raise DataError(
             "a sample has several images" if suffixes else "a sample has no image",
-            where=f"{os.path.join(self.folder, name)}: {next(iter(sample.values())).name}",
+            where=self._where(number, sample),
             found=", ".join(sample),
             valid=given or f"one of {', '.join(_IMAGES)}",
             fix=f"say which one it is, such as {which} , or {leave_out}" if suffixes else leave_out,
         )
 
-    def _label(self, name: str, sample: Mapping[str, Member], fields: Mapping[str, Any], stream: BinaryIO) -> Any:
+    def _label(self, number: int, sample: Mapping[str, Member], fields: Mapping[str, Any]) -> Any:
         suffix, dot, inner = self.label.partition(".")
         if suffix == "json" and dot:
             value = fields.get(inner)
         elif self.label in sample:
-            text = self._text(name, sample[self.label], stream)
-            number = re.fullmatch(r"-?[0-9]{1,18}", text) and (suffix == "cls" or text == str(int(text)))
-            value = int(text) if number else text or None
+            text = self._text(number, sample[self.label])
+            is_number = re.fullmatch(r"-?[0-9]{1,18}", text) and (suffix == "cls" or text == str(int(text)))
+            value = int(text) if is_number else text or None
         else:
             value = None
         if value is None:
-            names = [f"{name}/{member.name}" for member in sample.values()]
             near = suggest(inner or self.label, list(fields) if dot else list(sample))
             found = ", ".join([*sample, *(f"json.{key}" for key in fields)])
             raise DataError(
                 f"a sample has no label {self.label}",
-                where=f"{os.path.join(self.folder, name)}: {next(iter(sample.values())).name}",
+                where=self._where(number, sample),
                 found=f"{found}; did you mean {near}?" if near else found,
-                fix=f"add it, name another in {_COLUMNS}.label, or {leaving_out(names, (), self.given)}",
+                fix=f"add it, name another in {_COLUMNS}.label, or {self._leaving_out(number, sample)}",
             )
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    def _about(
-        self, name: str, sample: Mapping[str, Member], fields: Mapping[str, Any], column: str, stream: BinaryIO
-    ) -> str:
+    def _about(self, number: int, sample: Mapping[str, Member], fields: Mapping[str, Any], column: str) -> str:
         if column in fields:
             return "" if fields[column] is None else str(fields[column])
         if column in sample:
-            return self._text(name, sample[column], stream)
+            return self._text(number, sample[column])
         near = suggest(column, [*fields, *sample])
         raise DataError(
             f"there is no column {column}",
-            where=f"{os.path.join(self.folder, name)}: {next(iter(sample.values())).name}",
+            where=self._where(number, sample),
             found=", ".join([*fields, *sample]),
             fix=f"did you mean {near}?" if near else "name one of these",
         )
 
-    def _text(self, name: str, member: Member, stream: BinaryIO | None = None) -> str:
+    def _text(self, number: int, member: Member) -> str:
         """What a small member says. DataError where it is no UTF-8 text."""
-        place = f"{os.path.join(self.folder, name)}: {member.name}"
+        place = f"{self.files.locate(number)}: {member.name}"
         if member.size > _LARGEST:
             raise DataError("a label is too large", where=place, found=f"{member.size:,} bytes")
-        if stream is None:
-            with open(os.path.join(self.folder, name), "rb", buffering=0) as opened:
-                data = os.pread(opened.fileno(), member.size, member.offset)
-        else:
-            data = os.pread(stream.fileno(), member.size, member.offset)
+        data = member.content
+        if data is None:
+            data = open_ranges(self.files, number).read(member.size, member.offset)
         try:
             return data.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             raise DataError("a label is not UTF-8 text", where=place, found=str(error)) from error
 
-    def _json(self, name: str, sample: Mapping[str, Member], stream: BinaryIO | None = None) -> dict[str, Any]:
-        text = self._text(name, sample["json"], stream)
+    def _json(self, number: int, sample: Mapping[str, Member]) -> dict[str, Any]:
+        text = self._text(number, sample["json"])
         try:
             found = parse_json(text)
         except (ValueError, RecursionError) as error:
             found = error
         if not isinstance(found, dict):
-            place = f"{os.path.join(self.folder, name)}: {sample['json'].name}"
+            place = f"{self.files.locate(number)}: {sample['json'].name}"
             raise DataError("this is not a JSON object", where=place, found=str(found)[:200] or text[:60])
         return found
 
 
-def _declared(classes: str | Sequence[str] | None, folder: str) -> Sequence[str] | None:
-    """The names of the classes that are given, or that a file lists: a path from the folder of the shards, or here."""
+def _declared(classes: str | Sequence[str] | None, place: Place) -> Sequence[str] | None:
+    """The names of the classes that are given, or that a file lists: an address, or a path from the folder of the
+    shards, or here."""
     if not isinstance(classes, str):
         return classes
     given = expand(classes, where=_CLASSES)
-    file = next((each for each in (os.path.join(folder, given), os.path.abspath(given)) if os.path.isfile(each)), given)
+    beside = not is_remote(given) and not os.path.isabs(given) and place.is_file(given)
+    place, name = (place, given) if beside else file_of(given, where=_CLASSES)
     try:
-        with open(file, encoding="utf-8-sig") as stream:
-            text = stream.read()
-        found = json.loads(text) if file.endswith(".json") else text.splitlines()
+        with place.open(name) as stream:
+            text = stream.read().decode("utf-8-sig")
+        found = json.loads(text) if name.endswith(".json") else text.splitlines()
     except (OSError, ValueError) as error:
         raise DataError(
             "cannot read the names of the classes",
-            where=file,
+            where=place.locate(name) if beside else given,
             found=getattr(error, "strerror", None) or str(error),
             valid="UTF-8 text with one name per line",
             fix=f"check {_CLASSES}",
         ) from error
     if not isinstance(found, list) or not all(isinstance(name, str) and name.strip() for name in found):
-        raise DataError("a name of a class is empty or no string", where=file, valid="one name per line, in order")
+        where = place.locate(name)
+        raise DataError("a name of a class is empty or no string", where=where, valid="one name per line, in order")
     return found
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Reads images of shards. A shard is opened once per process, when first asked for."""
-
-    folder: str
-    names: tuple[str, ...]
-    bytes: tuple[int, ...]
-    shards: Shards
-    keys: Keys
-    places: np.ndarray
-
-    def read(self, index: int) -> bytes:
-        number, _ = self.shards.place(index)
-        offset, size = self.places[index].tolist()
-        try:
-            shard: _Opened = self.shards.content(number, self._open)
-            data = os.pread(shard.handle, size, offset)
-        except OSError as error:
-            found = error.strerror or str(error)
-            raise DataError("cannot read a tar shard", where=self.locate(index), found=found) from error
-        if len(data) < size:
-            raise _changed(self.locate(index), f"{len(data):,} of {size:,} bytes")
-        return data
-
-    def locate(self, index: int) -> str:
-        return os.path.join(self.folder, self.keys[index])
-
-    def sizes(self) -> np.ndarray:
-        return self.places[:, 1]
-
-    def _open(self, number: int) -> _Opened:
-        path = os.path.join(self.folder, self.names[number])
-        shard = _Opened(path)
-        size = os.fstat(shard.handle).st_size
-        if size != self.bytes[number]:
-            raise _changed(path, f"{size:,} bytes, there were {self.bytes[number]:,}")
-        return shard
-
-
-class _Opened:
-    """A shard that is open until nobody reads it any more."""
-
-    def __init__(self, path: str) -> None:
-        self.handle = -1
-        self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        if self.handle >= 0:
-            os.close(self.handle)
-
-
-def _changed(where: str, found: str) -> DataError:
-    return DataError(
-        "a shard is not what it was when the data was opened",
-        where=where,
-        found=found,
-        fix="rerun the command, which reads its headers again",
-    )

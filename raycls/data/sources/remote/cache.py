@@ -45,10 +45,11 @@ _TOUCHED = 60.0
 _logger = logging.getLogger("raycls")
 
 
-def entry_of(address: Address, size: int, changed: int) -> str:
-    """The name of the entry for an object with `size` bytes that was changed at `changed`, in nanoseconds."""
+def entry_of(address: Address, size: int, changed: int, *, part: str = "") -> str:
+    """The name of the entry for an object with `size` bytes that was changed at `changed`, in nanoseconds; or for a
+    part of it."""
     server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    text = "\0".join((server, address.store, address.path, str(size), str(changed)))
+    text = "\0".join((server, address.store, address.path, str(size), str(changed), *([part] if part else [])))
     return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 

@@ -15,7 +15,7 @@ from raycls.data.samples import Keys
 from raycls.data.sources.remote.address import Address, read
 from raycls.data.sources.remote.cache import Cache, entry_of
 
-__all__ = ["THREADS", "Objects"]
+__all__ = ["THREADS", "InFlight", "Objects"]
 
 THREADS = 32
 """Requests in flight from one process. Each is a wait of some milliseconds, so that there can be more than cores."""
@@ -40,7 +40,7 @@ class _Pool:
 _pool = _Pool()
 
 
-class _InFlight:
+class InFlight:
     """Objects that are asked for ahead, until whoever asked has what he needs."""
 
     def __init__(self) -> None:
@@ -50,8 +50,31 @@ class _InFlight:
         self.entries: dict[int, str] = {}
         """The names of the entries in the cache of rows that were found there."""
 
+    def of(self, row: int) -> Future[bytes] | None:
+        """What comes, where a row was asked for."""
+        found = self.asked.get(row)
+        return None if found is None else found[1]
+
+    def begin(self, rows: list[int], read: Callable[[int], bytes]) -> Callable[[], None]:
+        """Ask for rows, many at a time; what is returned is called when they are not needed any more."""
+        with self.lock:
+            for row in rows:
+                count, future = self.asked.get(row) or (0, _pool.submit(read, row))
+                self.asked[row] = count + 1, future
+        return lambda: self._forget(rows)
+
+    def _forget(self, rows: list[int]) -> None:
+        with self.lock:
+            for row in rows:
+                count, future = self.asked[row]
+                if count > 1:
+                    self.asked[row] = count - 1, future
+                else:
+                    future.cancel()
+                    del self.asked[row]
+
     def __reduce__(self) -> tuple[Any, ...]:  # another process asks for itself
-        return _InFlight, ()
+        return InFlight, ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +89,7 @@ class Objects:
     changed: np.ndarray
     """When each was changed, as listed, in nanoseconds, `[N] int64`."""
     cache: Cache | None = None
-    ahead: _InFlight = field(default_factory=_InFlight, init=False, compare=False, repr=False)
+    ahead: InFlight = field(default_factory=InFlight, init=False, compare=False, repr=False)
 
     @property
     def root(self) -> str:
@@ -75,8 +98,8 @@ class Objects:
 
     def read(self, index: int) -> bytes:
         """The bytes of one object. DataError where it cannot be read, OutageError where the store is away."""
-        found = self.ahead.asked.get(index)
-        return self._read(index) if found is None else found[1].result()
+        found = self.ahead.of(index)
+        return self._read(index) if found is None else found.result()
 
     def fetch(self, rows: np.ndarray) -> Callable[[], None]:
         """Begin to read the objects `rows`, `[n] int64`, many at a time; what is returned is called when `read` was."""
@@ -84,11 +107,7 @@ class Objects:
         if self.cache is not None:
             known = self.ahead.entries
             wanted = [row for row in wanted if row not in known and not self.cache.has(self._entry(row))]
-        with self.ahead.lock:
-            for row in wanted:
-                count, future = self.ahead.asked.get(row) or (0, _pool.submit(self._read, row))
-                self.ahead.asked[row] = count + 1, future
-        return lambda: self._forget(wanted)
+        return self.ahead.begin(wanted, self._read)
 
     def locate(self, index: int) -> str:
         return str(self.address.at(self.names[index]))
@@ -120,13 +139,3 @@ class Objects:
 
     def _entry(self, index: int) -> str:
         return entry_of(self.address.at(self.names[index]), int(self.listed[index]), int(self.changed[index]))
-
-    def _forget(self, rows: list[int]) -> None:
-        with self.ahead.lock:
-            for row in rows:
-                count, future = self.ahead.asked[row]
-                if count > 1:
-                    self.ahead.asked[row] = count - 1, future
-                else:
-                    future.cancel()
-                    del self.ahead.asked[row]

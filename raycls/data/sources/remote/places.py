@@ -19,7 +19,7 @@ from raycls.data.sources.remote.objects import THREADS, Objects
 from raycls.errors import DataError
 from raycls.progress import counted
 
-__all__ = ["Entry", "Local", "Place", "Remote", "addressed", "file_of", "place_of", "refuse_address"]
+__all__ = ["Entry", "Local", "Place", "Remote", "addressed", "file_of", "place_of"]
 
 _PATH = "data.source.path"
 
@@ -90,18 +90,6 @@ def file_of(path: str | os.PathLike[str], *, where: str = _PATH) -> tuple[Place,
         return Remote(replace(address, path=folder)), name
     folder, name = os.path.split(os.path.abspath(path))
     return Local(folder), name
-
-
-def refuse_address(path: str, what: str) -> str:
-    """`path`. DataError where it is an address, and `what` is read from disks alone."""
-    if is_remote(path):
-        raise DataError(
-            f"{what} are read from a disk",
-            where=path.partition("?")[0],
-            valid="a path of this machine; behind an address a folder of images, a manifest, Parquet or arrays",
-            fix="copy them to a disk of each node, or pack them as Parquet and put that behind the address",
-        )
-    return path
 
 
 def addressed(place: Place, names: Sequence[str]) -> Place:

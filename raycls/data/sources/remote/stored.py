@@ -59,7 +59,7 @@ class Stored:
             return self.locate(number)
         import pyarrow as pa
 
-        address = self._address(number)
+        address = self.address(number)
         if self.cache is None:
             files = connect(address)
             return self.run(number, lambda: files.filesystem.open_input_file(f"{files.base}/{address.path}"))
@@ -87,7 +87,7 @@ class Stored:
         where it never does, DataError where it refuses; whatever else `operation` raises."""
         if isinstance(self.place, Local):
             return operation()
-        address = self._address(number)
+        address = self.address(number)
         try:
             return connect(address).retry.run(operation)
         except OSError as error:
@@ -95,7 +95,8 @@ class Stored:
                 raise
             raise explained(error, address) from error
 
-    def _address(self, number: int) -> Address:
+    def address(self, number: int) -> Address:
+        """Where an object is. TypeError for a local file."""
         if not isinstance(self.place, Remote):
             raise TypeError("local files have no address")
         return self.place.address.at(self.names[number])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raycls.data.sources.packed.tar import Member, members
+from raycls.data.sources.remote.places import Local
+from raycls.data.sources.remote.stored import Stored
 from raycls.errors import DataError
 
 _NAMES = ("a.jpg", "deep/" * 30 + "b.jpg", "x" * 180 + ".png", "über/c.cls", "./d.txt", "e/" + "y" * 120 + ".cls")
@@ -29,6 +32,10 @@ def _archive(file: Path, form: int = tarfile.PAX_FORMAT, names: tuple[str, ...] 
     return file.read_bytes()
 
 
+def _members(file: Path, **options: Any) -> Iterator[Member]:
+    return members(Stored.of(Local(str(file.parent)), [file.name]), 0, **options)
+
+
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_members_are_those_of_tarfile(tmp_path: Path, form: int) -> None:
     data = _archive(tmp_path / "a.tar", form)
@@ -36,7 +43,7 @@ def test_members_are_those_of_tarfile(tmp_path: Path, form: int) -> None:
         expected = [
             Member(each.name.removeprefix("./"), each.offset_data, each.size) for each in archive if each.isreg()
         ]
-    found = list(members(str(tmp_path / "a.tar")))
+    found = list(_members(tmp_path / "a.tar"))
     assert found == expected
     for number, member in enumerate(found):
         assert data[member.offset : member.offset + member.size] == bytes([number]) * member.size
@@ -45,7 +52,7 @@ def test_members_are_those_of_tarfile(tmp_path: Path, form: int) -> None:
 def test_ustar_names_of_two_parts_are_put_together(tmp_path: Path) -> None:
     name = "p" * 90 + "/" + "q" * 95 + ".jpg"
     _archive(tmp_path / "a.tar", tarfile.USTAR_FORMAT, (name,))
-    assert [each.name for each in members(str(tmp_path / "a.tar"))] == [name]
+    assert [each.name for each in _members(tmp_path / "a.tar")] == [name]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_members_that_are_no_files_inside_are_refused_by_name(
         member.type, member.linkname = kind, "first.jpg"
         archive.addfile(member)
     with pytest.raises(DataError) as caught:
-        list(members(str(tmp_path / "a.tar")))
+        list(_members(tmp_path / "a.tar"))
     assert caught.value.found == f"{found} (byte 512)"
     assert caught.value.where == f"{tmp_path}/a.tar: {name}"
 
@@ -115,17 +122,17 @@ def test_damaged_archives_are_refused_where_tarfile_may_see_their_end(
             member = tarfile.TarInfo(name)
             member.size = 100
             archive.addfile(member, io.BytesIO(b"i" * 100))
-    assert len(list(members(str(tmp_path / "a.tar")))) == 2
+    assert len(list(_members(tmp_path / "a.tar"))) == 2
     (tmp_path / "a.tar").write_bytes(damage((tmp_path / "a.tar").read_bytes()))
     with pytest.raises(DataError) as caught:
-        list(members(str(tmp_path / "a.tar")))
+        list(_members(tmp_path / "a.tar"))
     assert found in (caught.value.found or "")
 
 
 def test_compressed_archives_are_refused_with_what_to_type(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(gzip.compress(_archive(tmp_path / "b.tar")))
     with pytest.raises(DataError) as caught:
-        list(members(str(tmp_path / "a.tar")))
+        list(_members(tmp_path / "a.tar"))
     assert "gzip -d" in (caught.value.fix or "")
 
 
@@ -137,4 +144,4 @@ def test_damaged_pax_records_are_refused(tmp_path: Path, records: bytes) -> None
             member.type, member.size = kind, len(data)
             archive.addfile(member, io.BytesIO(data))
     with pytest.raises(DataError):
-        list(members(str(tmp_path / "a.tar")))
+        list(_members(tmp_path / "a.tar"))

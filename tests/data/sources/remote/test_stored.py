@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from harness.object_store import S3
+from harness.tars import write_shard
 from PIL import Image
 from pyarrow import parquet
 
 from raycls.config.load import load_text
 from raycls.config.sections.data import CacheConfig, DataConfig, SourceConfig
+from raycls.data.rows import fetched
 from raycls.data.source import Pool, open_pool
 from raycls.data.sources.recognised import recognised
 from raycls.errors import DataError, OutageError
@@ -92,6 +94,27 @@ def write_packed_arrow(folder: Path) -> tuple[str, str]:
     return _write_packed(folder, size=4, quality=0, processes=1)
 
 
+def tar_samples(levels: range) -> list[dict[str, Any]]:
+    return [{"__key__": f"{level:04d}", "png": _png(level), "json": {"label": level % 3}} for level in levels]
+
+
+def write_tars(folder: Path) -> tuple[str, str]:
+    for number in range(2):
+        write_shard(folder / f"train-{number}.tar", tar_samples(range(9 * number, 9 * number + 9)))
+    write_shard(folder / "test-0.tar", tar_samples(range(18, 22)))
+    return "webdataset", ""
+
+
+def write_pattern(folder: Path) -> tuple[str, str]:
+    write_tars(folder)
+    return "webdataset", "/{train-1,test-0}.tar"
+
+
+def write_tar(folder: Path) -> tuple[str, str]:
+    write_tars(folder)
+    return "webdataset", "/train-0.tar"
+
+
 def as_bytes(value: bytes | np.ndarray) -> bytes:
     return value if isinstance(value, bytes) else value.tobytes() + str(value.shape).encode()
 
@@ -107,6 +130,7 @@ def facts(pool: Pool) -> object:
 
 WRITERS = (
     write_parquet, write_alone, write_arrays, write_compressed, write_cifar, write_packed_parquet, write_packed_arrow,
+    write_tars, write_pattern, write_tar,
 )  # fmt: skip
 
 
@@ -138,7 +162,7 @@ def test_a_source_behind_an_address_is_what_it_is_here(
         s3.proxy.start()
 
 
-@pytest.mark.parametrize("write", [write_parquet, write_arrays, write_cifar, write_packed_parquet])
+@pytest.mark.parametrize("write", [write_parquet, write_arrays, write_cifar, write_packed_parquet, write_tars])
 def test_an_outage_is_named_and_is_no_damage(
     tmp_path: Path, s3: S3, write: Callable[[Path], tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +182,7 @@ def test_an_outage_is_named_and_is_no_damage(
 
 
 def test_what_is_not_there_or_damaged_is_named(tmp_path: Path, s3: S3) -> None:
-    for name in ("parquet", "arrays", "packed", "cifar"):
+    for name in ("parquet", "arrays", "packed", "cifar", "webdataset"):
         with pytest.raises(DataError) as raised:
             open_pool(DataConfig(source=SourceConfig(name=name, path=s3.uri(f"none/x.{name}"))))
         assert str(raised.value.where).startswith("s3://bucket/none"), raised.value
@@ -169,12 +193,55 @@ def test_what_is_not_there_or_damaged_is_named(tmp_path: Path, s3: S3) -> None:
         assert raised.value.where == f"s3://bucket/{name}" and "refuses" not in raised.value.what
 
 
-def test_tar_shards_are_not_looked_for_behind_an_address(s3: S3) -> None:
-    s3.client.put_object(Bucket="bucket", Key="shards/train-0.tar", Body=bytes(1024))
-    assert recognised(s3.uri("shards")) == recognised(s3.uri("shards/train-0.tar")) == "webdataset"
-    with pytest.raises(DataError, match="tar shards are read from a disk") as raised:
-        open_pool(DataConfig(source=SourceConfig(name="webdataset", path=s3.uri("shards"))))
-    assert raised.value.where == "s3://bucket/shards"
+def _tars(s3: S3, path: str, **args: Any) -> Pool:
+    return open_pool(DataConfig(source=SourceConfig(name="webdataset", path=s3.uri(path), args=args)))
+
+
+def test_shards_are_read_by_ranges_and_headers_once(tmp_path: Path, s3: S3) -> None:
+    noise = np.random.default_rng(0).bytes(300_000)
+    samples = [{"__key__": f"{at:02d}", "jpg": noise + bytes([at]), "cls": at % 2} for at in range(20)]
+    write_shard(tmp_path / "data/a.tar", samples)
+    s3.upload(tmp_path / "data", "d")
+    assert recognised(s3.uri("d")) == recognised(s3.uri("d/a-{0..1}.tar")) == "webdataset"
+    s3.proxy.reset()
+    pool = _tars(s3, "d")
+    gets = [path for method, path in s3.proxy.seen if method == "GET" and "a.tar" in path]
+    assert 0 < len(gets) <= 12  # 6 MB in parts of a mebibyte; a label is no request of its own
+    reader = pickle.loads(pickle.dumps(pool.reader))
+    s3.proxy.reset()
+    rows = np.array([17, 3, 3, 8])
+    with fetched(reader, rows):
+        assert [reader.read(row)[-1] for row in rows.tolist()] == [17, 3, 3, 8]
+    assert [method for method, _ in s3.proxy.seen].count("GET") == 3
+    assert reader.read(5) == noise + bytes([5]) and not reader.ahead.asked
+
+
+def test_a_shard_that_was_changed_or_is_no_tar_is_named_by_its_address(tmp_path: Path, s3: S3) -> None:
+    write_tars(tmp_path / "data")
+    s3.upload(tmp_path / "data", "d")
+    reader = _tars(s3, "d").reader
+    s3.client.put_object(Bucket="bucket", Key="d/train-0.tar", Body=(tmp_path / "data/test-0.tar").read_bytes())
+    with pytest.raises(DataError, match="a shard is not what it was"):
+        reader.read(8)
+    whole = (tmp_path / "data/train-1.tar").read_bytes()
+    for body, what in ((b"\x1f\x8b" + whole, "compressed"), (whole[:3000], "damaged"), (b"", "damaged")):
+        s3.client.put_object(Bucket="bucket", Key="d/train-1.tar", Body=body)
+        with pytest.raises(DataError, match=what) as raised:
+            _tars(s3, "d")
+        assert raised.value.where == "s3://bucket/d/train-1.tar"
+    with pytest.raises(DataError, match="2 of the 4 shards of a pattern do not exist") as raised:
+        _tars(s3, "d/train-{0..3}.tar")
+    assert raised.value.found == "s3://bucket/d/train-2.tar, s3://bucket/d/train-3.tar"
+
+
+def test_the_names_of_classes_may_stand_beside_the_shards_or_at_an_address(tmp_path: Path, s3: S3) -> None:
+    write_tars(tmp_path / "data")
+    (tmp_path / "data/names.txt").write_text("zebra\nant\nbee\n")
+    s3.upload(tmp_path / "data", "d")
+    for classes in ("names.txt", s3.uri("d/names.txt"), str(tmp_path / "data/names.txt")):
+        assert _tars(s3, "d", classes=classes).classes == ("zebra", "ant", "bee")
+    with pytest.raises(DataError, match="cannot read a file of the data"):
+        _tars(s3, "d", classes=s3.uri("d/other.txt"))
 
 
 def test_what_is_at_an_address_is_known_by_its_names(s3: S3) -> None:
