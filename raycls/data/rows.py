@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,16 @@ class _Rows:
     def sizes(self) -> np.ndarray | None:
         sizes = getattr(self.reader, "sizes", None)
         return None if sizes is None else np.asarray(sizes())[self.rows]
+
+    @property
+    def files(self) -> Any:
+        return getattr(self.reader, "files", None)
+
+    @property
+    def cached(self) -> Callable[..., _Rows] | None:
+        """As `reader` has it; None where it has none."""
+        attach = getattr(self.reader, "cached", None)
+        return None if attach is None else lambda cache: _Rows(attach(cache), self.rows)
 
     @property
     def positional(self) -> bool:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import multiprocessing
 import pickle
 import random
 import resource
 import sys
-import tarfile
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,6 +27,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from faults.kinds import SOURCES, Written
 from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.images.decoding.decode import decode, decoded
 from raycls.data.images.decoding.turbo import Encoded
@@ -36,7 +37,7 @@ from raycls.data.samples import Keys
 from raycls.data.source import Pool, Split, open_pool
 from raycls.errors import RayclsError
 
-__all__ = ["KINDS", "Found", "play"]
+__all__ = ["KINDS", "SOURCES", "Found", "as_bytes", "damaged", "images", "play", "whole"]
 
 SECONDS, BYTES = 5.0, 1 << 30
 FORMATS = ("jpeg", "png", "webp", "bmp", "tiff", "gif")
@@ -78,80 +79,8 @@ def _images() -> dict[str, bytes]:
     return found
 
 
-def _parquet(folder: Path) -> tuple[str, str]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    images = [image for name, image in _images().items() if name in ("jpeg", "png", "gif")]
-    rows = [{"bytes": image, "path": None} for image in images]
-    parquet.write_table(pa.table({"image": rows, "label": ["a", "b", "a"]}), folder / "data.parquet")
-    return "parquet", "data.parquet"
-
-
-def _arrays(folder: Path) -> tuple[str, str]:
-    random = np.random.RandomState(0)
-    images = random.randint(0, 256, (6, 8, 8, 3)).astype(np.uint8)
-    np.savez(folder / "data.npz", train_images=images, train_labels=np.arange(6) % 2)
-    return "arrays", "data.npz"
-
-
-def _cifar(folder: Path) -> tuple[str, str]:
-    pixels = np.random.RandomState(0).randint(0, 256, (4, 3072)).astype(np.uint8)
-    for name in (*(f"data_batch_{index}" for index in range(1, 6)), "test_batch"):
-        content = {b"data": pixels, b"labels": [0, 1, 2, 3], b"filenames": [b"a.png"] * 4}
-        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
-    names = [name.encode() for name in ("a", "b", "c", "d", "e", "f", "g", "h", "i", "j")]
-    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, protocol=2))
-    return "cifar", "data_batch_1"
-
-
-def _listed(folder: Path, name: str, text: str) -> tuple[str, str]:
-    for index, image in enumerate(_images().values()):
-        (folder / f"{index}.jpg").write_bytes(image)
-    (folder / name).write_text(text)
-    return "manifest", name
-
-
-def _csv(folder: Path) -> tuple[str, str]:
-    return _listed(
-        folder, "data.csv", "path,label,split\n" + "".join(f"{i}.jpg,{'ab'[i % 2]},train\n" for i in range(8))
-    )
-
-
-def _jsonl(folder: Path) -> tuple[str, str]:
-    lines = (json.dumps({"path": f"{i}.jpg", "label": "ab"[i % 2]}) + "\n" for i in range(8))
-    return _listed(folder, "data.jsonl", "".join(lines))
-
-
-def _coco(folder: Path) -> tuple[str, str]:
-    images = [{"id": i, "file_name": f"{i}.jpg", "width": 40, "height": 40} for i in range(8)]
-    about = [{"id": i, "image_id": i, "category_id": i % 2} for i in range(8)]
-    categories = [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]
-    text = json.dumps({"images": images, "annotations": about, "categories": categories})
-    return _listed(folder, "data.json", text)
-
-
-def _tar(folder: Path) -> tuple[str, str]:
-    with tarfile.open(folder / "data-000000.tar", "w") as archive:
-        for index, image in enumerate(list(_images().values())[:4]):
-            for suffix, data in (("jpg", image), ("cls", str(index % 2).encode())):
-                member = tarfile.TarInfo(f"{index}.{suffix}")
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-    return "webdataset", "data-000000.tar"
-
-
-SOURCES: Mapping[str, Callable[[Path], tuple[str, str]]] = {
-    "parquet": _parquet,
-    "npz": _arrays,
-    "cifar": _cifar,
-    "csv": _csv,
-    "jsonl": _jsonl,
-    "coco": _coco,
-    "tar": _tar,
-}
 KINDS = (*(f"image {name}" for name in _images()), *SOURCES)
-_WEIGHTS = [4 if kind.startswith("image") else 1 for kind in KINDS]
+_WEIGHTS = [2 if kind.startswith("image") else 3 for kind in KINDS]
 
 
 def damaged(data: bytes, draw: random.Random) -> bytes:
@@ -217,31 +146,73 @@ def _scaled(split: Split) -> Any:
     return found.scaled(4) if isinstance(found, Encoded) else found
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A data set that is not damaged."""
+
+    written: Written
+    files: Mapping[str, bytes]
+    """By their paths."""
+    read: tuple[bytes, ...]
+    """What its samples are."""
+
+    def put(self, folder: Path, others: Mapping[str, bytes]) -> None:
+        """Write it, some files as `others` have them."""
+        for name, data in {**self.files, **others}.items():
+            file = folder / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(data)
+
+    def open(self, folder: Path) -> Pool:
+        path = str(folder / self.written.path)
+        return open_pool(DataConfig(source=SourceConfig(name=self.written.source, path=path)), least_classes=1)
+
+
+def as_bytes(data: bytes | np.ndarray) -> bytes:
+    return data if isinstance(data, bytes) else data.tobytes()
+
+
+def written(kind: str, images: Sequence[bytes]) -> Whole:
+    """The data set of a kind with these images."""
+    with tempfile.TemporaryDirectory(prefix="raycls-fuzz-") as name:
+        folder = Path(name)
+        about = SOURCES[kind](folder, images)
+        files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        pool = Whole(about, files, ()).open(folder)
+        return Whole(about, files, tuple(as_bytes(pool.reader.read(row)) for row in range(len(pool.labels))))
+
+
 @cache
-def _whole(kind: str) -> tuple[str, str, Mapping[str, bytes]]:
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = SOURCES[kind](Path(folder))
-        return source, target, {file.name: file.read_bytes() for file in Path(folder).iterdir()}
-
-
-def opened(source: str, folder: Path, target: str) -> Pool:
-    """The data set in `folder`."""
-    path = folder if source == "cifar" else folder / target
-    return open_pool(DataConfig(source=SourceConfig(name=source, path=str(path))), least_classes=1)
+def whole(kind: str) -> Whole:
+    return written(kind, list(images().values())[:8])
 
 
 def read_source(kind: str, draw: random.Random, folder: Path) -> str:
-    """`read` or `refused`: opens a damaged data set and reads each sample of it."""
-    source, target, files = _whole(kind)
-    for name, data in files.items():
-        (folder / name).write_bytes(damaged(data, draw) if name == target else data)
+    """`read` or `not opened`: opens a damaged data set and reads each sample of it.
+
+    A fifth of the cases damage what is read when it is opened, which most do not survive. Else it is opened first, and
+    a file with images is damaged before they are read, in half of the cases to the same length.
+    """
+    found = whole(kind)
+    at_once = draw.random() < 0.2
+    names = found.written.about if at_once else found.written.content
+    hit = {name: damaged(found.files[name], draw) for name in draw.sample(names, draw.randint(1, min(3, len(names))))}
+    if draw.random() < 0.5:
+        hit = {name: data[: len(found.files[name])].ljust(len(found.files[name])) for name, data in hit.items()}
+    found.put(folder, hit if at_once else {})
     try:
-        pool = opened(source, folder, target)
+        pool = found.open(folder)
     except RayclsError:
-        return "refused"
+        return "not opened"
+    if not at_once:
+        for name, data in hit.items():
+            (folder / name).unlink()  # what was mapped stays as it was
+            (folder / name).write_bytes(data)
+        pool = pickle.loads(pickle.dumps(pool))
     for row in range(min(20, len(pool.labels))):
         with contextlib.suppress(RayclsError):
             data = pool.reader.read(row)
+            assert not found.written.exact or as_bytes(data) in found.read, "another image than was written"
             if isinstance(data, bytes):
                 read_image(data)
     return "read"
@@ -252,12 +223,12 @@ def case(number: int) -> str:
     draw = random.Random(number)
     (kind,) = draw.choices(KINDS, _WEIGHTS)
     if kind.startswith("image "):
-        return read_image(damaged(_images_once()[kind.removeprefix("image ")], draw))
+        return read_image(damaged(images()[kind.removeprefix("image ")], draw))
     with tempfile.TemporaryDirectory(prefix="raycls-fuzz-") as folder:
         return read_source(kind, draw, Path(folder))
 
 
-_images_once = cache(_images)
+images = cache(_images)
 
 
 def _child(numbers: range, pipe: Any) -> None:
@@ -330,7 +301,7 @@ def _watch(pipe: Any, memory: Path, found: Found, at: int, end: int, say: Callab
             continue
         found.slowest = max(found.slowest, time.monotonic() - began)
         found.most = max(found.most, held)
-        if said not in ("image", "read", "refused"):
+        if said not in ("image", "read", "refused", "not opened"):
             found.wrong.append(f"case {at}: {said}")
         found.counts[said] += 1
         if at % 1000 == 0:

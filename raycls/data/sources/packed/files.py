@@ -51,7 +51,10 @@ def open_arrow(files: Stored, number: int) -> Opened:
     source = files.source(number)
     with pa.memory_map(source) if isinstance(source, str) else source as mapped:
         reader = pa.ipc.open_file(mapped)
-        return _Batches([reader.get_batch(number) for number in range(reader.num_record_batches)])
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+    for batch in batches:
+        batch.validate(full=True)  # places that point out of the file would end the process
+    return _Batches(batches)
 
 
 def open_parquet(files: Stored, number: int) -> Opened:

@@ -17,9 +17,10 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
 from raycls.data.samples import text_of
 from raycls.data.sources.remote.places import place_of
@@ -184,8 +185,9 @@ def read_manifest(folder: str) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise damaged(file, str(error)) from error
     if not isinstance(found, dict) or found.get("kind") != KIND:
-        raise DataError("this is no file of raycls pack", where=file, found=f"kind: {dict(found or {}).get('kind')}")
-    if found["version"] > VERSION:
+        kind = found.get("kind") if isinstance(found, dict) else type(found).__name__
+        raise DataError("this is no file of raycls pack", where=file, found=f"kind: {kind}")
+    if isinstance(found.get("version"), int) and found["version"] > VERSION:
         raise DataError(
             "the data was packed by a later version of raycls",
             where=file,
@@ -193,7 +195,37 @@ def read_manifest(folder: str) -> Mapping[str, Any]:
             valid=f"up to {VERSION}",
             fix="update raycls",
         )
+    try:
+        _Manifest.model_validate(found, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise damaged(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     return found
+
+
+class _Index(BaseModel):
+    sha256: str
+
+
+class _Shard(BaseModel):
+    name: str = Field(pattern=r"^shard-\d{5,}\.(arrow|parquet)$")
+    split: Literal["train", "val", "test"]
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """What `pack.json` must say to be read."""
+
+    version: int = Field(ge=1)
+    to: Literal["arrow", "parquet"]
+    quality: int | Literal["raw"]
+    labels: Literal["one", "several", "none"]
+    classes: list[str]
+    about: list[str]
+    index: _Index
+    shards: list[_Shard] = Field(min_length=1)
 
 
 def damaged(where: str, found: str) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ def packed(
     for number in range(len(shards)):
         reader.check(number)
     index = reader.index
+    index.check(found["index"]["sha256"])
     if len(index) != reader.shards.total:
         raise damaged(reader.files.locate(len(shards)), f"{len(index)} samples, {reader.shards.total} in the shards")
     keys = index.keys()
@@ -80,12 +82,18 @@ class _Index:
         try:
             source = files.source(last)
             with pa.memory_map(source) if isinstance(source, str) else source as opened:
-                self._table = files.run(last, lambda: pa.ipc.open_file(opened).read_all().combine_chunks())
+                self._data = files.run(last, opened.read_buffer)
+            self._table = pa.ipc.open_file(self._data).read_all().combine_chunks()
         except (OSError, pa.ArrowException) as error:
             raise damaged(self._file, str(error)) from error
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def check(self, sha256: str) -> None:
+        """DataError where the index is not what was written: labels are in it."""
+        if hashlib.sha256(self._data).hexdigest() != sha256:
+            raise damaged(self._file, "its SHA-256 is another than when it was written")
 
     def numbers(self, name: str) -> np.ndarray:
         """A column of integers, `[N]`."""
@@ -154,8 +162,10 @@ class _Packed:
         except (OSError, pa.ArrowException, ValueError, IndexError) as error:
             raise damaged(self.locate(index), " ".join(str(error).split())) from error
         if not self._whole[index]:
-            if value is None or crc32(value) != self.index.numbers("crc32")[index]:
+            if value is None or None in shape or crc32(value) != self.index.numbers("crc32")[index]:
                 raise damaged(self.locate(index), "its CRC-32 is another than when it was written")
+            if self.raw and shape[0] * shape[1] * 3 != len(value):
+                raise damaged(self.locate(index), f"{len(value):,} bytes of {shape[0]:,} x {shape[1]:,} pixels")
             self._whole[index] = True
         return np.frombuffer(value, np.uint8).reshape(*shape, 3) if self.raw else value.to_pybytes()
 

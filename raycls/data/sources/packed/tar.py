@@ -99,7 +99,7 @@ class _Archive:
             else:
                 name = self._name(header, more)
                 self._check(place, name, kind, more)
-                if kind != _FOLDER and not name.endswith("/"):
+                if kind != _FOLDER and not (name.endswith("/") and size == 0):  # as archives before ustar had folders
                     yield Member(name, data, size, self._at(data, size) if size <= _KEPT and keep(name) else None)
                 more = {}
             place = after

@@ -197,6 +197,18 @@ def _tars(s3: S3, path: str, **args: Any) -> Pool:
     return open_pool(DataConfig(source=SourceConfig(name="webdataset", path=s3.uri(path), args=args)))
 
 
+def test_a_part_of_the_data_is_kept_in_the_cache_too(tmp_path: Path, s3: S3) -> None:
+    write_parquet(tmp_path / "data")
+    s3.upload(tmp_path / "data", "data")
+    source = SourceConfig(name="parquet", path=s3.uri("data"), args={"ignore": ["*.parquet[[]3]"]})
+    pool = open_pool(DataConfig(source=source, cache=CacheConfig(dir=str(tmp_path / "cache"), limit="1GB")))
+    assert len(pool.labels) < 9 and not any("data.cache" in note for note in pool.notes)
+    before = content(pool)
+    s3.proxy.stop()
+    assert content(pickle.loads(pickle.dumps(pool))) == before
+    s3.proxy.start()
+
+
 def test_shards_are_read_by_ranges_and_headers_once(tmp_path: Path, s3: S3) -> None:
     noise = np.random.default_rng(0).bytes(300_000)
     samples = [{"__key__": f"{at:02d}", "jpg": noise + bytes([at]), "cls": at % 2} for at in range(20)]
