@@ -159,7 +159,7 @@ class _Packed:
         try:
             shard: Opened = self.shards.content(number, self._open)
             value, *shape = shard.values(row, ("pixels", "height", "width") if self.raw else ("image.bytes",))
-        except (OSError, pa.ArrowException, ValueError, IndexError) as error:
+        except (OSError, pa.ArrowException, ValueError, LookupError) as error:
             raise damaged(self.locate(index), " ".join(str(error).split())) from error
         if not self._whole[index]:
             if value is None or None in shape or crc32(value) != self.index.numbers("crc32")[index]:

@@ -272,7 +272,7 @@ class _Images:
         try:
             opened: Opened = self.shards.content(number, self._open)
             (value,) = opened.values(row, (self.image,))
-        except (OSError, pa.ArrowException, IndexError) as error:
+        except (OSError, pa.ArrowException, LookupError) as error:
             raise _bad(
                 self.locate(index), "a row of a Parquet file cannot be read", " ".join(str(error).split())
             ) from error

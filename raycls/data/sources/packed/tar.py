@@ -174,7 +174,7 @@ class _Archive:
     def _check_end(self, place: int) -> None:
         if self.size < place + 2 * _BLOCK:
             self._refuse(place, "half of an end marker")
-        while data := self._file.read(1 << 20, place):
+        while data := self._at(place, min(1 << 20, self.size - place)):
             if any(data):
                 at = place + len(data) - len(data.lstrip(b"\0"))
                 self._refuse(at, "data after the end marker, as of archives that were written one after the other")

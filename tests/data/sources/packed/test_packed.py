@@ -79,6 +79,15 @@ def test_a_label_of_the_index_that_is_another_is_found(folder: Path) -> None:
     assert raised.value.where == str(folder / "index.arrow") and "SHA-256" in str(raised.value.found)
 
 
+def test_a_shard_with_other_columns_is_found(folder: Path) -> None:
+    pool = _open(folder)
+    file = folder / "shard-00000.arrow"
+    file.write_bytes(file.read_bytes().replace(b"height", b"eighth"))
+    with pytest.raises(DataError, match="damaged") as raised:
+        pool.reader.read(0)
+    assert "shard-00000.arrow[0]" in str(raised.value.where)
+
+
 def test_pixels_of_another_shape_are_found(folder: Path) -> None:
     pool = _open(folder)
     rows = json.loads((folder / "pack.json").read_text())["shards"][0]["rows"]
