@@ -242,7 +242,7 @@ def _hold(holds: Property, files: st.SearchStrategy[Any], cases: int) -> None:
         derandomize=True,
         database=None,
         deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
     unhurried(given(files)(holds))()
 
