@@ -19,6 +19,7 @@ from raycls.errors import EXIT_DONE, CheckpointError
 from raycls.launch.placing.ahead import made_apart, reads_ahead
 from raycls.launch.placing.executor import choose, seconds_per_sample, with_executor
 from raycls.launch.placing.fit import check_device, check_growth, executor_of
+from raycls.launch.starting.short import placed, shorter_here
 from raycls.launch.starting.warming import warm_workers
 from raycls.launch.stopping import StopRequest, exit_code
 from raycls.progress import progress
@@ -32,6 +33,7 @@ from raycls.session.consistency import nonce_of
 from raycls.session.data.limited import dev_run, sweep_dev_run
 from raycls.session.job import Job, World
 from raycls.session.messages import Evaluated, Event, Lost, Message, Moved, Placing, Post, Started, Trained, Working
+from raycls.session.plan_file import required_plan
 from raycls.session.prepare import Prepared, prepare, reduction_of
 from raycls.session.scoring.opened import Asked, opened
 from raycls.session.scoring.options import UNWRITTEN, Scoring, unwritten
@@ -93,19 +95,20 @@ def evaluate(
     what = opened(
         store,
         Asked(folder, split, data, extra_classes, weights, tuple(overrides), scoring),
-        check=_look_around,
+        check=partial(_look_around_for, store, data, overrides),
         say=display.event,
     )
+    run, why = placed(what, store, overrides)
     count = len(what.dataset.splits[what.split])
-    evaluating = f"evaluating {plural(count, 'image')} of {what.told}"
+    evaluating = f"evaluating {plural(count, 'image')} of {what.told}{why}"
     more = {"split": what.split, "weights": what.weights, "scoring": what.scoring}
-    job_on = partial(make_job, what.run, store, what.plan, what.dataset, **more)
+    job_on = partial(make_job, run, store, what.plan, what.dataset, **more)
     # No request to stop here: nothing is lost where an evaluation is interrupted.
-    if what.run.scale.max_workers == 0:
-        device = device_of(what.run, torch.cuda.device_count())
+    if run.scale.max_workers == 0:
+        device = device_of(run, torch.cuda.device_count())
         display.event(evaluating)
         world = World(device=torch.device(device), post=partial(_show, display))
-        summary = evaluation.evaluate(read_ahead(job_on(device), what.run, cores()), world)
+        summary = evaluation.evaluate(read_ahead(job_on(device), run, cores()), world)
     else:
 
         def post(message: Message) -> None:
@@ -114,7 +117,7 @@ def evaluate(
                 progress(f"starting {plural(message.workers, 'worker')}")
             _show(display, message)
 
-        summary = _on_ray(evaluation.evaluate, what.run, job_on, lambda: Reason.NONE, display, lambda job: post)
+        summary = _on_ray(evaluation.evaluate, run, job_on, lambda: Reason.NONE, display, lambda job: post)
     summary = {**what.facts, "weights": what.weights.to_dict(), "count": count, **summary}
     if what.scoring is not None and what.scoring.predictions != "off" and UNWRITTEN not in summary:
         try:
@@ -218,6 +221,12 @@ def _look_around(run: Run) -> None:
         refuse_missing_gpu(run)
     else:
         warm_workers()
+
+
+def _look_around_for(store: RunFolder, data: str | None, overrides: Sequence[str], run: Run) -> None:
+    """As `_look_around`, where the evaluation of a split of the run is not likely to stay here: see `short.placed`."""
+    if data is not None or not shorter_here(run, store, required_plan(store).samples, overrides):
+        _look_around(run)
 
 
 def connecting() -> str:

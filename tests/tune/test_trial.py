@@ -158,7 +158,7 @@ def folder(name: str = "0001") -> RunFolder:
 
 
 def no_thread() -> bool:
-    """Whether all threads of trials are gone; one may be at its very end. What reads objects may stay longer."""
+    """Whether all threads of trials are gone; one may be at its very end. What reads objects may stay."""
     end = time.monotonic() + 5
     while any(thread.name.startswith("raycls-") and thread not in _BEFORE for thread in threading.enumerate()):
         if time.monotonic() > end:
