@@ -27,6 +27,7 @@ from raycls.data.sources.remote.objects import Objects
 from raycls.data.sources.returned import arranged
 from raycls.data.splits.limit import Limit
 from raycls.data.splits.split import Groups, divide
+from raycls.data.splits.weighted import Weights
 from raycls.errors import ConfigError, DataError
 from raycls.plugins import builder
 from raycls.quantities import first_names
@@ -71,6 +72,8 @@ class Split:
     """As in `Samples`."""
     sets: np.ndarray | None = None
     """`[K, C] bool` where a sample has any number of classes: then `labels` are positions in it."""
+    weights: Weights | None = None
+    """How much each sample counts in the loss; of a split that is trained on, with `data.weight`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -229,7 +232,9 @@ class Pool:
         labels, formats = self.labels[rows], tuple(config.formats)
         parts = {part: reader_of(other, rows, len(self.labels)) for part, other in self.parts.items()}
         about = {column: values.take(rows) for column, values in self.about.items()}
-        more = {"ignore": self.ignore, "parts": parts, "about": about, "sets": self.sets}
+        more: dict[str, Any] = {"ignore": self.ignore, "parts": parts, "about": about, "sets": self.sets}
+        if config.weight is not None and name == "train":
+            more["weights"] = Weights.of(config.weight, about[config.weight], names)
         return Split(name, self.classes, labels, names, reader, formats, config.max_pixels, **more)
 
 
@@ -310,17 +315,23 @@ def _source(config: SourceConfig) -> Callable[..., Any]:
 
 
 def _columns(source: Callable[..., Any], config: DataConfig, about: Sequence[str]) -> dict[str, Any]:
-    wanted = list(dict.fromkeys([*about, *([] if config.group is None else [config.group])]))
+    own = {"data.group": config.group, "data.weight": config.weight}
+    own = {option: column for option, column in own.items() if column is not None}
+    wanted = list(dict.fromkeys([*about, *own.values()]))
     if not wanted:
         return {}
     if "about" not in inspect.signature(source).parameters:
         fix = f"name with --data a CSV file of the images with the columns path, label, {', '.join(about)}"
         raise DataError(
-            "only a manifest has columns to evaluate by" if about else "this source has no columns to group by",
-            where=" ".join(f"--by {name}" for name in about) or "data.group",
+            "only a manifest has columns to evaluate by"
+            if about
+            else f"this source has no columns for {', '.join(own)}",
+            where=" ".join(f"--by {name}" for name in about) or ", ".join(own),
             found=f"images of the source {config.source.name}",
             valid="a manifest, or a source of your own that takes the argument about",
-            fix=fix if about else f"list the images in a CSV file with the columns path, label, {config.group}",
+            fix=fix
+            if about
+            else f"list the images in a CSV file with the columns path, label, {', '.join(own.values())}",
         )
     return {"about": wanted}
 
@@ -361,4 +372,5 @@ def fingerprint(classes: tuple[str, ...], splits: Mapping[str, Split]) -> str:
 
 def _identity(split: Split) -> tuple[bytes, ...]:
     labels = split.labels.astype("<i8") if split.sets is None else np.packbits(split.sets, axis=1)[split.labels]
-    return (split.name.encode(), *split.keys.digest_parts(), labels.tobytes())
+    weights = () if split.weights is None else (split.weights.values.astype("<f8").tobytes(),)
+    return (split.name.encode(), *split.keys.digest_parts(), labels.tobytes(), *weights)

@@ -93,8 +93,8 @@ class Task(ABC):
     measured: tuple[str, ...] = ()
     """Names of the other sums of `loss`: their means over samples stand in the history beside the loss."""
     obeys: frozenset[str] = frozenset()
-    """`augment.batch`, `augment.off_after` and `loss.balance`, where the task does what these options of the config
-    say: another task is refused with them."""
+    """`augment.batch`, `augment.off_after`, `data.weight` and `loss.balance`, where the task does what these options of
+    the config say: another task is refused with them."""
     metrics: Mapping[str, Metric] = {}
     """What `evaluate.metric`, early stopping, the schedule `plateau` and searches may use: scalars of `summary` and how
     to read them. The first one is shown beside the loss."""

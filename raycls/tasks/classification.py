@@ -19,7 +19,7 @@ from raycls.data.images.operations import Augment
 from raycls.data.source import Split
 from raycls.tasks.base import AUGMENTED, Key, Setting, Task, augmented, tensor
 from raycls.tasks.grey import grey
-from raycls.tasks.losses.build import Loss, balanced_loss
+from raycls.tasks.losses.build import Loss, balanced_loss, each_of
 from raycls.tasks.losses.labels import main_class, shares
 from raycls.tasks.mix.build import BatchOperation, build_mix
 from raycls.tasks.scores.probabilities import TOP, highest
@@ -29,10 +29,11 @@ __all__ = ["Classification", "Labelled", "summarise"]
 
 class Labelled(NamedTuple):
     """`images` `[B, 3, H, W] float32` (1 of grey values), `labels` `[B] int64` or, where they are mixed, the
-    shares of the classes `[B, C] float32`; on the device."""
+    shares of the classes `[B, C] float32`; with `data.weight` how much each counts, `[B] float32`; on the device."""
 
     images: Tensor
     labels: Tensor
+    weights: Tensor | None = None
 
 
 class Classification(Task):
@@ -41,7 +42,7 @@ class Classification(Task):
     measured = ("top1",)
     several = False
     channels = (1, 3)
-    obeys = frozenset(("augment.batch", "augment.off_after", "loss.balance"))
+    obeys = frozenset(("augment.batch", "augment.off_after", "data.weight", "loss.balance"))
     metrics = CLASSIFICATION
 
     def __init__(self, setting: Setting) -> None:
@@ -54,9 +55,12 @@ class Classification(Task):
         self._shift = (-mean / std).float().to(setting.device).view(1, -1, 1, 1)
 
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
-        """`image` `[H, W, 3] uint8` and `label` `[] int64`; with `augment.off_after` also `augmented` `[] bool`."""
+        """`image` `[H, W, 3] uint8` and `label` `[] int64`; with `augment.off_after` also `augmented` `[] bool`, with
+        `data.weight` also `weight` `[] float32`."""
         on = self.setting.augments(key[1])
         switched = {AUGMENTED: np.asarray(on)} if train and self.setting.off_epoch else {}
+        if train and split.weights is not None:
+            switched["weight"] = split.weights.weight(index)
         encoded = self._augment(key[1], train=train and on).encoded
         image = self.view(split.encoded(index) if encoded else split.pixels(index), key, train=train and on)
         return {"image": image, "label": np.asarray(split.labels[index]), **switched}
@@ -78,7 +82,8 @@ class Classification(Task):
         images, labels = images.mul_(self._scale).add_(self._shift), tensor(arrays["label"], self.setting.device)
         if train and self._mix is not None and augmented(arrays):
             images, labels = self._mix(images, labels)
-        return Labelled(images, labels)
+        weights = tensor(arrays["weight"], self.setting.device) if train and "weight" in arrays else None
+        return Labelled(images, labels, weights)
 
     def loss(self, model: nn.Module, batch: Labelled) -> dict[str, Tensor]:
         """The loss, and as `top1` the number of samples whose highest logit is their class; of a mixed sample, that
@@ -88,6 +93,9 @@ class Classification(Task):
     def judged(self, logits: Tensor, batch: Labelled) -> dict[str, Tensor]:
         """What `loss` returns, for `logits` `[B, C] float32`."""
         hits = logits.detach().argmax(1) == main_class(batch.labels)
+        if batch.weights is not None:
+            costs = each_of(self._loss)(logits, batch.labels)
+            return {"loss": (costs * batch.weights).sum(), "top1": hits.sum()}
         return {"loss": self._loss(logits, batch.labels), "top1": hits.sum()}
 
     def counts(self, model: nn.Module, batch: Labelled) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ class Distillation(Classification):
     """
 
     minimised = ("label_loss", "teacher_loss")
+    obeys = Classification.obeys - {"data.weight"}  # which part of the loss it would weigh, nobody has said
 
     def __init__(
         self,

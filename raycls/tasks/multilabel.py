@@ -29,7 +29,7 @@ class MultiLabel(Classification):
     metrics = MULTILABEL
     several = True
     reading = SEVERAL
-    obeys = frozenset(("augment.batch", "augment.off_after"))
+    obeys = frozenset(("augment.batch", "augment.off_after", "data.weight"))
 
     def __init__(
         self, setting: Setting, *, gamma_positive: NotNegative = 0.0, gamma_negative: NotNegative = 0.0
@@ -57,7 +57,8 @@ class MultiLabel(Classification):
             wrong = (batch.labels - logits.sigmoid()).abs()
             gamma = batch.labels * self._gammas[0] + (1 - batch.labels) * self._gammas[1]
             costs = costs * wrong**gamma
-        return {"loss": costs.mean(1).sum()}
+        each = costs.mean(1)
+        return {"loss": (each if batch.weights is None else each * batch.weights).sum()}
 
     def counts(self, model: nn.Module, batch: Labelled) -> dict[str, Tensor]:
         """`histogram` `[C, 2, BINS]` of the logits without and with each class, `exact`, and the binary cross entropy,

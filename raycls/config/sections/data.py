@@ -135,6 +135,9 @@ class DataConfig(Section):
     fold: FoldConfig = FoldConfig()
     """Cross-validation, such as `{index: 0, of: 5}`: `train` and `val` are those of one fold, stratified, and with
     whole groups where `group` is set. `data.split.test` of the data is set aside first, the same in all folds."""
+    weight: str | None = None
+    """A column of numbers of at least 0, such as `confidence`: how much each training image counts in the loss, where
+    their mean is 1. Evaluations count every image once."""
     batch_size: Count = 64
     """Images per optimizer step over all workers together (the global batch)."""
     image_size: Count = 224

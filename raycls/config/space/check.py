@@ -37,7 +37,7 @@ _FIXED: Mapping[str, str] = {
     "extends": "only a file says what it extends",
     "run": "it says which run this is; search.confirm.seeds trains the best with several seeds",
     "data.source": _SAME_DATA,
-    **dict.fromkeys(("data.split", "data.group", "data.fold"), _SAME_DATA),
+    **dict.fromkeys(("data.split", "data.group", "data.fold", "data.weight"), _SAME_DATA),
     "data.formats": _SAME_DATA,
     "data.max_pixels": _SAME_DATA,
     "task.name": "trials are compared by what it measures",

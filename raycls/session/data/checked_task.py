@@ -33,12 +33,22 @@ def checked_task(run: Run, classes: Sequence[str], plan: Plan, say: Callable[[st
         raise _unheeded(run, "augment.off_after", "off")
     if run.loss.balance not in ("none", "sampler") and "loss.balance" not in task.obeys:
         raise _unheeded(run, "loss.balance", "none")
+    if run.data.weight is not None and "data.weight" not in task.obeys:
+        raise _unheeded(run, "data.weight", "null")
     if run.loss.balance != "none":
         say(_balance(run, classes, plan))
     if run.task.name in TASKS:  # a task of the user may have no use for `loss`
         with seeded(0):
             mixed = mixes(run.augment.batch, len(classes), run.data.image_size, task.setting.channels)
-        check_loss(run.loss, task.setting.class_counts or (1,) * len(classes), mixed=mixed)
+        if mixed and run.data.weight is not None:
+            raise ConfigError(
+                "a mixture of two images has no weight of its own",
+                where="augment.batch, data.weight",
+                found=f"data.weight: {run.data.weight}",
+                fix="leave operations that mix images out of augment.batch, or data.weight",
+            )
+        weighted = run.data.weight is not None and not task.several
+        check_loss(run.loss, task.setting.class_counts or (1,) * len(classes), mixed=mixed, weighted=weighted)
     return task
 
 

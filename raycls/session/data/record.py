@@ -1,6 +1,7 @@
 """Which sample of a run is in which split: written down when the run starts, compared with the data of a later day.
 
-`splits.parquet` in the run folder has a row for each sample: `split`, `key`, `class`, `size` (bytes) and `digest`.
+`splits.parquet` in the run folder has a row for each sample: `split`, `key`, `class`, `size` (bytes), `digest`, and
+`weight` where `data.weight` is set.
 A split is what it was at the start, whatever was added to the data or taken away since.
 """
 
@@ -52,6 +53,8 @@ class Part:
     """Bytes of each sample, `[N] int64`; -1 where they are not known."""
     digests: np.ndarray | None
     """BLAKE2b of each sample in hexadecimal, `[N] S32`; empty where one could not be read. None for large data."""
+    weights: np.ndarray | None = None
+    """What `data.weight` said of each sample, `[N] float64`; None of a split without it."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,6 +112,9 @@ def pack(dataset: Dataset, place: str | None) -> bytes:
         columns["digest"] = pa.array(
             [value.decode() or None for part in digest if part is not None for value in part.tolist()], pa.string()
         )
+    if any(split.weights is not None for split in splits):
+        each = [np.full(len(split), np.nan) if split.weights is None else split.weights.values for split in splits]
+        columns["weight"] = pa.array(np.concatenate(each), from_pandas=True)
     about = {
         "classes": list(dataset.classes),
         "place": _place(dataset, place),
@@ -139,6 +145,7 @@ def unpack(data: bytes, where: str) -> Record:
         digest = None
         if "digest" in table.column_names:
             digest = np.array(table["digest"].fill_null("").to_pylist(), dtype=_DIGEST)
+        weight = None if "weight" not in table.column_names else table["weight"].to_numpy()
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             "the splits of the run cannot be read",
@@ -149,9 +156,9 @@ def unpack(data: bytes, where: str) -> Record:
     parts: dict[str, Part] = {}
     for name in dict.fromkeys(split.tolist()):
         rows = np.flatnonzero(split == name)
-        parts[name] = Part(
-            keys.take(pa.array(rows)), labels[rows], size[rows], None if digest is None else digest[rows]
-        )
+        weights = None if weight is None or np.isnan(weight[rows]).any() else weight[rows]
+        found = None if digest is None else digest[rows]
+        parts[name] = Part(keys.take(pa.array(rows)), labels[rows], size[rows], found, weights)
     return Record(tuple(told["classes"]), told["place"], parts, told.get("fingerprint", ""), sets)
 
 

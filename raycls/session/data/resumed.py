@@ -16,12 +16,13 @@ from raycls.config import load as config
 from raycls.config.sections.run import Run
 from raycls.data.ignore import patterns_of
 from raycls.data.source import Dataset, Pool, Split, cut, fingerprint, open_dataset, open_pool
+from raycls.data.splits.weighted import Weights
 from raycls.errors import DataError
 from raycls.quantities import first_names, plural
 from raycls.run.folder import RunFolder
 from raycls.session.data import record as recorded
 from raycls.session.data.limited import limit_of
-from raycls.session.data.record import Comparison, Record
+from raycls.session.data.record import Comparison, Part, Record
 from raycls.session.data.scored import find_record
 from raycls.train.plan import Plan
 
@@ -207,7 +208,25 @@ class _Found:
         labels = np.full(len(self.pool.labels), -1, np.int64)
         labels[rows] = part.labels[ids]
         there = replace(self.pool, classes=self.record.classes, labels=labels, sets=self.record.sets)
-        return replace(there.split(name, rows, self.run.data), ids=ids if len(out) else None)
+        split = there.split(name, rows, self.run.data)
+        return replace(split, ids=ids if len(out) else None, weights=self._weights(split, part, ids))
+
+    def _weights(self, split: Split, part: Part, ids: np.ndarray) -> Weights | None:
+        """Those of today, which must be those of the start: only the others of then make their mean."""
+        if split.weights is None or part.weights is None:
+            return split.weights
+        changed = ids[split.weights.values != part.weights[ids]]
+        if len(changed):
+            first, row = int(changed[0]), int(np.searchsorted(ids, changed[0]))
+            raise DataError(
+                f"{plural(len(changed), 'training sample')} with another weight than when this run was started",
+                where=f"data.weight: {split.weights.column}",
+                found=f"{first_names(self._names(split.name, changed), len(changed))}; the first had "
+                f"{part.weights[first]:g} and has {split.weights.values[row]:g}",
+                valid="the weights that the run was started with",
+                fix="put the weights back, or start anew with --new",
+            )
+        return replace(split.weights, mean=float(part.weights.mean()))
 
     def _names(self, split: str, ids: np.ndarray) -> list[str]:
         return [self.record.parts[split].name(int(index)) for index in ids[:5]]

@@ -48,7 +48,12 @@ def with_source(run: Run, path: str) -> Run:
     if source.name == "manifest" and not path.lower().endswith((".yaml", ".yml")) and reading_of(run.task).several:
         own = run.data.source
         source.args["multilabel"] = (own.args.get("multilabel") if own.name == "manifest" else None) or True
-    values["data"] |= {"source": source.model_dump(), "group": None, "fold": {}}  # other data has no such columns
+    values["data"] |= {
+        "source": source.model_dump(),
+        "group": None,
+        "weight": None,
+        "fold": {},
+    }  # other data has no such columns
     return from_dict(values)
 
 

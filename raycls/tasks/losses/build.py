@@ -21,7 +21,7 @@ from raycls.errors import ConfigError
 from raycls.plugins import build
 from raycls.tasks.losses.balance import class_weights, log_priors
 
-__all__ = ["Loss", "balanced_loss", "build_loss", "check_loss", "refuse_loss"]
+__all__ = ["Loss", "balanced_loss", "build_loss", "check_loss", "each_of", "refuse_loss"]
 
 Loss = Callable[..., Tensor]
 """Logits, targets, and perhaps weights -> a sum; see the module's docstring."""
@@ -47,13 +47,24 @@ def balanced_loss(
     return loss
 
 
-def check_loss(config: LossConfig, class_counts: Sequence[int], *, mixed: bool) -> None:
+def each_of(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """`loss`, a sum over samples, as a function of the same arguments that gives it of each sample, `[B]`."""
+
+    def one(logits: Tensor, target: Tensor) -> Tensor:
+        return loss(logits[None], target[None])
+
+    return torch.vmap(one)
+
+
+def check_loss(config: LossConfig, class_counts: Sequence[int], *, mixed: bool, weighted: bool = False) -> None:
     """Build the loss and try it on three samples, mixed ones too where it will see such. ConfigError where it is not a
-    sum over samples, or cannot take what it will be called with."""
+    sum over samples, or cannot take what it will be called with. `weighted`: it is asked for each sample's."""
     classes = len(class_counts)
     loss = balanced_loss(config, class_counts, None)
     labels = torch.tensor([0, classes - 1, 0])
     _check_sum(config, loss, labels)
+    if weighted:
+        _check_each(config, loss, labels)
     if mixed:
         shares = torch.full((3, classes), 0.25 / classes)
         shares[torch.arange(3), labels] += 0.75
@@ -83,6 +94,24 @@ def _check_sum(config: LossConfig, loss: Callable[[Tensor, Tensor], Tensor], tar
         sums, found = False, f"{type(error).__name__}: {error}"
     if not sums:
         raise _refused(config, found, mixed=targets.ndim == 2)
+
+
+def _check_each(config: LossConfig, loss: Callable[[Tensor, Tensor], Tensor], labels: Tensor) -> None:
+    logits = torch.linspace(-1, 1, 3 * (int(labels.max()) + 1)).view(3, -1)
+    try:
+        each = each_of(loss)(logits, labels)
+        alone = [loss(logits[row : row + 1], labels[row : row + 1]) for row in range(3)]
+        same, found = torch.allclose(each, torch.stack(alone), rtol=1e-3, atol=1e-5), str(each.tolist())
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a plug-in raises)
+        same, found = False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if not same:
+        raise ConfigError(
+            "the loss of a single sample cannot be had from this loss, which data.weight needs",
+            where="loss.name, data.weight",
+            found=f"{config.name}: {found}",
+            valid="a function that torch.vmap can map over samples: no branch on values, nothing written in place",
+            fix="write it with torch.where instead of if, or leave data.weight out",
+        )
 
 
 def _refused(config: LossConfig, found: str, *, mixed: bool) -> ConfigError:
