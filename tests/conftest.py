@@ -87,6 +87,7 @@ def s3_server() -> Iterator[S3]:
 @pytest.fixture
 def s3(s3_server: S3) -> Iterator[S3]:
     """The bucket, empty, behind a proxy that does as it should until it is told not to."""
+    os.environ.update(s3_server.environment)  # whoever put the environment back since may not have known of it
     s3_server.proxy.stop()
     s3_server.proxy.start()
     s3_server.empty()
