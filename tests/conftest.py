@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -35,10 +34,10 @@ def _nothing_stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(own):
             del sys.modules[name]
     os.environ.pop("RAYCLS_WORKDIR", None)
-    # What forks decoding processes keeps the environment and the path that it was started with.
-    forking = sys.modules.get("multiprocessing.forkserver")
-    if forking is not None and not multiprocessing.active_children():
-        forking._forkserver._stop()
+    if "multiprocessing.forkserver" in sys.modules:
+        from harness.forking import keep_or_stop
+
+        keep_or_stop()
 
 
 @pytest.fixture(scope="session")

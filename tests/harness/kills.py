@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import tempfile
 import time
@@ -10,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.ranks import _PRELOADED, _rank
+from harness.forking import forking
+from harness.ranks import _rank
 
 _SECONDS = 120
 
@@ -23,8 +23,7 @@ def run_killed(
     A rank may also kill itself: the others are then left to notice it on their own. Returns the exit codes in
     the order of ranks: -9 for a killed one, 1 for one that raised, 0 for one that came to its end.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context = forking()
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
         ranks = [context.Process(target=_end, args=(function, rank, world, store, args)) for rank in range(world)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
 import tempfile
@@ -12,9 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from harness.forking import forking
+
 _SECONDS = 180
-_PRELOADED = ["torch", "torchvision", "raycls.session.training", "tensorboardX.event_file_writer", "matplotlib.figure"]
-"""What the fork server imports once for all ranks."""
 
 
 def run_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
@@ -22,8 +21,7 @@ def run_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]
 
     `function` must be importable by name. A rank that raises fails the call with its traceback.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context = forking()
     results: Any = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")

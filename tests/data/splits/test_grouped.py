@@ -177,5 +177,5 @@ def test_samples_without_a_group_and_groups_on_two_sides_are_refused(tmp_path: P
     assert caught.value.found == "patient p10: train and test"
     whole = _manifest(tmp_path, lambda at: f"p{at // 4}", lambda at: "train" if at < 40 else "test")
     assert set(_open(whole).own_splits) == {"train", "test"}
-    with pytest.raises(DataError, match="this source has no columns for data.group"):
+    with pytest.raises(DataError, match=r"this source has no columns for data\.group"):
         open_dataset(from_dict({"data": {"source": {"name": "digits"}, "group": "patient"}}).data)
