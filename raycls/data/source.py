@@ -294,7 +294,7 @@ def cut(pool: Pool, config: DataConfig, limit: Limit | None = None) -> Dataset:
     if limit is None:
         _check_trained(splits, pool.classes)
     mark = fingerprint(pool.classes, splits)
-    notes = pool.notes if limit is None else (*pool.notes, *limit.notes(rows))
+    notes = (*pool.notes, *(groups.notes(pool.splits) if groups else ()), *(limit.notes(rows) if limit else ()))
     return Dataset(pool.classes, splits, mark, tuple(pool.splits or ()), notes)
 
 
@@ -315,7 +315,7 @@ def _source(config: SourceConfig) -> Callable[..., Any]:
 
 
 def _columns(source: Callable[..., Any], config: DataConfig, about: Sequence[str]) -> dict[str, Any]:
-    own = {"data.group": config.group, "data.weight": config.weight}
+    own = {"data.group": None if config.group == "off" else config.group, "data.weight": config.weight}
     own = {option: column for option, column in own.items() if column is not None}
     wanted = list(dict.fromkeys([*about, *own.values()]))
     if not wanted:

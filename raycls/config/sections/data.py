@@ -129,9 +129,10 @@ class DataConfig(Section):
     """Where the samples are."""
     split: SplitConfig = SplitConfig()
     """Splits by fraction, for data without its own."""
-    group: str | None = None
+    group: Literal["off"] | str | None = None
     """A column, such as `patient_id`, whose values are each in one split alone; the classes are in each split as
-    nearly in proportion as the groups allow. Splits that the data brings are checked for it."""
+    nearly in proportion as the groups allow. Splits that the data brings are checked for it. Where nothing is set the
+    series of a patient stay together (source `dicom`), and the header says so; `off` splits series by series."""
     fold: FoldConfig = FoldConfig()
     """Cross-validation, such as `{index: 0, of: 5}`: `train` and `val` are those of one fold, stratified, and with
     whole groups where `group` is set. `data.split.test` of the data is set aside first, the same in all folds."""

@@ -8,7 +8,7 @@ alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from raycls.data.samples import Keys
 from raycls.errors import DataError
 from raycls.quantities import first_names
 
-__all__ = ["dealt", "groups_of", "keep_trained", "refuse_shared"]
+__all__ = ["dealt", "groups_of", "keep_trained", "numbers_of", "refuse_shared", "shared"]
 
 
 def groups_of(values: Keys, keys: Keys, column: str) -> np.ndarray:
@@ -32,8 +32,19 @@ def groups_of(values: Keys, keys: Keys, column: str) -> np.ndarray:
             valid="a group for each image",
             fix="fill the column; an image without others has a name of its own there",
         )
-    number = {text: at for at, text in enumerate(dict.fromkeys(texts))}
-    return np.array([number[text] for text in texts], np.int64)
+    return numbers_of(texts)
+
+
+def numbers_of(values: Sequence[Hashable]) -> np.ndarray:
+    """Equal values as equal integers, numbered as they first appear, `[N] int64`."""
+    number = {value: at for at, value in enumerate(dict.fromkeys(values))}
+    return np.array([number[value] for value in values], np.int64)
+
+
+def shared(splits: Mapping[str, Sequence[int] | np.ndarray], groups: np.ndarray) -> list[int]:
+    """The groups, `groups` `[N] int64`, that are in more than one of `splits`, which are positions."""
+    times = np.bincount(np.concatenate([np.zeros(0, np.int64), *(np.unique(groups[rows]) for rows in splits.values())]))
+    return np.flatnonzero(times > 1).tolist()
 
 
 def dealt(
@@ -57,7 +68,7 @@ def dealt(
             where="data.group",
             found=f"{len(names)} groups",
             valid=f"at least {wanted}",
-            fix="set data.split or data.fold so that fewer splits are cut, or name another column",
+            fix="set data.split or data.fold so that fewer splits are cut, name another column, or turn data.group off",
         )
     sizes = np.bincount(group, minlength=len(names))
     order = permutation(len(names), seed, len(rows))

@@ -17,12 +17,15 @@ from raycls.config.sections.data import SplitConfig
 from raycls.data.order import permutation
 from raycls.data.samples import Keys
 from raycls.data.splits.folds import folded
-from raycls.data.splits.grouped import dealt, groups_of, keep_trained, refuse_shared
+from raycls.data.splits.grouped import dealt, groups_of, keep_trained, numbers_of, refuse_shared, shared
 from raycls.errors import DataError
+from raycls.quantities import plural
 
 __all__ = ["Groups", "divide"]
 
 SPLITS = ("train", "val", "test")
+PATIENT = "patient"
+"""The column whose groups are kept whole unless a config says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,34 @@ class Groups:
     values: Keys
     numbers: np.ndarray
     """The group of each sample, `[N] int64`."""
+    asked: bool = True
+    """Whether a user named the column: then splits of the data that divide a group are refused."""
 
     @staticmethod
     def of(about: Mapping[str, Keys], keys: Keys, column: str | None) -> Groups | None:
-        """The groups that `data.group` names, a column of what is known of the samples; None where it names none."""
-        return None if column is None else Groups(column, about[column], groups_of(about[column], keys, column))
+        """The groups of `data.group`: a column of what is known of the samples, or `off`. Where it is not set, those of
+        patients, if they are known and one has several samples; a sample without a patient is a group of its own."""
+        if column is not None:
+            return None if column == "off" else Groups(column, about[column], groups_of(about[column], keys, column))
+        if PATIENT not in about:
+            return None
+        numbers = numbers_of(
+            [("patient", text) if text else ("sample", keys[at]) for at, text in enumerate(about[PATIENT])]
+        )
+        return (
+            Groups(PATIENT, about[PATIENT], numbers, asked=False)
+            if numbers.max(initial=-1) + 1 < len(numbers)
+            else None
+        )
+
+    def notes(self, given: Mapping[str, Sequence[int] | np.ndarray] | None) -> tuple[str, ...]:
+        """What the header of a run says of groups that nobody named; `given` are the splits that the data brings."""
+        if self.asked:
+            return ()
+        several = shared(given or {}, self.numbers)
+        kept = f"data: all of a {self.column} goes to one split (data.group=off splits series by series)"
+        told = f"data: {plural(len(several), self.column)} in more than one of the splits that the data brings"
+        return (kept, told) if several else (kept,)
 
 
 def divide(
@@ -77,7 +103,7 @@ def divide(
             splits["train"], splits["test"] = parts(every, (1 - config.test, config.test))
     else:
         splits = _checked(given, len(labels))
-        if groups is not None:
+        if groups is not None and groups.asked:
             refuse_shared(splits, groups.numbers, groups.values, groups.column)
         train = splits.get("train", np.empty(0, np.int64))
         if fold is None and "val" not in splits and config.val > 0 and len(train):

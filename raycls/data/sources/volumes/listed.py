@@ -57,7 +57,7 @@ def samples_of(
         reader=_reader(kind, root, found),
         splits=splits or None,
         notes=notes,
-        about={name: _about(found, name) for name in about},
+        about={name: _about(found, name) for name in _columns(found, about)},
     )
 
 
@@ -84,7 +84,10 @@ def with_volumes(
         keys=_unique(found),
         reader=_reader(kind, root, found),
         notes=(*samples.notes, *notes),
-        about={**samples.about, **{name: _about(found, name) for name in about if name not in samples.about}},
+        about={
+            **samples.about,
+            **{name: _about(found, name) for name in _columns(found, about) if name not in samples.about},
+        },
     )
 
 
@@ -116,6 +119,11 @@ def _unique(found: Sequence[Sample]) -> list[str]:
                 fix="remove one of them, or leave it out with data.source.args.ignore",
             )
     return list(first)
+
+
+def _columns(found: Sequence[Sample], about: Sequence[str]) -> list[str]:
+    """The columns `about` and, where it is known, that of patients, who are kept in one split without being asked."""
+    return list(dict.fromkeys([*about, *(["patient"] if any(sample.patient for sample in found) else [])]))
 
 
 def _about(found: Sequence[Sample], name: str) -> list[str]:

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from harness.errors import raised
 from harness.phantom import CLASSES, PLANTED, phantom, write_data, write_nifti, write_series
 
+from raycls.config.load import from_dict
 from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.source import open_dataset, open_pool
 from raycls.data.sources.volumes.dicom import dicom
 from raycls.data.sources.volumes.nifti import nifti
 from raycls.errors import ConfigError, DataError
+from raycls.run.folder import RunFolder
+from raycls.session.data.record import pack
+from raycls.session.data.resumed import resumed_data
 
 _UID = "1.2.826.0.1.3680043.8.498.20250611"
+
+
+@pytest.fixture(scope="module")
+def visits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two series of each of ten patients."""
+    folder = tmp_path_factory.mktemp("visits")
+    for number in range(20):
+        label = number // 2 % 2
+        place, uid = folder / CLASSES[label] / f"s{number}", f"{_UID}.{number + 1}"
+        write_series(place, phantom(number, label), uid=uid, seed=number, PatientID=f"P{number // 2}")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +73,53 @@ def test_ids_are_kept_where_that_is_asked_for(data: Path) -> None:
     assert found.keys[0].startswith(_UID) and found.about["patient"][0].startswith(PLANTED[1])
 
 
-def test_the_series_of_a_patient_stay_in_one_split_where_they_are_a_group(tmp_path: Path) -> None:
-    for number in range(20):
-        label = number // 2 % 2
-        folder, uid = tmp_path / CLASSES[label] / f"s{number}", f"{_UID}.{number + 1}"
-        write_series(folder, phantom(number, label), uid=uid, seed=number, PatientID=f"P{number // 2}")
-    config = DataConfig(source=SourceConfig(name="dicom", path=str(tmp_path)), group="patient")
-    patients = [set(split.about["patient"]) for split in open_dataset(config).splits.values()]
+def _patients(data: Path, **options: Any) -> list[set[str]]:
+    config = DataConfig(source=SourceConfig(name="dicom", path=str(data)), **options)
+    return [set(split.about["patient"]) for split in open_dataset(config).splits.values()]
+
+
+@pytest.mark.parametrize("options", [{}, {"group": "patient"}])
+def test_the_series_of_a_patient_stay_in_one_split(visits: Path, options: dict[str, Any]) -> None:
+    patients = _patients(visits, **options)
     assert len(patients) == 3 and sum(map(len, patients)) == len(set.union(*patients)) == 10
+
+
+def test_series_are_split_one_by_one_where_groups_are_off(visits: Path) -> None:
+    patients = _patients(visits, group="off")
+    assert sum(map(len, patients)) > len(set.union(*patients)) == 10
+
+
+def test_the_header_says_that_patients_are_kept_together(visits: Path, data: Path) -> None:
+    told = open_dataset(DataConfig(source=SourceConfig(name="dicom", path=str(visits)))).notes
+    assert told[-1] == "data: all of a patient goes to one split (data.group=off splits series by series)"
+    for path, group in ((data / "ct", None), (visits, "off"), (visits, "patient")):  # `ct`: nobody has two series
+        config = DataConfig(source=SourceConfig(name="dicom", path=str(path)), group=group)
+        assert not any("goes to one split" in note for note in open_dataset(config).notes)
+
+
+def test_splits_of_the_data_that_divide_a_patient_are_told_and_refused_on_request(visits: Path, tmp_path: Path) -> None:
+    for number in range(20):
+        split, name = ("train", "val", "test")[min(number // 7, 2)], CLASSES[number // 2 % 2]
+        (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / split / name / f"s{number}").symlink_to(visits / name / f"s{number}")
+    told = open_dataset(DataConfig(source=SourceConfig(name="dicom", path=str(tmp_path)))).notes
+    assert told[-1] == "data: 1 patient in more than one of the splits that the data brings"  # 6 in train, 7 in val
+    with pytest.raises(DataError, match="a group is in two splits"):
+        _patients(tmp_path, group="patient")
+
+
+def test_a_run_of_an_earlier_version_keeps_its_splits(visits: Path, tmp_path: Path) -> None:
+    """What such a run wrote down is what series by series gives."""
+    source = {"name": "dicom", "path": str(visits)}
+    before = open_dataset(from_dict({"data": {"source": source, "group": "off"}}).data)
+    folder = RunFolder(str(tmp_path / "run"))
+    about = {"classes": list(before.classes), "fingerprint": before.fingerprint}
+    folder.store.write_bytes(RunFolder.ENV, json.dumps({"data": about}).encode())
+    folder.store.write_bytes(RunFolder.SPLITS, pack(before, str(visits)))
+    found = resumed_data(from_dict({"data": {"source": source}}), folder, None, lambda line: None).dataset
+    assert {name: list(split.keys) for name, split in found.splits.items()} == {
+        name: list(split.keys) for name, split in before.splits.items()
+    }
 
 
 def test_a_reader_can_be_cut_and_pickled(data: Path) -> None:
