@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raycls.data.making.bad import Bad, BadImageError
+from raycls.data.making.bad import Bad, BadImageError, or_skip
 from raycls.data.making.sample import Arrays, collate, made
 from raycls.data.order import Order
 from raycls.data.rows import fetched
@@ -173,7 +173,7 @@ class Maker:
                     samples.append(made(self.arrays, split, row, key, train=train))
                 except BadImageError as error:
                     if not self.skips:
-                        raise
+                        raise or_skip(error) from error.__cause__
                     bad.append(Bad.of(error, place, key[2], split, row))
         ids, rows = (np.delete(array, [each.place for each in bad]) if bad else array for array in (ids, rows))
         arrays = collate(samples, lambda index: split.locate(int(rows[index])))

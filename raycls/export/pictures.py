@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from raycls.data.making.bad import BadImageError
 from raycls.data.making.sample import Arrays
+from raycls.data.samples import text_of
 from raycls.data.source import Split
 from raycls.errors import DataError
+from raycls.progress import counted
+from raycls.quantities import first_names, plural
 from raycls.session.data.scored import score
 from raycls.session.scoring.other import with_source
 from raycls.session.trained.trained import Trained
@@ -83,4 +87,23 @@ def pictures(
         raise
     chosen = scored.dataset.splits[scored.split]
     count = min(most, len(chosen))
-    return Pictures(trained, chosen, np.arange(count) * len(chosen) // count, scored.told)
+    found = Pictures(trained, chosen, np.arange(count) * len(chosen) // count, scored.told)
+    return found if run.data.on_bad_image == "error" else _good(found, say)
+
+
+def _good(found: Pictures, say: Callable[[str], None]) -> Pictures:
+    """`found` without its bad images, which are told and not replaced. DataError where all of them are."""
+    bad: list[int] = []
+    for index in counted(range(len(found)), "looking for bad images", len(found), "images"):
+        try:
+            found.sample(index)
+        except BadImageError:
+            bad.append(index)
+    if not bad:
+        return found
+    names = first_names([text_of(found.keys[index]) for index in bad])
+    if len(bad) == len(found):
+        raise DataError("all images are bad images", where=found.told, found=names, fix="replace these files")
+    say(f"{plural(len(bad), 'bad image')} of {found.told} left out: {names}")
+    told = f"{found.told} without {plural(len(bad), 'bad image')}"
+    return replace(found, rows=np.delete(found.rows, bad), told=told)

@@ -21,7 +21,7 @@ from raycls.errors import DataError
 if TYPE_CHECKING:  # the processes that only route slices need not import torch
     from raycls.data.source import Split
 
-__all__ = ["Bad", "BadImageError", "good_rows"]
+__all__ = ["Bad", "BadImageError", "good_rows", "or_skip"]
 
 
 class BadImageError(DataError):
@@ -59,6 +59,13 @@ class Bad:
     def of(cls, error: BadImageError, place: int, id: int, split: Split, row: int) -> Bad:
         """The sample `id`, at `row` of `split`, of which `error` says why it is no image."""
         return cls(place, id, text_of(split.key(row)), error.reason, error.size)
+
+
+def or_skip(error: DataError) -> DataError:
+    """`error`, whose remedy names the option that leaves out all bad images too."""
+    skip = "leave out all bad images: add data.on_bad_image=skip to the command"
+    error.fix = f"{error.fix}; or {skip}" if error.fix else skip
+    return error
 
 
 def good_rows(split: Split, bad: Sequence[int]) -> Split:

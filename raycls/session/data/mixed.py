@@ -10,7 +10,7 @@ import torch
 from raycls.config.sections.run import Run
 from raycls.data.slices import TRAIN, Position, micro_rows
 from raycls.data.source import Dataset
-from raycls.errors import ConfigError
+from raycls.errors import ConfigError, DataError
 from raycls.randomness import kept
 from raycls.session.data.checked_task import checked_task
 from raycls.session.data.seen import told
@@ -59,6 +59,11 @@ def mixed(run: Run, dataset: Dataset, *, epoch: int, number: int) -> Mixed | Non
     made = make_maker(run, plan, dataset, 1, run.evaluate.split)(Position(TRAIN, epoch, step, 0, 0))
     if made.error is not None:
         raise made.error
+    if made.bad:
+        holes = tuple(bad.place for bad in made.bad)
+        _, start, stop = micro_rows(plan.order.without(holes), step, 0, 1)[micro]
+        if start == stop:
+            raise DataError("all images of this micro-batch are bad images", where="--micro-batch", found=str(number))
     strict = reduction_of(run, device.type) == "exact"
     with kept(), arithmetic(threads=run.scale.threads, strict=strict):
         shown = task.shown(micro_batch(task, made, (micro, start, stop), plan.seed, device))

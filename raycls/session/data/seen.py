@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from raycls.config.sections.run import Run
 from raycls.config.sections.types import Operation, named
 from raycls.config.write import flow
 from raycls.data.images.operations import Stage, build, default_operations
+from raycls.data.making.bad import BadImageError, or_skip
 from raycls.data.source import Dataset
 from raycls.errors import ConfigError, DataError
 from raycls.session.prepare import plan_of
@@ -55,10 +55,16 @@ def seen(run: Run, dataset: Dataset, *, epoch: int, count: int) -> tuple[list[st
     operations = default_operations(train=train, image_size=size) if listed is None else listed
     augment = build(operations, train=train, image_size=size, max_pixels=run.data.max_pixels)
     found: list[Seen] = []
-    for key in islice(_keys(plan, epoch), count):
+    for key in _keys(plan, epoch):
+        if len(found) == count:
+            break
         index = key[2]
         try:
             stages = augment.stages(split.encoded(index) if augment.encoded else split.pixels(index), key)
+        except BadImageError as error:
+            if run.data.on_bad_image == "error":
+                raise or_skip(error) from error.__cause__
+            continue
         except DataError as error:
             error.where = error.where or split.locate(index)
             raise

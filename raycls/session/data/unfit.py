@@ -8,7 +8,7 @@ import numpy as np
 
 from raycls.config.sections.run import Run
 from raycls.config.write import override
-from raycls.data.making.bad import BadImageError
+from raycls.data.making.bad import BadImageError, or_skip
 from raycls.data.making.sample import Arrays, made
 from raycls.data.samples import UnfitError
 from raycls.data.source import Dataset, Split
@@ -76,7 +76,9 @@ def first_of(
         try:
             return tried(arrays, split, row, run.run.seed, train=train, epoch=epoch)
         except BadImageError as found:
-            if run.data.on_bad_image == "error" or tries == _TRIES:
+            if run.data.on_bad_image == "error":
+                raise or_skip(found) from found.__cause__
+            if tries == _TRIES:
                 raise
             error = error or found
     raise error or DataError("there is no sample", found=f"the split {split.name} is empty")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import raycls
 from raycls.config.write import flow
 from raycls.data import samples
+from raycls.data.making.bad import Bad, BadImageError, or_skip
 from raycls.data.source import Files, Split
 from raycls.errors import DataError, ModelError
 from raycls.models.surgery import beside, find_head, modes_kept
@@ -82,8 +84,9 @@ def digest_of(model: nn.Module, head: str) -> str:
 
 def features_of(
     work: Work, network: str, elsewhere: Callable[[], Elsewhere | None], say: Callable[[str], None]
-) -> tuple[np.ndarray, bool]:
-    """The features of all samples of `work.split`, `[N, D] float32` in their order, and whether all were there already.
+) -> tuple[np.ndarray, list[Bad], bool]:
+    """The features of the samples of `work.split`, `[N, D] float32` in their order, and whether all were there already.
+    Between them, with `data.on_bad_image: skip`, the bad images: `place` is their row, and they have no features.
 
     They are computed on the cluster that `elsewhere` gives, or here, and kept beside the network of `work`, that is in
     the folder `features` of the probe. What is there is taken where it is of the same network (`network` is its
@@ -105,8 +108,11 @@ def features_of(
             _refuse_bad(work, part)
             folder.add(part)
             parts[part.number] = part
-    found = np.concatenate([parts[number].features for number in range(work.parts)])
-    return found, not missing
+    bad = _bad_images(work, [parts[number].errors for number in range(work.parts)])
+    if len(bad) == len(work.split):
+        raise _no_features(work, 0, bad[0].reason)
+    found = np.concatenate([part.features for number in range(work.parts) if len((part := parts[number]).features)])
+    return found, bad, not missing
 
 
 def _job(work: Work, network: str) -> dict[str, Any]:
@@ -155,14 +161,8 @@ def _code(workdir: str) -> str:
 def _refuse_bad(work: Work, part: Part) -> None:
     start = part.number * work.part_rows
     for place, error in enumerate(part.errors):
-        if error is not None:
-            row = start + place
-            raise DataError(
-                "a sample has no features",
-                where=work.split.locate(row),
-                found=error,
-                fix=work.split.without(row).removeprefix("or "),
-            )
+        if error is not None and (work.trained.run.data.on_bad_image == "error" or _bad(work, start + place) is None):
+            raise _no_features(work, start + place, error)
     finite = np.isfinite(part.features).all(axis=1)
     if not finite.all():
         raise ModelError(
@@ -170,3 +170,26 @@ def _refuse_bad(work: Work, part: Part) -> None:
             where=work.split.locate(start + int(np.argmin(finite))),
             fix="probe other weights: these are not those of a network that works",
         )
+
+
+def _no_features(work: Work, row: int, error: str) -> DataError:
+    fix = work.split.without(row).removeprefix("or ")
+    found = DataError("a sample has no features", where=work.split.locate(row), found=error, fix=fix)
+    return found if work.trained.run.data.on_bad_image == "skip" or _bad(work, row) is None else or_skip(found)
+
+
+def _bad_images(work: Work, errors: Sequence[Sequence[str | None]]) -> list[Bad]:
+    """Of the samples without features, whose `errors` of each part are known to be those of bad images."""
+    rows = [row for row, error in enumerate(chain.from_iterable(errors)) if error is not None]
+    return [bad for row in rows if (bad := _bad(work, row)) is not None]
+
+
+def _bad(work: Work, row: int) -> Bad | None:
+    """The sample at `row`, made again, where it is a bad image."""
+    try:
+        work.trained.sample(work.trained.arrays(), work.split, row)
+    except BadImageError as error:
+        return Bad.of(error, row, row, work.split, row)
+    except DataError:
+        return None
+    return None

@@ -35,6 +35,7 @@ from raycls.session.prepare import Prepared, prepare, reduction_of
 from raycls.session.probing.features import FEATURES, digest_of, features_of, head_of
 from raycls.session.probing.head import Fitted, Head, chosen, fit
 from raycls.session.probing.neighbours import NEIGHBOURS, nearest
+from raycls.session.recovery.bad_images import note_bad
 from raycls.session.setup import device_of, make_task, refuse_missing_gpu
 from raycls.session.trained.result import write_result
 from raycls.session.trained.trained import Trained
@@ -237,9 +238,11 @@ def _extracted(prepared: Prepared, model: nn.Module, layer: str, join: Join, say
         for name, split in prepared.dataset.splits.items():
             rows = part_rows(len(split), prepared.plan.evaluate_batch)
             work = Work(trained, split, 1, False, device, os.getcwd(), rows, precision, layer=layer)
-            values, there = features_of(work, network, elsewhere, say)
+            values, bad, there = features_of(work, network, elsewhere, say)
+            note_bad(run, folder, name, len(split), bad, say)
             cached += [name] if there else []
-            splits[name] = torch.from_numpy(values).to(here), torch.from_numpy(np.array(split.labels)).to(here)
+            labels = np.delete(split.labels, [each.place for each in bad])
+            splits[name] = torch.from_numpy(values).to(here), torch.from_numpy(labels).to(here)
         for name in (RunFolder.ENV, RunFolder.MODEL):
             trained.folder.store.delete_tree(name)
     return _Extracted(splits, network, autocast(precision, here), cached)

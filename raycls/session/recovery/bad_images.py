@@ -21,7 +21,7 @@ from raycls.session.setup import together
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
 
-__all__ = ["BadImages", "Met", "too_many"]
+__all__ = ["BadImages", "Met", "note_bad", "too_many"]
 
 _FRACTION = "data.max_bad_fraction"
 
@@ -39,6 +39,25 @@ def too_many(run: Run, split: str, paths: Sequence[str], count: int, where: str)
         valid=f"at most {allowed}, {_FRACTION} is {run.data.max_bad_fraction:g}",
         fix=f"replace these files, or add {override(_FRACTION, twice)} to the command to resume without them",
     )
+
+
+def note_bad(
+    run: Run, folder: RunFolder, split: str, count: int, bad: Sequence[Bad], tell: Callable[[str], None]
+) -> None:
+    """Write down and tell what was left out of `split`; DataError where it is too much of its `count` samples."""
+    known = {(line["split"], line["path"]) for line in bad_images.read(folder)}
+    _write(folder, split, [each for each in bad if (split, each.path) not in known], tell)
+    if error := too_many(run, split, [each.path for each in bad], count, folder.store.describe(bad_images.NAME)):
+        raise error
+
+
+def _write(folder: RunFolder, split: str, fresh: Sequence[Bad], tell: Callable[[str], None]) -> None:
+    if not fresh:
+        return
+    lines = [{"path": bad.path, "split": split, "reason": bad.reason, "bytes": bad.bytes} for bad in fresh]
+    bad_images.append(folder, lines)
+    names = first_names([bad.path for bad in fresh])
+    tell(f"{plural(len(fresh), 'bad image')} of the split {split} skipped ({bad_images.NAME}): {names}")
 
 
 @dataclass
@@ -74,7 +93,10 @@ class BadImages:
         ranks: Ranks,
         counts: Mapping[str, int],
         tell: Callable[[str], None],
+        alone: Callable[[int], str | None] = lambda epoch: None,
     ) -> None:
+        """`alone` says why the network cannot be trained on a single image in an epoch; None where it can."""
+        self._alone = alone
         self._run, self._plan, self._folder, self._ranks = run, plan, folder, ranks
         self._counts, self._tell = counts, tell
         lines = ranks.first(together(ranks, lambda: bad_images.read(folder) if ranks.rank == 0 else []))
@@ -92,7 +114,21 @@ class BadImages:
         if holes:
             own = [(start + bad.place, bad) for bad in batch.bad or ()]
             self._note("train", sorted(each for found in self._ranks.gather(own) for each in found))
+            self._check_alone(order, order.without(tuple(holes)), step)
         return order.without(tuple(holes))
+
+    def _check_alone(self, whole: Order, left: Order, step: int) -> None:
+        """DataError where a micro-batch is left with one image, and its statistics need two. Every rank knows all."""
+        micros = range(whole.micro_batches)
+        alone = [micro for micro in micros if len(left.bounds(step, micro)) == 1 < len(whole.bounds(step, micro))]
+        if alone and (why := self._alone(whole.epoch(step))) is not None:
+            raise DataError(
+                "bad images leave a micro-batch a single image, on which this network cannot be trained",
+                where="data.batch_size, train.micro_batches",
+                found=f"micro-batch {alone[0]} of step {step + 1}: {why}",
+                fix=f"replace the files that {bad_images.NAME} lists and rerun the command to resume, or start anew "
+                "with a larger data.batch_size or fewer train.micro_batches",
+            )
 
     def evaluated(self, split: str) -> None:
         """Note what the slices that `met` watched had; after each whole evaluation."""
@@ -103,10 +139,8 @@ class BadImages:
         if not fresh:
             return
         self._known.update(dict.fromkeys(fresh))
-        about = [{"path": bad.path, "split": split, "reason": bad.reason, "bytes": bad.bytes} for bad in fresh.values()]
-        together(self._ranks, lambda: bad_images.append(self._folder, about) if self._ranks.rank == 0 else None)
-        names = first_names([bad.path for bad in fresh.values()])
-        self._tell(f"{plural(len(fresh), 'bad image')} of the split {split} skipped ({bad_images.NAME}): {names}")
+        rank, tell = self._ranks.rank, self._tell
+        together(self._ranks, lambda: None if rank else _write(self._folder, split, list(fresh.values()), tell))
         paths = [path for of, path in self._known if of == split]
         where = self._folder.store.describe(bad_images.NAME)
         if error := too_many(self._run, split, paths, self._counts[split], where):

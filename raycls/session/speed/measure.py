@@ -88,7 +88,7 @@ def measured(run: Run, job: Job, plan: Plan, *, seconds: float, here: bool) -> M
         maker = make_maker(run, plan, job.dataset, 1, "train")
         samples = Samples(maker, split)
         progress("making the first samples")
-        ready, made = samples.make(0)
+        ready, made = next(each for step in count() if (each := samples.make(step))[1].images)
         found = Measured(steps.precision, pinned=job.device == "cuda")
         found.processes = min(_MOST_PROCESSES, run.data.processes if job.executor == "processes" else cores())
         turns: list[Callable[[float], None]] = [
@@ -105,7 +105,7 @@ def measured(run: Run, job: Job, plan: Plan, *, seconds: float, here: bool) -> M
             beside = run.data.processes if job.executor == "processes" else int(job.ahead)
             ahead = beside and max(1, run.data.prefetch // beside) * beside
             turns.append(_Whole(steps, stream, found.together, beside, ahead, per_image).take)
-        plain = plain_stream(maker.arrays, split, plan.order, processes=found.processes, pinned=found.pinned)
+        plain = plain_stream(maker, split, plan.order, processes=found.processes, pinned=found.pinned)
         stack.callback(plain.close)
         turns.append(_Whole(steps, plain, found.plain, found.processes, 2 * found.processes, per_image).take)
         for index, turn in enumerate(turns):  # what is done once, such as compiling, is no part of any turn

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from raycls.data.making.sample import Arrays
+from raycls.data.making.bad import Bad, BadImageError, or_skip
 from raycls.data.order import Order
-from raycls.data.slices import Slice
+from raycls.data.slices import Maker, Slice
 from raycls.data.source import Split
 from raycls.data.stream import Stream, end_with_parent
 from raycls.session.speed.samples import position
@@ -28,12 +28,18 @@ _Index = tuple[int, tuple[int, int, int]]
 class _Samples:
     """A map-style data set of samples."""
 
-    arrays: Arrays
+    maker: Maker
     split: Split
 
-    def __getitem__(self, index: _Index) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: _Index) -> dict[str, np.ndarray] | None:
+        """None for a bad image that the run skips."""
         row, key = index
-        made = self.arrays(self.split, row, key, train=True)
+        try:
+            made = self.maker.arrays(self.split, row, key, train=True)
+        except BadImageError as error:
+            if self.maker.skips:
+                return None
+            raise or_skip(error) from error.__cause__
         return {name: np.array(array) for name, array in made.items()}  # torch warns of what may not be written to
 
 
@@ -50,7 +56,15 @@ class _Batches:
             yield list(zip(rows.tolist(), keys, strict=True))
 
 
-def plain_stream(arrays: Arrays, split: Split, order: Order, *, processes: int, pinned: bool) -> Stream:
+def _collated(samples: list[dict[str, np.ndarray] | None]) -> tuple[list[int], Any]:
+    """The places of bad images, and what torch makes of the others."""
+    from torch.utils.data import default_collate
+
+    good = [sample for sample in samples if sample is not None]
+    return [place for place, sample in enumerate(samples) if sample is None], default_collate(good) if good else {}
+
+
+def plain_stream(maker: Maker, split: Split, order: Order, *, processes: int, pinned: bool) -> Stream:
     """A stream from step 0 on, of a loader with `processes` and else its defaults; `pinned` for a GPU.
 
     Without processes it makes its samples in this one.
@@ -61,8 +75,9 @@ def plain_stream(arrays: Arrays, split: Split, order: Order, *, processes: int, 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["raycls.data.stream", "raycls.data.images.operations"])
     loader: Any = torch.utils.data.DataLoader(
-        _Samples(arrays, split),  # type: ignore[arg-type]
+        _Samples(maker, split),  # type: ignore[arg-type]
         batch_sampler=_Batches(order),  # type: ignore[arg-type]
+        collate_fn=_collated,
         num_workers=processes,
         pin_memory=pinned,
         multiprocessing_context=context if processes else None,
@@ -72,9 +87,10 @@ def plain_stream(arrays: Arrays, split: Split, order: Order, *, processes: int, 
     items = iter(loader)
 
     def slices() -> Iterator[Slice]:
-        for step, arrays in enumerate(items):
-            keys = order.slice_keys(step, 0, 1)
-            ids = np.array([sample for _, _, sample in keys], np.int64)
-            yield Slice(position(order, step), ids, {name: array.numpy() for name, array in arrays.items()})
+        for step, (places, arrays) in enumerate(items):
+            ids = [sample for _, _, sample in order.slice_keys(step, 0, 1)]
+            bad = tuple(Bad(place, ids[place], "", "", 0) for place in places)
+            good = np.delete(np.array(ids, np.int64), places)
+            yield Slice(position(order, step), good, {name: array.numpy() for name, array in arrays.items()}, bad=bad)
 
     return Stream(slices(), positions(order, 0), items._shutdown_workers if processes else lambda: None)

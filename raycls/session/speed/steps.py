@@ -83,7 +83,7 @@ class Steps:
             "ready": ready,
             "clip": build_clip(run.optim, state.model),
         }
-        self._moved, self._waits = 0.0, False
+        self._moved, self._waits, self._images = 0.0, False, 0
         self._batch = task.batch
         vars(task)["batch"] = self._clocked
 
@@ -92,7 +92,7 @@ class Steps:
 
         `parted`: wait for the device around the transfer, so that its time is known.
         """
-        self._state.step, self._waits, self._moved = first, parted, 0.0
+        self._state.step, self._waits, self._moved, self._images = first, parted, 0.0, 0
         waited = stream.waited
         self._synchronize()
         began = time.perf_counter()
@@ -105,6 +105,7 @@ class Steps:
                 self._ranks,
                 self._reduction,
                 non_finite=NonFinite(note=lambda step, loss, norm: None, most=2**62),  # whatever the numbers are
+                there=self._there,
                 seen=lambda step, batch, parts: None,
                 log=lambda state, norm, waited: None,
                 evaluate=lambda state: False,
@@ -117,8 +118,13 @@ class Steps:
             raise self._lack(error) from error
         self._synchronize()
         seconds = time.perf_counter() - began
-        images = sum(self.plan.order.rows(step) for step in range(first, first + steps))
-        return Turn(images, seconds, stream.waited - waited, self._moved)
+        return Turn(self._images, seconds, stream.waited - waited, self._moved)
+
+    def _there(self, batch: Slice) -> Order:
+        """The order of a step without its bad images; its images are counted."""
+        order = self.plan.order.without(tuple(bad.place for bad in batch.bad or ()))
+        self._images += order.rows(batch.position.step)
+        return order
 
     def _clocked(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Any:
         if self._waits:
@@ -155,6 +161,11 @@ def positions(order: Order, first: int) -> Iterator[Position]:
 
 def again(order: Order, ready: Slice, first: int) -> Stream:
     """The samples of `ready` in every step from `first` on: batches that nobody waits for."""
+
+    whole = np.arange(order.rows(0))
+    if len(ready.ids) < len(whole):  # it lacks bad images: others stand for these
+        whole %= len(ready.ids)
+        ready = replace(ready, ids=ready.ids[whole], arrays={name: of[whole] for name, of in ready.arrays.items()})
 
     def slices() -> Iterator[Slice]:
         for place in positions(order, first):
