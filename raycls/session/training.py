@@ -32,7 +32,8 @@ from raycls.session.length.longer import write_duration
 from raycls.session.messages import Advice, Failed, Started
 from raycls.session.plan_file import read_plan, write_plan
 from raycls.session.recorder import Judged, Recorder
-from raycls.session.recovery.bad_images import BadImages
+from raycls.session.recovery.alone import not_alone
+from raycls.session.recovery.bad_images import BadImages, skipping
 from raycls.session.recovery.memory import Lack
 from raycls.session.recovery.non_finite import non_finite_of
 from raycls.session.reporter import Reporter
@@ -100,7 +101,8 @@ def train(job: Job, world: World) -> dict[str, Any]:
         forward = stack.enter_context(surroundings(run, plan, state, ready, ranks, world, example))
         memory = Lack(recorder, state.model, task)
         reduction = reducing(run, plan, state, task, ranks, memory, example)
-        bad = _bad_images(run, job, plan, recorder, ranks, partial(_alone, run, job, plan, task, state.model, ready))
+        alone = cache(partial(not_alone, run, job.dataset, plan, task, state.model, ready))
+        bad = skipping(run, job.dataset, plan, recorder.folder, ranks, recorder.tell, alone)
         evaluate = partial(_evaluate_now, run, plan, stream, task, ranks, recorder, precision, bad)
         reason = train_loop(
             state,
@@ -261,27 +263,6 @@ def _open(run: Run, job: Job, plan: Plan, start: Started, world: World, reporter
     about = run.data, job.executor, timeline, maker, world.rank
     stream = open_stream(*about, share=world.share, ahead=job.ahead)
     return reporter.watch(stream, timeline)
-
-
-def _bad_images(
-    run: Run, job: Job, plan: Plan, recorder: Recorder, ranks: Ranks, alone: Callable[[int], str | None]
-) -> BadImages | None:
-    """None where a bad image is an error."""
-    if run.data.on_bad_image == "error":
-        return None
-    counts = {name: len(split) for name, split in job.dataset.splits.items()}
-    return BadImages(run, plan, recorder.folder, ranks, counts, recorder.tell, cache(alone))
-
-
-def _alone(run: Run, job: Job, plan: Plan, task: Task, model: torch.nn.Module, ready: Stages, epoch: int) -> str | None:
-    """Why a single image of `epoch` cannot be trained; None where it can."""
-    device = next(model.parameters()).device
-    example = tuple(part.to(device) for part in task.example(first_sample(run, job.dataset, plan, epoch)))
-    try:
-        zoo.forward_alone(model, example, partial(ready, plan.total_steps - 1))
-    except ValueError as error:  # batch normalisation over one value
-        return str(error)
-    return None
 
 
 def _evaluate_now(

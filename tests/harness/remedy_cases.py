@@ -679,10 +679,10 @@ CASES: tuple[Case, ...] = (
     # images
     Case("data/images/decoding/decode.py:_refuse", TRAIN, put(**{"p/a/0__png": "x"}), use=add(0)),
     Case(
-        "data/images/decoding/decode.py:_refuse",
+        "data/making/bad.py:or_skip",
         TRAIN,
         put(**{"p/a/0__png": "x"}),
-        use=lambda folder, command, fix: f"{command} {typed(fix)[1]} data.max_bad_fraction=0.5",
+        use=lambda folder, command, fix: f"{command} {typed(fix)[-1]} data.max_bad_fraction=0.5",
     ),
     Case("session/recovery/bad_images.py:too_many", f"{TRAIN} data.on_bad_image=skip", put(**{"p/a/0__png": "x"})),
     Case(

@@ -63,8 +63,8 @@ class Bad:
 
 def or_skip(error: DataError) -> DataError:
     """`error`, whose remedy names the option that leaves out all bad images too."""
-    skip = "leave out all bad images: add data.on_bad_image=skip to the command"
-    error.fix = f"{error.fix}; or {skip}" if error.fix else skip
+    error.fix = error.fix or "replace the file"
+    error.fix = f"{error.fix}; or leave out all bad images: add data.on_bad_image=skip to the command"
     return error
 
 

@@ -13,6 +13,7 @@ from raycls.config.write import override
 from raycls.data.making.bad import Bad
 from raycls.data.order import Order
 from raycls.data.slices import Slice
+from raycls.data.source import Dataset
 from raycls.errors import DataError
 from raycls.quantities import first_names, plural
 from raycls.run.folder import RunFolder
@@ -21,7 +22,7 @@ from raycls.session.setup import together
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
 
-__all__ = ["BadImages", "Met", "note_bad", "too_many"]
+__all__ = ["BadImages", "Met", "note_bad", "skipping", "too_many"]
 
 _FRACTION = "data.max_bad_fraction"
 
@@ -93,7 +94,7 @@ class BadImages:
         ranks: Ranks,
         counts: Mapping[str, int],
         tell: Callable[[str], None],
-        alone: Callable[[int], str | None] = lambda epoch: None,
+        alone: Callable[[int], str | None],
     ) -> None:
         """`alone` says why the network cannot be trained on a single image in an epoch; None where it can."""
         self._alone = alone
@@ -145,3 +146,19 @@ class BadImages:
         where = self._folder.store.describe(bad_images.NAME)
         if error := too_many(self._run, split, paths, self._counts[split], where):
             raise error
+
+
+def skipping(
+    run: Run,
+    dataset: Dataset,
+    plan: Plan,
+    folder: RunFolder,
+    ranks: Ranks,
+    tell: Callable[[str], None],
+    alone: Callable[[int], str | None],
+) -> BadImages | None:
+    """None where a bad image is an error."""
+    if run.data.on_bad_image == "error":
+        return None
+    counts = {name: len(split) for name, split in dataset.splits.items()}
+    return BadImages(run, plan, folder, ranks, counts, tell, alone)
