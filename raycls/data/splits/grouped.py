@@ -17,7 +17,11 @@ from raycls.data.samples import Keys
 from raycls.errors import DataError
 from raycls.quantities import first_names
 
-__all__ = ["dealt", "groups_of", "keep_trained", "numbers_of", "refuse_shared", "shared"]
+__all__ = ["SharedGroupError", "dealt", "groups_of", "keep_trained", "numbers_of", "refuse_shared", "shared"]
+
+
+class SharedGroupError(DataError):
+    """A group is in two splits that the data brought."""
 
 
 def groups_of(values: Keys, keys: Keys, column: str) -> np.ndarray:
@@ -140,7 +144,7 @@ def refuse_shared(splits: dict[str, np.ndarray], groups: np.ndarray, values: Key
     for name, rows in splits.items():
         for row, group in zip(rows.tolist(), groups[rows].tolist(), strict=True):
             if owner.setdefault(group, name) != name:
-                raise DataError(
+                raise SharedGroupError(
                     "a group is in two splits that the data brought",
                     where="data.group",
                     found=f"{column} {values[row]}: {owner[group]} and {name}",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from raycls.quantities import plural
 from raycls.report.runs import Told
 from raycls.run.folder import RunFolder
+from raycls.run.ledgers import bad_images
 
 __all__ = ["left_out"]
 
 _SHOWN = 20
+_REASONS = 5
 _CHANGES = {
     "gone": "of the evaluated split, gone since the run was started and not scored",
     "ignored": "of the evaluated split, left out by data.source.args.ignore and not scored",
@@ -34,6 +37,11 @@ def left_out(told: Told, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     if ids:
         what = f"{plural(len(ids), 'training image')} left out since a resume: damaged, gone, or ignored."
         found.append({"text": what, "names": _names(told.folder, ids[:_SHOWN])})
+    found += _bad_images(told.folder)
+    evaluated = summary.get("bad_images") or {}
+    if evaluated.get("count"):
+        text = f"{plural(evaluated['count'], 'bad image')} of the evaluated split, skipped and not counted:"
+        found.append({"text": text, "names": list(evaluated["first"])})
     changes: Mapping[str, Any] = summary.get("split_changes") or {}
     for what, text in _CHANGES.items():
         each = changes.get(what) or {}
@@ -42,6 +50,20 @@ def left_out(told: Told, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     if summary.get("not_finite"):
         text = f"The network gave no finite numbers for {plural(summary['not_finite'], 'image')}."
         found.append({"text": text, "names": []})
+    return found
+
+
+def _bad_images(folder: RunFolder) -> list[dict[str, Any]]:
+    """The files that the run skipped, a group for each split, counted by reason; the first ones are named."""
+    lines = bad_images.read(folder)
+    found: list[dict[str, Any]] = []
+    for split in dict.fromkeys(line["split"] for line in lines):
+        own = [line for line in lines if line["split"] == split]
+        reasons = Counter(line["reason"] for line in own).most_common()
+        told = "; ".join(f"{count:,} {reason}" for reason, count in reasons[:_REASONS])
+        told += f"; and {plural(len(reasons) - _REASONS, 'other reason')}" if len(reasons) > _REASONS else ""
+        text = f"{plural(len(own), 'bad image')} of the split {split} skipped ({bad_images.NAME}): {told}."
+        found.append({"text": text, "names": [f"{line['path']}: {line['reason']}" for line in own[:_SHOWN]]})
     return found
 
 

@@ -59,6 +59,8 @@ def check_rows(facts: Facts) -> list[Row]:
     for name, entry in (("under two labels", "label_conflicts"), ("in two splits", "leaks")):
         found = facts[entry]
         rows.append((name, plural(len(found), "picture") if found else _SOUND, bool(found)))
+    if (groups := facts["groups_in_two_splits"]) is not None:
+        rows.append(("groups in two splits", plural(len(groups), "group") if groups else _SOUND, bool(groups)))
     if facts["labels"] is not None:
         found = facts["labels"]["contradicted"]
         rows.append(("contradicted labels", plural(found, "image") if found else _SOUND, bool(found)))
@@ -78,6 +80,10 @@ def _named(facts: Facts) -> Iterator[str]:
     )
     yield from _section("under two labels", [_together(each, labels=True) for each in facts["label_conflicts"]])
     yield from _section("in two splits", [_together(each) for each in facts["leaks"]])
+    groups = facts["groups_in_two_splits"] or ()
+    yield from _section(
+        "groups in two splits", [f"{visible(each['group'])}: {_together(each, between=', ')}" for each in groups]
+    )
     if facts["labels"] is not None:
         labels = facts["labels"]
         told = [
@@ -108,7 +114,7 @@ def _name(entry: Facts) -> str:
     return f"{visible(entry['key'])} ({entry['split']})"
 
 
-def _together(same: Facts, *, labels: bool = False) -> str:
+def _together(same: Facts, *, labels: bool = False, between: str = " = ") -> str:
     images: Sequence[Facts] = same["images"]
     shown = [f"{visible(each['label'])}: {_name(each)}" if labels else _name(each) for each in images[:_NAMED]]
-    return " = ".join(shown) + (f" and {len(images) - _NAMED:,} more" if len(images) > _NAMED else "")
+    return between.join(shown) + (f" and {len(images) - _NAMED:,} more" if len(images) > _NAMED else "")

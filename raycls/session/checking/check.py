@@ -12,9 +12,10 @@ import numpy as np
 
 from raycls.config.sections.run import Run
 from raycls.data.samples import text_of
-from raycls.data.source import Dataset, open_dataset
+from raycls.data.source import Dataset
 from raycls.progress import progress
 from raycls.session.checking.copies import Copies, Same, copies
+from raycls.session.checking.groups import Shared, opened, shared_groups
 from raycls.session.checking.judged import Judged, judged, judges
 from raycls.session.checking.looked import Looked, Unreadable, look
 
@@ -41,6 +42,8 @@ class Checked:
     looked: dict[str, Looked]
     copies: Copies
     judged: Judged | None = None
+    groups: tuple[Shared, ...] | None = None
+    """Those in two splits; None without `data.group`."""
 
     @cached_property
     def unreadable(self) -> dict[int, Unreadable]:
@@ -55,7 +58,9 @@ class Checked:
         """Whether nothing must be looked at."""
         found = self.copies
         doubted = self.judged is not None and self.judged.contradicted
-        return not (self.unreadable or found.exact or found.near or found.conflicts or found.leaks or doubted)
+        return not (
+            self.unreadable or found.exact or found.near or found.conflicts or found.leaks or self.groups or doubted
+        )
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -97,8 +102,12 @@ class Checked:
             "near_duplicates": [self._same(same) | {"distance": same.distance} for same in self.copies.near],
             "label_conflicts": [self._same(same) for same in self.copies.conflicts],
             "leaks": [self._same(same) for same in self.copies.leaks],
+            "groups_in_two_splits": None if self.groups is None else [self._group(each) for each in self.groups],
             "labels": None if doubted is None else self._doubts(doubted),
         }
+
+    def _group(self, shared: Shared) -> dict[str, Any]:
+        return {"group": shared.group, "images": [self.entry(place) for place in shared.images]}
 
     def _same(self, same: Same) -> dict[str, Any]:
         return {"kinds": list(same.kinds), "images": [self.entry(place) for place in same.images]}
@@ -143,14 +152,14 @@ class Checked:
         }
 
 
-def check(run: Run, runs: Sequence[str], say: Callable[[str], None], opened: Opened = lambda dataset: None) -> Checked:
+def check(run: Run, runs: Sequence[str], say: Callable[[str], None], begun: Opened = lambda dataset: None) -> Checked:
     """Look at every image of the data of `run`, and let the trained `runs` (folders) judge its labels.
 
-    `opened` is given the data set before any image is looked at.
+    `begun` is given the data set before any image is looked at.
     """
     progress("opening the data")
-    dataset = open_dataset(run.data)
-    opened(dataset)
+    dataset = opened(run.data)
+    begun(dataset)
     asked = judges(dataset, runs)
     for note in dataset.notes:
         say(note)
@@ -167,4 +176,5 @@ def check(run: Run, runs: Sequence[str], say: Callable[[str], None], opened: Ope
         np.repeat(np.arange(len(splits)), [len(split) for split in splits]),
         together(split.labels for split in splits) if dataset.classes else None,
     )
-    return Checked(run, dataset, looked, found, judged(dataset, asked, say) if asked else None)
+    groups = shared_groups(dataset, run.data.group)
+    return Checked(run, dataset, looked, found, judged(dataset, asked, say) if asked else None, groups)

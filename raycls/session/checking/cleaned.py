@@ -19,6 +19,7 @@ from raycls.data.samples import Files
 from raycls.data.source import Split, open_dataset
 from raycls.errors import ConfigError
 from raycls.session.checking.check import Checked
+from raycls.session.checking.groups import side_of
 
 __all__ = ["SUFFIXES", "Cleaned", "cleaned", "refuse", "verify"]
 
@@ -57,7 +58,8 @@ def refuse(splits: Mapping[str, Split], file: Path) -> None:
 
 
 def cleaned(checked: Checked, file: Path) -> Cleaned:
-    """Leave out what cannot be decoded, all images of a picture with two labels, and of other pictures all but one.
+    """Leave out what cannot be decoded, all images of a picture with two labels, of other pictures all but one, and of
+    a group in two splits those of all but one.
 
     A label that a run contradicts stays as it is: a person has to look at it.
     """
@@ -68,6 +70,12 @@ def cleaned(checked: Checked, file: Path) -> Cleaned:
         left = [place for place in same.images if place not in left_out]
         for place in sorted(left, key=lambda place: _preference(checked, place))[1:]:
             left_out[place] = "duplicates"
+    for shared in checked.groups or ():
+        sides = {place: side_of(checked.dataset, checked.image(place).split) for place in shared.images}
+        kept = min((sides[place] for place in sides if place not in left_out), key=_KEPT_FIRST.index, default="")
+        for place, side in sides.items():
+            if side != kept:
+                left_out.setdefault(place, "in two splits by their group")
     rows = list(_rows(checked, file, left_out))
     counts: dict[str, int] = {}
     for reason in left_out.values():

@@ -56,6 +56,11 @@ def _sections(checked: Checked) -> Iterator[_Section]:
         "Copies that are not mirrored, of which the labels differ.",
         [_same(same) for same in found.conflicts],
     )
+    yield _section(
+        "Groups in two splits",
+        "Images of one data.group in more than one split that the data brought: a run refuses them.",
+        [_Finding(f"{each.group}, {len(each.images):,} images", each.images) for each in checked.groups or ()],
+    )
     if checked.judged is not None:
         judged, classes = checked.judged, checked.dataset.classes
         yield _section(

@@ -135,6 +135,25 @@ def test_images_that_were_not_scored_are_named(trained: Path, tmp_path: Path, mo
     assert "23 images of split test" in text
 
 
+def test_bad_images_are_counted_by_split_and_reason(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        {"path": f"a/{number}.png", "split": split, "reason": reason, "bytes": number}
+        for split, reason, count in (("train", "damaged", 23), ("train", "<b>empty</b>", 2), ("val", "damaged", 1))
+        for number in range(count)
+    ]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "runs" / "shapes" / "bad_images.jsonl").write_text(text)
+    assert raycls("report", "shapes") == 0
+    page = parse((tmp_path / "runs" / "shapes" / "report.html").read_text()).text
+    assert "25 bad images of the split train skipped (bad_images.jsonl): 23 damaged; 2 <b>empty</b>." in page
+    assert "1 bad image of the split val skipped (bad_images.jsonl): 1 damaged." in page
+    assert "a/19.png: damaged" in page and "a/20.png: damaged" not in page
+
+
 def test_a_page_of_a_run_that_was_resumed_shows_its_starts(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
