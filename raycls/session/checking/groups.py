@@ -27,7 +27,7 @@ def opened(config: DataConfig) -> Dataset:
     try:
         return cut(pool, config)
     except SharedGroupError:
-        return cut(pool, config.model_copy(update={"group": None}))
+        return cut(pool, config.model_copy(update={"group": "off"}))
 
 
 def side_of(dataset: Dataset, split: str) -> str:
@@ -37,7 +37,7 @@ def side_of(dataset: Dataset, split: str) -> str:
 
 def shared_groups(dataset: Dataset, column: str | None) -> tuple[Shared, ...] | None:
     """The groups that are in two splits, in the order of their first images; None without a `column` of groups."""
-    if column is None:
+    if column in (None, "off"):
         return None
     members: dict[str, list[int]] = {}
     sides: dict[str, set[str]] = {}
