@@ -727,6 +727,13 @@ CASES: tuple[Case, ...] = (
         first=MANIFEST,
     ),
     Case(
+        "session/data/resumed.py:_weights",
+        f"{MANIFEST} data.weight=confidence",
+        edit("p/a/1.png,a,1", "p/a/1.png,a,3", "m.csv"),
+        before=table("path,label,confidence", *rows("{path},{label},1")),
+        first=f"{MANIFEST} data.weight=confidence",
+    ),
+    Case(
         "session/data/resumed.py:_other",
         ARRAYS,
         arrays(train_labels=1 - np.arange(8) % 2),
@@ -1262,6 +1269,11 @@ CASES: tuple[Case, ...] = (
         SHARDS,
         tarred(lambda at, sample: sample.pop("png") if at == 9 else None),
         text="{}",
+    ),
+    Case(
+        "data/sources/packed/webdataset.py:_leaving_out",
+        SHARDS,
+        tarred(lambda at, sample: sample.pop("png") if at == 7 else None),
     ),
     Case(
         "data/sources/packed/webdataset.py:_image",
