@@ -17,6 +17,7 @@ from raycls.config.names.belongings import PUBLISHED, name_of
 from raycls.config.names.builders import BUILDERS, argument_problems, binding_problems, problem_of
 from raycls.config.names.builtin import (
     BATCH_OPERATIONS,
+    MASK_OPERATIONS,
     MODELS,
     NESTED,
     OPERATIONS,
@@ -136,6 +137,8 @@ def _alone(look_up: Callable[[str], Found]) -> Callable[[str], Found]:
 
 def _operations_of(task: str) -> Mapping[str, str]:
     """The operations on the samples of a task; all of them for a plug-in, which says only when it runs what it has."""
+    if task == "segmentation":
+        return MASK_OPERATIONS
     if task in TASKS:
         return VOLUME_OPERATIONS if task in VOLUME_TASKS else OPERATIONS
     return {**VOLUME_OPERATIONS, **OPERATIONS}

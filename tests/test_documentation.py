@@ -15,6 +15,7 @@ import pytest
 import typer
 from harness.mlflow_stand_in import standing_in
 from harness.object_store import S3
+from harness.masks import write_volumes
 from harness.pages import Step, blocks, differs, make_data, steps, type_in, working_directory
 from harness.phantom import write_data
 from pydantic import BaseModel
@@ -87,6 +88,8 @@ def test_commands_of_a_page_do_what_it_shows(page: str, tmp_path: Path, request:
     make_data(tmp_path)
     if page == "docs/medical.md":
         write_data(tmp_path / "scans", 10, "dicom")
+    if page == "docs/segmentation.md":
+        write_volumes(tmp_path / "marked", {"train": 4, "val": 2, "test": 2})
     ran = 0
     with working_directory(tmp_path), _servers(page, request) as places:
         for block in blocks(ROOT / page):

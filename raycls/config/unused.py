@@ -9,6 +9,7 @@ from typing import Any, cast
 from raycls.config.describe import shown
 from raycls.config.errors import Path, Place, Problem, dotted, value_at
 from raycls.config.names.builders import BUILDERS, builtin
+from raycls.config.names.builtin import TASKS, VOLUME_TASKS
 from raycls.config.sections.run import Run
 from raycls.config.space.conditions import in_order
 from raycls.config.space.space import Space
@@ -40,7 +41,7 @@ class _Beside:
 
 
 _IMAGE_FILES = _Beside("data.source.name", ("cifar", "arrays"), other=True)
-_VOLUMES = _Beside("task.name", ("classification", "multilabel", "distillation", "simclr", "moco"), other=True)
+_VOLUMES = _Beside("task.name", tuple(name for name in TASKS if name not in VOLUME_TASKS), other=True)
 _ON_RAY = _Beside("scale.workers", (0,), other=True)
 
 _PBT = ("interval", "quantile", "resample")

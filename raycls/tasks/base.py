@@ -101,6 +101,8 @@ class Task(ABC):
 
     volumes: bool = False
     """Whether samples are volumes: the operations of `augment` are then those of `raycls.data.volumes`."""
+    masks: bool = False
+    """Whether the answer is a class per pixel or voxel: commands that want one answer per sample refuse the task."""
     several: bool | None = None
     """Whether a sample has any number of classes (`Split.sets`) or one; None where the task takes what comes."""
     reading: Reading = ONE

@@ -27,6 +27,7 @@ __all__ = [
     "check",
     "check_labels",
     "check_taken",
+    "gives_masks",
     "operations_of",
     "reading_of",
     "takes_volumes",
@@ -62,6 +63,11 @@ def reading_of(config: TaskConfig) -> Reading:
 def takes_volumes(config: TaskConfig) -> bool:
     """Whether the samples of the task are volumes, without making it."""
     return bool(getattr(resolve("task", config.name, TASKS), "volumes", False))
+
+
+def gives_masks(config: TaskConfig) -> bool:
+    """Whether the answers of the task are masks, without making it."""
+    return bool(getattr(resolve("task", config.name, TASKS), "masks", False))
 
 
 def operations_of(config: TaskConfig) -> Callable[..., Augment | VolumeAugment]:

@@ -18,7 +18,7 @@ from raycls.tasks.base import AUGMENTED, Key, Setting, tensor
 from raycls.tasks.classification import Classification, Labelled
 from raycls.tasks.losses.labels import shares
 
-__all__ = ["VolumeClassification"]
+__all__ = ["VolumeClassification", "refuse_unfit"]
 
 
 class VolumeClassification(Classification):
@@ -30,24 +30,7 @@ class VolumeClassification(Classification):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        wanted = setting.volumes
-        if setting.channels != wanted.channels:
-            raise ConfigError(
-                "the network takes another number of channels than the volumes have",
-                where="model.in_channels, data.window",
-                found=f"{setting.channels} and {wanted.channels}",
-                valid="one channel for each window of data.window, and one without",
-                fix=f"set model.in_channels={wanted.channels}",
-            )
-        usual = AugmentConfig()
-        if (setting.augment.mean, setting.augment.std) != (usual.mean, usual.std):
-            raise ConfigError(
-                "volumes are not normalised by augment.mean and augment.std",
-                where="augment.mean, augment.std",
-                found=f"{list(setting.augment.mean)}, {list(setting.augment.std)}",
-                valid="the defaults: a window says which values become -1 and 1",
-                fix="leave them out",
-            )
+        refuse_unfit(setting)
 
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
         """`volume` `[C, D, H, W] float32`, `label` `[] int64`; with `augment.off_after` also `augmented` `[] bool`."""
@@ -92,3 +75,25 @@ class VolumeClassification(Classification):
     @cached_property
     def _made(self) -> dict[tuple[bool, int], VolumeAugment]:
         return {}
+
+
+def refuse_unfit(setting: Setting) -> None:
+    """ConfigError where channels or normalisation are not those of volumes."""
+    wanted = setting.volumes
+    if setting.channels != wanted.channels:
+        raise ConfigError(
+            "the network takes another number of channels than the volumes have",
+            where="model.in_channels, data.window",
+            found=f"{setting.channels} and {wanted.channels}",
+            valid="one channel for each window of data.window, and one without",
+            fix=f"set model.in_channels={wanted.channels}",
+        )
+    usual = AugmentConfig()
+    if (setting.augment.mean, setting.augment.std) != (usual.mean, usual.std):
+        raise ConfigError(
+            "volumes are not normalised by augment.mean and augment.std",
+            where="augment.mean, augment.std",
+            found=f"{list(setting.augment.mean)}, {list(setting.augment.std)}",
+            valid="the defaults: a window says which values become -1 and 1",
+            fix="leave them out",
+        )

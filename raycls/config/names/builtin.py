@@ -7,6 +7,7 @@ from collections.abc import Mapping
 __all__ = [
     "BATCH_OPERATIONS",
     "LOSSES",
+    "MASK_OPERATIONS",
     "MODELS",
     "NESTED",
     "OPERATIONS",
@@ -30,6 +31,7 @@ SOURCES: Mapping[str, str] = {
     "webdataset": "raycls.data.sources.packed.webdataset:webdataset",
     "dicom": "raycls.data.sources.volumes.dicom:dicom",
     "nifti": "raycls.data.sources.volumes.nifti:nifti",
+    "masks": "raycls.data.sources.masks:masks",
 }
 """Sources, each called with `data.source.path` and `data.source.args`."""
 
@@ -55,6 +57,16 @@ OPERATIONS: Mapping[str, str] = {
 }
 """Operations on images, each called with `data.image_size` and the arguments of the config."""
 
+MASK_OPERATIONS: Mapping[str, str] = {
+    name: OPERATIONS[name]
+    for name in (
+        *("resize", "center_crop", "random_crop", "random_resized_crop", "horizontal_flip", "vertical_flip"),
+        *("rotation", "perspective", "affine", "color_jitter", "hsv", "gaussian_blur", "grayscale", "solarize"),
+        *("posterize", "equalize", "sharpness"),
+    )
+}
+"""Operations on images that the task `segmentation` has: those that masks follow, and those of colours."""
+
 VOLUME_OPERATIONS: Mapping[str, str] = {
     **{name: f"raycls.data.volumes.shapes:{name}" for name in ("resize", "center_crop", "random_crop", "pad")},
     **{name: f"raycls.data.volumes.changes:{name}" for name in ("flip", "rotate90", "intensity", "noise")},
@@ -62,7 +74,7 @@ VOLUME_OPERATIONS: Mapping[str, str] = {
 """Operations on volumes, each called with `data.image_size` and the arguments of the config. One that is called as an
 operation on images takes no argument that this does not."""
 
-VOLUME_TASKS = frozenset(("volume_classification",))
+VOLUME_TASKS = frozenset(("volume_classification", "volume_segmentation"))
 """Built-in tasks whose samples are volumes."""
 
 NESTED = frozenset(("random_choice", "random_order", "random_apply"))
@@ -78,6 +90,7 @@ MODELS: Mapping[str, str] = {
     "fast_cnn": "raycls.models.networks.fast:fast_cnn",
     "resnet18_cifar": "raycls.models.networks.resnet_cifar:resnet18_cifar",
     "tiny_cnn": "raycls.models.networks.tiny:tiny_cnn",
+    "unet": "raycls.models.volumes.unet:unet",
     "resnet3d": "raycls.models.volumes.resnet3d:resnet3d",
 }
 """Networks beside those of torchvision, each called with `num_classes` and `model.args`."""
@@ -89,6 +102,8 @@ TASKS: Mapping[str, str] = {
     "simclr": "raycls.tasks.contrastive.simclr:SimCLR",
     "moco": "raycls.tasks.contrastive.moco:MoCo",
     "volume_classification": "raycls.tasks.volumes:VolumeClassification",
+    "segmentation": "raycls.tasks.segmentation.task:Segmentation",
+    "volume_segmentation": "raycls.tasks.segmentation.volumes:VolumeSegmentation",
 }
 """Tasks, each called with what the run knows of itself and `task.args`."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CLASSIFICATION", "METRICS", "MULTILABEL", "Metric", "Mode"]
+__all__ = ["CLASSIFICATION", "METRICS", "MULTILABEL", "SEGMENTATION", "Metric", "Mode"]
 
 Mode = Literal["max", "min"]
 
@@ -46,8 +46,16 @@ MULTILABEL: Mapping[str, Metric] = {
     "exact": Metric("max", 0.0, 1.0, "images with every class right"),
 }
 
+SEGMENTATION: Mapping[str, Metric] = {
+    "dice": Metric("max", 0.0, 1.0, "Dice, mean over classes"),
+    "loss": Metric("min"),
+    "iou": Metric("max", 0.0, 1.0, "IoU, mean over classes"),
+    "pixels": Metric("max", 0.0, 1.0, "pixels that are right"),
+}
+
 METRICS: Mapping[str, Mapping[str, Metric]] = {
     **dict.fromkeys(("classification", "distillation", "simclr", "moco", "volume_classification"), CLASSIFICATION),
     "multilabel": MULTILABEL,
+    **dict.fromkeys(("segmentation", "volume_segmentation"), SEGMENTATION),
 }
 """The metrics of each built-in task. The first one is what the displays show beside the loss."""

@@ -16,8 +16,9 @@ class TaskConfig(Section):
 
     name: Annotated[str, Field(min_length=1)] = "classification"
     """`classification` (one label per image), `multilabel` (any number), `distillation` (one, from a teacher), `simclr`
-    and `moco` (pretraining without labels), `volume_classification` (one label per volume), an entry point, or
-    `package.module:Class`, a subclass of `raycls.tasks.base.Task`."""
+    and `moco` (pretraining without labels), `volume_classification` (one label per volume), `segmentation` and
+    `volume_segmentation` (a class per pixel or voxel), an entry point, or `package.module:Class`, a subclass of
+    `raycls.tasks.base.Task`."""
     args: dict[str, Any] = {}
     """Further arguments of the task. `multilabel`: the exponents `gamma_positive` and `gamma_negative` (0; Ridnik et
     al. 2021). `distillation`: `teacher` (a run folder, or a model section with weights such as `{name: resnet50,
@@ -25,7 +26,9 @@ class TaskConfig(Section):
     `features` (0, off), the weight of a loss on the features of both networks; Tung and Mori 2019. `simclr` (Chen et
     al. 2020): `temperature` (0.5), `dimensions` of the projection (128). `moco` (v2): `temperature` (0.2),
     `dimensions`, `queue` (4096 keys), `momentum` (0.999) of the slow encoder, `groups` (4) into which a micro-batch is
-    cut for batch normalisation."""
+    cut for batch normalisation. `segmentation` and `volume_segmentation`: `loss` (`ce_dice`, `cross_entropy`, `dice`,
+    `tversky` with `alpha` 0.3 and `beta` 0.7, `focal` with `gamma` 2), `values` of the classes in a mask (0, 1, 2 ...),
+    `ignore_index` (none), `background` (false), whether the first class counts in macro averages and overlaps."""
 
 
 class LossConfig(Section):

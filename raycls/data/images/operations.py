@@ -104,6 +104,17 @@ class Augment:
                 found.append(Stage(step.name, np.asarray(image)))
         return found
 
+    def each(self) -> list[Augment]:
+        """Every operation of the list by itself."""
+        made = self._recipe[0]
+        return [Augment((step,), (made[row : row + 1], *self._recipe[1:])) for row, step in enumerate(self._steps)]
+
+    def changed(self, change: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> Augment:
+        """The same list with another function for each operation, which draws the same numbers."""
+        new = [(step, change(step.function)) for step in self._steps]
+        steps = tuple(step._replace(function=function, form=form_of(function)) for step, function in new)
+        return Augment(steps, self._recipe)
+
     def _drawing(self, key: tuple[int, int, int]) -> AbstractContextManager[torch.Generator]:
         if not self.random:
             return nullcontext(torch.default_generator)

@@ -12,7 +12,7 @@ from itertools import permutations
 
 import numpy as np
 
-__all__ = ["RAS_TO_LPS", "layout_of", "oriented", "resampled", "resized", "spacing_of"]
+__all__ = ["RAS_TO_LPS", "at_spacing", "layout_of", "nearest", "oriented", "resampled", "resized", "spacing_of"]
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 """By which the coordinates of NIfTI (to right, anterior, superior) are multiplied for those of DICOM."""
@@ -52,17 +52,38 @@ def spacing_of(directions: np.ndarray) -> tuple[float, ...]:
 
 def resampled(voxels: np.ndarray, spacing: Sequence[float], wanted: Sequence[float]) -> np.ndarray:
     """`voxels` `[..., D, H, W] float32` of `spacing` at the spacing `wanted`: as many voxels as are nearest."""
-    sizes = [
-        max(1, round(size * have / want)) for size, have, want in zip(voxels.shape[-3:], spacing, wanted, strict=True)
-    ]
-    steps = [want / have for have, want in zip(spacing, wanted, strict=True)]
-    return _changed(voxels, sizes, steps)
+    return _changed(voxels, *at_spacing(voxels.shape, spacing, wanted))
+
+
+def at_spacing(
+    shape: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]
+) -> tuple[list[int], list[float]]:
+    """How many voxels `[..., D, H, W]` have at the spacing `wanted`, and how many old ones each new one goes."""
+    found = zip(shape[-3:], spacing, wanted, strict=True)
+    sizes = [max(1, round(size * have / want)) for size, have, want in found]
+    return sizes, [want / have for have, want in zip(spacing, wanted, strict=True)]
 
 
 def resized(voxels: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     """`voxels` `[..., D, H, W] float32` with the last three axes of these `sizes`."""
     steps = [size / new for size, new in zip(voxels.shape[-3:], sizes, strict=True)]
     return _changed(voxels, sizes, steps)
+
+
+def nearest(voxels: np.ndarray, sizes: Sequence[int], steps: Sequence[float]) -> np.ndarray:
+    """`voxels` `[..., D, H, W]` with the last three axes of these `sizes`, each voxel as it is at the nearest place;
+    `steps` are how many old voxels one new voxel goes, along each axis."""
+    for axis, (size, step) in enumerate(zip(sizes, steps, strict=True), voxels.ndim - 3):
+        count = voxels.shape[axis]
+        if (count, step) != (size, 1.0):
+            places = np.floor(_centres(count, size, step) + 0.5).astype(np.int64)
+            voxels = np.take(voxels, np.clip(places, 0, count - 1), axis)
+    return np.ascontiguousarray(voxels)
+
+
+def _centres(count: int, size: int, step: float) -> np.ndarray:
+    """Where the middles of `size` new voxels lie among `count` old ones; the middle of all stays where it is."""
+    return ((count - 1) + (np.arange(size) * 2 - (size - 1)) * step) / 2
 
 
 def _changed(voxels: np.ndarray, sizes: Sequence[int], steps: Sequence[float]) -> np.ndarray:
@@ -78,7 +99,7 @@ def _along(voxels: np.ndarray, axis: int, size: int, step: float) -> np.ndarray:
     The products are added up in the order of the voxels, without BLAS: the same bits with any number of threads.
     """
     count, width = voxels.shape[axis], max(1.0, step)
-    centres = ((count - 1) + (np.arange(size) * 2 - (size - 1)) * step) / 2  # the middles stay where they are
+    centres = _centres(count, size, step)
     first = np.floor(centres - width).astype(np.int64) + 1
     taps = int(np.ceil(2 * width)) + 1
     places = first[:, None] + np.arange(taps)

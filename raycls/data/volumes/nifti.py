@@ -10,7 +10,7 @@ from raycls.data.volumes.extra import module
 from raycls.data.volumes.geometry import RAS_TO_LPS
 from raycls.errors import DataError
 
-__all__ = ["SUFFIXES", "directions_of", "voxels_of"]
+__all__ = ["SUFFIXES", "directions_of", "place_of", "voxels_of"]
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -31,6 +31,12 @@ def directions_of(path: str) -> np.ndarray:
     if not np.isfinite(directions).all() or abs(np.linalg.det(directions)) < 1e-12:
         raise DataError("the orientation of a NIfTI file is none", where=path, found=str(directions.tolist()))
     return directions
+
+
+def place_of(path: str) -> tuple[tuple[int, ...], np.ndarray]:
+    """The sizes of the volume of a file, `(i, j, k)`, and where its first voxel lies in mm, `[3]`."""
+    image = _opened(path)
+    return tuple(image.shape[:3]), np.asarray(image.affine, np.float64)[:3, 3]
 
 
 def voxels_of(path: str) -> np.ndarray:

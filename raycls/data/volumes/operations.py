@@ -82,6 +82,14 @@ class VolumeAugment:
         with seeded(order_key(*key)) as generator:
             return np.ascontiguousarray(self._run(volume, generator))
 
+    def each(self) -> list[tuple[Step, VolumeAugment]]:
+        """Every operation of the list by itself."""
+        made = self._recipe[0] or default_operations()
+        return [
+            (step, VolumeAugment((step,), (made[row : row + 1], *self._recipe[1:])))
+            for row, step in enumerate(self._steps)
+        ]
+
     def _run(self, volume: np.ndarray, generator: torch.Generator) -> np.ndarray:
         for step in self._steps:
             shape = list(volume.shape)

@@ -35,7 +35,7 @@ from raycls.workdir import workdir
 __all__ = ["Images", "Teacher", "open_teacher"]
 
 _WHERE = "task.args.teacher"
-_OTHERWISE = ("multilabel", "simclr", "moco")
+_OTHERWISE = ("multilabel", "simclr", "moco", "segmentation", "volume_segmentation")
 """Tasks whose logits are no softmax over the classes of one label."""
 _SEED = 0
 """Of the weights that are replaced by those of the file."""

@@ -49,9 +49,25 @@ def summary_lines(summary: Record) -> list[str]:
         lines += _class_lines(summary) if "macro_classes" in summary else []
         lines += [line for name, groups in summary.get("by", {}).items() for line in _group_lines(name, groups)]
         lines += _threshold_lines(summary.get("threshold"))
+    if "per_class" in summary:
+        lines += _mask_lines(summary["per_class"])
     if summary.get("predictions"):
         lines.append(f"predictions {summary['predictions']} in the run folder")
     return lines
+
+
+def _mask_lines(classes: Mapping[str, Record]) -> list[str]:
+    """What is known of the masks of each class; nothing stands where no sample has it."""
+    names = [
+        name for name in ("dice", "iou", "hausdorff95", "surface_distance") if name in next(iter(classes.values()))
+    ]
+    shown = list(classes.items())[:_CLASSES_SHOWN]
+    lines = [
+        f"  {label}: " + "  ".join(f"{name} {found[name]:.4f}" for name in names if found[name] is not None)
+        for label, found in shown
+    ]
+    rest = len(classes) - len(shown)
+    return [*lines, *([f"  and {plural(rest, 'other class')}"] if rest else [])]
 
 
 def _score_lines(summary: Record, ends: Record) -> list[str]:

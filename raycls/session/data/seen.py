@@ -14,7 +14,7 @@ from raycls.data.source import Dataset
 from raycls.errors import ConfigError, DataError
 from raycls.session.prepare import plan_of
 from raycls.session.setup import make_task
-from raycls.tasks.build import takes_volumes
+from raycls.tasks.build import gives_masks, takes_volumes
 from raycls.train.plan import Plan
 
 __all__ = ["Seen", "seen", "told"]
@@ -45,12 +45,12 @@ def seen(run: Run, dataset: Dataset, *, epoch: int, count: int) -> tuple[list[st
     train = setting.augments(epoch)
     size = setting.size(epoch) if train else run.data.image_size
     listed = run.augment.train if train else run.augment.eval
-    if takes_volumes(run.task):
+    if takes_volumes(run.task) or gives_masks(run.task):
         raise ConfigError(
-            "volumes are not shown",
+            "volumes and masks are not shown",
             where="task.name",
             found=run.task.name,
-            valid="a task of images",
+            valid="a task with one answer per image",
         )
     operations = default_operations(train=train, image_size=size) if listed is None else listed
     augment = build(operations, train=train, image_size=size, max_pixels=run.data.max_pixels)

@@ -18,12 +18,13 @@ from raycls.run.kept import Weights
 from raycls.run.model_file import sha256_of
 from raycls.session.data.scored import LEFT_OUT, Scored, score
 from raycls.session.plan_file import required_plan
+from raycls.session.scoring.cases import refuse_masks
 from raycls.session.scoring.options import FIT, FITTED_ON, Scoring
 from raycls.session.scoring.other import with_source
 from raycls.session.scoring.several import refuse
 from raycls.session.trained.predictions import file_of
 from raycls.session.trained.temperature import fitted_temperature
-from raycls.tasks.build import check_labels, reading_of
+from raycls.tasks.build import check_labels, gives_masks, reading_of
 from raycls.tasks.scores.threshold import RULES, read_rule
 from raycls.train.plan import Plan
 
@@ -97,6 +98,8 @@ def opened(folder: RunFolder, asked: Asked, *, check: Callable[[Run], None], say
     dataset, scoring = scored.dataset, asked.scoring
     check_labels(run.task, dataset.splits[scored.split])
     if scoring is not None:
+        if gives_masks(run.task):
+            refuse_masks(scoring)
         several = reading_of(run.task).several
         refuse(scoring) if several else _refuse(folder, scoring, weights, scored)
         _refuse_fitted(scoring, scored, asked)

@@ -12,6 +12,7 @@ from raycls.errors import ConfigError, DataError
 from raycls.progress import progress
 from raycls.run.folder import RunFolder
 from raycls.session.job import Job
+from raycls.session.scoring.cases import score_cases
 from raycls.session.scoring.measured import group_by, measure
 from raycls.session.scoring.options import FIT, FITTED_ON, Scoring
 from raycls.session.scoring.several import score_several
@@ -38,6 +39,8 @@ def score(job: Job, found: _Found, reading: Reading) -> dict[str, Any]:
     scoring, split = job.scoring or Scoring(), job.dataset.splits[job.split]
     if reading.several:
         return score_several(job, found, scoring)
+    if "cases" in found[job.split][1]:
+        return score_cases(job, *found[job.split])
     logits = _logits(job, found, job.split)
     if logits is None:
         return _without_logits(scoring)

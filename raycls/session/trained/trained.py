@@ -18,7 +18,7 @@ from raycls.data.making.sample import Arrays, collate, made
 from raycls.data.order import key
 from raycls.data.samples import Keys, Reader
 from raycls.data.source import Split
-from raycls.errors import ModelError
+from raycls.errors import ConfigError, ModelError
 from raycls.models import zoo
 from raycls.models.surgery import restore
 from raycls.randomness import kept as generators_kept
@@ -31,7 +31,7 @@ from raycls.session.setup import make_arrays, make_task
 from raycls.session.trained.precision import answering
 from raycls.session.trained.temperature import temperature_of
 from raycls.tasks.base import Task
-from raycls.tasks.build import operations_of, reading_of
+from raycls.tasks.build import gives_masks, operations_of, reading_of
 from raycls.tasks.reading import Reading
 from raycls.train.plan import Plan
 from raycls.train.precision import autocast
@@ -150,12 +150,23 @@ def open_trained(uri: str, *, weights: str | None = None, overrides: Sequence[st
     text = folder.read_config()
     chosen = kept.choose(folder, weights)
     run = config.load_text(text, folder.store.describe(RunFolder.CONFIG), overrides).run
+    _refuse_masks(run)
     plan, info = required_plan(folder), folder.read_json(RunFolder.MODEL_INFO) or {}
     classes = info.get("classes") or ((folder.read_json(RunFolder.ENV) or {}).get("data") or {}).get("classes")
     if classes is None:
         raise incomplete(folder, RunFolder.MODEL_INFO)
     sha256 = "" if chosen.checkpoint else str(info.get("sha256", ""))
     return Trained(folder.uri, folder.store.describe(), run, plan, tuple(classes), chosen, sha256)
+
+
+def _refuse_masks(run: Run) -> None:
+    if gives_masks(run.task):
+        raise ConfigError(
+            "this command is not for runs whose answers are masks",
+            where="task.name",
+            found=run.task.name,
+            valid="raycls train, eval and report; the command itself for tasks with one answer per image",
+        )
 
 
 def build_network(

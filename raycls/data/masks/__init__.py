@@ -1,0 +1,1 @@
+"""Masks: read, and changed along with their images."""

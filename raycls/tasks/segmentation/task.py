@@ -1,0 +1,209 @@
+"""A class for each pixel: masks as labels, and the overlap of masks as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raycls.config.names.metrics import SEGMENTATION
+from raycls.config.sections.types import NotNegative
+from raycls.data.masks.codes import MOST, image_mask
+from raycls.data.masks.paired import PairedImages, PairedVolumes
+from raycls.data.source import Split
+from raycls.errors import ConfigError
+from raycls.tasks.base import AUGMENTED, Key, Setting, Task, tensor
+from raycls.tasks.grey import grey
+from raycls.tasks.losses.build import refuse_loss
+from raycls.tasks.segmentation.cases import CASE, case_of, means
+from raycls.tasks.segmentation.losses import LOSSES
+
+__all__ = ["Masked", "Segmentation"]
+
+
+class Masked(NamedTuple):
+    """A batch on the device."""
+
+    images: Tensor
+    """`[B, channels, ...] float32`."""
+    codes: Tensor
+    """`[B, ...] uint8`: 0 where a pixel is ignored, else one more than its class."""
+    spacing: Tensor
+    """The size of a pixel or voxel along each axis, `[B, axes] float32`: in mm of volumes, in pixels of images."""
+
+
+class Segmentation(Task):
+    """One class per pixel. The first class is the background, which the macro averages leave out."""
+
+    measured = ("pixels",)
+    several = False
+    channels = (1, 3)
+    obeys = frozenset(("augment.off_after",))
+    metrics = SEGMENTATION
+    masks = True
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        loss: Literal["ce_dice", "cross_entropy", "dice", "tversky", "focal"] = "ce_dice",
+        values: Sequence[int] | None = None,
+        ignore_index: int | None = None,
+        background: bool = False,
+        alpha: NotNegative = 0.3,
+        beta: NotNegative = 0.7,
+        gamma: NotNegative = 2.0,
+    ) -> None:
+        """`values` are what a pixel of each class has in a mask (0, 1, 2 ...), `ignore_index` what one has that counts
+        nowhere. `background` counts the first class in the loss of overlap and in the macro averages."""
+        super().__init__(setting)
+        refuse_loss(setting.loss, "segmentation", "task.args takes loss, alpha, beta and gamma")
+        size = len(setting.classes)
+        self._values = tuple(range(size)) if values is None else tuple(values)
+        self._ignored = ignore_index
+        _check_values(self._values, ignore_index, setting.classes)
+        self._first = 0 if background else 1
+        given = {"alpha": alpha, "beta": beta, "gamma": gamma, "background": float(background)}
+        usual = {"alpha": 0.3, "beta": 0.7, "gamma": 2.0}
+        if loss not in LOSSES:
+            raise ValueError(f"loss is one of {', '.join(LOSSES)}")
+        self._loss, takes = LOSSES[loss]
+        vain = [name for name, value in usual.items() if given[name] != value and name not in takes]
+        if vain:
+            raise ConfigError(
+                f"{', '.join(vain)} has no effect on this loss",
+                where="task.args",
+                found=f"loss: {loss}",
+                valid="alpha and beta with loss: tversky, gamma with loss: focal",
+                fix="leave it out, or choose the other loss",
+            )
+        self._given = given
+        mean, std = (
+            torch.tensor(each, dtype=torch.float64) for each in setting.augment.normalisation(setting.channels)
+        )
+        self._scale = (1 / (255 * std)).float().to(setting.device).view(1, -1, 1, 1)
+        self._shift = (-mean / std).float().to(setting.device).view(1, -1, 1, 1)
+
+    def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
+        """`image` `[H, W, 3] uint8`, `mask` `[H, W] uint8` as codes, `spacing` `[2] float32`; with `augment.off_after`
+        also `augmented` `[] bool`."""
+        on = self.setting.augments(key[1])
+        codes = image_mask(split, index, self._values, self._ignored)
+        image, mask = self._paired(key[1], train=train and on)(split.pixels(index), codes, key, split.locate(index))
+        return {"image": image, "mask": mask, "spacing": np.ones(2, np.float32), **self._switched(on, train)}
+
+    def batch(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Masked:
+        moved = tensor(arrays["image"], self.setting.device).permute(0, 3, 1, 2)
+        images = moved.to(torch.float32, memory_format=self.layout)
+        if self.setting.channels == 1:
+            images = grey(images).contiguous(memory_format=self.layout)
+        return self._masked(images.mul_(self._scale).add_(self._shift), arrays)
+
+    def logits(self, model: nn.Module, batch: Masked) -> Tensor:
+        """What the network says of each pixel, `[B, C, ...] float32`."""
+        found = model(batch.images)
+        return (found["out"] if isinstance(found, Mapping) else found).float()
+
+    def loss(self, model: nn.Module, batch: Masked) -> dict[str, Tensor]:
+        """The loss of each sample, added up; `pixels` is the part of the pixels of a sample that are right."""
+        logits = self.logits(model, batch)
+        there = batch.codes > 0
+        hits = (logits.detach().argmax(1) + 1 == batch.codes) & there
+        shares = hits.flatten(1).sum(1).double() / there.flatten(1).sum(1).clamp_min(1)
+        return {"loss": self._loss(logits, batch.codes, self._given).sum(), "pixels": shares.sum()}
+
+    def counts(self, model: nn.Module, batch: Masked) -> dict[str, Tensor]:
+        """`confusion` `[C, C]` of pixels with a row per true class; for each class the sum of `dice` and of `iou` over
+        the samples that have it in truth or prediction (`cases`), `absent` those in neither; and the loss."""
+        logits, size = self.logits(model, batch), len(self.setting.classes)
+        found, codes = logits.argmax(1).cpu(), batch.codes.cpu().long()
+        there = codes > 0
+        cells = torch.bincount((codes[there] - 1) * size + found[there], minlength=size * size).view(size, size)
+        pairs = [
+            torch.bincount((code[code > 0] - 1) * size + one[code > 0], minlength=size * size).view(size, size)
+            for code, one in zip(codes, found, strict=True)
+        ]
+        each = torch.stack(pairs).double() if pairs else torch.zeros(0, size, size, dtype=torch.float64)
+        both, truth, said = each.diagonal(dim1=1, dim2=2), each.sum(2), each.sum(1)
+        occurs = truth + said > 0
+        return {
+            "confusion": cells,
+            "dice": torch.where(occurs, 2 * both / (truth + said).clamp_min(1), 0).sum(0),
+            "iou": torch.where(occurs, both / (truth + said - both).clamp_min(1), 0).sum(0),
+            "cases": occurs.sum(0),
+            "count": torch.tensor(len(codes)),
+            "loss": self._loss(logits, batch.codes, self._given).double().sum(),
+        }
+
+    def summary(self, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """See `cases.means`."""
+        return means(counts, self.setting.classes, self._first)
+
+    def rows(self, model: nn.Module, batch: Masked) -> dict[str, Tensor]:
+        """`cases` `[B, C, 6] float64`: for each class what `cases.CASE` names."""
+        found, codes = self.logits(model, batch).argmax(1).cpu().numpy(), batch.codes.cpu().numpy()
+        spacing, size = batch.spacing.cpu().double().numpy(), len(self.setting.classes)
+        made = [case_of(code, one, size, mm.tolist()) for code, one, mm in zip(codes, found, spacing, strict=True)]
+        return {"cases": torch.from_numpy(np.stack(made) if made else np.zeros((0, size, len(CASE))))}
+
+    def shown(self, batch: Masked) -> tuple[np.ndarray, np.ndarray]:
+        """The images, and which part of each the classes have."""
+        levels = ((batch.images - self._shift) / self._scale).round().clamp(0, 255).to("cpu", torch.uint8)
+        return levels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy(), self._parts(batch)
+
+    def scalars(self, summary: Mapping[str, Any]) -> dict[str, int | float]:
+        """`dice` and `iou` are the macro averages, nothing per class."""
+        return {name: summary[name] for name in ("count", *self.metrics)}
+
+    def example(self, sample: Mapping[str, np.ndarray]) -> tuple[Tensor, ...]:
+        height, width, _ = sample["image"].shape
+        return (torch.zeros(1, self.setting.channels, height, width, device=self.setting.device),)
+
+    @property
+    def separate(self) -> bool:
+        ours = type(self).arrays.__module__.startswith("raycls.")
+        return ours and all(self._paired(0, train=train).separate for train in (True, False))
+
+    def _masked(self, images: Tensor, arrays: Mapping[str, np.ndarray]) -> Masked:
+        codes, spacing = (tensor(arrays[name], self.setting.device) for name in ("mask", "spacing"))
+        return Masked(images, codes, spacing)
+
+    def _switched(self, on: bool, train: bool) -> dict[str, np.ndarray]:
+        return {AUGMENTED: np.asarray(on)} if train and self.setting.off_epoch else {}
+
+    def _parts(self, batch: Masked) -> np.ndarray:
+        codes, size = batch.codes.cpu().flatten(1), len(self.setting.classes)
+        counts = torch.stack([(codes == label + 1).sum(1) for label in range(size)], 1).double()
+        return (counts / counts.sum(1, keepdim=True).clamp_min(1)).float().numpy()
+
+    def _paired(self, epoch: int, *, train: bool) -> Any:
+        """The operations of evaluation, or of training at the size of `epoch`."""
+        augment, most = self.setting.augment, self.setting.max_pixels
+        size = self.setting.size(epoch) if train else self.setting.image_size
+        if (train, size) not in self._made:
+            listed = augment.train if train else augment.eval
+            kind = PairedVolumes if self.volumes else PairedImages
+            self._made[train, size] = kind(listed, train=train, image_size=size, max_pixels=most)
+        return self._made[train, size]
+
+    @cached_property
+    def _made(self) -> dict[tuple[bool, int], Any]:
+        return {}
+
+
+def _check_values(values: Sequence[int], ignored: int | None, classes: Sequence[str]) -> None:
+    """ConfigError where the values of pixels do not tell the classes apart."""
+    if len(classes) > MOST:
+        raise ConfigError("masks have too many classes", found=str(len(classes)), valid=f"at most {MOST}")
+    if len(values) != len(classes) or len({*values, ignored}) != len(values) + 1:
+        raise ConfigError(
+            "the values of the pixels do not tell the classes apart",
+            where="task.args.values, task.args.ignore_index",
+            found=f"values {list(values)}, ignored {ignored}, and {len(classes)} classes: {', '.join(classes)}",
+            valid="one whole number for each class, and another one for what is ignored",
+            fix="give task.args.values as many numbers as data.source.args.classes has names",
+        )
