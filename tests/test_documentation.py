@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import typer
+from harness.masks import write_volumes
 from harness.mlflow_stand_in import standing_in
 from harness.object_store import S3
-from harness.masks import write_volumes
 from harness.pages import Step, blocks, differs, make_data, steps, type_in, working_directory
 from harness.phantom import write_data
 from pydantic import BaseModel
