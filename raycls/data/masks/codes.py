@@ -34,7 +34,7 @@ def image_mask(split: Split, index: int, values: Sequence[int], ignored: int | N
         data = _decoded(data, place, split.max_pixels)
     if data.ndim != 2 or data.dtype.kind not in "iub":
         found = f"{data.dtype} of shape {list(data.shape)}"
-        raise DataError("a mask is not one whole number per pixel", where=place, found=found, valid="[H, W]")
+        raise DataError("a mask is not one integer per pixel", where=place, found=found, valid="[H, W]")
     return codes_of(data, values, ignored, place)
 
 

@@ -103,7 +103,7 @@ def _listed(
             fix="restore them, or leave their rows out",
         )
     kept = {name: values for name, values in read.about.items() if name in about}
-    return replace(_samples(read, files, folder, classes), about=kept)
+    return replace(_samples(read, Keys(files), folder, classes), about=kept)
 
 
 def _found(walk: Walk, classes: tuple[str, ...]) -> Samples:

@@ -204,6 +204,6 @@ def _check_values(values: Sequence[int], ignored: int | None, classes: Sequence[
             "the values of the pixels do not tell the classes apart",
             where="task.args.values, task.args.ignore_index",
             found=f"values {list(values)}, ignored {ignored}, and {len(classes)} classes: {', '.join(classes)}",
-            valid="one whole number for each class, and another one for what is ignored",
+            valid="one integer for each class, and another one for what is ignored",
             fix="give task.args.values as many numbers as data.source.args.classes has names",
         )

@@ -177,7 +177,8 @@ def test_cross_entropy_and_focal_are_torch_s() -> None:
         found = task.loss(torch.nn.Identity(), Masked(logits, codes, torch.ones(2, 2)))["loss"]
         costs = torch.nn.functional.cross_entropy(logits, codes.long() - 1, reduction="none", ignore_index=-1)
         costs = costs * (1 - (-costs).exp()) ** gamma
-        assert torch.allclose(found, sum(each[code > 0].mean() for each, code in zip(costs, codes, strict=True)))
+        wanted = torch.stack([each[code > 0].mean() for each, code in zip(costs, codes, strict=True)]).sum()
+        assert torch.allclose(found, wanted)
 
 
 @pytest.mark.parametrize(
