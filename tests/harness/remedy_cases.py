@@ -17,6 +17,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
+from harness.masks import write_images
 from harness.phantom import Geometry, phantom, write_nifti
 from harness.tars import write_shard
 from raycls.config.load import load
@@ -369,6 +370,11 @@ def both(*changes: Callable[[Path], object]) -> Callable[[Path], None]:
 
 TRAIN = "raycls train c.yaml"
 _VOLUMES = "raycls train v.yaml"
+_MASKS = (
+    f"{TRAIN} data.source.name=masks data.source.path=cells 'data.source.args.classes=[a, b, c]' "
+    "task.name=segmentation task.args.ignore_index=255 model.name=unet 'model.args={width: 2, depth: 1}' "
+    "evaluate.metric=dice"
+)
 _TAUGHT = f"{TRAIN} task.name=distillation task.args.teacher=runs/t"
 PREDICT = "raycls predict c p/a/1.png --out o.csv"
 PACK = "raycls pack c.yaml --out k"
@@ -1326,8 +1332,16 @@ CASES: tuple[Case, ...] = (
         use=add(1),
         first=TRAIN,
     ),
+    # masks
+    Case(
+        "session/scoring/cases.py:refuse_masks",
+        "raycls eval c --split val --tta mirror",
+        before=lambda folder: write_images(folder / "cells", {"train": 4, "val": 2}),
+        first=_MASKS,
+        use=lambda folder, command, fix: "raycls eval c --split val",
+    ),
     # volumes
-    Case("tasks/volumes.py:__init__", f"{_VOLUMES} model.in_channels=3", make_volumes),
+    Case("tasks/volumes.py:refuse_unfit", f"{_VOLUMES} model.in_channels=3", make_volumes),
     Case(
         "data/sources/volumes/walk.py:_splits",
         _VOLUMES,
