@@ -102,7 +102,7 @@ def test_a_sample_is_what_its_parts_say(data: Path, tmp_path: Path) -> None:
 def test_a_window_reaches_the_network_as_minus_one_to_one() -> None:
     task = VolumeClassification(setting(channels=1))
     volume = np.array([0, 0.25, 1], np.float32).reshape(1, 1, 1, 1, 3)
-    images, labels = task.batch({"volume": volume, "label": np.array([1])}, train=True)
+    images, labels, _ = task.batch({"volume": volume, "label": np.array([1])}, train=True)
     assert images.flatten().tolist() == [-1, -0.5, 1] and labels.tolist() == [1]
     assert images.is_contiguous(memory_format=torch.channels_last_3d)
     shown, parts = task.shown(task.batch({"volume": volume, "label": np.array([1])}, train=True))

@@ -93,7 +93,7 @@ def pack(dataset: Dataset, place: str | None) -> bytes:
     small = sum(map(len, splits)) <= MOST_SAMPLES and all((part >= 0).all() for part in size)
     small = small and sum(int(part.sum()) for part in size) <= MOST_BYTES
     small = small and not any(isinstance(split.reader, Objects) for split in splits)  # to read all of it is not cheap
-    digest = [digests(split.reader, np.arange(len(split))) if small else None for split in splits]
+    digest = [digests(split, np.arange(len(split))) if small else None for split in splits]
     sets = splits[0].sets
     named = label_names(dataset.classes, sets) or _NAMELESS
     names = pa.array([name.encode("utf-8", "surrogateescape") for name in named], pa.binary())
@@ -214,7 +214,7 @@ def changed(part: Part, ids: np.ndarray, split: Split) -> np.ndarray:
     differs = (size >= 0) & (before >= 0) & (size != before)
     if part.digests is not None:
         rows = np.flatnonzero(~differs & (part.digests[ids] != b""))
-        differs[rows] = digests(split.reader, rows) != part.digests[ids][rows]
+        differs[rows] = digests(split, rows) != part.digests[ids][rows]
     return differs
 
 
@@ -225,22 +225,25 @@ def sizes(reader: Reader, count: int) -> np.ndarray:
     return np.full(count, -1, np.int64) if found is None else np.asarray(found, np.int64)
 
 
-def digests(reader: Reader, rows: np.ndarray) -> np.ndarray:
-    """BLAKE2b of what the samples `rows` hold, `[n] S32`; empty where one cannot be read."""
+def digests(split: Split, rows: np.ndarray) -> np.ndarray:
+    """BLAKE2b of what the samples `rows` hold, such as an image and its mask, `[n] S32`; empty where one cannot be
+    read."""
+    readers: list[Reader] = [split.reader, *(split.parts[name] for name in sorted(split.parts))]
 
     def one(index: int) -> bytes:
+        digest = hashlib.blake2b(digest_size=_DIGEST.itemsize // 2)
         try:
-            data = reader.read(index)
+            for reader in readers:
+                data = reader.read(index)
+                if isinstance(data, np.ndarray):
+                    digest.update(f"{data.dtype.str} {data.shape}".encode())
+                    data = data.tobytes()
+                digest.update(data)
         except Exception:  # noqa: BLE001 - whoever trains on it will say what is wrong
             return b""
-        digest = hashlib.blake2b(digest_size=_DIGEST.itemsize // 2)
-        if isinstance(data, np.ndarray):
-            digest.update(f"{data.dtype.str} {data.shape}".encode())
-            data = data.tobytes()
-        digest.update(data)
         return digest.hexdigest().encode()
 
-    if isinstance(reader, Files | Objects):  # opening files is waiting, on a network more than here
+    if isinstance(split.reader, Files | Objects):  # opening files is waiting, on a network more than here
         with ThreadPoolExecutor(_THREADS) as pool:
             values = list(counted(pool.map(one, rows.tolist()), _PHASE, len(rows), "samples"))
     else:

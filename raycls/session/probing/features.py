@@ -140,7 +140,7 @@ def _samples(split: Split) -> str:
     """sha256 over the names of the samples and what they hold; of many files, over their sizes and times of change."""
     if isinstance(split.reader, Files) and len(split) > MOST_SAMPLES:
         return Inputs(split.keys, split.reader).fingerprint()
-    held = digests(split.reader, np.arange(len(split))).tobytes()
+    held = digests(split, np.arange(len(split))).tobytes()
     return samples.digest_of((*split.keys.digest_parts(), held))
 
 

@@ -18,6 +18,7 @@ from raycls.data.masks.codes import image_mask
 from raycls.data.masks.paired import PairedImages
 from raycls.data.source import open_dataset
 from raycls.errors import ConfigError, DataError
+from raycls.session.data import record
 
 _CLASSES = ["background", "disc", "spot"]
 
@@ -139,3 +140,15 @@ def test_a_nifti_mask_must_lie_where_its_volume_lies(tmp_path: Path) -> None:
     write_nifti(wrong, volume[:-1])
     with raised(DataError, where=str(wrong), found="[24, 20, 9]"):
         _open(root, classes=classes)
+
+
+def test_a_mask_that_was_changed_is_other_content_on_resume(tmp_path: Path) -> None:
+    write_images(tmp_path / "cells", {"train": 4, "val": 2})
+    before = _open(tmp_path / "cells")
+    part = record.unpack(record.pack(before, str(tmp_path / "cells")), "splits.parquet").parts["train"]
+    assert not record.changed(part, np.arange(4), before.splits["train"]).any()
+    file = tmp_path / "cells" / "train" / "masks" / "2.png"
+    mask = np.asarray(Image.open(file)).copy()
+    mask[5, 5] = (mask[5, 5] + 1) % 3
+    Image.fromarray(mask).save(file)
+    assert record.changed(part, np.arange(4), _open(tmp_path / "cells").splits["train"]).tolist() == [0, 0, 1, 0]
