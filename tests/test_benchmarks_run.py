@@ -40,7 +40,7 @@ def _is_ratio(found: dict[str, float]) -> bool:
     return found["n"] >= 1 and 0 < found["min"] <= found["median"] <= found["max"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_loop(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found = run("loop")
     assert [case["micro_batches"] for case in found["cases"]] == [1, 2]
@@ -49,14 +49,14 @@ def test_loop(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cores of" in capsys.readouterr().out.splitlines()[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_loop_recipe(run: Any) -> None:
     found = run("loop_recipe", "--peer", "timm", "bare")
     assert [case["peer"] for case in found["cases"]] == ["timm", "bare"]
     assert all(_is_ratio(case["cpu_against_peer"]) and _is_ratio(case["wall_against_peer"]) for case in found["cases"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_packed(run: Any) -> None:
     found = run("packed")["variants"]
     packed = {f"{form} {stored}" for form in ("arrow", "parquet") for stored in ("JPEG", "raw")}
@@ -65,7 +65,7 @@ def test_packed(run: Any) -> None:
     assert all(_is_ratio(variant["against_reference"]) for variant in found.values())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_executors_without_ray(run: Any) -> None:
     (case,) = run("executors", "--executors", "inline")["slices"].values()
     assert set(case) == {"plain", "inline"}
@@ -74,21 +74,21 @@ def test_executors_without_ray(run: Any) -> None:
     assert all(_is_ratio(variant["images_per_cpu_second_against"]["plain"]) for variant in case.values())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_decoding(run: Any) -> None:
     found = run("decoding", "--before", str(Path(__file__).parents[1]))["variants"]
     assert {"raycls", "raycls, resampling: fast", "raycls before", "torchvision.io + v2", "timm"} <= set(found)
     assert all(_is_ratio(variant["images_per_cpu_second_against"]["raycls before"]) for variant in found.values())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_reduction(run: Any) -> None:
     (case,) = run("reduction")["cases"]
     assert case["wall_exact_against_fast"]["n"] == 2
     assert _is_ratio(case["wall_exact_against_fast"]) and _is_ratio(case["cpu_exact_against_fast"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_startup_in_process(run: Any) -> None:
     (found,) = run("startup")["runs"]["workers 0"]
     assert found["processes"][0][0] == "the command"
@@ -99,7 +99,7 @@ def test_startup_in_process(run: Any) -> None:
         assert moments == sorted(moments) and moments[0] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_many_files(run: Any) -> None:
     found = run("many_files")
     assert set(found["files"]) == {"200", "400"}
@@ -109,7 +109,7 @@ def test_many_files(run: Any) -> None:
     assert _is_ratio(found["resident_against_fewer"]["400"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_boundary_without_ray(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from raycls.run import checkpoint
     from raycls.session.recorder import Recorder
@@ -125,7 +125,7 @@ def test_boundary_without_ray(run: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert found["checkpoints"]["clocked_share"][0] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_predict(run: Any) -> None:
     found = run("predict")["models"]["tiny_cnn"]
     assert _is_ratio(found["ratio"]) and found["ratio"]["n"] == 1
@@ -133,7 +133,7 @@ def test_predict(run: Any) -> None:
     assert all(run["images"] > 0 and run["seconds"] > 0 for runs in found["runs"].values() for run in runs)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_cifar_plain(run: Any) -> None:
     (plain,) = run("cifar")["plain"]
     assert plain["steps"] == 3  # 40 images in batches of 16
@@ -233,7 +233,7 @@ def test_asha_played_on_curves(monkeypatch: pytest.MonkeyPatch) -> None:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_recipe_is_that_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     from raycls.config.load import load

@@ -123,7 +123,7 @@ _SHORT: dict[str, tuple[str, ...]] = {
 """Recipes that need more than their data, and what stands in for it here: no weights are downloaded."""
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", _SHORT)
 def test_a_recipe_trains_a_few_steps(name: str, tmp_path: Path) -> None:
     """With its own network, task, operations and optimizer, on small images."""

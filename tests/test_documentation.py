@@ -73,8 +73,8 @@ def _steps(page: str) -> list[Step]:
 
 _SLOW = {
     "docs/search.md": [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)],
-    "docs/prune.md": [pytest.mark.slow],
-    "docs/bench.md": [pytest.mark.slow],
+    "docs/prune.md": [pytest.mark.nightly],
+    "docs/bench.md": [pytest.mark.nightly],
 }
 """Pages whose commands start a Ray, or measure."""
 

@@ -93,7 +93,7 @@ def test_machines_of_one_s_own_do_not_grow() -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_ray_that_was_told_says_what_it_may_grow_to() -> None:
     """Through the one function that asks: what `raycls train` sees when it joins the cluster."""
     from harness.clusters import standing

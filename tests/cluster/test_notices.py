@@ -170,7 +170,7 @@ print(json.dumps({name: at / 1000 for name, at in state.get_draining_nodes().ite
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_node_of_ray_drains_after_the_notice(tmp_path: Path) -> None:
     from harness.clusters import joined, standing, state
 

@@ -13,7 +13,7 @@ import pytest
 from harness.object_store import S3
 from harness.processes import raycls
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True)

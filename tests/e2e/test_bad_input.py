@@ -114,7 +114,7 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_bad_file_arrives_through_ray_data_as_an_error(pictures: Site, foreign: Foreign) -> None:
     with start([sys.executable, "-c", _STREAM], pictures.folder, env=foreign.environment) as command:
         assert command.wait(120) == 0, command.said()
@@ -153,7 +153,7 @@ def test_what_cannot_fit_is_refused_at_once_with_the_numbers(pictures: Site, for
     foreign.assert_idle(10)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_exception_in_a_model_is_shown_with_the_place_of_the_logs(pictures: Site) -> None:
     words = ("train", "small.yaml", "model.name=breaking:Breaks", "model.args={}", "run.name=breaks")
     more = ("data.batch_size=2", "scale.workers=1", "scale.max_failures=0", "evaluate.every=off")

@@ -31,7 +31,7 @@ def test_three_workers_on_a_cluster_that_is_joined(site: Site, foreign: Foreign,
     assert resources(foreign) == {"placement groups": [], "CPU": [3.0, 3.0]}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_evaluation_of_1003_rows_is_the_same_on_any_number_of_workers(
     site: Site, foreign: Foreign, joined: str
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from harness.clusters import joined, standing, state
 from harness.runs import Site
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.nightly]
 
 
 @pytest.mark.timeout(1200)

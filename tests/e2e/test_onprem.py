@@ -17,7 +17,7 @@ from harness.jobs import weights
 from harness.laptops import ENVIRONMENT, REPOSITORY, TOKEN, make_laptop, make_node, write_token
 from harness.processes import raycls
 
-pytestmark = [pytest.mark.hosts, pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.hosts, pytest.mark.nightly, pytest.mark.ray, pytest.mark.timeout(1800)]
 
 LAPTOP = 4
 

@@ -17,7 +17,7 @@ scale: {workers: 0, threads: 1}
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.faults
 @pytest.mark.timeout(400)

@@ -96,8 +96,10 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.nightly if at % 6 else pytest.mark.slow) for at, name in enumerate(RECIPES)],
+)
 def test_a_killed_run_on_other_workers_is_that_of_one_process(name: str, tmp_path: Path) -> None:
     data = write_arrays(tmp_path / "data.npz", train=_SAMPLES, val=12)
     teacher = tmp_path / "teacher"

@@ -18,7 +18,7 @@ from raycls.cli import app
 from raycls.session.recorder import Recorder
 
 Command = Callable[[str], tuple[int, str]]
-_PARAMETERS = [pytest.param(case, marks=pytest.mark.slow) if case.slow else case for case in CASES]
+_PARAMETERS = [pytest.param(case, marks=pytest.mark.nightly) if case.slow else case for case in CASES]
 _WHOLE = ("data/sources/folder.py:_error", "data/sources/layout.py:refuse_wrapper", "tasks/metrics.py:check_metrics")
 """Sites whose cases are run by the installed command too."""
 
@@ -81,7 +81,7 @@ def test_a_remedy_helps_when_it_is_typed(case: Case, here: Path, shell: Command)
     assert (code, case.shows in said) == (case.code, True), f"{fix}\n$ {line}\n{said}"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", [case for case in CASES if case.site in _WHOLE], ids=lambda case: case.command[:60])
 def test_a_remedy_helps_in_a_shell_of_its_own(case: Case, here: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

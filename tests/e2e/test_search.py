@@ -240,7 +240,7 @@ def test_a_node_is_taken_back(searched: Site) -> None:
     assert steps == list(range(1, steps[-1] + 1)), "a step was done again, or left out"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_bad_trials_are_not_a_dead_search(searched: Site) -> None:

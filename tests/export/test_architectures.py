@@ -65,16 +65,9 @@ def _exported(home: Path, name: str, size: int, interpolation: str, args: str, *
     return export(open_trained(str(run)), home / "out", name, Wanted(**wanted))  # type: ignore[arg-type]
 
 
-_LARGE = ("vit_b_16", "convnext_tiny", "swin_t")
-"""Half a minute or more each."""
-
-
 @pytest.mark.parametrize(
     "model",
-    [
-        pytest.param(model, id=model[0], marks=pytest.mark.nightly if model[0] in _LARGE else pytest.mark.slow)
-        for model in _MODELS
-    ],
+    [pytest.param(model, id=model[0], marks=pytest.mark.nightly) for model in _MODELS],
 )
 def test_a_network_with_random_weights_passes(
     model: tuple[str, int, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

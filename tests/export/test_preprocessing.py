@@ -102,8 +102,8 @@ class _Flat(nn.Module):
     "name",
     [
         "a crop that pads",
-        pytest.param("bicubic height and width", marks=pytest.mark.slow),
-        pytest.param("odd", marks=pytest.mark.slow),
+        pytest.param("bicubic height and width", marks=pytest.mark.nightly),
+        pytest.param("odd", marks=pytest.mark.nightly),
     ],
 )
 def test_a_program_of_torch_takes_images_of_every_size(name: str) -> None:

@@ -40,14 +40,14 @@ def test_without_the_extra_the_line_that_installs_it(monkeypatch: pytest.MonkeyP
         zoo.check(section())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_names_are_those_that_timm_registers() -> None:
     import timm
 
     assert list(listed.names()) == sorted(timm.list_models())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["timm:resnt10t", "timm:hf-hub:someone/resnet", "timm:local-dir:/tmp", "timm:"])
 def test_only_what_timm_registers_is_a_name(name: str) -> None:
     near = "did you mean timm:resnet10t?" if name == "timm:resnt10t" else None
@@ -55,7 +55,7 @@ def test_only_what_timm_registers_is_a_name(name: str) -> None:
         zoo.check(section(name=name))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_config_is_read_without_torch() -> None:
     script = (
         "import sys\nfrom raycls.config.errors import Place\nfrom raycls.names import name_problems\n"
@@ -67,7 +67,7 @@ def test_a_config_is_read_without_torch() -> None:
     assert done.stdout.strip() == "[[], ['model.name']] False False"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("options", "where", "found"),
     [
@@ -82,14 +82,14 @@ def test_nothing_is_downloaded(options: dict[str, object], where: str, found: st
     assert "timm/test_resnet.r160_in1k" in str(caught.value.fix)  # where they can be had
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_argument_that_the_network_has_not() -> None:
     with raised(ModelError, where="model.args") as caught:
         zoo.build(section(args={"widht": 2}), 3, seed=0)
     assert "widht" in str(caught.value.found)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_network_is_that_of_timm(tmp_path: Path) -> None:
     import timm
 
@@ -106,7 +106,7 @@ def test_the_network_is_that_of_timm(tmp_path: Path) -> None:
     assert torch.equal(other.conv1[0].weight, own.conv1[0].weight)  # type: ignore[index]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["test_resnet", "vit_tiny_patch16_224", "vit_base_patch32_clip_224.openai"])
 def test_the_overrides_that_are_told_are_the_preprocessing_of_timm(name: str) -> None:
     from timm.data import create_transform, resolve_data_config
@@ -130,7 +130,7 @@ def test_the_overrides_that_are_told_are_the_preprocessing_of_timm(name: str) ->
     assert torch.allclose((array.float() / 255 - mean) / std, theirs, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_evaluates_as_it_ended(tmp_path: Path) -> None:
     data = write_arrays(tmp_path / "data.npz", train=24, val=12, size=32)
     images = ["data.image_size=32", "augment.train=[horizontal_flip]", "model.args.img_size=32", "data.batch_size=8"]

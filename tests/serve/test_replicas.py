@@ -28,7 +28,7 @@ from raycls.serve.predictor import Served
 from raycls.serve.replicas import deployed
 from raycls.session.trained.trained import open_trained
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

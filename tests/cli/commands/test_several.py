@@ -201,7 +201,7 @@ def _image(path: Path) -> Any:
     return Image.open(path).convert("RGB")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_file_with_other_probabilities_is_rejected(
     command: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +270,7 @@ def test_what_has_no_meaning_is_refused(
     assert fragment in result.err and "Traceback" not in result.err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_int8_bench_and_pruning_measure_mean_average_precision(command: Callable[..., Result], tagged: Path) -> None:
     _, logits, truth, _ = _evaluated(tagged, "val-best")
     wanted = np.mean([average_precision_score(truth[:, index], logits[:, index]) for index in range(3)])

@@ -49,7 +49,7 @@ with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_a_compiler_and_without_the_extra_the_rows_are_left_out_with_the_reason(trained: Path) -> None:
     command = [sys.executable, "-c", _WITHOUT]
     done = subprocess.run(command, cwd=trained, capture_output=True, text=True, check=False)

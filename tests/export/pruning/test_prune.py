@@ -190,7 +190,7 @@ def test_what_breaks_when_it_is_cut_is_refused_and_nothing_is_written(home: Path
     ("limits", "found"),
     [
         (Limits(seconds=0.05), "not done after 0.05 s"),
-        pytest.param(Limits(memory=2.0**20), "GiB of memory", marks=pytest.mark.slow),
+        pytest.param(Limits(memory=2.0**20), "GiB of memory", marks=pytest.mark.nightly),
     ],
     ids=["time", "memory"],
 )
@@ -201,7 +201,7 @@ def test_the_limits_end_it(home: Path, limits: Limits, found: str) -> None:
     assert not (home / "runs" / "never").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_ratio_that_leaves_no_layer_a_channel_is_told_as_that(home: Path) -> None:
     with pytest.raises(ModelError) as refused:
         _prune("runs/shapes", structured=True, ratio=0.99, out="runs/nothing")
