@@ -1271,12 +1271,6 @@ CASES: tuple[Case, ...] = (
         tarred(lambda at, sample: sample.update(json={"kind": sample.pop("cls")})),
     ),
     Case(
-        "data/sources/packed/webdataset.py:_image",
-        SHARDS,
-        tarred(lambda at, sample: sample.pop("png") if at == 9 else None),
-        text="{}",
-    ),
-    Case(
         "data/sources/packed/webdataset.py:_leaving_out",
         SHARDS,
         tarred(lambda at, sample: sample.pop("png") if at == 7 else None),

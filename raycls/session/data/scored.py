@@ -338,7 +338,7 @@ class _Whole:
             size = recorded.sizes(split.reader, len(split))
             alike = np.flatnonzero(np.isin(size, part.sizes))
             if (size >= 0).all() and len(alike) <= recorded.MOST_SAMPLES:
-                found = recorded.digests(split.reader, alike)
+                found = recorded.digests(split, alike)
                 same[alike] = np.isin(found, part.digests) & (found != b"")
                 if getattr(split.reader, "positional", False):  # other content in the same place is another image
                     return int(same.sum())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from raycls.config.sections.types import NotNegative
 from raycls.data.masks.codes import volume_mask
 from raycls.data.source import Split
 from raycls.data.volumes.geometry import at_spacing, nearest
@@ -27,9 +28,29 @@ class VolumeSegmentation(Segmentation):
     volumes = True
     channels = ()
 
-    def __init__(self, setting: Setting, **args: Any) -> None:
+    def __init__(  # written out: the names and types of a config's `task.args` are read from here, without importing
+        self,
+        setting: Setting,
+        *,
+        loss: Literal["ce_dice", "cross_entropy", "dice", "tversky", "focal"] = "ce_dice",
+        values: Sequence[int] | None = None,
+        ignore_index: int | None = None,
+        background: bool = False,
+        alpha: NotNegative = 0.3,
+        beta: NotNegative = 0.7,
+        gamma: NotNegative = 2.0,
+    ) -> None:
         refuse_unfit(setting)
-        super().__init__(setting, **args)
+        super().__init__(
+            setting,
+            loss=loss,
+            values=values,
+            ignore_index=ignore_index,
+            background=background,
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+        )
 
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
         """`volume` `[C, D, H, W] float32`, `mask` `[D, H, W] uint8` as codes, `spacing` `[3] float32` in mm; with

@@ -127,7 +127,7 @@ def test_the_batch_is_what_the_loss_of_the_training_is_given(
     loss = task.loss
 
     def noted(self: Any, model: Any, batch: Labelled) -> Any:
-        given.append(Labelled(batch.images.clone(), batch.labels.clone()))
+        given.append(Labelled(batch.images.clone(), batch.labels.clone(), batch.weights))
         return loss(self, model, batch)
 
     monkeypatch.setattr(task, "loss", noted)
@@ -135,7 +135,9 @@ def test_the_batch_is_what_the_loss_of_the_training_is_given(
     dataset = open_dataset(run.data)
     mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in run.augment.normalisation(3))
     for number in range(6):  # 10 images in 3 steps of 2 micro-batches; what a run tries before it starts comes first
-        images, labels = (part.numpy() for part in given[len(given) - 6 + number])
+        images, labels, weights = given[len(given) - 6 + number]
+        assert weights is None  # there is no data.weight
+        images, labels = images.numpy(), labels.numpy()
         found = mixed(run, dataset, epoch=0, number=number)
         assert found is not None
         levels = ((images * std + mean) * 255).clip(0, 255)

@@ -103,7 +103,7 @@ def test_options_of_a_report_are_those_of_its_evaluation(
     monkeypatch.setattr(ray, "init", no_ray)
     text = (here / "config.yaml").read_text()
     (here / "config.yaml").write_text(text.replace("workers: 0", "workers: 1"))
-    started = raycls_command("report", "shapes")
+    started = raycls_command("report", "shapes", "scale.workers=1")
     assert (started.code, "no Ray in this test" in started.err) == (1, True)
     moved = here.parents[1] / "photos"
     moved.rename(moved.with_name("moved"))

@@ -354,7 +354,7 @@ def test_the_remedy_as_it_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: py
     added: list[str] = []
     for _ in _ODD:
         code, text = call("train", "run.yaml", *added)
-        printed = re.search(r"leave it out: add (.*) to the command", text)
+        printed = re.search(r"leave it out: add (.*?) to the command", text)
         assert code == 3 and printed is not None, text
         added = shlex.split(printed[1])
         assert len(added) == 1
