@@ -13,6 +13,7 @@ from raycls.errors import RayclsError, TrainError
 from raycls.models.zoo import not_trainable
 from raycls.quantities import bytes_text, plural
 from raycls.train.forward import batch_norm, compiled, recompute
+from raycls.train.forward.narrow import widened
 from raycls.train.forward.saved import Part, saved
 
 __all__ = ["Around", "around", "check"]
@@ -74,10 +75,11 @@ def around(
     if train.compile != "off":
         together(lambda: compiled.refuse_missing_compiler(device))
         say("compiling the network with torch.compile: the first step with each size of a micro-batch takes longer")
-        with compiled.compiled(model, threads):
+        with widened(model, device), compiled.compiled(model, threads):
             yield Around(train)
         return
     with ExitStack() as stack:
+        stack.enter_context(widened(model, device))  # first: other parts run it, again too
         parts: tuple[Part, ...] = ()
         if train.activation_checkpointing != "off":
             ready()
