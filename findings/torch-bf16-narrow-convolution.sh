@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# torch 2.15.0 on CPUs with AVX-512: the weight gradient of a Conv3d in bf16 is not written in full where the volume has
+# torch 2.15.0 on AVX-512: the weight gradient of a Conv3d in bf16 is not written in full where the volume has
 # fewer slices than the kernel is deep, so it holds whatever was in that memory.
 #
 # Below: 16 to 16 channels, a kernel of 3 with padding 1, four volumes of 2 x 3 x 3 voxels. The output and the gradient of
