@@ -35,6 +35,12 @@ WINDOWS = {
 Window = Literal["lung", "bone", "brain", "soft_tissue"] | dict[Literal["center", "width"], Finite]
 
 
+def _of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if channels != 1 or len(values) == 1:
+        return values
+    return (sum(a * b for a, b in zip(LUMA, values, strict=True)) / sum(LUMA),)
+
+
 def _as_list(value: Any) -> Any:
     return tuple(cast("list[Any]", value)) if isinstance(value, list) else (value,) if value else value
 
@@ -184,6 +190,14 @@ class DataConfig(Section):
     repeats: Annotated[int, Field(ge=1, le=64)] = 1
     """Repeated augmentation: each sample comes so many times in a row, augmented anew each time. An epoch has as many
     steps as ever; in every so many epochs each sample is trained as often as without it."""
+    channels: Literal[1, 3] = 3
+    """Channels of the decoded images. 3 is RGB, where grey files repeat their value. 1 is grey: colour becomes what
+    Pillow's `convert("L")` makes of it, the operations of `augment` see grey images, and `model.in_channels` is 1 too.
+    With 3 and `model.in_channels: 1` images are decoded and augmented as RGB, and made grey on the device."""
+    bit_depth: Literal[8, 16] = 8
+    """Bits of each channel from the file to the network. 16, with `channels: 1`: the values of 16-bit grey files as
+    they are, those of 12 bits times 65535/4095 and of 8 bits times 257; white is 65535. Only operations that move
+    pixels have 16 bits."""
     max_pixels: Count = 50_000_000
     """Largest image in pixels, checked before it is decoded. No operation of `augment` makes one of more than twice
     as many: where a thin image would become that large, the run ends and names it."""
@@ -235,21 +249,19 @@ class AugmentConfig(Section):
     progressive: dict[str, Count] = {}
     """For `train`: the image size by time, such as `{0%: 128, 50%: 160}`: from each of these points on, to the nearest
     whole epoch, operations without a size of their own make this one instead of `data.image_size`."""
-    mean: Annotated[tuple[Finite, Finite, Finite], Tuple] = (0.485, 0.456, 0.406)
-    """Subtracted from each channel, in 0..1. Default: ImageNet's."""
-    std: Annotated[tuple[Positive, Positive, Positive], Tuple] = (0.229, 0.224, 0.225)
+    mean: Annotated[tuple[Finite, ...], Tuple, Field(min_length=1)] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel, in 0..1: three numbers, or one where the network takes grey values. Default:
+    ImageNet's."""
+    std: Annotated[tuple[Positive, ...], Tuple, Field(min_length=1)] = (0.229, 0.224, 0.225)
     """Each channel is divided by it. Default: ImageNet's."""
 
     def normalisation(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel of images as a network of so many takes them.
 
-        The mean of grey values is that of the channels, weighted as they are in `LUMA`. So is the deviation where the
-        channels go together, as in most images; it is smaller where they do not.
+        The mean of grey values is that of three channels, weighted as they are in `LUMA`, or the one that is given. So
+        is the deviation where the channels go together, as in most images; it is smaller where they do not.
         """
-        if channels != 1:
-            return self.mean, self.std
-        mean, std = (sum(a * b for a, b in zip(LUMA, each, strict=True)) / sum(LUMA) for each in (self.mean, self.std))
-        return (mean,), (std,)
+        return _of_channels(self.mean, channels), _of_channels(self.std, channels)
 
     def sizes(self) -> list[tuple[Duration, int]]:
         """The points of `progressive` and their sizes."""

@@ -22,7 +22,7 @@ from raycls.data.images.checks import pair
 from raycls.data.images.decoding.decode import Pixels
 from raycls.data.images.decoding.turbo import Encoded
 
-__all__ = ["Form", "QuickCrop", "as_image", "form_of", "size_of"]
+__all__ = ["Form", "QuickCrop", "as_image", "form_of", "levels", "size_of"]
 
 Form = Callable[[Pixels, torch.Generator], Pixels]
 
@@ -43,8 +43,20 @@ class QuickCrop(v2.RandomResizedCrop):
 
 
 def as_image(pixels: Pixels) -> Image.Image:
-    """As a Pillow image."""
-    return Image.fromarray(np.ascontiguousarray(pixels)) if isinstance(pixels, np.ndarray) else pixels
+    """As a Pillow image; 16 bits as one of floats, which hold them exactly.
+
+    Pillow 13 turns images of mode I;16 to noise: its bilinear filter takes their bytes for pixels.
+    """
+    if not isinstance(pixels, np.ndarray):
+        return pixels
+    return Image.fromarray(np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)))
+
+
+def levels(pixels: Pixels) -> Pixels:
+    """What an operation made: of floats, the nearest 16-bit levels."""
+    if isinstance(pixels, np.ndarray) or pixels.mode != "F":
+        return pixels
+    return np.clip(np.rint(np.asarray(pixels)), 0, 65535).astype(np.uint16)
 
 
 def _flip(operation: v2.RandomHorizontalFlip | v2.RandomVerticalFlip) -> Form:
@@ -189,7 +201,7 @@ def _window(pixels: np.ndarray, y: int, x: int, tall: int, wide: int, fill: Any)
     seen = pixels[rows, columns]
     if seen.shape[:2] == (tall, wide):
         return seen
-    window = np.zeros((tall, wide, 3), np.uint8)
+    window = np.zeros((tall, wide, *pixels.shape[2:]), pixels.dtype)
     if fill != 0:
         window[:] = fill
     window[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x] = seen

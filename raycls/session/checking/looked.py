@@ -95,7 +95,7 @@ class Work:
         with fetched(reader, np.arange(task.start, task.stop)):
             for place in range(len(task)):
                 try:
-                    pixels = split.pixels(task.start + place)
+                    image = split.image(task.start + place)
                 except OutageError:  # no image is at fault
                     raise
                 except RayclsError as error:
@@ -103,7 +103,6 @@ class Work:
                 except Exception as error:  # noqa: BLE001 - of a source that is a plug-in
                     found.bad[place] = _why(unexpected(error))
                 else:
-                    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
                     _note(found, place, reader.data, image)
         return found
 
