@@ -93,7 +93,7 @@ class Preprocessing:
         return {
             "where": "inside" if self.inside else "outside",
             "input": takes,
-            "channels": "RGB" if self.inside or self.channels == 3 else "grey",
+            "channels": "RGB" if self.inside else {1: "grey", 3: "RGB"}.get(self.channels, "as decoded"),
             "network_channels": self.channels,
             "operations": json.loads(json.dumps(self.operations)),
             "mean": list(self.mean),
@@ -139,12 +139,12 @@ def preprocessing_of(trained: Trained, image: tuple[int, int], *, inside: bool) 
     planes = planes_of(trained.run.data)
     if not inside:
         return Preprocessing(None, operations, mean, std, image, planes=planes)
-    if planes.bits != 8:
+    if not planes.pillow:
         raise ConfigError(
-            "images of more than 8 bits cannot be prepared by an exported file",
-            where="data.bit_depth",
-            found=str(planes.bits),
-            valid="8: the resize of uint8 is the one that computes as the training does",
+            f"{planes.words} cannot be prepared by an exported file",
+            where="data.channels, data.bit_depth",
+            found=f"{planes.channels}, {planes.bits}",
+            valid="1 or 3, 8: the resize of uint8 is the one that computes as the training does",
             fix="export without the preprocessing, and do it yourself before: --preprocess=outside",
         )
     steps = steps_of(operations, size)

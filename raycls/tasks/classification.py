@@ -18,7 +18,7 @@ from raycls.data.images.decoding.turbo import Encoded
 from raycls.data.images.operations import Augment
 from raycls.data.source import Split
 from raycls.tasks.base import AUGMENTED, Key, Setting, Task, augmented, tensor
-from raycls.tasks.grey import grey
+from raycls.tasks.grey import as_rgb, grey
 from raycls.tasks.losses.build import Loss, balanced_loss, each_of
 from raycls.tasks.losses.labels import main_class, shares
 from raycls.tasks.mix.build import BatchOperation, build_mix
@@ -117,8 +117,7 @@ class Classification(Task):
     def shown(self, batch: Labelled) -> tuple[np.ndarray, np.ndarray]:
         levels = (batch.images - self._shift) / self._scale / (self.setting.planes.white // 255)
         levels = levels.round().clamp(0, 255).to("cpu", torch.uint8)
-        images = levels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)  # one channel of grey values is shown as grey
-        return images.numpy(), shares(batch.labels, len(self.setting.classes)).cpu().numpy()
+        return as_rgb(levels).numpy(), shares(batch.labels, len(self.setting.classes)).cpu().numpy()
 
     def summary(self, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return summarise(counts["confusion"], float(counts["loss"]), int(counts["top5"]), self.setting.classes)

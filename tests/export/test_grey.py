@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from harness.depths import write_deep
+from harness.depths import write_bands, write_deep
 from harness.trained import CONFIG, write_photos
 from PIL import Image
 
@@ -117,7 +117,7 @@ def deep(home: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
 
 
 def test_16_bits_are_exported_without_the_preprocessing(deep: Trained, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="more than 8 bits") as raised:
+    with pytest.raises(ConfigError, match="a 16-bit grey image cannot be prepared") as raised:
         export(deep, tmp_path, "inside", Wanted())
     assert "--preprocess=outside" in (raised.value.fix or "")
     done = export(deep, tmp_path, "outside", Wanted(inside=False))
@@ -160,3 +160,48 @@ def test_predict_and_serve_have_the_low_bytes(deep: Trained) -> None:
         said = {entry["class"]: entry["probability"] for entry in answer.body["top"]}
         for name, chance in zip(deep.classes, chances.tolist(), strict=True):
             assert said[name] == pytest.approx(chance, abs=1e-6)
+
+
+@pytest.fixture
+def banded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """A run on arrays of five channels."""
+    monkeypatch.chdir(home)
+    if not Path("runs/bands").exists():
+        write_bands(home)
+        given = ["run.name=bands", "data.source={name: manifest, path: bands.csv}", "data.formats=[npy]"]
+        given += ["data.channels=5", "model.in_channels=5", "data.bit_depth=16", "augment.mean=[0, 0, 0, 0, 0.2515]"]
+        given += ["augment.std=[1, 1, 1, 1, 0.001]"]
+        trainer.train(load_text(CONFIG, "bands.yaml", given).run, display=Display(io.StringIO()))
+    return open_trained("runs/bands")
+
+
+def test_channels_are_exported_without_the_preprocessing(banded: Trained, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a 16-bit image of 5 channels cannot be prepared") as raised:
+        export(banded, tmp_path, "inside", Wanted())
+    assert "--preprocess=outside" in (raised.value.fix or "")
+    done = export(banded, tmp_path, "outside", Wanted(inside=False))
+    assert done.passed
+    assert done.comparison.difference < 1e-5
+    assert contract(done.facts)["input"][0]["dims"] == [5, 24, 24]
+    told = done.facts["preprocessing"]
+    assert (told["channels"], told["decoded"]) == ("as decoded", {"channels": 5, "bits": 16, "white": 65535})
+
+
+def test_predict_and_serve_take_arrays(banded: Trained) -> None:
+    files = sorted(Path("bands").glob("val*.npy"))[:2]
+    served = Predictor(Served(banded, "cpu", 1, 8, 10**6, "."))
+
+    async def ask() -> list[Answer]:
+        asked = [served.predict(file.read_bytes(), 2) for file in files]
+        return await asyncio.gather(*asked, served.predict(b"\x89PNG\r\n\x1a\n", 2))
+
+    try:
+        *answers, refused = asyncio.run(ask())
+    finally:
+        served.close()
+    assert refused.status == 422
+    done = predict(Request("runs/bands", tuple(map(str, files)), every=True), join=lambda *_: nullcontext(), say=print)  # pyright: ignore
+    rows = [row for part in done.parts for row in rows_of(done.work, part)]
+    for answer, row in zip(answers, rows, strict=True):
+        said = {entry["class"]: entry["probability"] for entry in answer.body["top"]}
+        assert [said[name] for name in banded.classes] == pytest.approx(row["probabilities"], abs=1e-6)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-__all__ = ["HIGH", "write_deep"]
+__all__ = ["HIGH", "write_bands", "write_deep"]
 
 HIGH = 0x4000
 """What the values of `write_deep` have in common: their high byte says nothing."""
@@ -27,3 +27,21 @@ def write_deep(folder: Path, train: int = 24, val: int = 8, size: int = 12) -> d
             Image.fromarray(values).save(path)
             found[str(path.relative_to(folder))] = values
     return found
+
+
+def write_bands(folder: Path, train: int = 24, val: int = 8, channels: int = 5, size: int = 12) -> Path:
+    """A manifest of `.npy` files `[H, W, channels] uint16` of two classes, which differ in the low bytes of the last
+    channel alone."""
+    draw = np.random.default_rng(1)
+    lines = ["path,label,split"]
+    (folder / "bands").mkdir(parents=True)
+    for split, count in (("train", train), ("val", val)):
+        for index in range(count):
+            label = index % 2
+            values = draw.integers(0, 65536, (size, size, channels))
+            values[..., -1] = HIGH + 96 * label + draw.integers(0, 96, (size, size))
+            name = f"bands/{split}{index:02d}.npy"
+            np.save(folder / name, values.astype(np.uint16))
+            lines.append(f"{name},{('dry', 'wet')[label]},{split}")
+    (folder / "bands.csv").write_text("\n".join(lines) + "\n")
+    return folder / "bands.csv"

@@ -21,8 +21,8 @@ def check_planes(data: DataConfig, augment: AugmentConfig, model: ModelConfig) -
     """RuleError where the network, the normalisation or an operation does not fit the images that `data` asks for."""
     if data.bit_depth != 8 and data.channels == 3:
         raise RuleError(
-            f"data.bit_depth: {data.bit_depth} is for grey images: of 16 bits per colour the decoder gives the high "
-            "byte alone",
+            f"data.bit_depth: {data.bit_depth} is not for RGB: of 16 bits per colour the decoder gives the high byte "
+            "alone",
             fix="data.channels=1 model.in_channels=1, or data.bit_depth=8",
         )
     if data.channels != 3 and model.in_channels != data.channels:
@@ -31,8 +31,9 @@ def check_planes(data: DataConfig, augment: AugmentConfig, model: ModelConfig) -
             f"{model.in_channels}",
             fix=f"model.in_channels={data.channels}",
         )
+    known = (3, model.in_channels) if data.channels in (1, 3) else (model.in_channels,)
     for option, values in (("mean", augment.mean), ("std", augment.std)):
-        if len(values) not in (3, model.in_channels):
+        if len(values) not in known and values != AugmentConfig.model_fields[option].default:
             raise ValueError(
                 f"the wrong number of values: augment.{option} has three, or one for each of model.in_channels "
                 f"({model.in_channels})"
@@ -66,6 +67,8 @@ def _why(name: str, args: Mapping[str, Any], data: DataConfig) -> tuple[str, str
             )
     if data.channels == 3:
         return None
+    if data.channels != 1 and name not in MOVING:
+        return f"{name} is for RGB or grey, and data.channels is {data.channels}", "data.channels=3 model.in_channels=3"
     tinted = name == "color_jitter" and any(args.get(tint) for tint in _TINTS)
     if name in _COLOURS or tinted:
         what = f"{' and '.join(tint for tint in _TINTS if args.get(tint))} of color_jitter" if tinted else name

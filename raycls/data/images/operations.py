@@ -26,7 +26,7 @@ from torchvision.transforms import InterpolationMode, v2
 from raycls.config.names.builtin import NESTED, OPERATIONS
 from raycls.config.sections.data import DataConfig
 from raycls.config.sections.types import Operation
-from raycls.data.images.arrays import Form, QuickCrop, as_image, form_of, levels, size_of
+from raycls.data.images.arrays import Form, QuickCrop, as_image, form_of, on_images, size_of
 from raycls.data.images.checks import colour, rising, sides
 from raycls.data.images.decoding.decode import Pixels
 from raycls.data.images.decoding.turbo import Encoded
@@ -158,14 +158,21 @@ def _run(steps: Sequence[_Step], image: Any, most: int, planes: Planes, generato
         if not step.foreign and largest(step.function, *size_of(image)) > most:
             raise _too_large(step, *size_of(image), most)
         try:
-            given = image if step.foreign and planes.bits == 16 else as_image(image) if step.form is None else image
-            result = step.function(given) if step.form is None else step.form(given, generator)
+            result = _applied(step, image, planes, generator)
         except (Exception, SystemExit) as error:
             if isinstance(image, Encoded) and isinstance(error, DataError):
                 raise  # of the file, and not of the operation
             raise _failure(step, image, error) from error
-        image = _checked(result, step, planes) if step.foreign else levels(result)
+        image = _checked(result, step, planes) if step.foreign else result
     return image
+
+
+def _applied(step: _Step, image: Any, planes: Planes, generator: torch.Generator) -> Any:
+    if step.form is not None:
+        return step.form(image, generator)
+    if step.foreign:
+        return step.function(as_image(image) if planes.pillow else np.asarray(image))
+    return on_images(step.function, image)
 
 
 def default_operations(*, train: bool, image_size: int) -> tuple[Operation, ...]:
@@ -256,13 +263,13 @@ def _checked(result: Any, step: _Step, planes: Planes) -> Pixels:
         result = result.detach().cpu().permute(1, 2, 0).contiguous().numpy()
     if isinstance(result, Image.Image):
         if result.mode == planes.mode:
-            return result if planes.bits == 8 else np.asarray(result)
+            return result if planes.pillow else np.asarray(result)
         found = f"a Pillow image of mode {result.mode}"
     elif isinstance(result, np.ndarray):
         whole = result.ndim == 3 and result.shape[2] == planes.channels
         if result.dtype == planes.dtype and result.size and (whole or (result.ndim == 2 and planes.channels == 1)):
             result = np.ascontiguousarray(result[..., 0] if whole and planes.channels == 1 else result)
-            return Image.fromarray(result) if planes.bits == 8 else result
+            return Image.fromarray(result) if planes.pillow else result
         found = f"an array {result.dtype} of shape {list(result.shape)}"
     elif isinstance(result, torch.Tensor):
         found = f"a tensor {result.dtype} of shape {list(result.shape)}"
@@ -271,8 +278,8 @@ def _checked(result: Any, step: _Step, planes: Planes) -> Pixels:
     raise DataError(
         f"the operation {step.name} ({step.place}) did not return {planes.words}",
         found=found,
-        valid=f"a Pillow image of mode {planes.mode}, an array {planes.shape} {planes.dtype}, or a tensor "
-        f"[{planes.channels}, H, W] {planes.dtype}",
+        valid=f"{f'a Pillow image of mode {planes.mode}, ' * bool(planes.mode)}an array {planes.shape} {planes.dtype}, "
+        f"or a tensor [{planes.channels}, H, W] {planes.dtype}",
         fix="normalisation and conversion to float happen later, on the device: leave them out",
     )
 

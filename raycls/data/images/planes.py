@@ -1,7 +1,8 @@
 """What a decoded image is held as: how many channels it has, of how many bits.
 
 An image of one channel is an array `[H, W]`, or a Pillow image of mode L; one of three is `[H, W, 3]`, or of mode RGB.
-Of 16 bits it is an array always: Pillow has no operations that keep all of them.
+Of 16 bits, or of other channels `[H, W, C]`, it is an array always: Pillow has no such images, or takes one of four
+channels for one with alpha.
 """
 
 from __future__ import annotations
@@ -43,14 +44,20 @@ class Planes:
     @property
     def words(self) -> str:
         """`an 8-bit RGB image`."""
-        return (
-            f"{'an 8-bit' if self.bits == 8 else f'a {self.bits}-bit'} {'RGB' if self.channels == 3 else 'grey'} image"
-        )
+        depth = "an 8-bit" if self.bits == 8 else f"a {self.bits}-bit"
+        colours = {1: " grey image", 3: " RGB image"}.get(self.channels, f" image of {self.channels} channels")
+        return depth + colours
+
+    @property
+    def pillow(self) -> bool:
+        """Whether it is a Pillow image to operations."""
+        return self.bits == 8 and self.channels in (1, 3)
 
     @property
     def mode(self) -> str:
-        """That of a Pillow image."""
-        return "RGB" if self.channels == 3 else "L" if self.bits == 8 else "I;16"
+        """That of a Pillow image; empty where there is none."""
+        grey = "L" if self.bits == 8 else "I;16"
+        return {1: grey, 3: "RGB"}.get(self.channels, "")
 
     @property
     def shape(self) -> str:
@@ -71,12 +78,14 @@ def held(array: np.ndarray, planes: Planes) -> np.ndarray | None:
     """An image of a source, `uint8` `[H, W]` or `[H, W, 3]` (or as `planes` has it already), as `planes` has it.
 
     Colour becomes grey as by Pillow's `convert("L")`, 8 bits become 16 by 257. None where that is no image, or one of
-    more bits than asked.
+    more bits or of other channels than asked.
     """
     if 0 in array.shape or array.dtype not in (np.uint8, planes.dtype):
         return None
     if planes.channels == 1 and array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
+    if planes.channels not in (1, 3):
+        return _deepened(array, planes) if array.ndim == 3 and array.shape[2] == planes.channels else None
     colours = array.ndim == 3 and array.shape[2] == 3
     if array.ndim != 2 and not colours:
         return None
@@ -86,16 +95,22 @@ def held(array: np.ndarray, planes: Planes) -> np.ndarray | None:
         if array.dtype != np.uint8:
             return None
         array = np.asarray(fromarray(np.ascontiguousarray(array)).convert("L"))
+    return _deepened(array, planes)
+
+
+def _deepened(array: np.ndarray, planes: Planes) -> np.ndarray:
     if array.dtype != planes.dtype:
         array = array.astype(planes.dtype) * (planes.white // 255)
     return np.ascontiguousarray(array)
 
 
 def for_people(pixels: Image | np.ndarray) -> np.ndarray:
-    """An image as a screen shows it, `[H, W, 3] uint8`: 16 bits are divided by 257, grey repeats its value."""
+    """An image as a screen shows it, `[H, W, 3] uint8`: 16 bits are divided by 257, grey repeats its value; of four
+    channels or more the first three, of two the first one."""
     array = np.asarray(pixels)
     if array.dtype == np.uint16:
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if array.ndim == 2:
         array = array[..., None]
+    array = array[..., : 3 if array.shape[2] >= 3 else 1]
     return array if array.shape[2] == 3 else np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))

@@ -127,7 +127,7 @@ def _augmented(run: Run, dataset: Dataset, split: Split, epoch: int) -> _View:
         number = row if split.ids is None else int(split.ids[row])
         found = made(arrays, split, row, (run.run.seed, epoch if train else _NO_EPOCH, number), train=train)
         for array in found.values():
-            if array.dtype in (np.uint8, np.uint16) and array.ndim == 3 and array.shape[2] in (1, 3):
+            if array.dtype in (np.uint8, np.uint16) and array.ndim == 3 and array.shape[2] == run.data.channels:
                 return for_people(array)
         raise ConfigError(
             "the task of this config makes no image that could be shown",

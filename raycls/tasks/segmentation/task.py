@@ -17,7 +17,7 @@ from raycls.data.masks.paired import PairedImages, PairedVolumes
 from raycls.data.source import Split
 from raycls.errors import ConfigError
 from raycls.tasks.base import AUGMENTED, Key, Setting, Task, tensor
-from raycls.tasks.grey import grey
+from raycls.tasks.grey import as_rgb, grey
 from raycls.tasks.losses.build import refuse_loss
 from raycls.tasks.segmentation.cases import CASE, case_of, means
 from raycls.tasks.segmentation.losses import LOSSES
@@ -154,7 +154,7 @@ class Segmentation(Task):
         """The images, and which part of each the classes have."""
         levels = (batch.images - self._shift) / self._scale / (self.setting.planes.white // 255)
         levels = levels.round().clamp(0, 255).to("cpu", torch.uint8)
-        return levels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy(), self._parts(batch)
+        return as_rgb(levels).numpy(), self._parts(batch)
 
     def scalars(self, summary: Mapping[str, Any]) -> dict[str, int | float]:
         """`dice` and `iou` are the macro averages, nothing per class."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness.depths import HIGH, write_deep
+from harness.depths import HIGH, write_bands, write_deep
 from harness.errors import raised
 from harness.jobs import curve, make_job, train, weights
 from harness.trained import write_photos
@@ -161,3 +161,45 @@ def test_what_people_are_shown_has_8_bits(deep: tuple[Path, dict[str, np.ndarray
     pictures = task.shown(batch)
     assert pictures is not None
     assert np.abs(pictures[0][0].astype(float) - np.rint(arrays["image"] / 257)).max() <= 1
+
+
+_BANDS = (
+    *("data.source.name=manifest", "data.formats=[npy]", "data.channels=5", "model.in_channels=5", "data.bit_depth=16"),
+    *("data.batch_size=8", "train.micro_batches=2", "train.duration=6ep", "augment.train=[horizontal_flip]"),
+    f"augment.mean=[0.5, 0.5, 0.5, 0.5, {_MEAN}]",
+    f"augment.std=[0.3, 0.3, 0.3, 0.3, {_STD}]",
+)
+
+
+@pytest.fixture(scope="module")
+def banded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A manifest of arrays of five channels, and a run on it."""
+    home = tmp_path_factory.mktemp("banded")
+    manifest = write_bands(home)
+    train(make_job(home / "run", manifest, *_BANDS))
+    return manifest, home / "run"
+
+
+def test_all_channels_come_to_the_network(banded: tuple[Path, Path]) -> None:
+    manifest, folder = banded
+    common = ("model.name=tiny_cnn", "data.image_size=12", f"data.source.path={manifest}", "augment.eval=[]")
+    found = _inputs(load_text("", "c.yaml", [*_BANDS, *common]).run, "val", train=False)
+    mean, std = np.array([0.5] * 4 + [_MEAN]), np.array([0.3] * 4 + [_STD])
+    scale, shift = (1 / (65535 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    assert len(found) == 8
+    for key, images in found.items():
+        values = np.load(manifest.parent / key).astype(np.float32)
+        np.testing.assert_array_equal(images, (values * scale + shift).transpose(2, 0, 1), strict=True)
+    assert _top1(folder) == 1.0  # it is the last channel that tells
+
+
+@pytest.mark.parametrize(
+    ("world", "executor", "more"),
+    [(2, "inline", ()), (0, "processes", ()), (0, "inline", ("data.cache=memory",))],
+)
+def test_the_bits_of_channels_are_those_of_one_process(
+    world: int, executor: str, more: tuple[str, ...], banded: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train(make_job(tmp_path / "run", banded[0], *_BANDS, *more, world=world, executor=executor), world)
+    assert weights(tmp_path / "run") == weights(banded[1])
+    assert curve(tmp_path / "run") == curve(banded[1])

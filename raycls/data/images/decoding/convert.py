@@ -23,12 +23,26 @@ def converted(image: Image, box: tuple[int, int, int, int] | None, planes: Plane
     """
     if planes.bits == 16 and box is None and _is_deep(image):
         return _levels(image, planes.white).astype(planes.dtype)
+    if planes.channels not in (1, 3):
+        return _channels(image, planes)
     if planes == Planes(1) and box is None and image.mode == "L" and "transparency" not in image.info:
         return image
     colours = _to_rgb(image) if box is None else _on_white(_to_rgb(image), box)
     if planes == RGB:
         return colours
-    found = held(np.asarray(colours), planes)
+    return _held(np.asarray(colours), planes)
+
+
+def _channels(image: Image, planes: Planes) -> np.ndarray:
+    """Red, green, blue and alpha, where there are these."""
+    if image.mode == "RGBA" and planes.channels == 4:
+        return _held(np.asarray(image), planes)
+    count = len(image.getbands())
+    raise UnusableError(f"an image of {count} channel{'s' * (count > 1)} ({image.mode}), not of {planes.channels}")
+
+
+def _held(array: np.ndarray, planes: Planes) -> np.ndarray:
+    found = held(array, planes)
     if found is None:
         raise UnusableError(f"there is no conversion to {planes.words}")
     return found

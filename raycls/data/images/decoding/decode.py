@@ -15,6 +15,7 @@ How other images become RGB:
   12 bits are scaled by 65535/4095 and 8 bits by 257; more than 8 bits of colour or beside alpha, of which Pillow gives
   the high byte, are refused then.
 - Of an animation or a file of several pages, the first image is taken; what a first GIF frame leaves free is white.
+- Asked for other numbers of channels, arrays of numpy (`npy`) give theirs, and 8-bit RGBA its four.
 - Floating-point images have no defined white and are refused. So are TIFF files with bands that are neither a colour
   nor alpha, and those whose first image is a preview of another.
 
@@ -35,7 +36,7 @@ import PIL.Image
 from PIL import ImageFile
 from PIL.Image import Image, Transpose, fromarray
 
-from raycls.data.images.decoding import turbo
+from raycls.data.images.decoding import npy, turbo
 from raycls.data.images.decoding.bare import bare
 from raycls.data.images.decoding.convert import UnusableError, converted
 from raycls.data.images.decoding.readers import correct, open_image, uncovered
@@ -107,7 +108,7 @@ def decoded(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int, 
 def decode(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int) -> Image:
     """The image in `data` as a Pillow image of mode RGB, 8 bits per channel.
 
-    `name` is what an error calls it, `formats` the allowed ones (of jpeg, png, webp, bmp, tiff, gif) and
+    `name` is what an error calls it, `formats` the allowed ones (of jpeg, png, webp, bmp, tiff, gif, npy) and
     `max_pixels` the largest width times height. BadImageError names the file and the reason; DataError where there is
     not the memory to decode it.
     """
@@ -129,6 +130,8 @@ def _decode(data: bytes, name: str, formats: Sequence[str], max_pixels: int, pla
         raise _refuse_other(data, name, formats)
     if kind not in formats:
         raise _refuse(name, f"this is {kind}", "an image format that is not allowed", formats)
+    if kind == "npy":
+        return _array(data, name, formats, max_pixels, planes)
     if kind == "webp":  # Pillow's reader may reserve memory for the canvas before its size can be asked for
         _check_size(name, _webp_size(data), max_pixels)
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have asked Pillow for grey instead of errors
@@ -150,13 +153,25 @@ def _decode(data: bytes, name: str, formats: Sequence[str], max_pixels: int, pla
     except DataError:
         raise
     except UnusableError as error:
-        raise _refuse(name, str(error), "an image without a defined conversion to RGB", formats) from error
+        wanted = "RGB" if planes == RGB else planes.words
+        raise _refuse(name, str(error), f"an image without a defined conversion to {wanted}", formats) from error
     except _UnsupportedError as error:
         raise _not_supported(name, str(error), formats) from error
     except Exception as error:  # on damaged files Pillow raises nearly every kind there is
         if _lacks_memory(error):
             raise _no_memory(name, len(data)) from error
         raise _refuse(name, f"{_reason(error)} (as {kind})", "a damaged image", formats) from error
+
+
+def _array(data: bytes, name: str, formats: Sequence[str], max_pixels: int, planes: Planes) -> np.ndarray:
+    try:
+        header = npy.header_of(data)
+        if len(header[0]) >= 2:
+            _check_size(name, (header[0][1], header[0][0]), max_pixels)
+        return npy.values_of(data, header, planes)
+    except ValueError as error:
+        text = " ".join(str(error).split())
+        raise _refuse(name, text, f"an array that is not {planes.words}", formats) from error
 
 
 def _pixels(
@@ -194,6 +209,8 @@ def _kind(data: bytes) -> str | None:
         return "gif"
     if data.startswith(_TIFF):
         return "tiff"
+    if data.startswith(npy.MAGIC):
+        return "npy"
     return "bmp" if data.startswith(b"BM") else None
 
 
