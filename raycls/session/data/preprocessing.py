@@ -56,7 +56,7 @@ def differences(run: Run, brought: WeightsEnum | Preprocessing | Mapping[str, An
     remedies: list[str] = []
     for option in ("mean", "std"):
         own, other = getattr(run.augment, option), theirs.get(option)
-        if other is not None and not _close(own, other):
+        if other is not None and run.data.channels in (1, 3) and not _close(own, other):
             texts.append(f"augment.{option} {flow(list(own))} instead of {flow(other)}")
             remedies.append(override(f"augment.{option}", other))
     if "eval" in theirs and _plain(theirs["eval"]) != _plain(run.augment.eval):
@@ -95,7 +95,7 @@ def _written(info: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for option in ("mean", "std"):
         value = info.get(option)
-        if isinstance(value, list) and value and all(type(number) in (int, float) for number in value):
+        if isinstance(value, list) and len(value) in (1, 3) and all(type(number) in (int, float) for number in value):
             found[option] = value
     if "eval" in info and isinstance(info["eval"], list | None):
         found["eval"] = info["eval"]

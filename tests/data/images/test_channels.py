@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from harness.images import encode
+from harness.plugins import user_module
 from PIL import Image
 
 from raycls.data.images.decoding.decode import decoded
 from raycls.data.images.operations import build
 from raycls.data.images.planes import RGB, Planes, for_people
 from raycls.data.making.bad import BadImageError
+from raycls.errors import DataError
 
 _DRAW = np.random.default_rng(5)
 _EIGHT = _DRAW.integers(0, 256, (40, 30, 5)).astype(np.uint8)
@@ -120,21 +123,25 @@ def test_alpha_is_a_channel_like_others() -> None:
         np.testing.assert_array_equal(small[..., channel], np.asarray(plane))
 
 
-def last_dropped() -> Any:
-    return lambda image: image[..., :-1]
+_PLUGIN = """
+import numpy as np
 
 
-def turned() -> Any:
+def turned():
     return lambda image: np.rot90(image)
 
 
-def test_a_plug_in_gets_an_array() -> None:
-    from raycls.errors import DataError
+def last_dropped():
+    return lambda image: image[..., :-1]
+"""
 
-    augment = build((f"{__name__}:turned",), train=False, image_size=9, planes=Planes(5, 16))
-    np.testing.assert_array_equal(augment(_SIXTEEN, _KEY), np.rot90(_SIXTEEN), strict=True)
-    with pytest.raises(DataError, match="did not return a 16-bit image of 5 channels") as raised:
-        build((f"{__name__}:last_dropped",), train=False, image_size=9, planes=Planes(5, 16))(_SIXTEEN, _KEY)
+
+def test_a_plug_in_gets_an_array(tmp_path: Path) -> None:
+    with user_module(tmp_path, "turning_of_test_channels", _PLUGIN) as name:
+        augment = build((f"{name}:turned",), train=False, image_size=9, planes=Planes(5, 16))
+        np.testing.assert_array_equal(augment(_SIXTEEN, _KEY), np.rot90(_SIXTEEN), strict=True)
+        with pytest.raises(DataError, match="did not return a 16-bit image of 5 channels") as raised:
+            build((f"{name}:last_dropped",), train=False, image_size=9, planes=Planes(5, 16))(_SIXTEEN, _KEY)
     assert raised.value.valid == "an array [H, W, 5] uint16, or a tensor [5, H, W] uint16"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from harness.plugins import user_module
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
@@ -88,38 +90,49 @@ def test_an_augmentation_travels_with_its_planes() -> None:
     assert np.array_equal(stages[-1].pixels, for_people(augment(_DEEP, _KEY)))
 
 
-def turned(how: str) -> Any:
-    """A plug-in that checks what it is given, and returns it in one of several forms."""
+_PLUGIN = """
+import numpy as np
+import torch
+from PIL import Image
 
-    def operation(image: Any) -> Any:
+
+def turned(how):
+    def operation(image):
         values = np.asarray(image)
         assert values.ndim == 2
         assert isinstance(image, Image.Image) == (values.dtype == np.uint8)
         values = np.ascontiguousarray(np.rot90(values))
-        forms: dict[str, Any] = {
-            "array": values,
-            "channel": values[..., None],
-            "tensor": torch.from_numpy(values)[None],
-            "pillow": Image.fromarray(values),
-        }
-        return forms[how]
+        forms = {"array": values, "channel": values[..., None], "tensor": torch.from_numpy(values)[None]}
+        return forms.get(how, Image.fromarray(values))
 
     return operation
 
 
+def rgb():
+    return lambda image: np.zeros((9, 9, 3), np.uint8)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Iterator[str]:
+    """One that checks what it is given, and returns it in one of several forms."""
+    with user_module(tmp_path, "turning_of_test_planes", _PLUGIN) as name:
+        yield name
+
+
 @pytest.mark.parametrize("how", ["array", "channel", "tensor", "pillow"])
 @pytest.mark.parametrize(("image", "planes"), [(_GREY, Planes(1)), (_DEEP, Planes(1, 16))], ids=["8", "16"])
-def test_a_plug_in_gets_and_returns_what_there_is(how: str, image: np.ndarray, planes: Planes) -> None:
-    found = build(({f"{__name__}:turned": {"how": how}}, "center_crop"), train=False, image_size=24, planes=planes)
+def test_a_plug_in_gets_and_returns_what_there_is(how: str, image: np.ndarray, planes: Planes, plugin: str) -> None:
+    found = build(({f"{plugin}:turned": {"how": how}}, "center_crop"), train=False, image_size=24, planes=planes)
     expected = build(("center_crop",), train=False, image_size=24, planes=planes)(np.rot90(image), _KEY)
     np.testing.assert_array_equal(found(image, _KEY), expected, strict=True)
 
 
-def test_a_plug_in_that_makes_rgb_is_refused() -> None:
+def test_a_plug_in_that_makes_rgb_is_refused(plugin: str) -> None:
     from raycls.errors import DataError
 
     with pytest.raises(DataError, match="did not return a 16-bit grey image") as raised:
-        build(({"tests.harness.transforms:noise": {}},), train=True, image_size=9, planes=Planes(1, 16))(_DEEP, _KEY)
+        build((f"{plugin}:rgb",), train=True, image_size=9, planes=Planes(1, 16))(_DEEP, _KEY)
     assert "array [H, W] uint16" in (raised.value.valid or "")
 
 
