@@ -49,7 +49,7 @@ def build(config: TaskConfig, setting: Setting) -> Task:
             f"the task {config.name} has no images of so many channels",
             where="model.in_channels",
             found=str(setting.channels),
-            valid="3 (the decoded RGB) or 1 (its grey value); others only with a task of your own that provides them"
+            valid="3 (the decoded RGB) or 1 (its grey value); others with data.channels, or a task of your own"
             if task.channels == (1, 3)
             else ", ".join(map(str, task.channels)),
         )

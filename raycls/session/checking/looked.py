@@ -136,7 +136,8 @@ def _note(found: Looked, place: int, data: bytes | np.ndarray, image: Image.Imag
         content, length = data, len(data)
         found.formats[place], found.turns[place] = _described(data)
     else:
-        content, length = np.asarray(image).tobytes() + repr(image.size).encode(), data.nbytes
+        usual = data.dtype == np.uint8 and data.shape[2:] in ((), (3,))  # else an image does not show all of it
+        content, length = (np.asarray(image) if usual else data).tobytes() + repr(image.size).encode(), data.nbytes
         found.formats[place] = _PIXELS
     found.digests[place] = np.frombuffer(hashlib.blake2b(content, digest_size=_DIGEST).digest(), np.uint8)
     found.sizes[place] = image.size

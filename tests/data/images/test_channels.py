@@ -87,6 +87,9 @@ def test_channels_are_those_of_the_file(data: bytes, planes: Planes, expected: n
         (encode(Image.fromarray(_EIGHT[..., :3]), "PNG"), Planes(4), "an image of 3 channels (RGB), not of 4"),
         (encode(Image.fromarray(_EIGHT[..., :3]), "JPEG"), Planes(5), "an image of 3 channels (RGB), not of 5"),
         (encode(Image.fromarray(_EIGHT[..., 0]), "PNG"), Planes(2), "an image of 1 channel (L), not of 2"),
+        (encode(Image.fromarray(_SIXTEEN[..., 0]), "PNG"), Planes(4, 16), "an image of 1 channel (I;16), not of 4"),
+        (_npy(_EIGHT).replace(b"(40, 30, 5)", b"(40, 30, 5("), Planes(5), "an array that is not"),
+        (_npy(_EIGHT).replace(b"(40, 30, 5)", b"(-4, 30,-5)"), Planes(5), "an array that is not"),
     ],
 )
 def test_what_has_other_channels_is_a_bad_image(data: bytes, planes: Planes, words: str) -> None:

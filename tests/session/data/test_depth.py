@@ -11,6 +11,7 @@ import torch
 from harness.depths import HIGH, write_bands, write_deep
 from harness.errors import raised
 from harness.jobs import curve, make_job, train, weights
+from harness.masks import write_images
 from harness.trained import write_photos
 from PIL import Image
 
@@ -203,3 +204,29 @@ def test_the_bits_of_channels_are_those_of_one_process(
     train(make_job(tmp_path / "run", banded[0], *_BANDS, *more, world=world, executor=executor), world)
     assert weights(tmp_path / "run") == weights(banded[1])
     assert curve(tmp_path / "run") == curve(banded[1])
+
+
+@pytest.mark.parametrize("task", ["segmentation", "simclr", "multilabel"])
+def test_other_tasks_take_grey_files_alike(task: str, tmp_path: Path) -> None:
+    """As in `test_grey_files_are_the_same_to_a_network_of_one_channel`."""
+    data, run = write_images(tmp_path / "cells", {"train": 8, "val": 4}), ["data.batch_size=4", "train.duration=1ep"]
+    files = sorted(data.glob("*/images/*.png"))
+    for file in files:
+        Image.open(file).convert("L").save(file)
+    run += ["train.micro_batches=2", "data.image_size=16", "augment.train=[{random_crop: {size: 16}}, horizontal_flip]"]
+    run += ["augment.eval=[{center_crop: {size: 16}}]", f"task.name={task}"]
+    if task == "segmentation":
+        run += ["data.source={name: masks, path: null, args: {classes: [background, disc, spot]}}"]
+        run += ["task.args.ignore_index=255", "model={name: unet, args: {width: 4, depth: 1}}", "evaluate.metric=dice"]
+    else:
+        lines = [f"{file},{'ab'[index % 2]},{file.parts[-3]}" for index, file in enumerate(files)]
+        data = tmp_path / "list.csv"
+        data.write_text("\n".join(["path,label,split", *lines]) + "\n")
+        several = str(task == "multilabel").lower()
+        run += [f"data.source={{name: manifest, path: null, args: {{multilabel: {several}}}}}"]
+        run += ["evaluate.metric=map"] * (task == "multilabel")
+    run += [f"data.source.path={data}"]
+    train(make_job(tmp_path / "as-rgb", data, *run, "model.in_channels=1"))
+    train(make_job(tmp_path / "as-grey", data, *run, *_GREY))
+    assert weights(tmp_path / "as-grey") == weights(tmp_path / "as-rgb")
+    assert curve(tmp_path / "as-grey") == curve(tmp_path / "as-rgb")

@@ -21,10 +21,10 @@ def converted(image: Image, box: tuple[int, int, int, int] | None, planes: Plane
 
     Colour becomes grey after it was laid over white, and 8 bits become 16 in the end.
     """
-    if planes.bits == 16 and box is None and _is_deep(image):
-        return _levels(image, planes.white).astype(planes.dtype)
     if planes.channels not in (1, 3):
         return _channels(image, planes)
+    if planes.bits == 16 and box is None and _is_deep(image):
+        return _levels(image, planes.white).astype(planes.dtype)
     if planes == Planes(1) and box is None and image.mode == "L" and "transparency" not in image.info:
         return image
     colours = _to_rgb(image) if box is None else _on_white(_to_rgb(image), box)

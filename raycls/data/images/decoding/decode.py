@@ -169,7 +169,11 @@ def _array(data: bytes, name: str, formats: Sequence[str], max_pixels: int, plan
         if len(header[0]) >= 2:
             _check_size(name, (header[0][1], header[0][0]), max_pixels)
         return npy.values_of(data, header, planes)
-    except ValueError as error:
+    except DataError:
+        raise
+    except Exception as error:  # a header is an expression of Python, and what is damaged fails in many ways
+        if _lacks_memory(error):
+            raise _no_memory(name, len(data)) from error
         text = " ".join(str(error).split())
         raise _refuse(name, text, f"an array that is not {planes.words}", formats) from error
 
