@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from harness.depths import write_bands, write_deep
 from harness.masks import write_volumes
 from harness.mlflow_stand_in import standing_in
 from harness.object_store import S3
@@ -90,6 +91,9 @@ def test_commands_of_a_page_do_what_it_shows(page: str, tmp_path: Path, request:
         write_data(tmp_path / "scans", 10, "dicom")
     if page == "docs/segmentation.md":
         write_volumes(tmp_path / "marked", {"train": 4, "val": 2, "test": 2})
+    if page == "docs/channels.md":
+        write_deep(tmp_path / "xray")
+        write_bands(tmp_path)
     ran = 0
     with working_directory(tmp_path), _servers(page, request) as places:
         for block in blocks(ROOT / page):

@@ -18,6 +18,7 @@ from raycls.data.ignore import pattern_of, patterns_of
 from raycls.data.images.decoding import turbo
 from raycls.data.images.decoding.decode import Pixels, decoded
 from raycls.data.images.decoding.turbo import Encoded
+from raycls.data.images.planes import RGB, Planes, for_people, held, planes_of
 from raycls.data.label_sets import label_names, reordered, samples_of
 from raycls.data.rows import reader_of
 from raycls.data.samples import Files, Keys, Reader, Samples, digest_of
@@ -74,6 +75,8 @@ class Split:
     """`[K, C] bool` where a sample has any number of classes: then `labels` are positions in it."""
     weights: Weights | None = None
     """How much each sample counts in the loss; of a split that is trained on, with `data.weight`."""
+    planes: Planes = RGB
+    """`data.channels` and `data.bit_depth`: what images are decoded to."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,30 +96,35 @@ class Split:
         return self.keys[index]
 
     def image(self, index: int) -> Image.Image:
-        """The sample decoded to 8-bit RGB. DataError names the file, the reason and the remedy."""
+        """The sample decoded to 8-bit RGB, whatever `planes` are. DataError names the file, the reason and the
+        remedy."""
         found = self.pixels(index)
+        if self.planes != RGB:
+            found = for_people(found)
         return Image.fromarray(found) if isinstance(found, np.ndarray) else found
 
     def pixels(self, index: int) -> Pixels:
-        """The same as `image` in whichever form costs least: a Pillow image, or an array `[H, W, 3] uint8` that is not
-        to be written to."""
+        """The sample decoded as `planes` has it, in whichever form costs least: a Pillow image, or an array, `[H, W, 3]
+        uint8`, that is not to be written to."""
         data = self._read(index)
         if isinstance(data, bytes):
             return self._decoded(index, data)
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or not _is_image(data.shape):
+        found = held(data, self.planes) if isinstance(data, np.ndarray) else None
+        if found is None:
+            own = "" if self.planes == RGB else f", or {self.planes.dtype} of shape {self.planes.shape}"
             raise DataError(
                 "a source did not return an image",
                 where=self.locate(index),
                 found=f"{data.dtype} of shape {list(data.shape)}" if isinstance(data, np.ndarray) else repr(type(data)),
-                valid="bytes of an image file, or uint8 of shape [H, W, 3] or [H, W]",
+                valid=f"bytes of an image file, or uint8 of shape [H, W, 3] or [H, W]{own}",
             )
-        return np.ascontiguousarray(data if data.ndim == 3 else np.broadcast_to(data[..., None], (*data.shape, 3)))
+        return found
 
     def encoded(self, index: int) -> Pixels | Encoded:
         """The sample before it is decoded, where it is a file that can be decoded smaller; else as `pixels`."""
         data = self._read(index)
         if isinstance(data, bytes):
-            size = turbo.size(data, self.max_pixels) if "jpeg" in self.formats else None
+            size = turbo.size(data, self.max_pixels) if "jpeg" in self.formats and self.planes == RGB else None
             if size is not None:
                 return Encoded(data, *size, lambda: self._decoded(index, data))
             return self._decoded(index, data)
@@ -131,7 +139,8 @@ class Split:
 
     def _decoded(self, index: int, data: bytes) -> Pixels:
         try:
-            return decoded(data, self.locate(index), formats=self.formats, max_pixels=self.max_pixels)
+            place, most = self.locate(index), self.max_pixels
+            return decoded(data, place, formats=self.formats, max_pixels=most, planes=self.planes)
         except DataError as error:  # itself: what it was raised from says whether a file is bad, or was not read
             self._left_out(error, index)
             raise
@@ -233,6 +242,7 @@ class Pool:
         parts = {part: reader_of(other, rows, len(self.labels)) for part, other in self.parts.items()}
         about = {column: values.take(rows) for column, values in self.about.items()}
         more: dict[str, Any] = {"ignore": self.ignore, "parts": parts, "about": about, "sets": self.sets}
+        more["planes"] = planes_of(config)
         if config.weight is not None and name == "train":
             more["weights"] = Weights.of(config.weight, about[config.weight], names)
         return Split(name, self.classes, labels, names, reader, formats, config.max_pixels, **more)
@@ -344,10 +354,6 @@ def _ignore(source: Callable[..., Any], config: SourceConfig, reader: Reader) ->
 
 def _needs_path(source: Callable[..., Any]) -> bool:
     return inspect.signature(source).parameters["path"].default is inspect.Parameter.empty
-
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) and 0 not in shape
 
 
 def _check_trained(splits: dict[str, Split], classes: tuple[str, ...]) -> None:

@@ -23,19 +23,21 @@ METADATA = "raycls.json"
 """What the metadata is called in a `.pt2` file."""
 
 
-def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """`(x / 255 - mean) / std` as `x * scale + shift`, both `[channels] float32`, rounded as in training."""
+def scale_and_shift(mean: Sequence[float], std: Sequence[float], white: int = 255) -> tuple[np.ndarray, np.ndarray]:
+    """`(x / white - mean) / std` as `x * scale + shift`, both `[channels] float32`, rounded as in training."""
     above, below = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-    return (1 / (255 * below)).astype(np.float32), (-above / below).astype(np.float32)
+    return (1 / (white * below)).astype(np.float32), (-above / below).astype(np.float32)
 
 
 def normalised(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """`[B, h, w, 3] uint8` after the operations -> `[B, 3, h, w] float32`: what is done outside of an artefact.
 
-    `[B, 1, h, w]`, grey values, where `mean` and `std` are of one channel."""
-    if len(mean) == 1:
+    `[B, 1, h, w]`, grey values, where `mean` and `std` are of one channel; images may be `[B, h, w, 1]` then, uint8 or
+    uint16."""
+    if len(mean) < images.shape[3]:
         images = ((images.astype(np.uint32) @ np.asarray(LUMA, np.uint32) + sum(LUMA) // 2) // sum(LUMA))[..., None]
-    scale, shift = (part[:, None, None] for part in scale_and_shift(mean, std))
+    white = 65535 if images.dtype == np.uint16 else 255
+    scale, shift = (part[:, None, None] for part in scale_and_shift(mean, std, white))
     return images.transpose(0, 3, 1, 2).astype(np.float32) * scale + shift
 
 

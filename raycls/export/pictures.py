@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from raycls.data.images.planes import RGB
 from raycls.data.making.bad import BadImageError
 from raycls.data.making.sample import Arrays
 from raycls.data.samples import text_of
@@ -47,8 +48,10 @@ class Pictures:
         return [self.split.key(int(row)) for row in self.rows]
 
     def image(self, index: int) -> np.ndarray:
-        """Decoded as the training decodes, nothing else: `[H, W, 3] uint8`. DataError names the file."""
-        return np.asarray(self.split.pixels(int(self.rows[index])))
+        """Decoded as the training decodes, nothing else: `[H, W, 3] uint8`, RGB where it trains on grey too. DataError
+        names the file."""
+        planes = self.split.planes if self.split.planes.channels not in (1, 3) else RGB
+        return np.asarray(replace(self.split, planes=planes).pixels(int(self.rows[index])))
 
     def sample(self, index: int) -> dict[str, np.ndarray]:
         """As an evaluation makes it, with `image` `[h, w, 3] uint8` after the operations."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from raycls.config.sections.data import LUMA
 from raycls.config.sections.types import Operation, named
 from raycls.data.images import operations as built
+from raycls.data.images.planes import RGB, Planes, planes_of
 from raycls.errors import ConfigError
 from raycls.export.artefact import scale_and_shift
 from raycls.session.trained.trained import Trained
@@ -70,6 +71,8 @@ class Preprocessing:
     """Height and width of what the network is given."""
     fixed: tuple[int, int] | None = None
     """Height and width of every image; None where any size is taken."""
+    planes: Planes = RGB
+    """What the run decodes images to; an artefact that does all of it is given RGB, and makes it grey first."""
 
     @property
     def channels(self) -> int:
@@ -90,18 +93,20 @@ class Preprocessing:
         return {
             "where": "inside" if self.inside else "outside",
             "input": takes,
-            "channels": "RGB" if self.inside or self.channels == 3 else "grey",
+            "channels": "RGB" if self.inside else {1: "grey", 3: "RGB"}.get(self.channels, "as decoded"),
             "network_channels": self.channels,
             "operations": json.loads(json.dumps(self.operations)),
             "mean": list(self.mean),
             "std": list(self.std),
             "network_size": list(self.size),
+            **({} if self.planes == RGB else {"decoded": {**asdict(self.planes), "white": self.planes.white}}),
         }
 
     def nodes(self, source: str, target: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
         """Nodes and their constants from `source` `[B, H, W, 3] uint8` to `target` `[B, channels, h, w] float32`."""
         graph = _Nodes()
-        pixels, least = source, (0, 0) if self.fixed is None else self.fixed
+        early = self.planes.channels == 1
+        pixels, least = graph.grey_pixels(source) if early else source, (0, 0) if self.fixed is None else self.fixed
         for step in self.steps or ():
             if isinstance(step, Resize):
                 pixels = graph.resize(pixels, step)
@@ -114,7 +119,7 @@ class Preprocessing:
         scale, shift = scale_and_shift(self.mean, self.std)
         planes = graph.add("Transpose", [pixels], perm=[0, 3, 1, 2])
         floats = graph.add("Cast", [planes], to=TensorProto.FLOAT)
-        if self.channels == 1:
+        if self.channels == 1 and not early:
             floats = graph.grey(floats)
         scaled = graph.add("Mul", [floats, graph.constant(scale.reshape(1, -1, 1, 1))])
         graph.add("Add", [scaled, graph.constant(shift.reshape(1, -1, 1, 1))], output=target)
@@ -131,11 +136,20 @@ def preprocessing_of(trained: Trained, image: tuple[int, int], *, inside: bool) 
     if operations is None:
         operations = built.default_operations(train=False, image_size=size)
     mean, std = augment.normalisation(trained.run.model.in_channels)
+    planes = planes_of(trained.run.data)
     if not inside:
-        return Preprocessing(None, operations, mean, std, image)
+        return Preprocessing(None, operations, mean, std, image, planes=planes)
+    if not planes.pillow:
+        raise ConfigError(
+            f"{planes.words} cannot be prepared by an exported file",
+            where="data.channels, data.bit_depth",
+            found=f"{planes.channels}, {planes.bits}",
+            valid="1 or 3, 8: the resize of uint8 is the one that computes as the training does",
+            fix="export without the preprocessing, and do it yourself before: --preprocess=outside",
+        )
     steps = steps_of(operations, size)
     end, fixed = size_of(steps, image)
-    return Preprocessing(steps, operations, mean, std, end, None if fixed else image)
+    return Preprocessing(steps, operations, mean, std, end, None if fixed else image, planes)
 
 
 def size_of(steps: Sequence[Step], image: tuple[int, int]) -> tuple[tuple[int, int], bool]:
@@ -204,13 +218,18 @@ class _Nodes:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def grey(self, planes: str) -> str:
+    def grey_pixels(self, pixels: str) -> str:
+        """`[B, H, W, 3] uint8` -> `[B, H, W, 1] uint8`."""
+        levels = self.grey(self.add("Cast", [pixels], to=TensorProto.FLOAT), axis=3)
+        return self.add("Cast", [levels], to=TensorProto.UINT8)
+
+    def grey(self, planes: str, axis: int = 1) -> str:
         """As `raycls.tasks.grey`, whose whole numbers float32 holds exactly."""
+        shape = [-1 if each == axis else 1 for each in range(4)]
         weights, half, whole = (
-            self.constant(np.asarray(values, np.float32).reshape(1, -1, 1, 1))
-            for values in (LUMA, sum(LUMA) / 2, sum(LUMA))
+            self.constant(np.asarray(values, np.float32).reshape(shape)) for values in (LUMA, sum(LUMA) / 2, sum(LUMA))
         )
-        total = self.add("ReduceSum", [self.add("Mul", [planes, weights]), self.constant([1])], keepdims=1)
+        total = self.add("ReduceSum", [self.add("Mul", [planes, weights]), self.constant([axis])], keepdims=1)
         return self.add("Floor", [self.add("Div", [self.add("Add", [total, half]), whole])])
 
     def resize(self, pixels: str, step: Resize) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from raycls.data.images.planes import planes_of
 from raycls.data.samples import UnfitError
 from raycls.errors import DataError, ModelError
 from raycls.serve.answer import Answer, refused
@@ -60,7 +61,7 @@ class Predictor:
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._batches = Batches[dict[str, np.ndarray], np.ndarray](self._batch, most=served.max_batch)
         side = max(256, 2 * served.trained.run.data.image_size)
-        black = self._sample(np.zeros((side, side, 3), np.uint8))
+        black = self._sample(planes_of(served.trained.run.data).black(side, side))
         self._computing.submit(self._logits, [black]).result()  # the first call is slow, and says what is wrong
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from raycls import randomness
 from raycls.allocator import keep_freed_memory
 from raycls.config.sections.run import Run
 from raycls.data.images.decoding.kept import kept, share_of
+from raycls.data.images.planes import planes_of
 from raycls.data.slices import Maker
 from raycls.data.source import Dataset
 from raycls.data.volumes.reading import Wanted
@@ -139,4 +140,5 @@ def _setting(run: Run, classes: Sequence[str], device: torch.device | None, plan
         sizes=plan.sizes if plan else (),
         channels=run.model.in_channels,
         volumes=Wanted(run.data.window, run.data.spacing),
+        planes=planes_of(run.data),
     )

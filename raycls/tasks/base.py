@@ -6,10 +6,10 @@ and the arguments in `task.args`.
 
 Where a sample comes from: the data source (`data.source`) hands over `raycls.data.samples.Samples`. Its `reader` has
 the image of each sample, `parts` has whatever else belongs to one, such as a mask: `{"mask": reader}`. A task reads
-`split.image(index)` (decoded, 8-bit RGB), `split.read(index, "mask")` (bytes or an array, as the reader has them) and
-`split.labels[index]`; of data with any number of classes per sample that is a row of `split.sets`. Data without one
-integer label per sample leaves `labels` out (None): then `classes` means what the task says, such as the classes of
-pixels, and may be empty.
+`split.image(index)` (decoded, 8-bit RGB; `split.pixels` is what `data.channels` asks for), `split.read(index, "mask")`
+(bytes or an array, as the reader has them) and `split.labels[index]`; of data with any number of classes per sample
+that is a row of `split.sets`. Data without one integer label per sample leaves `labels` out (None): then `classes`
+means what the task says, such as the classes of pixels, and may be empty.
 
 How the bits stay free of the number of workers: `arrays` draws from the global generators of torch, numpy and Python
 only inside `raycls.randomness.seeded(raycls.data.order.key(*key))`; `batch`, `loss` and `counts` may draw from them as
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from raycls.config.names.metrics import Metric
 from raycls.config.sections.data import AugmentConfig
 from raycls.config.sections.task import LossConfig
+from raycls.data.images.planes import RGB, Planes
 from raycls.data.source import Split
 from raycls.data.volumes.reading import AS_READ, Wanted
 from raycls.tasks.reading import ONE, Reading
@@ -82,6 +83,8 @@ class Setting:
     """`model.in_channels`: channels of the images that the network takes."""
     volumes: Wanted = AS_READ
     """`data.window` and `data.spacing`: how volumes are read (`raycls.data.volumes.reading.volume_of`)."""
+    planes: Planes = RGB
+    """`data.channels` and `data.bit_depth`: what images are decoded to."""
 
 
 class Task(ABC):
@@ -93,8 +96,8 @@ class Task(ABC):
     measured: tuple[str, ...] = ()
     """Names of the other sums of `loss`: their means over samples stand in the history beside the loss."""
     obeys: frozenset[str] = frozenset()
-    """`augment.batch`, `augment.off_after`, `data.weight` and `loss.balance`, where the task does what these options of
-    the config say: another task is refused with them."""
+    """`augment.batch`, `augment.off_after`, `data.channels`, `data.weight` and `loss.balance`, where the task does what
+    these options of the config say: another task is refused with them."""
     metrics: Mapping[str, Metric] = {}
     """What `evaluate.metric`, early stopping, the schedule `plateau` and searches may use: scalars of `summary` and how
     to read them. The first one is shown beside the loss."""

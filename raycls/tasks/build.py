@@ -43,12 +43,13 @@ def build(config: TaskConfig, setting: Setting) -> Task:
     """The task that `config` names, made for `setting`. ConfigError where it cannot be made."""
     task = make("task", config.name, config.args, TASKS, given={"setting": setting}, where="task", returns=Task)
     _check_names(config.name, task)
-    if task.channels and setting.channels not in task.channels:
+    decoded = setting.planes.channels
+    if task.channels and setting.channels not in task.channels and decoded in (1, 3):
         raise ConfigError(
             f"the task {config.name} has no images of so many channels",
             where="model.in_channels",
             found=str(setting.channels),
-            valid="3 (the decoded RGB) or 1 (its grey value); others only with a task of your own that provides them"
+            valid="3 (the decoded RGB) or 1 (its grey value); others with data.channels, or a task of your own"
             if task.channels == (1, 3)
             else ", ".join(map(str, task.channels)),
         )

@@ -18,7 +18,7 @@ from raycls.data.images.decoding.turbo import Encoded
 from raycls.data.images.operations import Augment
 from raycls.data.source import Split
 from raycls.tasks.base import AUGMENTED, Key, Setting, Task, augmented, tensor
-from raycls.tasks.grey import grey
+from raycls.tasks.grey import as_rgb, grey
 from raycls.tasks.losses.build import Loss, balanced_loss, each_of
 from raycls.tasks.losses.labels import main_class, shares
 from raycls.tasks.mix.build import BatchOperation, build_mix
@@ -42,7 +42,7 @@ class Classification(Task):
     measured = ("top1",)
     several = False
     channels = (1, 3)
-    obeys = frozenset(("augment.batch", "augment.off_after", "data.weight", "loss.balance"))
+    obeys = frozenset(("augment.batch", "augment.off_after", "data.channels", "data.weight", "loss.balance"))
     metrics = CLASSIFICATION
 
     def __init__(self, setting: Setting) -> None:
@@ -50,13 +50,13 @@ class Classification(Task):
         mean, std = (
             torch.tensor(values, dtype=torch.float64) for values in setting.augment.normalisation(setting.channels)
         )
-        # (x / 255 - mean) / std as one multiplication and one addition
-        self._scale = (1 / (255 * std)).float().to(setting.device).view(1, -1, 1, 1)
+        # (x / white - mean) / std as one multiplication and one addition
+        self._scale = (1 / (setting.planes.white * std)).float().to(setting.device).view(1, -1, 1, 1)
         self._shift = (-mean / std).float().to(setting.device).view(1, -1, 1, 1)
 
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
-        """`image` `[H, W, 3] uint8` and `label` `[] int64`; with `augment.off_after` also `augmented` `[] bool`, with
-        `data.weight` also `weight` `[] float32`."""
+        """`image` `[H, W, 3] uint8` (or as `Setting.planes` has it) and `label` `[] int64`; with `augment.off_after`
+        also `augmented` `[] bool`, with `data.weight` also `weight` `[] float32`."""
         on = self.setting.augments(key[1])
         switched = {AUGMENTED: np.asarray(on)} if train and self.setting.off_epoch else {}
         if train and split.weights is not None:
@@ -77,7 +77,7 @@ class Classification(Task):
     def batch(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Labelled:
         moved = tensor(arrays["image"], self.setting.device).permute(0, 3, 1, 2)
         images = moved.to(torch.float32, memory_format=self.layout)
-        if self.setting.channels == 1:
+        if self.setting.channels < self.setting.planes.channels:
             images = grey(images).contiguous(memory_format=self.layout)
         images, labels = images.mul_(self._scale).add_(self._shift), tensor(arrays["label"], self.setting.device)
         if train and self._mix is not None and augmented(arrays):
@@ -115,9 +115,9 @@ class Classification(Task):
         return {"logits": model(batch.images).float()}
 
     def shown(self, batch: Labelled) -> tuple[np.ndarray, np.ndarray]:
-        levels = ((batch.images - self._shift) / self._scale).round().clamp(0, 255).to("cpu", torch.uint8)
-        images = levels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)  # one channel of grey values is shown as grey
-        return images.numpy(), shares(batch.labels, len(self.setting.classes)).cpu().numpy()
+        levels = (batch.images - self._shift) / self._scale / (self.setting.planes.white // 255)
+        levels = levels.round().clamp(0, 255).to("cpu", torch.uint8)
+        return as_rgb(levels).numpy(), shares(batch.labels, len(self.setting.classes)).cpu().numpy()
 
     def summary(self, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return summarise(counts["confusion"], float(counts["loss"]), int(counts["top5"]), self.setting.classes)
@@ -157,7 +157,8 @@ class Classification(Task):
         size = self.setting.size(epoch) if train else self.setting.image_size
         if (train, size) not in self._built:
             operations_of = augment.train if train else augment.eval
-            self._built[train, size] = operations.build(operations_of, train=train, image_size=size, max_pixels=most)
+            how: dict[str, Any] = {"image_size": size, "max_pixels": most, "planes": self.setting.planes}
+            self._built[train, size] = operations.build(operations_of, train=train, **how)
         return self._built[train, size]
 
     @cached_property

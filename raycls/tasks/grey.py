@@ -7,7 +7,7 @@ from torch import Tensor
 
 from raycls.config.sections.data import LUMA
 
-__all__ = ["grey"]
+__all__ = ["as_rgb", "grey"]
 
 
 def grey(images: Tensor) -> Tensor:
@@ -17,3 +17,9 @@ def grey(images: Tensor) -> Tensor:
     """
     weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     return (((images * weights).sum(1, keepdim=True) + sum(LUMA) / 2) / sum(LUMA)).floor()
+
+
+def as_rgb(levels: Tensor) -> Tensor:
+    """`[B, C, H, W]` -> `[B, H, W, 3]` for people, as `raycls.data.images.planes.for_people` shows one image."""
+    shown = levels.permute(0, 2, 3, 1)
+    return shown[..., : 3 if shown.shape[3] >= 3 else 1].expand(-1, -1, -1, 3)

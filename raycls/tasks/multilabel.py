@@ -29,7 +29,7 @@ class MultiLabel(Classification):
     metrics = MULTILABEL
     several = True
     reading = SEVERAL
-    obeys = frozenset(("augment.batch", "augment.off_after", "data.weight"))
+    obeys = frozenset(("augment.batch", "augment.off_after", "data.channels", "data.weight"))
 
     def __init__(
         self, setting: Setting, *, gamma_positive: NotNegative = 0.0, gamma_negative: NotNegative = 0.0

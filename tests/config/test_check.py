@@ -30,8 +30,6 @@ def problems(values: dict[str, Any]) -> dict[str, Problem]:
         ("optim", "clip_norm", "none", "choices", "did you mean off?"),
         ("optim", "clip_norm", False, "type", "write off"),
         ("optim", "clip_norm", -1, "range", None),
-        ("augment", "mean", [0.9, 0.9], "number of values", None),
-        ("augment", "mean", [0.9, 0.99, 0.999, 1], "number of values", None),
         ("scale", "workers", -1, "range", None),
         ("data", "batch_size", 64.0, "type", "write 64"),
         ("data", "batch_size", 64.5, "type", None),

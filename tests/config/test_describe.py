@@ -23,7 +23,8 @@ def test_descriptions() -> None:
     assert allowed(("train", "micro_batches")) == ("an integer, at least 1 or auto", ("auto",))
     assert allowed(("train", "duration"))[0].startswith("a duration such as 90ep")
     assert allowed(("augment", "std"), 1)[0] == "a number, greater than 0"
-    assert allowed(("augment", "std"))[0] == "a list of 3 values, each a number, greater than 0"
+    assert allowed(("augment", "std"))[0] == "a list, each item a number, greater than 0"
+    assert allowed(("data", "spacing"))[0].startswith("a list of 3 values, each a number, greater than 0")
     assert allowed((), None, {"type": "boolean"})[0] == "true or false"
     assert allowed(("loss",))[0] == "a section with name, args, balance, balance_beta, balance_tau"
 

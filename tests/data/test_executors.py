@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from harness.depths import HIGH, write_deep
 from harness.processes import start
 from harness.runs import Foreign
 
@@ -98,6 +99,32 @@ if __name__ == "__main__":
     with running_cluster():
         print(json.dumps({executor: made(executor, config, maker) for executor in ("inline", "processes", "ray")}))
 """
+
+
+_DEEP = (
+    _SCRIPT.replace('name="several:numbers")', 'path="files"), channels=1, bit_depth=16')
+    .replace("LossConfig(), True)", "LossConfig(), True, channels=1, planes=planes_of(config))")
+    .replace('name="several:Several"', "")
+    .replace("from raycls.data.order", "from raycls.data.images.planes import planes_of\nfrom raycls.data.order")
+)
+
+
+@pytest.mark.ray
+def test_the_executors_give_the_same_16_bits(foreign: Foreign, tmp_path: Path) -> None:
+    """Of `random_resized_crop` and a flip in training, and of a resize and a crop in an evaluation."""
+    write_deep(tmp_path / "files", train=10, val=2)
+    (tmp_path / "script.py").write_text(_DEEP)
+    with start([sys.executable, "script.py"], tmp_path, env=foreign.environment) as command:
+        assert command.wait(120) == 0, command.said()
+        command.assert_gone(5)
+    found = json.loads(command.stdout.splitlines()[-1])
+    assert found["ray"] == found["inline"]
+    assert found["processes"] == found["inline"]
+    for _, ids, arrays in found["inline"]:
+        kind, shape, text = arrays["image"]
+        values = np.frombuffer(bytes.fromhex(text), np.uint16)
+        assert (kind, shape) == ("<u2", [len(ids), 8, 8, 1])
+        assert len(set(values.tolist())) > 20 and HIGH <= values.min() <= values.max() < HIGH + 192
 
 
 @pytest.mark.ray

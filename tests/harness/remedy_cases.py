@@ -469,6 +469,14 @@ CASES: tuple[Case, ...] = (
         f"{CONFIG} data.cache=memory 'augment.train=[{{random_resized_crop: {{resampling: fast}}}}]'",
         use=add(0),
     ),
+    Case("config/names/planes.py:check_planes", f"{CONFIG} data.bit_depth=16", use=add()),
+    Case("config/names/planes.py:check_planes", f"{CONFIG} data.bit_depth=16", use=add(2)),
+    Case("config/names/planes.py:check_planes", f"{CONFIG} data.channels=1", use=add(0)),
+    Case(
+        "config/names/planes.py:check_planes",
+        f"{CONFIG} data.channels=1 model.in_channels=1 'augment.train=[hsv]'",
+        use=add(0),
+    ),
     Case("config/sections/run.py:_sync", f"{CONFIG} train.batch_norm=sync train.micro_batches=2", use=add(0)),
     Case("config/sections/run.py:_sync", f"{CONFIG} train.batch_norm=sync train.micro_batches=2", use=add(1)),
     Case(
@@ -1211,6 +1219,12 @@ CASES: tuple[Case, ...] = (
         use=add(),
         first=f"{TRAIN} augment.eval=[horizontal_flip]",
     ),
+    Case(
+        "export/preprocessing.py:preprocessing_of",
+        "raycls export c --to onnx",
+        use=add(),
+        first=f"{TRAIN} data.channels=1 model.in_channels=1 data.bit_depth=16",
+    ),
     # probes
     Case(
         "session/prepare.py:_refuse_other_kind",
@@ -1240,6 +1254,7 @@ CASES: tuple[Case, ...] = (
         first=PACK,
         shows="1 shard made",
     ),
+    Case("session/packing/pack.py:_refuse_planes", f"{PACK} data.channels=1 model.in_channels=1", use=add()),
     Case(
         "session/packing/pack.py:_packed",
         PACK,

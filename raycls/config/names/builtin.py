@@ -9,6 +9,7 @@ __all__ = [
     "LOSSES",
     "MASK_OPERATIONS",
     "MODELS",
+    "MOVING",
     "NESTED",
     "OPERATIONS",
     "OPTIMIZERS",
@@ -57,12 +58,17 @@ OPERATIONS: Mapping[str, str] = {
 }
 """Operations on images, each called with `data.image_size` and the arguments of the config."""
 
+MOVING = (
+    *("resize", "center_crop", "random_crop", "random_resized_crop", "horizontal_flip", "vertical_flip"),
+    *("rotation", "perspective", "affine"),
+)
+"""Operations on images that move pixels: masks follow them, and they take images of any depth."""
+
 MASK_OPERATIONS: Mapping[str, str] = {
     name: OPERATIONS[name]
     for name in (
-        *("resize", "center_crop", "random_crop", "random_resized_crop", "horizontal_flip", "vertical_flip"),
-        *("rotation", "perspective", "affine", "color_jitter", "hsv", "gaussian_blur", "grayscale", "solarize"),
-        *("posterize", "equalize", "sharpness"),
+        *MOVING,
+        *("color_jitter", "hsv", "gaussian_blur", "grayscale", "solarize", "posterize", "equalize", "sharpness"),
     )
 }
 """Operations on images that the task `segmentation` has: those that masks follow, and those of colours."""

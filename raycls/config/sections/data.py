@@ -35,6 +35,14 @@ WINDOWS = {
 Window = Literal["lung", "bone", "brain", "soft_tissue"] | dict[Literal["center", "width"], Finite]
 
 
+def _of_channels(values: tuple[float, ...], channels: int, option: str) -> tuple[float, ...]:
+    if channels not in (1, 3) and values == AugmentConfig.model_fields[option].default:
+        return (0.5,) * channels
+    if channels != 1 or len(values) == 1:
+        return values
+    return (sum(a * b for a, b in zip(LUMA, values, strict=True)) / sum(LUMA),)
+
+
 def _as_list(value: Any) -> Any:
     return tuple(cast("list[Any]", value)) if isinstance(value, list) else (value,) if value else value
 
@@ -159,7 +167,7 @@ class DataConfig(Section):
     later epochs and evaluations decode nothing. The same bytes; refused where they do not fit.
     `{dir: /local/cache, limit: 50GB}`, for data behind an address: each node keeps the objects it has read, those used
     last, and asks for none of them again."""
-    formats: Annotated[tuple[Literal["jpeg", "png", "webp", "bmp", "tiff", "gif"], ...], Tuple] = (
+    formats: Annotated[tuple[Literal["jpeg", "png", "webp", "bmp", "tiff", "gif", "npy"], ...], Tuple] = (
         "jpeg",
         "png",
         "webp",
@@ -167,7 +175,8 @@ class DataConfig(Section):
         "tiff",
         "gif",
     )
-    """Image formats that are decoded; another one is an error."""
+    """Image formats that are decoded; another one is an error. `npy`: arrays `[H, W, channels]` of numpy, of uint8 or
+    uint16, that a manifest lists."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What follows from a file that is no image that is decoded: the run ends and names it, or (`skip`) the sample is
     left out of its batch, its loss and the metrics. `bad_images.jsonl` of the run lists them. A file that cannot be
@@ -184,6 +193,16 @@ class DataConfig(Section):
     repeats: Annotated[int, Field(ge=1, le=64)] = 1
     """Repeated augmentation: each sample comes so many times in a row, augmented anew each time. An epoch has as many
     steps as ever; in every so many epochs each sample is trained as often as without it."""
+    channels: Annotated[int, Field(ge=1, le=64)] = 3
+    """Channels of the decoded images. 3 is RGB, where grey files repeat their value. 1 is grey: colour becomes what
+    Pillow's `convert("L")` makes of it, the operations of `augment` see grey images, and `model.in_channels` is 1 too.
+    With 3 and `model.in_channels: 1` images are decoded and augmented as RGB, and made grey on the device. Others are
+    as many as the files have, of the format `npy`, or red, green, blue and alpha (4); `model.in_channels` is the same.
+    """
+    bit_depth: Literal[8, 16] = 8
+    """Bits of each channel from the file to the network. 16, not with RGB: the values of 16-bit files as they are,
+    those of 12 bits times 65535/4095 and of 8 bits times 257; white is 65535. Only operations that move pixels have
+    16 bits."""
     max_pixels: Count = 50_000_000
     """Largest image in pixels, checked before it is decoded. No operation of `augment` makes one of more than twice
     as many: where a thin image would become that large, the run ends and names it."""
@@ -235,21 +254,20 @@ class AugmentConfig(Section):
     progressive: dict[str, Count] = {}
     """For `train`: the image size by time, such as `{0%: 128, 50%: 160}`: from each of these points on, to the nearest
     whole epoch, operations without a size of their own make this one instead of `data.image_size`."""
-    mean: Annotated[tuple[Finite, Finite, Finite], Tuple] = (0.485, 0.456, 0.406)
-    """Subtracted from each channel, in 0..1. Default: ImageNet's."""
-    std: Annotated[tuple[Positive, Positive, Positive], Tuple] = (0.229, 0.224, 0.225)
-    """Each channel is divided by it. Default: ImageNet's."""
+    mean: Annotated[tuple[Finite, ...], Tuple, Field(min_length=1)] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel, in 0..1: three numbers, or one where the network takes grey values, or one for each
+    of `data.channels`. Default: ImageNet's, and 0.5 where there are other channels than its three."""
+    std: Annotated[tuple[Positive, ...], Tuple, Field(min_length=1)] = (0.229, 0.224, 0.225)
+    """Each channel is divided by it. Default: ImageNet's, and 0.5 where there are other channels than its three."""
 
     def normalisation(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel of images as a network of so many takes them.
 
-        The mean of grey values is that of the channels, weighted as they are in `LUMA`. So is the deviation where the
-        channels go together, as in most images; it is smaller where they do not.
+        The mean of grey values is that of three channels, weighted as they are in `LUMA`, or the one that is given. So
+        is the deviation where the channels go together, as in most images; it is smaller where they do not. Where
+        nothing is given, channels that are neither grey nor RGB have 0.5 of both: values from -1 to 1.
         """
-        if channels != 1:
-            return self.mean, self.std
-        mean, std = (sum(a * b for a, b in zip(LUMA, each, strict=True)) / sum(LUMA) for each in (self.mean, self.std))
-        return (mean,), (std,)
+        return _of_channels(self.mean, channels, "mean"), _of_channels(self.std, channels, "std")
 
     def sizes(self) -> list[tuple[Duration, int]]:
         """The points of `progressive` and their sizes."""

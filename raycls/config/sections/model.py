@@ -36,9 +36,9 @@ class ModelConfig(Section):
     in_channels: Annotated[int, Field(ge=1)] = 3
     """Channels of the images that the network takes: 3 is RGB; with 1 the task hands it the grey value of the decoded
     RGB (ITU-R 601-2 luma, to the level what Pillow's `convert("L")` gives), normalised with `augment.mean` and `std`
-    weighted as the channels are; more, only where a task of your own provides them. The first convolution that takes 3
-    channels is made one for as many: of `weights` it gets the sum of the RGB kernels (1) or the kernels repeated, times
-    3 / `in_channels`, and takes kernels for as many as they are."""
+    weighted as the channels are; others where `data.channels` is the same, or a task of your own has them. The first
+    convolution that takes 3 channels is made one for as many: of `weights` it gets the sum of the RGB kernels (1) or
+    the kernels repeated, times 3 / `in_channels`, and takes kernels for as many as they are."""
     init: Literal["default", "xavier_uniform", "kaiming"] = "default"
     """How convolutions and linear layers start; not applied to loaded weights."""
     pruned: dict[str, Pruned] = {}

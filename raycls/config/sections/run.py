@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from raycls.config.names.metrics import METRICS
+from raycls.config.names.planes import check_planes
 from raycls.config.sections.data import AugmentConfig, DataConfig
 from raycls.config.sections.finetune import FinetuneConfig
 from raycls.config.sections.model import ModelConfig
@@ -105,6 +106,7 @@ class Run(Section):
                 f"or per cent, not {self.checkpoint.every}"
             )
         self._cache()
+        check_planes(self.data, self.augment, self.model)
         self._search()
         return self
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from raycls.data.images.checks import pair
 from raycls.data.images.decoding.decode import Pixels
 from raycls.data.images.decoding.turbo import Encoded
 
-__all__ = ["Form", "QuickCrop", "as_image", "form_of", "size_of"]
+__all__ = ["Form", "QuickCrop", "as_image", "form_of", "on_images", "size_of"]
 
 Form = Callable[[Pixels, torch.Generator], Pixels]
 
@@ -43,8 +44,29 @@ class QuickCrop(v2.RandomResizedCrop):
 
 
 def as_image(pixels: Pixels) -> Image.Image:
-    """As a Pillow image."""
-    return Image.fromarray(np.ascontiguousarray(pixels)) if isinstance(pixels, np.ndarray) else pixels
+    """As a Pillow image; 16 bits as one of floats, which hold them exactly.
+
+    Pillow 13 turns images of mode I;16 to noise: its bilinear filter takes their bytes for pixels.
+    """
+    if not isinstance(pixels, np.ndarray):
+        return pixels
+    return Image.fromarray(np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)))
+
+
+def on_images(function: Callable[..., Any], pixels: Pixels) -> Pixels:
+    """An operation on Pillow images, of one or, with the same numbers drawn, of each channel of `[H, W, C]`."""
+    if not isinstance(pixels, np.ndarray) or pixels.ndim == 2 or (pixels.shape[2], pixels.dtype) == (3, np.uint8):
+        return levels(function(as_image(pixels)))
+    images = [as_image(pixels[..., channel]) for channel in range(pixels.shape[2])]
+    made = function(*images) if isinstance(function, v2.Transform) else map(function, images)
+    return np.stack([np.asarray(levels(image)) for image in made], 2)
+
+
+def levels(pixels: Pixels) -> Pixels:
+    """What an operation made: of floats, the nearest 16-bit levels."""
+    if isinstance(pixels, np.ndarray) or pixels.mode != "F":
+        return pixels
+    return np.clip(np.rint(np.asarray(pixels)), 0, 65535).astype(np.uint16)
 
 
 def _flip(operation: v2.RandomHorizontalFlip | v2.RandomVerticalFlip) -> Form:
@@ -68,7 +90,7 @@ def _center_crop(operation: v2.CenterCrop) -> Form:
     def crop(pixels: Pixels, generator: torch.Generator) -> Pixels:
         height, width = size_of(pixels)
         if isinstance(pixels, Image.Image) or height < tall or width < wide:  # where it is smaller it is padded
-            return operation(as_image(pixels))
+            return on_images(operation, pixels)
         return _part(pixels, round((height - tall) / 2), round((width - wide) / 2), tall, wide)
 
     return crop
@@ -87,7 +109,7 @@ def _random_crop(operation: v2.RandomCrop) -> Form | None:
         height, width = size_of(pixels)
         down, along = height + top + bottom - tall, width + left + right - wide
         if down < 0 or along < 0:
-            return operation(as_image(pixels))  # says what is wrong, and draws nothing
+            return on_images(operation, pixels)  # says what is wrong, and draws nothing
         y = _below(down + 1, generator) - top if down else -top
         x = _below(along + 1, generator) - left if along else -left
         if isinstance(pixels, Image.Image):
@@ -131,11 +153,10 @@ def _random_resized_crop(operation: v2.RandomResizedCrop) -> Form:
     def crop(pixels: Pixels, generator: torch.Generator) -> Pixels:
         top, left, tall, wide = box(*size_of(pixels), generator)
         if isinstance(pixels, Image.Image):
-            part = pixels.crop((left, top, left + wide, top + tall))
+            part: Pixels = pixels.crop((left, top, left + wide, top + tall))
         else:
-            part = as_image(_part(pixels, top, left, tall, wide))
-        shown: Any = part
-        return functional.resize(shown, size, operation.interpolation)  # type: ignore[return-value]
+            part = _part(pixels, top, left, tall, wide)
+        return on_images(partial(functional.resize, size=size, interpolation=operation.interpolation), part)
 
     return crop
 
@@ -189,7 +210,7 @@ def _window(pixels: np.ndarray, y: int, x: int, tall: int, wide: int, fill: Any)
     seen = pixels[rows, columns]
     if seen.shape[:2] == (tall, wide):
         return seen
-    window = np.zeros((tall, wide, 3), np.uint8)
+    window = np.zeros((tall, wide, *pixels.shape[2:]), pixels.dtype)
     if fill != 0:
         window[:] = fill
     window[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x] = seen

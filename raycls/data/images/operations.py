@@ -26,12 +26,13 @@ from torchvision.transforms import InterpolationMode, v2
 from raycls.config.names.builtin import NESTED, OPERATIONS
 from raycls.config.sections.data import DataConfig
 from raycls.config.sections.types import Operation
-from raycls.data.images.arrays import Form, QuickCrop, as_image, form_of, size_of
+from raycls.data.images.arrays import Form, QuickCrop, as_image, form_of, on_images, size_of
 from raycls.data.images.checks import colour, rising, sides
 from raycls.data.images.decoding.decode import Pixels
 from raycls.data.images.decoding.turbo import Encoded
 from raycls.data.images.drawn import Drawn
 from raycls.data.images.largest import MULTIPLE, largest
+from raycls.data.images.planes import RGB, Planes, for_people
 from raycls.data.order import key as order_key
 from raycls.data.samples import UnfitError
 from raycls.errors import ConfigError, DataError
@@ -49,17 +50,22 @@ def build(
     train: bool,
     image_size: int,
     max_pixels: int = DataConfig.model_fields["max_pixels"].default,
+    planes: Planes = RGB,
 ) -> Augment:
     """The augmentation that a config lists; None stands for the default of `augment.train` or `augment.eval`.
 
     Every name and argument is checked here. ConfigError names the entry, such as `augment.train[2]`. `max_pixels` is
-    `data.max_pixels`.
+    `data.max_pixels`. Which operations take images of other `planes` than RGB, `check_planes` has said.
     """
     if operations is None:
         operations = default_operations(train=train, image_size=image_size)
     section = "augment.train" if train else "augment.eval"
     steps = tuple(_step(entry, f"{section}[{index}]", image_size) for index, entry in enumerate(operations))
-    return Augment(steps, (operations, train, image_size, max_pixels))
+    return Augment(steps, (operations, train, image_size, max_pixels, planes))
+
+
+_Recipe = tuple[tuple[Operation, ...], bool, int, int, Planes]
+"""The arguments of `build`."""
 
 
 class Stage(NamedTuple):
@@ -74,7 +80,7 @@ class Stage(NamedTuple):
 class Augment:
     """A list of operations, applied to one image at a time. Pickles as the config it was built from."""
 
-    def __init__(self, steps: tuple[_Step, ...], recipe: tuple[tuple[Operation, ...], bool, int, int]) -> None:
+    def __init__(self, steps: tuple[_Step, ...], recipe: _Recipe) -> None:
         self._steps = steps
         self._recipe = recipe
         self.random = any(step.random for step in steps)
@@ -84,24 +90,28 @@ class Augment:
         """Whether nothing is drawn from the generators of the process."""
         self.encoded = bool(steps) and isinstance(steps[0].function, QuickCrop)
         """Whether a call takes a file that is not decoded, too."""
-        self._most = MULTIPLE * recipe[3]
+        self._most, self._planes = MULTIPLE * recipe[3], recipe[4]
 
     def __call__(self, image: Pixels | Encoded, key: tuple[int, int, int]) -> np.ndarray:
         """`image` (a Pillow image of mode RGB, or `[H, W, 3] uint8`) -> `[H, W, 3] uint8`, which may be part of it and
-        is not to be written to; `key` is (seed, epoch, sample).
+        is not to be written to; `key` is (seed, epoch, sample). One of other planes, `[H, W]`, -> `[H, W, 1]`.
 
-        DataError where an operation fails or returns anything but an 8-bit RGB image.
+        DataError where an operation fails or returns anything but such an image.
         """
+        if self._planes.channels == 1 and isinstance(image, np.ndarray) and image.ndim == 3:
+            image = image[..., 0]  # of a list of operations before
         with self._drawing(key) as generator:
-            return np.asarray(_run(self._steps, image, self._most, generator))
+            made = np.asarray(_run(self._steps, image, self._most, self._planes, generator))
+        return made[..., None] if made.ndim == 2 else made
 
     def stages(self, image: Pixels | Encoded, key: tuple[int, int, int]) -> list[Stage]:
-        """The image before the first operation and after each of the list; the last one is what a call gives."""
-        found = [Stage("", np.asarray(image.whole() if isinstance(image, Encoded) else image))]
+        """The image before the first operation and after each of the list, for people; the last one as a call gives
+        it."""
+        found = [Stage("", for_people(image.whole() if isinstance(image, Encoded) else image))]
         with self._drawing(key) as generator:
             for step in self._steps:
-                image = _run((step,), image, self._most, generator)
-                found.append(Stage(step.name, np.asarray(image)))
+                image = _run((step,), image, self._most, self._planes, generator)
+                found.append(Stage(step.name, for_people(np.asarray(image))))
         return found
 
     def each(self) -> list[Augment]:
@@ -140,21 +150,29 @@ class _Step(NamedTuple):
     """How it is done on arrays."""
 
 
-def _run(steps: Sequence[_Step], image: Any, most: int, generator: torch.Generator) -> Any:
+def _run(steps: Sequence[_Step], image: Any, most: int, planes: Planes, generator: torch.Generator) -> Any:
     for step in steps:
         if isinstance(step.function, Drawn):
-            image = _run(step.function.draw(), image, most, generator)
+            image = _run(step.function.draw(), image, most, planes, generator)
             continue
         if not step.foreign and largest(step.function, *size_of(image)) > most:
             raise _too_large(step, *size_of(image), most)
         try:
-            result = step.function(as_image(image)) if step.form is None else step.form(image, generator)
+            result = _applied(step, image, planes, generator)
         except (Exception, SystemExit) as error:
             if isinstance(image, Encoded) and isinstance(error, DataError):
                 raise  # of the file, and not of the operation
             raise _failure(step, image, error) from error
-        image = _checked(result, step) if step.foreign else result
+        image = _checked(result, step, planes) if step.foreign else result
     return image
+
+
+def _applied(step: _Step, image: Any, planes: Planes, generator: torch.Generator) -> Any:
+    if step.form is not None:
+        return step.form(image, generator)
+    if step.foreign:
+        return step.function(as_image(image) if planes.pillow else np.asarray(image))
+    return on_images(step.function, image)
 
 
 def default_operations(*, train: bool, image_size: int) -> tuple[Operation, ...]:
@@ -164,8 +182,10 @@ def default_operations(*, train: bool, image_size: int) -> tuple[Operation, ...]
     return ({"resize": {"size": round(image_size * 8 / 7)}}, "center_crop")
 
 
-def _rebuild(operations: tuple[Operation, ...], train: bool, image_size: int, max_pixels: int) -> Augment:
-    return build(operations, train=train, image_size=image_size, max_pixels=max_pixels)
+def _rebuild(
+    operations: tuple[Operation, ...], train: bool, image_size: int, max_pixels: int, planes: Planes
+) -> Augment:
+    return build(operations, train=train, image_size=image_size, max_pixels=max_pixels, planes=planes)
 
 
 def _step(entry: Operation, where: str, image_size: int) -> _Step:
@@ -236,26 +256,30 @@ def _inner(entries: Any, where: str, image_size: int) -> tuple[_Step, ...]:
     return tuple(_step(entry, f"{where}[{index}]", image_size) for index, entry in enumerate(entries))
 
 
-def _checked(result: Any, step: _Step) -> Image.Image:
-    """What a user's operation returned, as a Pillow image for the next one."""
-    if isinstance(result, torch.Tensor) and result.dtype == torch.uint8 and result.ndim == 3 and result.shape[0] == 3:
+def _checked(result: Any, step: _Step, planes: Planes) -> Pixels:
+    """What a user's operation returned, for the next one."""
+    tensor = isinstance(result, torch.Tensor) and str(result.dtype) == f"torch.{planes.dtype}"
+    if tensor and result.ndim == 3 and result.shape[0] == planes.channels:
         result = result.detach().cpu().permute(1, 2, 0).contiguous().numpy()
     if isinstance(result, Image.Image):
-        if result.mode == "RGB":
-            return result
+        if result.mode == planes.mode:
+            return result if planes.pillow else np.asarray(result)
         found = f"a Pillow image of mode {result.mode}"
     elif isinstance(result, np.ndarray):
-        if result.dtype == np.uint8 and result.ndim == 3 and result.shape[2] == 3 and result.size:
-            return Image.fromarray(np.ascontiguousarray(result))
+        whole = result.ndim == 3 and result.shape[2] == planes.channels
+        if result.dtype == planes.dtype and result.size and (whole or (result.ndim == 2 and planes.channels == 1)):
+            result = np.ascontiguousarray(result[..., 0] if whole and planes.channels == 1 else result)
+            return Image.fromarray(result) if planes.pillow else result
         found = f"an array {result.dtype} of shape {list(result.shape)}"
     elif isinstance(result, torch.Tensor):
         found = f"a tensor {result.dtype} of shape {list(result.shape)}"
     else:
         found = repr(type(result))
     raise DataError(
-        f"the operation {step.name} ({step.place}) did not return an 8-bit RGB image",
+        f"the operation {step.name} ({step.place}) did not return {planes.words}",
         found=found,
-        valid="a Pillow image of mode RGB, an array [H, W, 3] uint8, or a tensor [3, H, W] uint8",
+        valid=f"{f'a Pillow image of mode {planes.mode}, ' * bool(planes.mode)}an array {planes.shape} {planes.dtype}, "
+        f"or a tensor [{planes.channels}, H, W] {planes.dtype}",
         fix="normalisation and conversion to float happen later, on the device: leave them out",
     )
 

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from torchvision.transforms import InterpolationMode
 
+from raycls.config.names.builtin import MASK_OPERATIONS, MOVING
 from raycls.config.sections.types import Operation
 from raycls.data.images import operations as of_images
 from raycls.data.images.decoding.decode import Pixels
 from raycls.data.images.geometry import Fit
 from raycls.data.images.operations import Augment, entry_of
+from raycls.data.images.planes import RGB, Planes
 from raycls.data.order import key as order_key
 from raycls.data.volumes import operations as of_volumes
 from raycls.data.volumes.geometry import nearest
@@ -30,34 +32,36 @@ __all__ = ["PairedImages", "PairedVolumes"]
 
 _Key = tuple[int, int, int]
 
-_MOVING = frozenset(
-    ("resize", "center_crop", "random_crop", "random_resized_crop", "horizontal_flip", "vertical_flip")
-) | {"rotation", "perspective", "affine"}
-"""Operations on images that move pixels."""
-_COLOURING = frozenset(("color_jitter", "hsv", "gaussian_blur", "grayscale", "solarize", "posterize", "equalize"))
-_COLOURING |= {"sharpness"}
 _CUTTING = frozenset(("center_crop", "random_crop", "pad", "flip", "rotate90"))
 """Operations on volumes that move voxels and compute none."""
 _CHANGING = frozenset(("intensity", "noise"))
 
 
 class PairedImages:
-    """A list of operations on `[H, W, 3] uint8` and its codes `[H, W] uint8`."""
+    """A list of operations on an image as `planes` has it and its codes `[H, W] uint8`."""
 
-    def __init__(self, listed: Sequence[Operation] | None, *, train: bool, image_size: int, max_pixels: int) -> None:
+    def __init__(
+        self,
+        listed: Sequence[Operation] | None,
+        *,
+        train: bool,
+        image_size: int,
+        max_pixels: int,
+        planes: Planes = RGB,
+    ) -> None:
         usual = of_images.default_operations(train=train, image_size=image_size)
         given = usual if listed is None else tuple(listed)
-        whole = of_images.build(given, train=train, image_size=image_size, max_pixels=max_pixels)
+        whole = of_images.build(given, train=train, image_size=image_size, max_pixels=max_pixels, planes=planes)
         self.separate = whole.separate
         self._steps: list[tuple[Augment, Augment | None]] = []
         for number, (entry, step) in enumerate(zip(given, whole.each(), strict=True)):
             where = f"augment.{'train' if train else 'eval'}[{number}]"
             name, args = entry_of(entry, where, "- horizontal_flip")
-            _refuse_unknown(name, where, sorted(_MOVING | _COLOURING))
+            _refuse_unknown(name, where, sorted(MASK_OPERATIONS))
             if args.get("resampling", "exact") != "exact":
                 raise _unfit(name, where, "resampling: fast", "resampling: exact")
             moved = None
-            if name in _MOVING:
+            if name in MOVING:
                 left = {key: value for key, value in args.items() if key != "fill"}
                 moved = of_images.build(({name: left},), train=train, image_size=image_size, max_pixels=max_pixels)
                 moved = moved.changed(_by_nearest)

@@ -38,6 +38,7 @@ class _Whole(nn.Module):
         super().__init__()
         self.reading = reading
         self.model, self.steps, self.grey = model, preprocessing.steps, preprocessing.channels == 1
+        self.early = preprocessing.planes.channels == 1
         for name, values in zip(
             ("scale", "shift"), scale_and_shift(preprocessing.mean, preprocessing.std), strict=True
         ):
@@ -46,9 +47,10 @@ class _Whole(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self.steps is not None:
             pixels = images.permute(0, 3, 1, 2)
+            pixels = grey(pixels.float()).to(torch.uint8) if self.early else pixels
             for step in self.steps:
                 pixels = _done(step, pixels)
-            levels = grey(pixels.float()) if self.grey else pixels.float()
+            levels = grey(pixels.float()) if self.grey and not self.early else pixels.float()
             images = levels * self.scale + self.shift
         return self.reading.of_tensor(self.model(images).float())
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raycls.config.sections.data import DataConfig
+from raycls.data.images.planes import planes_of
 from raycls.data.making.sample import collate
 from raycls.export.pictures import Pictures
 from raycls.export.timing import BATCHES, interleaved, threads_set
@@ -27,16 +29,16 @@ _ACCURACY_BATCH = 32
 class _Black:
     """A reader of one black picture."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
 
     def read(self, index: int) -> np.ndarray:
-        return np.zeros((self._size, self._size, 3), np.uint8)
+        return planes_of(self._config).black(self._config.image_size, self._config.image_size)
 
 
 def example_of(trained: Trained, task: Task) -> tuple[Tensor, ...]:
     """What the network takes for one black picture of `data.image_size`, as it is evaluated: `[1, ...]` each."""
-    split = trained.split(["black"], _Black(trained.run.data.image_size))
+    split = trained.split(["black"], _Black(trained.run.data))
     return task.example(trained.sample(trained.arrays(), split, 0))
 
 

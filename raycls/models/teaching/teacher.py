@@ -213,8 +213,8 @@ def _images(info: Mapping[str, Any], student: Images) -> Images:
 
 
 def _as_taken(mean: Sequence[float], std: Sequence[float], size: tuple[int, int] | None, student: Images) -> Images:
-    """`mean` and `std` of RGB for as many channels as the images of the `student` have."""
-    augment = AugmentConfig(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
+    """`mean` and `std`, of RGB or of grey, for as many channels as the images of the `student` have."""
+    augment = AugmentConfig(mean=tuple(mean), std=tuple(std))
     return Images(*augment.normalisation(len(student.mean)), size)
 
 

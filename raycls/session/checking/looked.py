@@ -95,7 +95,7 @@ class Work:
         with fetched(reader, np.arange(task.start, task.stop)):
             for place in range(len(task)):
                 try:
-                    pixels = split.pixels(task.start + place)
+                    image = split.image(task.start + place)
                 except OutageError:  # no image is at fault
                     raise
                 except RayclsError as error:
@@ -103,7 +103,6 @@ class Work:
                 except Exception as error:  # noqa: BLE001 - of a source that is a plug-in
                     found.bad[place] = _why(unexpected(error))
                 else:
-                    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
                     _note(found, place, reader.data, image)
         return found
 
@@ -137,7 +136,8 @@ def _note(found: Looked, place: int, data: bytes | np.ndarray, image: Image.Imag
         content, length = data, len(data)
         found.formats[place], found.turns[place] = _described(data)
     else:
-        content, length = np.asarray(image).tobytes() + repr(image.size).encode(), data.nbytes
+        usual = data.dtype == np.uint8 and data.shape[2:] in ((), (3,))  # else an image does not show all of it
+        content, length = (np.asarray(image) if usual else data).tobytes() + repr(image.size).encode(), data.nbytes
         found.formats[place] = _PIXELS
     found.digests[place] = np.frombuffer(hashlib.blake2b(content, digest_size=_DIGEST).digest(), np.uint8)
     found.sizes[place] = image.size

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raycls.config.sections.run import Run
+from raycls.data.images.planes import for_people
 from raycls.data.making.sample import made
 from raycls.data.order import permutation
 from raycls.data.source import Dataset, Split, open_dataset
@@ -106,7 +107,7 @@ def _pictures(
         if count == 0:
             return
         try:
-            pixels = np.asarray(split.pixels(row))
+            pixels = np.asarray(split.image(row))
         except DataError as error:
             say(f"left out: {split.locate(row)}: {error.what}: {error.found}")
             continue
@@ -126,8 +127,8 @@ def _augmented(run: Run, dataset: Dataset, split: Split, epoch: int) -> _View:
         number = row if split.ids is None else int(split.ids[row])
         found = made(arrays, split, row, (run.run.seed, epoch if train else _NO_EPOCH, number), train=train)
         for array in found.values():
-            if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (1, 3):
-                return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+            if array.dtype in (np.uint8, np.uint16) and array.ndim == 3 and array.shape[2] == run.data.channels:
+                return for_people(array)
         raise ConfigError(
             "the task of this config makes no image that could be shown",
             where="--augmented",

@@ -33,6 +33,8 @@ def checked_task(run: Run, classes: Sequence[str], plan: Plan, say: Callable[[st
         raise _unheeded(run, "augment.off_after", "off")
     if run.loss.balance not in ("none", "sampler") and "loss.balance" not in task.obeys:
         raise _unheeded(run, "loss.balance", "none")
+    if run.data.channels != 3 and "data.channels" not in task.obeys:
+        raise _unheeded(run, "data.channels", 3)
     if run.data.weight is not None and "data.weight" not in task.obeys:
         raise _unheeded(run, "data.weight", "null")
     if run.loss.balance != "none":

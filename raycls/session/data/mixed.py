@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from raycls.config.sections.run import Run
+from raycls.data.images.planes import for_people
 from raycls.data.slices import TRAIN, Position, micro_rows
 from raycls.data.source import Dataset
 from raycls.errors import ConfigError, DataError
@@ -77,7 +78,8 @@ def mixed(run: Run, dataset: Dataset, *, epoch: int, number: int) -> Mixed | Non
         )
     ids = tuple(made.ids[start:stop].tolist())
     operations = tuple(told(each) for each in run.augment.batch)
-    return Mixed(step, micro, operations, ids, before[start:stop], *shown)
+    pictures = np.stack([for_people(image) for image in before[start:stop]])
+    return Mixed(step, micro, operations, ids, pictures, *shown)
 
 
 def _place(plan: Plan, epoch: int, number: int) -> tuple[int, tuple[int, int, int]]:

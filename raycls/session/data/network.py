@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from raycls.config.sections.finetune import FinetuneConfig
 from raycls.config.sections.run import Run
 from raycls.config.write import override
 from raycls.data.images.operations import build as build_augment
+from raycls.data.images.planes import planes_of
 from raycls.data.source import open_dataset
 from raycls.errors import DataError
 from raycls.models import zoo
@@ -98,8 +98,9 @@ def describe(run: Run, classes: int | None) -> Described:
 def _size(run: Run, *, train: bool) -> tuple[int, int]:
     """Height and width that the operations make of an image, at the end of the run."""
     size, listed = run.data.image_size, run.augment.train if train else run.augment.eval
-    augment = build_augment(listed, train=train, image_size=size, max_pixels=run.data.max_pixels)
-    pixels: np.ndarray = augment(Image.new("RGB", (size, size)), (run.run.seed, 0, 0))
+    planes, most = planes_of(run.data), run.data.max_pixels
+    augment = build_augment(listed, train=train, image_size=size, max_pixels=most, planes=planes)
+    pixels: np.ndarray = augment(planes.black(size, size), (run.run.seed, 0, 0))
     return pixels.shape[0], pixels.shape[1]
 
 

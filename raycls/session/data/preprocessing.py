@@ -13,6 +13,7 @@ from raycls.config.sections.run import Run
 from raycls.config.sections.types import Operation, named
 from raycls.config.write import flow, override
 from raycls.data.images.operations import default_operations
+from raycls.data.images.planes import RGB, planes_of
 from raycls.models.networks.timm_models import Preprocessing
 from raycls.tasks.build import takes_volumes
 
@@ -31,7 +32,9 @@ def preprocessing_of(run: Run) -> dict[str, Any]:
     if takes_volumes(run.task):
         spacing = run.data.spacing
         return {**size, "window": list(run.data.window), "spacing": None if spacing is None else list(spacing)}
-    return {**size, "mean": list(run.augment.mean), "std": list(run.augment.std)}
+    planes = planes_of(run.data)
+    more = {} if planes == RGB else {"channels": planes.channels, "bit_depth": planes.bits}
+    return {**size, "mean": list(run.augment.mean), "std": list(run.augment.std), **more}
 
 
 def differences(run: Run, brought: WeightsEnum | Preprocessing | Mapping[str, Any] | None) -> list[str]:
@@ -53,7 +56,7 @@ def differences(run: Run, brought: WeightsEnum | Preprocessing | Mapping[str, An
     remedies: list[str] = []
     for option in ("mean", "std"):
         own, other = getattr(run.augment, option), theirs.get(option)
-        if other is not None and not _close(own, other):
+        if other is not None and run.data.channels in (1, 3) and not _close(own, other):
             texts.append(f"augment.{option} {flow(list(own))} instead of {flow(other)}")
             remedies.append(override(f"augment.{option}", other))
     if "eval" in theirs and _plain(theirs["eval"]) != _plain(run.augment.eval):
@@ -92,7 +95,7 @@ def _written(info: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for option in ("mean", "std"):
         value = info.get(option)
-        if isinstance(value, list) and len(value) == 3 and all(type(number) in (int, float) for number in value):
+        if isinstance(value, list) and len(value) in (1, 3) and all(type(number) in (int, float) for number in value):
             found[option] = value
     if "eval" in info and isinstance(info["eval"], list | None):
         found["eval"] = info["eval"]
@@ -102,7 +105,8 @@ def _written(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _close(own: Sequence[float], other: Sequence[float]) -> bool:
-    return all(math.isclose(a, b, rel_tol=0.0, abs_tol=_SAME) for a, b in zip(own, other, strict=True))
+    near = (math.isclose(a, b, rel_tol=0.0, abs_tol=_SAME) for a, b in zip(own, other, strict=False))
+    return len(own) == len(other) and all(near)
 
 
 def _interpolated(entry: Operation, interpolation: str) -> dict[str, Any]:

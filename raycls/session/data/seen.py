@@ -9,6 +9,7 @@ from raycls.config.sections.run import Run
 from raycls.config.sections.types import Operation, named
 from raycls.config.write import flow
 from raycls.data.images.operations import Stage, build, default_operations
+from raycls.data.images.planes import planes_of
 from raycls.data.making.bad import BadImageError, or_skip
 from raycls.data.source import Dataset
 from raycls.errors import ConfigError, DataError
@@ -53,7 +54,8 @@ def seen(run: Run, dataset: Dataset, *, epoch: int, count: int) -> tuple[list[st
             valid="a task with one answer per image",
         )
     operations = default_operations(train=train, image_size=size) if listed is None else listed
-    augment = build(operations, train=train, image_size=size, max_pixels=run.data.max_pixels)
+    most, planes = run.data.max_pixels, planes_of(run.data)
+    augment = build(operations, train=train, image_size=size, max_pixels=most, planes=planes)
     found: list[Seen] = []
     for key in _keys(plan, epoch):
         if len(found) == count:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from raycls.config.paths import expand
 from raycls.config.sections.run import Run
+from raycls.data.images.planes import RGB, planes_of
 from raycls.data.source import Dataset, check_source, cut, open_pool
 from raycls.data.sources.packed.layout import COLUMNS, INDEX, KIND, MANIFEST, VERSION, Rows
 from raycls.errors import ConfigError, DataError
@@ -91,6 +92,7 @@ def pack(run: Run, asked: Request, *, join: Join, say: Callable[[str], None]) ->
     ConfigError the folder of other data or options.
     """
     began = time.monotonic()
+    _refuse_planes(run, asked)
     folder = _folder(asked.out)
     check_source(run.data)
     progress("opening the data")
@@ -109,6 +111,18 @@ def pack(run: Run, asked: Request, *, join: Join, say: Callable[[str], None]) ->
         finally:
             store.store.delete("lock")  # while it is held: one who waits for it then takes a new one
     return Packed(folder, manifest, time.monotonic() - began, made)
+
+
+def _refuse_planes(run: Run, asked: Request) -> None:
+    planes = planes_of(run.data)
+    if planes != RGB and (asked.size is not None or not asked.quality):
+        raise ConfigError(
+            "images are resized, and stored as pixels, in 8-bit RGB alone",
+            where="data.channels, data.bit_depth",
+            found=f"{planes.channels}, {planes.bits}",
+            valid="3, 8; others are decoded from files that are packed as they are",
+            fix="keep the bytes of the files: --size=none --quality=90",
+        )
 
 
 def _packed(

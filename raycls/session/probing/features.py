@@ -6,6 +6,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import astuple
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 import raycls
 from raycls.config.write import flow
 from raycls.data import samples
+from raycls.data.images.planes import RGB
 from raycls.data.making.bad import Bad, BadImageError, or_skip
 from raycls.data.source import Files, Split
 from raycls.errors import DataError, ModelError
@@ -119,12 +121,13 @@ def _job(work: Work, network: str) -> dict[str, Any]:
     """What decides the features, as plain JSON."""
     run = work.trained.run
     images = run.data.image_size, work.split.formats, work.split.max_pixels
+    planes = [] if work.split.planes == RGB else list(astuple(work.split.planes))
     return {
         "network": network,
         "model": flow(run.model.model_dump(mode="json", exclude={"weights"})),
         "layer": work.layer,
         "augment": flow([run.augment.model_dump(mode="json", include={"eval", "mean", "std"}), run.task.name]),
-        "images": flow([images[0], list(images[1]), images[2]]),
+        "images": flow([images[0], list(images[1]), images[2], *planes]),
         "samples": _samples(work.split),
         "batch": work.batch,
         "part_rows": work.part_rows,

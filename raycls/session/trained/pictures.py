@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from raycls.config.sections.data import DataConfig
-from raycls.data.images.decoding.decode import decode
+from raycls.data.images.decoding.decode import decoded
+from raycls.data.images.planes import for_people, planes_of
 from raycls.data.samples import text_of
 from raycls.data.source import open_pool
 from raycls.errors import DataError, RayclsError
@@ -84,7 +85,9 @@ def _read(path: str, data: DataConfig) -> Image.Image:
     if os.path.getsize(path) > _MOST_BYTES:
         raise DataError("the file is too large for a thumbnail", where=path)
     with open(path, "rb") as file:
-        return decode(file.read(), path, formats=tuple(data.formats), max_pixels=data.max_pixels)
+        planes, formats = planes_of(data), tuple(data.formats)
+        found = decoded(file.read(), path, formats=formats, max_pixels=data.max_pixels, planes=planes)
+    return Image.fromarray(for_people(found))
 
 
 def picture_of(image: Image.Image) -> Picture:

@@ -14,6 +14,7 @@ from torch import nn
 from raycls.config import load as config
 from raycls.config.names.builtin import TASKS
 from raycls.config.sections.run import Run
+from raycls.data.images.planes import planes_of
 from raycls.data.making.sample import Arrays, collate, made
 from raycls.data.order import key
 from raycls.data.samples import Keys, Reader
@@ -98,7 +99,8 @@ class Trained:
         """Images without known labels, decoded as the run decodes: `reader` reads that of `keys[i]` at `i`."""
         data, names = self.run.data, keys if isinstance(keys, Keys) else Keys(keys)
         labels = np.zeros(len(names), np.int64)
-        return Split("predict", self.classes, labels, names, reader, tuple(data.formats), data.max_pixels)
+        how: dict[str, Any] = {"formats": tuple(data.formats), "max_pixels": data.max_pixels}
+        return Split("predict", self.classes, labels, names, reader, **how, planes=planes_of(data))
 
     def sample(self, arrays: Arrays, split: Split, row: int) -> dict[str, np.ndarray]:
         """The sample at `row` as an evaluation makes it, not normalised: `image` `[H, W, 3] uint8` and so on.

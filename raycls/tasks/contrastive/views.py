@@ -35,7 +35,9 @@ class Contrastive(Classification):
 
     minimised = ("contrast", "probe")
     measured = ("top1", "matched")
-    obeys = frozenset()  # two views are mixed by nobody, are two without augmentation no more, and nothing is balanced
+    obeys = frozenset(
+        ("data.channels",)
+    )  # two views are mixed by nobody, are two without augmentation no more, and nothing is balanced
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from raycls.data.masks.paired import PairedImages, PairedVolumes
 from raycls.data.source import Split
 from raycls.errors import ConfigError
 from raycls.tasks.base import AUGMENTED, Key, Setting, Task, tensor
-from raycls.tasks.grey import grey
+from raycls.tasks.grey import as_rgb, grey
 from raycls.tasks.losses.build import refuse_loss
 from raycls.tasks.segmentation.cases import CASE, case_of, means
 from raycls.tasks.segmentation.losses import LOSSES
@@ -42,7 +42,7 @@ class Segmentation(Task):
     measured = ("pixels",)
     several = False
     channels = (1, 3)
-    obeys = frozenset(("augment.off_after",))
+    obeys = frozenset(("augment.off_after", "data.channels"))
     metrics = SEGMENTATION
     masks = True
 
@@ -85,12 +85,12 @@ class Segmentation(Task):
         mean, std = (
             torch.tensor(each, dtype=torch.float64) for each in setting.augment.normalisation(setting.channels)
         )
-        self._scale = (1 / (255 * std)).float().to(setting.device).view(1, -1, 1, 1)
+        self._scale = (1 / (setting.planes.white * std)).float().to(setting.device).view(1, -1, 1, 1)
         self._shift = (-mean / std).float().to(setting.device).view(1, -1, 1, 1)
 
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
-        """`image` `[H, W, 3] uint8`, `mask` `[H, W] uint8` as codes, `spacing` `[2] float32`; with `augment.off_after`
-        also `augmented` `[] bool`."""
+        """`image` `[H, W, 3] uint8` (or as `Setting.planes` has it), `mask` `[H, W] uint8` as codes, `spacing` `[2]
+        float32`; with `augment.off_after` also `augmented` `[] bool`."""
         on = self.setting.augments(key[1])
         codes = image_mask(split, index, self._values, self._ignored)
         image, mask = self._paired(key[1], train=train and on)(split.pixels(index), codes, key, split.locate(index))
@@ -99,7 +99,7 @@ class Segmentation(Task):
     def batch(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Masked:
         moved = tensor(arrays["image"], self.setting.device).permute(0, 3, 1, 2)
         images = moved.to(torch.float32, memory_format=self.layout)
-        if self.setting.channels == 1:
+        if self.setting.channels < self.setting.planes.channels:
             images = grey(images).contiguous(memory_format=self.layout)
         return self._masked(images.mul_(self._scale).add_(self._shift), arrays)
 
@@ -152,8 +152,9 @@ class Segmentation(Task):
 
     def shown(self, batch: Masked) -> tuple[np.ndarray, np.ndarray]:
         """The images, and which part of each the classes have."""
-        levels = ((batch.images - self._shift) / self._scale).round().clamp(0, 255).to("cpu", torch.uint8)
-        return levels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy(), self._parts(batch)
+        levels = (batch.images - self._shift) / self._scale / (self.setting.planes.white // 255)
+        levels = levels.round().clamp(0, 255).to("cpu", torch.uint8)
+        return as_rgb(levels).numpy(), self._parts(batch)
 
     def scalars(self, summary: Mapping[str, Any]) -> dict[str, int | float]:
         """`dice` and `iou` are the macro averages, nothing per class."""
@@ -186,8 +187,9 @@ class Segmentation(Task):
         size = self.setting.size(epoch) if train else self.setting.image_size
         if (train, size) not in self._made:
             listed = augment.train if train else augment.eval
-            kind = PairedVolumes if self.volumes else PairedImages
-            self._made[train, size] = kind(listed, train=train, image_size=size, max_pixels=most)
+            how: dict[str, Any] = {"train": train, "image_size": size, "max_pixels": most}
+            of_images = partial(PairedImages, planes=self.setting.planes)
+            self._made[train, size] = (PairedVolumes if self.volumes else of_images)(listed, **how)
         return self._made[train, size]
 
     @cached_property

@@ -63,6 +63,8 @@ def test_a_misspelt_path_is_told_with_its_neighbours() -> None:
         "data.split.seed",
         "data.formats",
         "data.max_pixels",
+        "data.channels",
+        "data.bit_depth",
         "data.executor",
         "data.prefetch",
         "train.budget",

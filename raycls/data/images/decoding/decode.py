@@ -1,4 +1,4 @@
-"""Bytes of an image file -> 8-bit RGB, by rules that hold for every format.
+"""Bytes of an image file -> 8-bit RGB, or grey of 8 or 16 bits, by rules that hold for every format.
 
 What a file is follows from its content, never from its name. Its header is checked against the allowed
 formats and the largest size before any pixel is decoded. A file that cannot be decoded whole is an error:
@@ -11,7 +11,11 @@ How other images become RGB:
 - Transparency (alpha, palette or one transparent colour) is laid over white.
 - CMYK, YCbCr and LAB are converted by Pillow. ICC profiles are ignored.
 - The EXIF orientation is applied. One that cannot be read counts as none.
+- Asked for grey, RGB becomes what Pillow's `convert("L")` makes of it. Asked for 16 bits, 16-bit grey stays as it is,
+  12 bits are scaled by 65535/4095 and 8 bits by 257; more than 8 bits of colour or beside alpha, of which Pillow gives
+  the high byte, are refused then.
 - Of an animation or a file of several pages, the first image is taken; what a first GIF frame leaves free is white.
+- Asked for other numbers of channels, arrays of numpy (`npy`) give theirs, and 8-bit RGBA its four.
 - Floating-point images have no defined white and are refused. So are TIFF files with bands that are neither a colour
   nor alpha, and those whose first image is a preview of another.
 
@@ -30,19 +34,21 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from PIL import ImageFile
-from PIL.Image import Image, Transpose, fromarray, new
+from PIL.Image import Image, Transpose, fromarray
 
-from raycls.data.images.decoding import turbo
+from raycls.data.images.decoding import npy, turbo
 from raycls.data.images.decoding.bare import bare
+from raycls.data.images.decoding.convert import UnusableError, converted
 from raycls.data.images.decoding.readers import correct, open_image, uncovered
-from raycls.data.images.decoding.unsupported import unsupported, unusable
+from raycls.data.images.decoding.unsupported import deep_colour, unsupported, unusable
+from raycls.data.images.planes import RGB, Planes, held
 from raycls.data.making.bad import BadImageError
 from raycls.errors import DataError
 
 __all__ = ["Pixels", "decode", "decoded"]
 
 Pixels = Image | np.ndarray
-"""A Pillow image of mode RGB, or an array `[H, W, 3] uint8`."""
+"""A Pillow image of mode RGB or L, or an array, as `raycls.data.images.planes` has it: `[H, W, 3] uint8`."""
 
 
 def _silence() -> None:
@@ -90,54 +96,65 @@ _TURNS = {
 }
 
 
-def decoded(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int) -> Pixels:
-    """The image in `data` as `decode` gives it: an array where that is had without Pillow, and faster."""
+def decoded(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int, planes: Planes = RGB) -> Pixels:
+    """The image in `data` as `decode` gives it, or as `planes` has it: an array where that is had without Pillow, and
+    faster."""
     found = turbo.pixels(data, max_pixels) if data.startswith(_JPEG) and "jpeg" in formats else None
-    return decode(data, name, formats=formats, max_pixels=max_pixels) if found is None else found
+    if found is not None and planes != RGB:
+        found = held(found, planes)
+    return _sized(data, name, formats, max_pixels, planes) if found is None else found
 
 
 def decode(data: bytes, name: str, *, formats: Sequence[str], max_pixels: int) -> Image:
     """The image in `data` as a Pillow image of mode RGB, 8 bits per channel.
 
-    `name` is what an error calls it, `formats` the allowed ones (of jpeg, png, webp, bmp, tiff, gif) and
+    `name` is what an error calls it, `formats` the allowed ones (of jpeg, png, webp, bmp, tiff, gif, npy) and
     `max_pixels` the largest width times height. BadImageError names the file and the reason; DataError where there is
     not the memory to decode it.
     """
+    found = _sized(data, name, formats, max_pixels, RGB)
+    return fromarray(found) if isinstance(found, np.ndarray) else found
+
+
+def _sized(data: bytes, name: str, formats: Sequence[str], max_pixels: int, planes: Planes) -> Pixels:
     try:
-        return _decode(data, name, formats, max_pixels)
+        return _decode(data, name, formats, max_pixels, planes)
     except BadImageError as error:
         error.size = len(data)
         raise
 
 
-def _decode(data: bytes, name: str, formats: Sequence[str], max_pixels: int) -> Image:
+def _decode(data: bytes, name: str, formats: Sequence[str], max_pixels: int, planes: Planes) -> Pixels:
     kind = _kind(data)
     if kind is None:
         raise _refuse_other(data, name, formats)
     if kind not in formats:
         raise _refuse(name, f"this is {kind}", "an image format that is not allowed", formats)
+    if kind == "npy":
+        return _array(data, name, formats, max_pixels, planes)
     if kind == "webp":  # Pillow's reader may reserve memory for the canvas before its size can be asked for
         _check_size(name, _webp_size(data), max_pixels)
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have asked Pillow for grey instead of errors
     if PIL.Image.MAX_IMAGE_PIXELS is not None and max_pixels > PIL.Image.MAX_IMAGE_PIXELS:
         PIL.Image.MAX_IMAGE_PIXELS = max_pixels  # the limit of this run counts, not that of Pillow
-    if (reason := unusable(data, kind)) is not None:
+    if reason := unusable(data, kind) or (planes.bits == 16 and deep_colour(data, kind)):
         raise _not_supported(name, reason, formats)
     try:
         try:
-            return _pixels(data, name, kind, max_pixels)
+            return _pixels(data, name, kind, max_pixels, planes)
         except Warning:  # whoever set filters after us wants warnings as errors; metadata must not decide about pixels
             _silence()
-            return _pixels(data, name, kind, max_pixels)
-        except (DataError, _UnusableError, _UnsupportedError):
+            return _pixels(data, name, kind, max_pixels, planes)
+        except (DataError, UnusableError, _UnsupportedError):
             raise
         except Exception:  # noqa: BLE001 - metadata must not decide about pixels; what is damaged fails again
             pixels, info = bare(data, kind)
-            return _pixels(pixels, name, kind, max_pixels, info)
+            return _pixels(pixels, name, kind, max_pixels, planes, info)
     except DataError:
         raise
-    except _UnusableError as error:
-        raise _refuse(name, str(error), "an image without a defined conversion to RGB", formats) from error
+    except UnusableError as error:
+        wanted = "RGB" if planes == RGB else planes.words
+        raise _refuse(name, str(error), f"an image without a defined conversion to {wanted}", formats) from error
     except _UnsupportedError as error:
         raise _not_supported(name, str(error), formats) from error
     except Exception as error:  # on damaged files Pillow raises nearly every kind there is
@@ -146,7 +163,24 @@ def _decode(data: bytes, name: str, formats: Sequence[str], max_pixels: int) -> 
         raise _refuse(name, f"{_reason(error)} (as {kind})", "a damaged image", formats) from error
 
 
-def _pixels(data: bytes, name: str, kind: str, max_pixels: int, info: dict[str, Any] | None = None) -> Image:
+def _array(data: bytes, name: str, formats: Sequence[str], max_pixels: int, planes: Planes) -> np.ndarray:
+    try:
+        header = npy.header_of(data)
+        if len(header[0]) >= 2:
+            _check_size(name, (header[0][1], header[0][0]), max_pixels)
+        return npy.values_of(data, header, planes)
+    except DataError:
+        raise
+    except Exception as error:  # a header is an expression of Python, and what is damaged fails in many ways
+        if _lacks_memory(error):
+            raise _no_memory(name, len(data)) from error
+        text = " ".join(str(error).split())
+        raise _refuse(name, text, f"an array that is not {planes.words}", formats) from error
+
+
+def _pixels(
+    data: bytes, name: str, kind: str, max_pixels: int, planes: Planes, info: dict[str, Any] | None = None
+) -> Pixels:
     image: Image | None = None
     try:
         image = open_image(data, name, kind)
@@ -161,15 +195,11 @@ def _pixels(data: bytes, name: str, kind: str, max_pixels: int, info: dict[str, 
         raise
     image.info.update(info or {})
     box = uncovered(image)
-    return _to_rgb(_upright(image)) if box is None else _on_white(_to_rgb(image), box)
+    return converted(_upright(image) if box is None else image, box, planes)
 
 
 class _UnsupportedError(Exception):
     """The image is whole, as far as its header tells, but of a kind that is not decoded."""
-
-
-class _UnusableError(Exception):
-    """The image is whole, but its values have no defined meaning in 8 bits."""
 
 
 def _kind(data: bytes) -> str | None:
@@ -183,6 +213,8 @@ def _kind(data: bytes) -> str | None:
         return "gif"
     if data.startswith(_TIFF):
         return "tiff"
+    if data.startswith(npy.MAGIC):
+        return "npy"
     return "bmp" if data.startswith(b"BM") else None
 
 
@@ -304,47 +336,3 @@ def _keep_info(image: Image, info: dict) -> Image:
     if "transparency" in info:
         image.info["transparency"] = info["transparency"]
     return image
-
-
-def _to_rgb(image: Image) -> Image:
-    mode = image.mode
-    if mode == "RGB" and "transparency" not in image.info:
-        return image
-    if mode == "I" or mode.startswith("I;"):
-        return _grey_to_rgb(image)
-    if mode == "F":
-        raise _UnusableError("the pixels are floating-point numbers")
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _over_white(image)
-    return image.convert("RGB")
-
-
-def _on_white(image: Image, box: tuple[int, int, int, int]) -> Image:
-    canvas = new("RGB", image.size, (255, 255, 255))
-    canvas.paste(image.crop(box), box)
-    return canvas
-
-
-def _over_white(image: Image) -> Image:
-    if image.mode == "La":  # Pillow leads from premultiplied grey to grey with alpha only
-        image = image.convert("LA")
-    image = image.convert("RGBA")
-    canvas = new("RGB", image.size, (255, 255, 255))
-    canvas.paste(image, mask=image.getchannel("A"))
-    return canvas
-
-
-def _grey_to_rgb(image: Image) -> Image:
-    """Grey of more than 8 bits. The value 65535 (or 4095 of a 12-bit TIFF) is white."""
-    values = np.asarray(image).astype(np.int64)
-    if values.size and not (values.min() >= 0 and values.max() <= 65535):
-        raise _UnusableError(f"grey values from {values.min()} to {values.max()}, outside the 16-bit range 0..65535")
-    tags = getattr(image, "tag_v2", {})
-    white = 4095 if tags.get(258) == (12,) else 65535  # 258 is BitsPerSample
-    grey = (values * 255 + white // 2) // white
-    if tags.get(262) == 0:  # PhotometricInterpretation: white is zero, which Pillow leaves alone for 16 bits
-        grey = 255 - grey
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return fromarray(grey.astype(np.uint8)).convert("RGB")

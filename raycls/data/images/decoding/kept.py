@@ -44,7 +44,7 @@ class Kept:
         """Bytes that are kept now."""
 
     def read(self, index: int) -> np.ndarray:
-        """`[H, W, 3] uint8`, not to be written to; DataError where the image cannot be decoded."""
+        """As `Split.planes` has it, not to be written to; DataError where the image cannot be decoded."""
         found = self._pixels.get(index)
         return self._made(index) if found is None else found
 
@@ -53,7 +53,8 @@ class Kept:
         data = split.reader.read(index)
         if not isinstance(data, bytes):
             return data
-        pixels = np.asarray(decoded(data, split.locate(index), formats=split.formats, max_pixels=split.max_pixels))
+        options: dict[str, Any] = {"formats": split.formats, "max_pixels": split.max_pixels, "planes": split.planes}
+        pixels = np.asarray(decoded(data, split.locate(index), **options))
         pixels.flags.writeable = False
         if self.size + pixels.nbytes <= self._most:
             self.size += pixels.nbytes
@@ -90,7 +91,7 @@ def size_in_memory(split: Split) -> int:
                 return 0
             found = turbo.size(data, split.max_pixels)
             height, width = found or np.asarray(split.pixels(index)).shape[:2]
-            sizes.append(3 * height * width)
+            sizes.append(split.planes.bytes * height * width)
     return round(sum(sizes) / len(sizes) * count) if sizes else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from raycls.data.images.decoding import tiff
 from raycls.data.images.decoding.bare import jpeg_segments
 
-__all__ = ["unsupported", "unusable"]
+__all__ = ["deep_colour", "unsupported", "unusable"]
 
 _JPEG_FRAMES = {
     0xC5: "hierarchical",
@@ -26,6 +26,16 @@ def unusable(data: bytes, kind: str) -> str | None:
         return "a PNG of 16 bits per colour with a transparent colour"  # Pillow compares it with the high bytes alone
     found = tiff.read(data) if kind == "tiff" else None
     return None if found is None else found.unusable()
+
+
+def deep_colour(data: bytes, kind: str) -> str | None:
+    """What an image is that has more than 8 bits in several bands, of which Pillow gives the high byte; else None."""
+    if kind == "png" and data[24:25] == b"\x10" and data[25:26] != b"\0":
+        return "a PNG of 16 bits per channel that is not grey alone: the low bytes would be lost"
+    found = tiff.read(data) if kind == "tiff" else None
+    if found is None or found.bands == 1 or max(found.bits, default=8) <= 8:
+        return None
+    return f"{found.describe()}: the low bytes would be lost"
 
 
 def unsupported(data: bytes, kind: str, error: Exception, *, opened: bool) -> str | None:

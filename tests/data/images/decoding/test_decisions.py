@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.images import encode, png, png_chunk
+from harness.images import encode, png, png_chunk, tiff
 from PIL import Image
 
 from raycls.config.sections.data import DataConfig, SourceConfig, SplitConfig
 from raycls.data.images.decoding.decode import decode, decoded
 from raycls.data.images.decoding.kept import kept
 from raycls.data.images.decoding.turbo import Encoded
+from raycls.data.images.planes import RGB, Planes
 from raycls.data.making.bad import BadImageError
 from raycls.data.samples import Keys
 from raycls.data.source import Split, open_dataset
@@ -99,6 +100,52 @@ _REFUSED: dict[str, tuple[bytes, str]] = {
 }
 
 
+_RAMP = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32)
+_LOW = 0x4000 + _RAMP % 256
+"""Values that 8 bits do not tell apart."""
+
+
+def _tiff16(values: np.ndarray, order: str = "<", bits: int = 16, photometric: int = 1, bands: int = 1) -> bytes:
+    height, width = values.shape[:2]
+    if bits == 12:
+        pairs = values.astype(int).reshape(-1, 2)
+        rows = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
+        strip = rows.astype(np.uint8).tobytes()
+    else:
+        strip = values.astype(f"{order}u2").tobytes()
+    tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [bits] * bands), 259: (3, [1]), 262: (3, [photometric])}
+    return tiff([strip], {**tags, 277: (3, [bands]), 278: (4, [height])}, order=order)
+
+
+def _transparent(value: int) -> bytes:
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in _LOW)
+    return png(32, 24, 16, 0, rows, png_chunk(b"tRNS", struct.pack(">H", value)))
+
+
+def _sixteen(color: int, bands: int) -> bytes:
+    return png(2, 1, 16, color, b"\0" + np.arange(2 * bands, dtype=">u2").tobytes())
+
+
+_DEEP: dict[str, tuple[bytes, Any]] = {
+    "16-bit PNG": (encode(Image.fromarray(_LOW), "PNG"), _LOW),
+    "16-bit TIFF": (_tiff16(_LOW), _LOW),
+    "16-bit TIFF, big-endian": (_tiff16(_LOW, ">"), _LOW),
+    "16-bit TIFF, compressed": (encode(Image.fromarray(_LOW), "TIFF", compression="tiff_lzw"), _LOW),
+    "16-bit TIFF, white is zero": (_tiff16(_LOW, photometric=0), 65535 - _LOW),
+    "12-bit TIFF": (_tiff16(_RAMP, bits=12), (_RAMP.astype(int) * 65535 + 2047) // 4095),
+    "one transparent value": (_transparent(0x4001), np.where(_LOW == 0x4001, 65535, _LOW)),
+    "8-bit grey": (encode(Image.fromarray((_RAMP % 256).astype(np.uint8)), "PNG"), _RAMP % 256 * 257),
+    "1 bit": (encode(Image.fromarray(_RAMP % 3 == 0), "PNG"), (_RAMP % 3 == 0) * 65535),
+}
+"""Grey files, and their values in 16 bits."""
+_TOO_DEEP: dict[str, bytes] = {
+    "16-bit RGB, PNG": _sixteen(2, 3),
+    "16-bit grey and alpha, PNG": _sixteen(4, 2),
+    "16-bit RGBA, PNG": _sixteen(6, 4),
+    "16-bit RGB, TIFF": _tiff16(np.repeat(_LOW[..., None], 3, 2), photometric=2, bands=3),
+}
+
+
 class _One:
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -112,27 +159,27 @@ def _encoded(split: Split) -> Any:
     return found.whole() if isinstance(found, Encoded) else found
 
 
-def _ways(data: bytes, folder: Path) -> dict[str, Callable[[], Any]]:
+def _ways(data: bytes, folder: Path, planes: Planes = RGB) -> dict[str, Callable[[], Any]]:
     file = folder / "a" / "file.jpg"
     file.parent.mkdir()
     file.write_bytes(data)
     options: dict[str, Any] = {"formats": _FORMATS, "max_pixels": _MOST}
     common = ("train", ("a",), np.zeros(1, np.int64), Keys(["file.jpg"]))
-    memory = Split(*common, _One(data), _FORMATS, _MOST)
-    predicted = Split(*common, Local("/", Keys([str(file)])), _FORMATS, _MOST)
+    memory = Split(*common, _One(data), _FORMATS, _MOST, planes=planes)
+    predicted = Split(*common, Local("/", Keys([str(file)])), _FORMATS, _MOST, planes=planes)
     (folder / "other.jpg").write_bytes(_JPEG)
     (folder / "list.csv").write_text("path,label,split\na/file.jpg,a,train\nother.jpg,b,train\n")
-    source = DataConfig(
-        source=SourceConfig(name="manifest", path=str(folder / "list.csv")), split=SplitConfig(train=1, val=0, test=0)
-    )
+    listed = SourceConfig(name="manifest", path=str(folder / "list.csv"))
+    depth: dict[str, Any] = {"channels": planes.channels, "bit_depth": planes.bits}
+    source = DataConfig(source=listed, split=SplitConfig(train=1, val=0, test=0), **depth)
     trained = open_dataset(source).splits["train"]
     keeping = kept(memory, 1 << 30)
+    ways = {"Pillow": lambda: decode(data, "file.jpg", **options), "pack": lambda: trained.image(0)}
     return {
-        "Pillow": lambda: decode(data, "file.jpg", **options),
-        "the fast decoder": lambda: decoded(data, "file.jpg", **options),
+        **(ways if planes == RGB else {}),
+        "the fast decoder": lambda: decoded(data, "file.jpg", **options, planes=planes),
         "training": lambda: trained.pixels(0),
         "training, made smaller": lambda: _encoded(trained),
-        "pack": lambda: trained.image(0),
         "data.cache": lambda: keeping.pixels(0),
         "data.cache, again": lambda: keeping.pixels(0),
         "predict": lambda: predicted.pixels(0),
@@ -151,6 +198,45 @@ def test_files_that_are_decoded(name: str, tmp_path: Path) -> None:
         assert first.tolist() == np.asarray(pixels).tolist()
     else:  # palettes and JPEG change colours a little; the second image is red
         assert np.abs(first.astype(int) - _SMOOTH).mean() < 12
+
+
+@pytest.mark.parametrize("name", _DECODED)
+def test_grey_is_asked_of_any_file(name: str, tmp_path: Path) -> None:
+    """What Pillow makes of the RGB; in 16 bits times 257, but for 16-bit grey."""
+    data = _DECODED[name][0]
+    level = np.asarray(decode(data, "x", formats=_FORMATS, max_pixels=_MOST).convert("L"))
+    deep = _SIXTEEN if name == "16-bit grey" else level.astype(np.uint16) * 257
+    for planes, expected in ((Planes(1), level), (Planes(1, 16), deep)):
+        (tmp_path / str(planes.bits)).mkdir()
+        for way, made in _ways(data, tmp_path / str(planes.bits), planes).items():
+            np.testing.assert_array_equal(np.asarray(made()), expected, err_msg=way, strict=True)
+
+
+@pytest.mark.parametrize("name", _DEEP)
+def test_16_bits_are_asked_of_grey_files(name: str, tmp_path: Path) -> None:
+    data, values = _DEEP[name]
+    for way, made in _ways(data, tmp_path, Planes(1, 16)).items():
+        np.testing.assert_array_equal(np.asarray(made()), np.asarray(values, np.uint16), err_msg=way, strict=True)
+
+
+@pytest.mark.parametrize("name", _TOO_DEEP)
+def test_low_bytes_are_not_lost_silently(name: str, tmp_path: Path) -> None:
+    (tmp_path / "8").mkdir()
+    for made in _ways(_TOO_DEEP[name], tmp_path / "8", Planes(1)).values():
+        assert np.asarray(made()).dtype == np.uint8
+    for way, made in _ways(_TOO_DEEP[name], tmp_path, Planes(1, 16)).items():
+        with pytest.raises(BadImageError) as raised:
+            made()
+        assert "the low bytes would be lost" in raised.value.reason, way
+
+
+@pytest.mark.parametrize("planes", [Planes(1), Planes(1, 16)], ids=str)
+@pytest.mark.parametrize("name", _REFUSED)
+def test_what_is_refused_is_refused_as_grey(name: str, planes: Planes, tmp_path: Path) -> None:
+    for way, made in _ways(_REFUSED[name][0], tmp_path, planes).items():
+        with pytest.raises(BadImageError) as raised:
+            made()
+        assert _REFUSED[name][1] in raised.value.reason, way
 
 
 @pytest.mark.parametrize("name", _REFUSED)
