@@ -15,18 +15,19 @@ from raycls.data.making.sample import unexpected
 from raycls.data.rows import fetched
 from raycls.data.samples import Reader
 from raycls.data.source import Split
+from raycls.data.volumes.reading import Wanted, middle_slice, volume_of
 from raycls.errors import DataError, OutageError, RayclsError
 from raycls.session.checking.each import Task, each
 
-__all__ = ["CHROMA", "LUMA", "Looked", "Unreadable", "Work", "look", "small"]
+__all__ = ["CHROMA", "LUMA", "Looked", "Unreadable", "Work", "look", "shown", "small"]
 
 LUMA, CHROMA = 32, 8
 """Sides of the small picture that images are compared by: of its brightness, and of its two colour differences."""
 _BYTES = LUMA * LUMA + 2 * CHROMA * CHROMA
 _DIGEST = 16
 _ORIENTATION = 0x0112
-_PIXELS = "pixels"
-"""The format of a sample that its source gives as an array."""
+_PIXELS, _VOXELS = "pixels", "voxels"
+"""The formats of a sample that its source gives as an array."""
 
 
 class Unreadable(NamedTuple):
@@ -43,13 +44,14 @@ class Looked:
     digests: np.ndarray
     """Of the bytes of each, `[N, 16] uint8`."""
     sizes: np.ndarray
-    """Width and height in pixels, upright, `[N, 2] int32`; zeros where it cannot be decoded."""
+    """Width and height in pixels, upright, or of the slices of a volume, `[N, 2] int32`; zeros where it cannot be
+    decoded."""
     small: np.ndarray
-    """`[N, 1152] uint8`, see `small`."""
+    """`[N, 1152] uint8`, see `small`; zeros of a volume."""
     lengths: np.ndarray
     """Bytes of each file, or of its pixels, `[N] int64`."""
     formats: list[str]
-    """As Pillow calls it in lower case: `jpeg`; empty where it cannot be decoded."""
+    """As Pillow calls it in lower case: `jpeg`; `dicom` or `nifti`; empty where it cannot be decoded."""
     turns: np.ndarray
     """The EXIF orientation, `[N] uint8`; 1 where there is none."""
     bad: dict[int, Unreadable] = field(default_factory=dict[int, Unreadable])
@@ -74,10 +76,13 @@ class Looked:
         self.bad.update({start + index: why for index, why in some.bad.items()})
 
 
-def look(splits: dict[str, Split]) -> dict[str, Looked]:
-    """Decode every image once, on all cores. An image that ends its process is one that cannot be used."""
+def look(splits: dict[str, Split], volumes: Wanted | None = None) -> dict[str, Looked]:
+    """Decode every image once, on all cores. An image that ends its process is one that cannot be used.
+
+    `volumes` says how the samples are read where they are volumes.
+    """
     found = {name: Looked.empty(len(split)) for name, split in splits.items()}
-    for task, some in each(Work(splits), splits, "looking at the images"):
+    for task, some in each(Work(splits, volumes), splits, "looking at the images"):
         found[task.split].put(task.start, some)
     return found
 
@@ -87,6 +92,7 @@ class Work:
     """What a process needs to look at any image."""
 
     splits: dict[str, Split]
+    volumes: Wanted | None = None
 
     def __call__(self, task: Task) -> Looked:
         found = Looked.empty(len(task))
@@ -95,16 +101,19 @@ class Work:
         with fetched(reader, np.arange(task.start, task.stop)):
             for place in range(len(task)):
                 try:
-                    pixels = split.pixels(task.start + place)
+                    if self.volumes is None:
+                        pixels = split.pixels(task.start + place)
+                        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+                        _note(found, place, reader.data, image)
+                    else:
+                        volume_of(split, task.start + place, self.volumes)
+                        _note_volume(found, place, np.asarray(reader.data), getattr(reader, "kind", _VOXELS))
                 except OutageError:  # no image is at fault
                     raise
                 except RayclsError as error:
                     found.bad[place] = _why(error)
                 except Exception as error:  # noqa: BLE001 - of a source that is a plug-in
                     found.bad[place] = _why(unexpected(error))
-                else:
-                    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-                    _note(found, place, reader.data, image)
         return found
 
     def failed(self, task: Task, error: DataError) -> Looked:
@@ -139,10 +148,30 @@ def _note(found: Looked, place: int, data: bytes | np.ndarray, image: Image.Imag
     else:
         content, length = np.asarray(image).tobytes() + repr(image.size).encode(), data.nbytes
         found.formats[place] = _PIXELS
-    found.digests[place] = np.frombuffer(hashlib.blake2b(content, digest_size=_DIGEST).digest(), np.uint8)
+    found.digests[place] = _digest(content)
     found.sizes[place] = image.size
     found.lengths[place] = length
     found.small[place] = small(image)
+
+
+def _note_volume(found: Looked, place: int, voxels: np.ndarray, kind: str) -> None:
+    """Volumes `[D, H, W]` of the same values are copies, in whichever files; nearly equal ones are not looked for."""
+    found.digests[place] = _digest(voxels.astype(np.float32).tobytes() + repr(voxels.shape).encode())
+    found.sizes[place] = voxels.shape[2], voxels.shape[1]
+    found.lengths[place] = voxels.nbytes
+    found.formats[place] = kind
+
+
+def _digest(content: bytes) -> np.ndarray:
+    return np.frombuffer(hashlib.blake2b(content, digest_size=_DIGEST).digest(), np.uint8)
+
+
+def shown(split: Split, row: int, volumes: Wanted | None) -> np.ndarray:
+    """The picture of a sample, `[H, W, 3] uint8`: of a volume its middle slice. DataError where it cannot be decoded.
+
+    `volumes` is as for `look`.
+    """
+    return np.asarray(split.pixels(row)) if volumes is None else middle_slice(volume_of(split, row, volumes))
 
 
 def small(image: Image.Image) -> np.ndarray:
