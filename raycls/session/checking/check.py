@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from raycls.progress import progress
 from raycls.session.checking.copies import Copies, Same, copies
 from raycls.session.checking.groups import Shared, opened, shared_groups
 from raycls.session.checking.judged import Judged, judged, judges
-from raycls.session.checking.looked import Looked, Unreadable, look
+from raycls.session.checking.looked import Looked, Unreadable, Work, look, look_on
+from raycls.session.computing.parted import Join
 from raycls.session.setup import volumes_of
 
 __all__ = ["Checked", "Image", "check"]
@@ -160,10 +162,17 @@ class Checked:
         }
 
 
-def check(run: Run, runs: Sequence[str], say: Callable[[str], None], begun: Opened = lambda dataset: None) -> Checked:
+def check(
+    run: Run,
+    runs: Sequence[str],
+    say: Callable[[str], None],
+    begun: Opened = lambda dataset: None,
+    join: Join | None = None,
+) -> Checked:
     """Look at every image of the data of `run`, and let the trained `runs` (folders) judge its labels.
 
-    `begun` is given the data set before any image is looked at.
+    `begun` is given the data set before any image is looked at. The cluster that `join` joins, where it is given, looks
+    at the images instead of this machine, and finds the same.
     """
     progress("opening the data")
     dataset = opened(run.data)
@@ -171,7 +180,12 @@ def check(run: Run, runs: Sequence[str], say: Callable[[str], None], begun: Open
     asked = judges(dataset, runs)
     for note in dataset.notes:
         say(note)
-    looked = look(dataset.splits, volumes_of(run))
+    work = Work(dataset.splits, volumes_of(run))
+    if join is None:
+        looked = look(work)
+    else:
+        with join(run, say) as cluster:
+            looked = look_on(cluster, work, os.getcwd())
     splits = list(dataset.splits.values())
 
     def together(arrays: Iterator[np.ndarray]) -> np.ndarray:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
@@ -17,9 +21,12 @@ from raycls.data.samples import Reader
 from raycls.data.source import Split
 from raycls.data.volumes.reading import Wanted, middle_slice, volume_of
 from raycls.errors import DataError, OutageError, RayclsError
-from raycls.session.checking.each import Task, each
+from raycls.progress import progress
+from raycls.session.checking.each import Apart, Task, each
+from raycls.session.computing.parted import Compute, Elsewhere, refuse_unseen
+from raycls.workdir import set_workdir
 
-__all__ = ["CHROMA", "LUMA", "Looked", "Unreadable", "Work", "look", "shown", "small"]
+__all__ = ["CHROMA", "LUMA", "Looked", "Parts", "Unreadable", "Work", "look", "look_on", "shown", "small"]
 
 LUMA, CHROMA = 32, 8
 """Sides of the small picture that images are compared by: of its brightness, and of its two colour differences."""
@@ -28,6 +35,12 @@ _DIGEST = 16
 _ORIENTATION = 0x0112
 _PIXELS, _VOXELS = "pixels", "voxels"
 """The formats of a sample that its source gives as an array."""
+_PART, _MOST_PARTS = 256, 4096
+"""Images of one part on a Ray at least, and how many parts there are at most."""
+_PHASE = "looking at the images"
+
+
+_ARRAYS = ("digests", "sizes", "small", "lengths", "turns")
 
 
 class Unreadable(NamedTuple):
@@ -55,6 +68,8 @@ class Looked:
     turns: np.ndarray
     """The EXIF orientation, `[N] uint8`; 1 where there is none."""
     bad: dict[int, Unreadable] = field(default_factory=dict[int, Unreadable])
+    unread: set[int] = field(default_factory=set[int])
+    """Those of the bad ones whose bytes could not be read here; another machine may see them."""
 
     @classmethod
     def empty(cls, count: int) -> Looked:
@@ -70,20 +85,49 @@ class Looked:
     def put(self, start: int, some: Looked) -> None:
         """Take over what is known of the images from `start` on."""
         rows = slice(start, start + len(some.formats))
-        for name in ("digests", "sizes", "small", "lengths", "turns"):
+        for name in _ARRAYS:
             getattr(self, name)[rows] = getattr(some, name)
         self.formats[rows] = some.formats
         self.bad.update({start + index: why for index, why in some.bad.items()})
+        self.unread.update(start + index for index in some.unread)
+
+    def to_bytes(self) -> bytes:
+        """For another process; `from_bytes` gives it back."""
+        texts = json.dumps([self.formats, [[row, *why] for row, why in self.bad.items()], sorted(self.unread)]).encode()
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        stream = io.BytesIO()
+        np.savez(stream, texts=np.frombuffer(texts, np.uint8), **arrays)
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        with np.load(io.BytesIO(data), allow_pickle=False) as found:
+            formats, bad, unread = json.loads(found["texts"].tobytes())
+            arrays = {name: found[name] for name in _ARRAYS}
+        return cls(**arrays, formats=formats, bad={row: Unreadable(*why) for row, *why in bad}, unread=set(unread))
 
 
-def look(splits: dict[str, Split], volumes: Wanted | None = None) -> dict[str, Looked]:
-    """Decode every image once, on all cores. An image that ends its process is one that cannot be used.
-
-    `volumes` says how the samples are read where they are volumes.
-    """
-    found = {name: Looked.empty(len(split)) for name, split in splits.items()}
-    for task, some in each(Work(splits, volumes), splits, "looking at the images"):
+def look(work: Work) -> dict[str, Looked]:
+    """Decode every image once, on all cores. An image that ends its process is one that cannot be used."""
+    found = {name: Looked.empty(len(split)) for name, split in work.splits.items()}
+    for task, some in each(work, work.splits, _PHASE):
         found[task.split].put(task.start, some)
+    return found
+
+
+def look_on(cluster: Elsewhere, work: Work, workdir: str) -> dict[str, Looked]:
+    """The same, by the nodes of a cluster."""
+    found = {name: Looked.empty(len(split)) for name, split in work.splits.items()}
+    parts = Parts(work, workdir)
+    done, total = 0, sum(map(len, work.splits.values()))
+    progress(_PHASE, 0, total, "images")
+    for number, data, host in cluster.parts(parts, range(len(parts))):
+        task, some = parts.task(number), Looked.from_bytes(data)
+        for row in sorted(some.unread):
+            refuse_unseen(work.splits[task.split], task.start + row, host, some.bad[row].what)
+        found[task.split].put(task.start, some)
+        done += len(task)
+        progress(_PHASE, done, total, "images")
     return found
 
 
@@ -93,6 +137,7 @@ class Work:
 
     splits: dict[str, Split]
     volumes: Wanted | None = None
+    """How the samples are read where they are volumes."""
 
     def __call__(self, task: Task) -> Looked:
         found = Looked.empty(len(task))
@@ -112,6 +157,7 @@ class Work:
                     raise
                 except RayclsError as error:
                     found.bad[place] = _why(error)
+                    found.unread.update([place] if reader.failed else ())
                 except Exception as error:  # noqa: BLE001 - of a source that is a plug-in
                     found.bad[place] = _why(unexpected(error))
         return found
@@ -122,15 +168,70 @@ class Work:
         return found
 
 
+@dataclass(frozen=True)
+class Parts:
+    """All images in parts that nodes of a cluster look at, each in a process of its own, which an image may end."""
+
+    work: Work
+    workdir: str
+    doing = "looking at the images"
+    remedy = "rerun the command without scale.workers"
+
+    @property
+    def size(self) -> int:
+        """Images of a part; the last one of a split may have fewer."""
+        return max(_PART, -(-sum(map(len, self.work.splits.values())) // _MOST_PARTS))
+
+    @property
+    def starts(self) -> list[int]:
+        """The first part of each split, and the number of all of them."""
+        starts = [0]
+        for split in self.work.splits.values():
+            starts.append(starts[-1] - (-len(split) // self.size))
+        return starts
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def task(self, number: int) -> Task:
+        """The images of a part."""
+        which = bisect_right(self.starts, number) - 1
+        name = list(self.work.splits)[which]
+        start = (number - self.starts[which]) * self.size
+        return Task(name, start, min(start + self.size, len(self.work.splits[name])))
+
+    def place(self, number: int) -> str:
+        task = self.task(number)
+        split = self.work.splits[task.split]
+        return f"images {task.start + 1:,} to {task.stop:,} of {task.split}: from {split.key(task.start)} on"
+
+    @contextmanager
+    def computing(self) -> Iterator[Compute]:
+        set_workdir(self.workdir)
+        with Apart(self.work) as apart:
+
+            def compute(number: int) -> bytes:
+                task = self.task(number)
+                found = Looked.empty(len(task))
+                for some, looked in apart.each(task):
+                    found.put(some.start - task.start, looked)
+                return found.to_bytes()
+
+            yield compute
+
+
 class _Last:
     """A reader that keeps what it read last: bytes are not read twice to be decoded and to be compared."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self.data: bytes | np.ndarray = b""
+        self.failed = False
 
     def read(self, index: int) -> bytes | np.ndarray:
+        self.failed = True
         self.data = self._reader.read(index)
+        self.failed = False
         return self.data
 
     def __getattr__(self, name: str) -> Any:
