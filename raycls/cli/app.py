@@ -30,7 +30,7 @@ from raycls.cli.commands import (
     starts,
 )
 from raycls.cli.commands.planned import augment, data, lr_find, model
-from raycls.cli.commands.trained import average, evaluate, predict, probe, prune
+from raycls.cli.commands.trained import average, evaluate, folds, predict, probe, prune
 from raycls.errors import EXIT_DONE, EXIT_FAILED, RayclsError
 
 __all__ = ["app", "main"]
@@ -78,7 +78,7 @@ def _root(
 
 
 for group in (
-    *(runs, evaluate, predict, export, prune, average, probe, bench, serve, reports),
+    *(runs, evaluate, predict, export, prune, average, probe, bench, serve, reports, folds),
     *(lr_find, searches, config, augment, model, starts, data, pack, doctor, jobs, clusters),
 ):
     group.register(app)

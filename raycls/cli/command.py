@@ -15,11 +15,28 @@ from raycls.config.paths import expand
 from raycls.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
     from raycls.config.load import Loaded
+    from raycls.config.sections.run import Run
     from raycls.config.sections.track import TrackConfig
+    from raycls.launch.predictions.on_ray import OnRay
     from raycls.screen.run import Display
 
-__all__ = ["AsJson", "Overrides", "display", "load_config", "out_file", "prepare", "say", "screen", "typed"]
+__all__ = [
+    "AsJson",
+    "Overrides",
+    "asks_for_ray",
+    "display",
+    "join",
+    "load_config",
+    "out_file",
+    "prepare",
+    "say",
+    "screen",
+    "typed",
+]
 
 Overrides = Annotated[
     list[str] | None,
@@ -73,6 +90,18 @@ def prepare() -> None:
 
     submitted.check(say)
     prepare_environment()
+
+
+def asks_for_ray(run: Run, overrides: Sequence[str] | None) -> bool:
+    """Whether a command that needs no Ray is to compute there: `scale.workers` was typed, and is more than 0."""
+    return any(each.startswith("scale.workers=") for each in overrides or ()) and run.scale.max_workers > 0
+
+
+def join(run: Run, say: Callable[[str], None]) -> AbstractContextManager[OnRay]:
+    """Join or start the Ray that computes parts, for the length of the block."""
+    from raycls.launch.predictions.on_ray import on_ray  # imports Ray
+
+    return on_ray(run, say)
 
 
 def display(track: TrackConfig, stream: IO[str] | None = None) -> Display:

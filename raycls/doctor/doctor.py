@@ -17,7 +17,9 @@ from raycls.cluster.ask import Unanswered
 from raycls.cluster.connection import Cluster, running_cluster
 from raycls.config import load as config
 from raycls.config.paths import expand
+from raycls.config.uri_secrets import hidden
 from raycls.data.sources.digits import DEFAULT_PATH
+from raycls.data.sources.remote.address import is_remote
 from raycls.doctor import cluster_rows, node_probes, run_rows
 from raycls.doctor.arguments import Asked
 from raycls.doctor.cluster_rows import Row, skipped, unknown
@@ -45,6 +47,8 @@ _FLOATS = 4 << 20
 _REPEATS = 5
 _ENTRIES = 2000
 """Files and folders of the data that are compared between nodes."""
+_READ = 64 << 10
+"""Bytes that are read of one object of the data."""
 _BIGGEST = 3
 _TIDYING = 10.0
 """Seconds that removing what the doctor made may take."""
@@ -108,7 +112,7 @@ def examine(asked: Asked, give_up: Callable[[], None]) -> Iterator[Row]:
         yield cluster_rows.versions(packages)
         yield from _machines(asked, examined)
         yield _storage(asked, examined)
-        yield _data(asked, examined)
+        yield from _data(asked, examined)
         yield _working_directory(asked)
         yield _fit(asked, cluster, examined)
         yield _time(asked, cluster, examined)
@@ -212,16 +216,24 @@ def _tidy(store: Store, names: list[str], made: list[Path]) -> None:
             folder.rmdir()
 
 
-def _data(asked: Asked, examined: Examined) -> Row:
+def _data(asked: Asked, examined: Examined) -> Iterator[Row]:
+    """A row for the path of the data, and one for an address that its paths start from."""
     if asked.run is None:
-        return skipped("data", "give a CONFIG to have its data looked at on every node")
+        yield skipped("data", "give a CONFIG to have its data looked at on every node")
+        return
     source = asked.run.data.source
     path = source.path or (DEFAULT_PATH if source.name == "digits" else None)
-    if path is None or "://" in path:
-        return skipped("data", f"data.source {source.name} names no local path: only the source itself can tell")
-    path = os.path.abspath(expand(path, where="data.source.path"))
-    answers = examined.ask(node_probes.listing, path, _ENTRIES)
-    return run_rows.data(path, answers, made_by_source=source.name == "digits")
+    root = source.args.get("root")
+    remote = [each for each in (path, root) if isinstance(each, str) and is_remote(each)]
+    if path is not None and "://" not in path:
+        path = os.path.abspath(expand(path, where="data.source.path"))
+        answers = examined.ask(node_probes.listing, path, _ENTRIES)
+        yield run_rows.data(path, answers, made_by_source=source.name == "digits")
+    elif not remote:
+        yield skipped("data", f"data.source {source.name} names no local path: only the source itself can tell")
+    for uri in remote:
+        answers = examined.ask(node_probes.objects, uri, _READ, _REPEATS)
+        yield run_rows.objects(hidden(uri).partition("?")[0], answers, size_read=_READ)
 
 
 def _working_directory(asked: Asked) -> Row:

@@ -13,7 +13,7 @@ import subprocess
 import time
 from typing import Any
 
-__all__ = ["exchange", "graphics", "listing", "open_port", "remove", "room", "visit"]
+__all__ = ["exchange", "graphics", "listing", "objects", "open_port", "remove", "room", "visit"]
 
 
 def graphics() -> list[dict[str, Any]]:
@@ -98,6 +98,62 @@ def listing(path: str, most: int) -> dict[str, Any]:
             break
     whole = not folders and entries < most
     return {"kind": "folder", "entries": entries, "bytes": total, "whole": whole, "digest": digest.hexdigest()}
+
+
+def objects(uri: str, most: int, times: int) -> dict[str, Any]:
+    """Look below an address of data once, and read the first `most` bytes of one object there, `times` times.
+
+    `listing` and `reading` are seconds, of one look at one folder and of one read; `name` is the object. Where that
+    fails, `problem` says how (`denied`, `no answer`, `wrong address` or `nothing there`), and `found` and `fix` what an
+    error of a run would say.
+    """
+    from raycls.data.sources.remote.address import connect, explained, parse
+    from raycls.errors import ConfigError
+    from raycls.run.storage.retry import is_denial, is_outage
+
+    told: dict[str, Any] = {"problem": "", "found": "", "fix": "", "name": "", "listing": None, "reading": None}
+    try:
+        address = parse(uri, where="data.source.path")
+        files = connect(address).without_retry()
+    except ConfigError as error:
+        return {**told, "problem": "wrong address", "found": error.found or error.what, "fix": error.fix or ""}
+    pattern = min((address.path.find(sign) for sign in "{*[" if sign in address.path), default=len(address.path))
+    whole = pattern == len(address.path)
+    path = f"{files.base}/{address.path if whole else address.path[:pattern].rpartition('/')[0]}".rstrip("/")
+    try:
+        path, seconds = _first(files.filesystem, path)
+        if not path:
+            fix = "correct the path" if files.has_root() else "correct the bucket, or make it"
+            return {**told, "problem": "nothing there", "found": "no object below this address", "fix": fix}
+        spent = []
+        for _ in range(times):
+            began = time.perf_counter()
+            with files.filesystem.open_input_file(path) as file:
+                file.read_at(min(most, file.size()), 0)
+            spent.append(time.perf_counter() - began)
+    except OSError as error:
+        kind = "denied" if is_denial(error) else "no answer" if is_outage(error) else "wrong address"
+        known = explained(error, address)
+        return {**told, "problem": kind, "found": known.found or known.what, "fix": known.fix or ""}
+    return {**told, "name": path.partition("/")[2], "listing": seconds, "reading": sorted(spent)[times // 2]}
+
+
+def _first(filesystem: Any, path: str) -> tuple[str, float]:
+    """The path of the first object at `path` or below it, empty where there is none; the seconds of the last look."""
+    from pyarrow import fs
+
+    began = time.perf_counter()
+    kind = filesystem.get_file_info(path).type
+    seconds = time.perf_counter() - began
+    while kind == fs.FileType.Directory:
+        began = time.perf_counter()
+        inside = filesystem.get_file_info(fs.FileSelector(path))
+        seconds = time.perf_counter() - began
+        if not inside:
+            return "", seconds
+        found = min(inside, key=lambda info: (not info.is_file, info.path))
+        path, kind = found.path, found.type
+    return (path if kind == fs.FileType.File else ""), seconds
 
 
 def open_port(address: str) -> int:

@@ -13,9 +13,11 @@ from raycls.doctor.cluster_rows import Row, partly, plain, size, told
 from raycls.jobs.package import LIMIT
 from raycls.quantities import plural
 
-__all__ = ["data", "estimate", "fit", "storage", "working_directory"]
+__all__ = ["data", "estimate", "fit", "objects", "storage", "working_directory"]
 
 _MUCH_UPLOADED = LIMIT // 2
+_SLOW_SECONDS = 0.5
+"""Of one read of a store: with 32 in flight from each process, no more than 64 images/s."""
 _SHARE_OF_STORE = 0.5
 """Of the object stores that decoded images may take before the rest has too little room."""
 
@@ -70,6 +72,28 @@ def data(where: str, answers: Mapping[str, Any], *, made_by_source: bool = False
     first: Mapping[str, Any] = next(iter(given.values()), {})
     text = f"{where}: {_entries(first)}" if first else where
     return partly(Row("data", "ok", text + (" on every node" if len(given) > 1 else ""), facts=facts), silent)
+
+
+def objects(where: str, answers: Mapping[str, Any], *, size_read: int) -> Row:
+    """Facts of a node as `probes.objects` gives them, of data behind an address."""
+    given, silent = told(answers)
+    facts = {"where": where, "nodes": plain(answers)}
+    broken = {node: fact for node, fact in given.items() if fact["problem"]}
+    if broken:
+        words = [f"{node}: {fact['problem']} ({fact['found']})" for node, fact in broken.items()]
+        fix = next(iter(broken.values()))["fix"]
+        return Row("data", "wrong", f"{where}: {'; '.join(words)}", fix, facts)
+    if not given:
+        return partly(Row("data", "ok", where, facts=facts), silent)
+    listing, reading = (max(fact[what] for fact in given.values()) for what in ("listing", "reading"))
+    name = next(iter(given.values()))["name"]
+    text = f"{where}: reachable from {plural(len(given), 'node')}; a look takes {_milliseconds(listing)}, a read of "
+    text += f"{name}, {size(size_read)} at most, {_milliseconds(reading)}"
+    row = Row("data", "ok", text, facts=facts)
+    if reading > _SLOW_SECONDS:
+        fix = "keep the data in the region of the nodes, set data.cache, or pack small images (raycls pack)"
+        row = Row("data", "warning", f"{text}: slow", fix, facts)
+    return partly(row, silent)
 
 
 def working_directory(
@@ -157,6 +181,10 @@ def _entries(fact: Mapping[str, Any]) -> str:
         return f"a file of {size(fact['bytes'])}, same size and start"
     number = plural(fact["entries"], "entry")
     return f"{number}, same names and sizes" if fact["whole"] else f"same names and sizes in the first {number}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
 
 
 def _time(seconds: float) -> str:

@@ -24,7 +24,7 @@ from raycls.session.job import Job, World
 from raycls.session.messages import Event
 from raycls.session.reporter import Reporter
 from raycls.tasks.base import Setting, Task
-from raycls.tasks.build import Arrays, build
+from raycls.tasks.build import Arrays, build, takes_volumes
 from raycls.train.plan import Plan
 from raycls.train.precision import arithmetic
 from raycls.train.ranks import Ranks
@@ -39,6 +39,7 @@ __all__ = [
     "surrounded",
     "tell",
     "together",
+    "volumes_of",
 ]
 
 
@@ -122,6 +123,11 @@ def in_memory(run: Run, maker: Maker, executor: str, world: World) -> Maker:
     if not needed:
         return maker
     return replace(maker, **{name: kept(split, most) for name, split in splits.items()})
+
+
+def volumes_of(run: Run) -> Wanted | None:
+    """How the volumes of a run are read; None where its samples are images."""
+    return Wanted(run.data.window, run.data.spacing) if takes_volumes(run.task) else None
 
 
 def _setting(run: Run, classes: Sequence[str], device: torch.device | None, plan: Plan | None) -> Setting:

@@ -6,10 +6,12 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from harness.object_store import S3
 
-from raycls.config.load import load
+from raycls.config.load import load, load_text
 from raycls.doctor import display, doctor
 from raycls.doctor.arguments import Asked, read, refuse_dashboard
 from raycls.doctor.cluster_rows import Row
@@ -77,6 +79,33 @@ def test_a_job_refuses_a_relative_storage_as_submit_does(tmp_path: Path, monkeyp
     row = doctor._storage(Asked(storage="runs"), Examined([], 5.0))
     assert (row.verdict, "the run would be lost" in row.found) == ("wrong", True)
     assert list(copy.iterdir()) == []
+
+
+class Here:
+    """Stands for the nodes: this process answers."""
+
+    def ask(self, function: Any, *arguments: Any) -> dict[str, Any]:
+        return {"here": function(*arguments)}
+
+
+def test_a_local_list_of_far_images_has_a_row_for_each(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    s3.client.put_object(Bucket="bucket", Key="photos/1.png", Body=b"x")
+    Path("list.csv").write_text("path,label\n1.png,a\n")
+    nodes: Any = Here()
+
+    def rows(source: str) -> list[Row]:
+        run = load_text(f"data: {{source: {source}}}", "c.yaml", ()).run
+        return [*doctor._data(Asked(run), nodes)]
+
+    local, far = rows(f"{{name: manifest, path: list.csv, args: {{root: '{s3.uri('photos')}'}}}}")
+    assert (local.verdict, "a file of" in local.found) == ("ok", True)
+    assert (far.verdict, far.found.startswith("s3://bucket/photos: reachable from 1 node")) == ("ok", True)
+    (wrong,) = rows(f"{{path: '{s3.uri('foto')}'}}")
+    assert (wrong.verdict, wrong.fix) == ("wrong", "correct the path")
+    assert "endpoint_override" not in wrong.found
+    assert [row.verdict for row in rows("{path: 'hdfs://host/photos'}")] == ["skipped"]
+    assert [row.verdict for row in doctor._data(Asked(), nodes)] == ["skipped"]
 
 
 def test_plain_lines() -> None:

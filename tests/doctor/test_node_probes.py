@@ -7,8 +7,10 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
+from harness.object_store import BUCKET, S3
 
 from raycls.doctor import node_probes
 
@@ -101,3 +103,42 @@ def test_remove(tmp_path: Path) -> None:
     node_probes.remove(str(tree(tmp_path / "one")))
     node_probes.remove(str(tmp_path / "absent"))
     assert not list(tmp_path.iterdir())
+
+
+def objects(uri: str) -> dict[str, Any]:
+    return node_probes.objects(uri, 1000, 3)
+
+
+def test_objects_behind_an_address_are_read_and_timed(s3: S3, tmp_path: Path) -> None:
+    s3.upload(tree(tmp_path / "one"), "photos")
+    for path, name in {
+        "photos": "photos/a/1.png",
+        "photos/b/2.png": "photos/b/2.png",
+        "photos/b/{0000..0003}.tar": "photos/b/2.png",
+        "photos/a/*.png": "photos/a/1.png",
+    }.items():
+        s3.proxy.reset()
+        told = objects(s3.uri(path))
+        assert (told["problem"], told["name"]) == ("", name)
+        assert 0 < told["listing"] < 60 and 0 < told["reading"] < 60
+        assert s3.proxy.count <= 12, "of one folder after another and of one object"
+        assert {method for method, _ in s3.proxy.seen} <= {"GET", "HEAD"}
+
+
+def test_what_is_wrong_with_an_address_is_told_by_its_kind(s3: S3, tmp_path: Path) -> None:
+    s3.upload(tree(tmp_path / "one"), "photos")
+    nothing = objects(s3.uri("nobody"))
+    assert (nothing["problem"], nothing["fix"]) == ("nothing there", "correct the path")
+    bucket = objects(s3.uri("x").replace(BUCKET, "no-such-bucket", 1))
+    assert (bucket["problem"], bucket["fix"]) == ("nothing there", "correct the bucket, or make it")
+    s3.proxy.fail_from(0, "403 AccessDenied")
+    denied = objects(s3.uri("photos"))
+    assert denied["problem"] == "denied"
+    assert denied["fix"].startswith("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    s3.proxy.fail_from(0, "301 PermanentRedirect")
+    region = objects(s3.uri("photos"))
+    assert region["problem"] == "wrong address" and "region=" in region["fix"]
+    s3.proxy.stop()
+    assert objects(s3.uri("photos"))["problem"] == "no answer"
+    s3.proxy.start()
+    assert objects("s3://bucket/x?colour=red")["problem"] == "wrong address"

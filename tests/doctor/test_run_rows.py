@@ -58,6 +58,27 @@ def test_data(told: Any, verdict: str, words: str) -> None:
     says(run_rows.data("/data", told), verdict, "/data", words)
 
 
+def objects(problem: str = "", reading: float = 0.012) -> dict[str, Any]:
+    told = {"problem": problem, "found": "403", "fix": "set the credentials"} if problem else {"problem": ""}
+    return {**told, "name": "photos/a/1.png", "listing": 0.03, "reading": reading}
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "words"),
+    [
+        ({"a": objects()}, "ok", "reachable from 1 node; a look takes 30 ms, a read of photos/a/1.png, 64 KiB at most"),
+        ({"a": objects(), "b": objects(reading=0.4)}, "ok", "reachable from 2 nodes"),
+        ({"a": objects(), "b": objects(reading=0.4)}, "ok", "at most, 400 ms"),
+        ({"a": objects(), "b": objects(reading=0.7)}, "warning", "700 ms: slow"),
+        ({"a": objects(), "b": objects("denied")}, "wrong", "b: denied (403)"),
+        ({"a": objects(), "b": FROZEN}, "unknown", "b is silent"),
+        ({"b": FROZEN}, "unknown", "b is silent"),
+    ],
+)
+def test_data_behind_an_address(told: Any, verdict: str, words: str) -> None:
+    says(run_rows.objects("s3://bucket/photos", told, size_read=64 << 10), verdict, "s3://bucket/photos", words)
+
+
 def test_data_that_its_source_writes() -> None:
     says(run_rows.data("/data", {"a": MISSING}, made_by_source=True), "ok", "the source writes it")
     two = {"a": MISSING, "b": MISSING}

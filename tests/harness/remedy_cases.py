@@ -1317,6 +1317,18 @@ CASES: tuple[Case, ...] = (
         "data/splits/grouped.py:refuse_shared",
         f"{TRAIN} data.source.name=manifest data.source.path=h/m.csv data.group=who",
         listed("m.csv", "path", who=lambda at: str(at // 2 % 9), split=lambda at: "train" if at < 14 else "test"),
+        use=add(0),
+    ),
+    Case(
+        "data/splits/grouped.py:refuse_shared",
+        f"{TRAIN} data.source.name=manifest data.source.path=h/m.csv data.group=who",
+        listed("m.csv", "path", who=lambda at: str(at // 2 % 9), split=lambda at: "train" if at < 14 else "test"),
+        use=add(1),
+    ),
+    Case(
+        "data/splits/grouped.py:dealt",
+        f"{TRAIN} data.source.name=manifest data.source.path=h/m.csv data.group=who",
+        listed("m.csv", "path", who=lambda at: str(at // 2 % 2)),
     ),
     Case("session/data/labelled.py:_shuffled", f"{TRAIN} data.shuffle=none data.repeats=2"),
     # predictions

@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raycls.cli.command import Overrides, load_config, prepare, say
+from raycls.cli.command import Overrides, asks_for_ray, join, load_config, prepare, say
 from raycls.config.write import override
 from raycls.errors import EXIT_DATA, ConfigError
 from raycls.quantities import aligned, bytes_text, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
-
-    from raycls.config.sections.run import Run
-    from raycls.session.packing.pack import Elsewhere
+    from collections.abc import Mapping
 
 __all__ = ["register"]
 
@@ -76,10 +72,10 @@ def pack(
 
     for note in loaded.notes:
         say(note)
-    on_ray = any(each.startswith("scale.workers=") for each in overrides or ()) and loaded.run.scale.max_workers > 0
+    on_ray = asks_for_ray(loaded.run, overrides)
     request = Request(out, form, sides, level or 0, tuple(by or ()), force, on_ray, processes)
     with Working("starting") as working:
-        found = pack(loaded.run, request, join=_join, say=working.lines)
+        found = pack(loaded.run, request, join=join, say=working.lines)
     typer.echo("\n".join(_lines(found.folder, found.manifest, found.seconds, found.made)))
 
 
@@ -110,12 +106,6 @@ def _check(folder: str, given: list[str]) -> None:
         return
     typer.echo(f"{len(bad)} of {count} files are damaged: delete them and rerun raycls pack to write them again")
     raise typer.Exit(EXIT_DATA)
-
-
-def _join(run: Run, say: Callable[[str], None]) -> AbstractContextManager[Elsewhere]:
-    from raycls.launch.predictions.on_ray import on_ray  # imports Ray
-
-    return on_ray(run, say)
 
 
 def _lines(folder: str, manifest: Mapping[str, Any], seconds: float, made: int) -> list[str]:

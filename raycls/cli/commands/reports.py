@@ -1,4 +1,4 @@
-"""`raycls report`, `curves` and `folds`: what a run was and what came of it, for people who look at it."""
+"""`raycls report` and `curves`: what a run was and what came of it, for people who look at it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(report)
     app.command()(curves)
-    app.command()(folds)
 
 
 def report(
@@ -290,15 +289,3 @@ def curves(
     for panel in chosen:
         lines += ["", *draw(panel, width=columns, height=height, colour=colour, braille=braille)]
     typer.echo("\n".join([*lines, *([] if chosen else ["nothing was measured yet"])]))
-
-
-def folds(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run folders, or names below runs/, one for each fold.")
-    ],
-) -> None:
-    """Sum up a cross-validation: the metric of every fold of one config (`data.fold`), their mean, and its interval."""
-    from raycls.report.folds import lines, summary
-    from raycls.report.runs import tell
-
-    typer.echo("\n".join(lines(summary([tell(RunFolder(folder)) for folder in map(run_folder, runs)]))))

@@ -72,7 +72,8 @@ def dealt(
             where="data.group",
             found=f"{len(names)} groups",
             valid=f"at least {wanted}",
-            fix="set data.split or data.fold so that fewer splits are cut, name another column, or turn data.group off",
+            fix="set data.split or data.fold so that fewer splits are cut, or name another column; data.group=off "
+            "splits without groups",
         )
     sizes = np.bincount(group, minlength=len(names))
     order = permutation(len(names), seed, len(rows))
@@ -149,6 +150,6 @@ def refuse_shared(splits: dict[str, np.ndarray], groups: np.ndarray, values: Key
                     where="data.group",
                     found=f"{column} {values[row]}: {owner[group]} and {name}",
                     valid="no group on two sides",
-                    fix="correct the splits of the data, have them cut anew by data.source.args.splits=none , or leave "
-                    "data.group out",
+                    fix="correct the splits of the data, have them cut anew by data.source.args.splits=none , or keep "
+                    "them as they are by data.group=off",
                 )

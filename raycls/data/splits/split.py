@@ -7,7 +7,7 @@ less than one sample per split, however small the classes are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,7 +21,7 @@ from raycls.data.splits.grouped import dealt, groups_of, keep_trained, numbers_o
 from raycls.errors import DataError
 from raycls.quantities import plural
 
-__all__ = ["Groups", "divide"]
+__all__ = ["Groups", "divide", "group_column"]
 
 SPLITS = ("train", "val", "test")
 PATIENT = "patient"
@@ -41,12 +41,13 @@ class Groups:
 
     @staticmethod
     def of(about: Mapping[str, Keys], keys: Keys, column: str | None) -> Groups | None:
-        """The groups of `data.group`: a column of what is known of the samples, or `off`. Where it is not set, those of
-        patients, if they are known and one has several samples; a sample without a patient is a group of its own."""
-        if column is not None:
-            return None if column == "off" else Groups(column, about[column], groups_of(about[column], keys, column))
-        if PATIENT not in about:
+        """The groups of `data.group` by `group_column`. Those of patients that nobody asked for are groups if one has
+        several samples; a sample without a patient is a group of its own."""
+        by = group_column(column, about)
+        if by is None:
             return None
+        if column is not None:
+            return Groups(column, about[column], groups_of(about[column], keys, column))
         numbers = numbers_of(
             [("patient", text) if text else ("sample", keys[at]) for at, text in enumerate(about[PATIENT])]
         )
@@ -64,6 +65,14 @@ class Groups:
         kept = f"data: all of a {self.column} goes to one split (data.group=off splits series by series)"
         told = f"data: {plural(len(several), self.column)} in more than one of the splits that the data brings"
         return (kept, told) if several else (kept,)
+
+
+def group_column(column: str | None, about: Iterable[str]) -> str | None:
+    """The column that `data.group` keeps whole: `column`, none where that is `off`; where it is not set, that of
+    patients, if it is among `about`, the columns that are known of the samples."""
+    if column is not None:
+        return None if column == "off" else column
+    return PATIENT if PATIENT in about else None
 
 
 def divide(

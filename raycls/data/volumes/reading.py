@@ -14,7 +14,7 @@ from raycls.data.volumes.geometry import resampled
 from raycls.data.volumes.windows import channels_of
 from raycls.errors import DataError
 
-__all__ = ["AS_READ", "Wanted", "volume_of"]
+__all__ = ["AS_READ", "Wanted", "middle_slice", "volume_of"]
 
 _MOST = 8
 """Times `data.max_pixels`: the voxels that resampling makes at most."""
@@ -47,6 +47,12 @@ def volume_of(split: Split, index: int, wanted: Wanted) -> np.ndarray:
         remedy = split.without(index)
         error.fix = f"{error.fix}; {remedy}" if error.fix else remedy
         raise
+
+
+def middle_slice(volume: np.ndarray) -> np.ndarray:
+    """How a volume `[C, D, H, W] float32` in 0..1 is shown: the middle slice of its first window, `[H, W, 3] uint8`."""
+    levels = np.round(volume[0, volume.shape[1] // 2] * 255).clip(0, 255).astype(np.uint8)
+    return np.repeat(levels[..., None], 3, axis=2)
 
 
 def _read(split: Split, index: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Parts of a prediction computed on a Ray: by as many workers as there is room for, each with a network of its own.
+"""Parts of a prediction, or of other work, computed on a Ray: by as many workers as there is room for.
 
 The driver keeps the answers, so the nodes share nothing but the run folder and the images.
 """
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from raycls.cluster.connection import Cluster, running_cluster
 from raycls.cluster.nodes import nodes
 from raycls.config.sections.run import Run
-from raycls.errors import DataError, LaunchError
+from raycls.errors import LaunchError
 from raycls.launch.node_checks import Mark, Sight
 from raycls.launch.placing.fit import Nodes, described, workers_on
 from raycls.launch.placing.waiting import Request, wait_for_nodes
@@ -20,7 +20,7 @@ from raycls.launch.trainer import connecting
 from raycls.progress import progress
 from raycls.quantities import plural
 from raycls.run.folder import RunFolder
-from raycls.session.computing.parted import Parted
+from raycls.session.computing.parted import Parted, refuse_unseen
 from raycls.session.consistency import nonce_of
 from raycls.session.predictions.compute import Part, Work
 from raycls.session.setup import device_of
@@ -43,7 +43,7 @@ class OnRay:
     def __init__(self, run: Run, cluster: Cluster, say: Callable[[str], None]) -> None:
         self._run, self._cluster, self._say = run, cluster, say
         self.device = device_of(run, cluster.gpus)
-        """`cpu` or `cuda`: the device of the workers."""
+        """`cpu` or `cuda`: the device of the workers that predict."""
 
     def compute(self, work: Work, numbers: Sequence[int]) -> Generator[Part, None, None]:
         """The parts `numbers`, in the order in which they are done.
@@ -53,32 +53,31 @@ class OnRay:
         """
         folder = work.trained.folder
         mark = Mark(folder.uri, RunFolder.ENV, nonce_of(folder))
-        for done in self._parts(work, numbers, _elsewhere(self._run), mark):
+        for done in self._parts(work, numbers, _elsewhere(self._run), mark, self.device):
             part = Part.from_bytes(done.data)
             _refuse_unseen(work, part, done.host)
             yield part
 
-    def shards(self, work: Parted, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Shards of data that is packed, with their numbers, in the order in which they are done. LaunchError as for
-        `compute`; the nodes need the data, and no run."""
-        for done in self._parts(work, numbers, self._run, None):
-            yield done.number, done.data
+    def parts(self, work: Parted, numbers: Sequence[int]) -> Iterator[Done]:
+        """Parts of work that needs the data, no run and no GPU, such as packing, in the order in which they are done.
+        LaunchError as for `compute`."""
+        yield from self._parts(work, numbers, self._run, None, "cpu")
 
-    def _parts(self, work: Parted, numbers: Sequence[int], seen: Run, mark: Mark | None) -> Iterator[Done]:
-        smallest, largest = self._size(len(numbers))
-        Sight(seen, mark, self._cluster, self.device, self._say).check()
+    def _parts(self, work: Parted, numbers: Sequence[int], seen: Run, mark: Mark | None, device: str) -> Iterator[Done]:
+        smallest, largest = self._size(len(numbers), device)
+        Sight(seen, mark, self._cluster, device, self._say).check()
         self._say(f"placing {plural(largest, 'worker')}")
         progress(f"starting {plural(largest, 'worker')}")
-        return computed_on(work, numbers, self._run, self.device, smallest, largest)
+        return computed_on(work, numbers, self._run, device, smallest, largest)
 
-    def _size(self, parts: int) -> tuple[int, int]:
+    def _size(self, parts: int, device: str) -> tuple[int, int]:
         """The smallest and largest number of workers: those that there is room for, or that may come."""
         run, grows = self._run, self._cluster.grows
-        unit = {"CPU": run.scale.cpus, **({"GPU": 1.0} if self.device == "cuda" else {})}
+        unit = {"CPU": run.scale.cpus, **({"GPU": 1.0} if device == "cuda" else {})}
         wanted = min(run.scale.max_workers, parts)
         least = min(run.scale.min_workers, parts) if run.scale.elastic else 1
         there = wait_for_nodes(
-            lambda seen: self._check(seen, least),
+            lambda seen: self._check(seen, least, device),
             nodes,
             f"{least} x ({', '.join(f'{count:g} {name}s' for name, count in unit.items())})",
             run.scale.wait,
@@ -87,20 +86,20 @@ class OnRay:
             stopped=lambda: False,
             say=self._say,
         )
-        places = self._places(there or ())
+        places = self._places(there or (), device)
         if places < wanted:
             self._say(f"room for {places} of {plural(wanted, 'worker')}")
         return (least, wanted) if grows and places < wanted else (min(places, wanted), min(places, wanted))
 
-    def _places(self, there: Nodes) -> int:
-        return sum(workers_on(self._run.scale.cpus, node, self.device) for node in there)
+    def _places(self, there: Nodes, device: str) -> int:
+        return sum(workers_on(self._run.scale.cpus, node, device) for node in there)
 
-    def _check(self, there: Nodes, least: int) -> None:
-        if self._places(there) < least:
+    def _check(self, there: Nodes, least: int, device: str) -> None:
+        if self._places(there, device) < least:
             raise LaunchError(
                 "there is no room for the workers",
                 found=described(there),
-                valid=f"{self._run.scale.cpus:g} CPUs{' and a GPU' if self.device == 'cuda' else ''} on one node for "
+                valid=f"{self._run.scale.cpus:g} CPUs{' and a GPU' if device == 'cuda' else ''} on one node for "
                 f"each of {plural(least, 'worker')}",
                 fix="lower scale.workers or scale.threads, or add nodes",
             )
@@ -113,16 +112,5 @@ def _elsewhere(run: Run) -> Run:
 
 
 def _refuse_unseen(work: Work, part: Part, host: str) -> None:
-    """LaunchError where a file could not be read there and can be read here: that is no fault of the file."""
     for place in part.unread:
-        row = part.number * work.part_rows + place
-        try:
-            work.split.reader.read(row)
-        except DataError:
-            continue
-        raise LaunchError(
-            "a node does not see an image that this one sees",
-            where=work.split.locate(row),
-            found=f"on the node {host}: {part.errors[place]}",
-            fix="put the images where every node reaches them; then rerun the command to resume",
-        )
+        refuse_unseen(work.split, part.number * work.part_rows + place, host, part.errors[place])

@@ -27,7 +27,7 @@ from uuid import uuid4
 from raycls.errors import CheckpointError, LaunchError, RayclsError
 from raycls.run.storage.store import Store
 
-__all__ = ["BEAT", "SILENCE", "Lease", "holder", "signature"]
+__all__ = ["BEAT", "SILENCE", "Lease", "holder", "is_of_the_dead", "signature"]
 
 BEAT = 5.0
 """Seconds between two beats: 720 small requests an hour."""
@@ -35,6 +35,8 @@ SILENCE = 25.0
 """Seconds without a beat after which a holder counts as dead, by the clock of the one who watches and while the storage
 answers."""
 _FOLDER = "lock"
+_ROUNDING = 2.0
+"""Seconds by which the start of a process and the clock may differ."""
 
 
 @dataclass
@@ -193,6 +195,21 @@ class Lease:
                 claim = {}
             found[f"{_FOLDER}/{entry}"] = claim if isinstance(claim, dict) else {}
         return found
+
+
+def is_of_the_dead(signed: Mapping[str, Any]) -> bool:
+    """Whether the process with this `signature` is known to have ended: one of this host that is not there any more, or
+    that started after it signed, so that it is another one."""
+    try:
+        if signed["host"] != socket.gethostname():
+            return False
+        pid, began = int(signed["pid"]), float(signed["time"])
+        ticks = _process(pid).get("started")
+        with open("/proc/stat", encoding="ascii") as file:
+            boot = next(float(line.split()[1]) for line in file if line.startswith("btime "))
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return False
+    return ticks is None or boot + int(ticks) / os.sysconf("SC_CLK_TCK") > began + _ROUNDING
 
 
 def signature(purpose: str) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from typing import Any, Protocol, Self
 
 from raycls.errors import LaunchError, RayclsError
 from raycls.progress import progress
-from raycls.run.storage.lease import SILENCE, Lease, holder, signature
+from raycls.run.storage.lease import SILENCE, Lease, holder, is_of_the_dead, signature
 from raycls.run.storage.store import Store
 
-__all__ = ["HANDOVER_SECONDS", "Lock"]
+__all__ = ["HANDOVER_SECONDS", "Lock", "user_of"]
 
 HANDOVER_SECONDS = 60.0
 """How long a new process waits for the one that wrote before it: a killed one is gone within seconds."""
@@ -178,6 +178,20 @@ class Lock:
         )
 
 
+def user_of(folder: _HasStore) -> str:
+    """Which process uses the folder, for messages; empty where none does. Nothing is locked, so it disturbs nobody.
+
+    A process of another host that was killed has left its name, and counts as one that uses it.
+    """
+    path = folder.store.local_path("lock")
+    if path is not None:
+        signed = [_signature(path)]
+    else:
+        found = [folder.store.find_bytes(f"lock/{name}") for name in folder.store.list("lock")]
+        signed = [_read(data) for data in found if data is not None]
+    return next((holder(each) for each in signed if each and not is_of_the_dead(each)), "")
+
+
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
@@ -216,7 +230,14 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _signature(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return _read(path.read_bytes())
+    except OSError:
+        return {}
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -52,10 +52,11 @@ def check_rows(facts: Facts) -> list[Row]:
     exact = facts["exact_duplicates"]
     extra = sum(len(each["images"]) - 1 for each in exact)
     rows.append(("exact duplicates", f"{extra:,} of {plural(len(exact), 'image')}" if exact else _SOUND, bool(exact)))
-    near = facts["near_duplicates"]
+    near = facts["near_duplicates"] or ()
     kinds = {kind: sum(each["kinds"] == [kind] for each in near) for kind in dict.fromkeys(e["kinds"][0] for e in near)}
     told = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
-    rows.append(("near duplicates", f"{plural(len(near), 'pair')}: {told}" if near else _SOUND, bool(near)))
+    none = _SOUND if facts["near_duplicates"] is not None else "not looked for in volumes"
+    rows.append(("near duplicates", f"{plural(len(near), 'pair')}: {told}" if near else none, bool(near)))
     for name, entry in (("under two labels", "label_conflicts"), ("in two splits", "leaks")):
         found = facts[entry]
         rows.append((name, plural(len(found), "picture") if found else _SOUND, bool(found)))
@@ -76,7 +77,7 @@ def _named(facts: Facts) -> Iterator[str]:
     yield from _section("unreadable", [f"{_name(e)}: {e['what']}: {e['found']}" for e in facts["unreadable"]])
     yield from _section("exact duplicates", [_together(each) for each in facts["exact_duplicates"]])
     yield from _section(
-        "near duplicates", [f"{each['kinds'][0]}: {_together(each)}" for each in facts["near_duplicates"]]
+        "near duplicates", [f"{each['kinds'][0]}: {_together(each)}" for each in facts["near_duplicates"] or ()]
     )
     yield from _section("under two labels", [_together(each, labels=True) for each in facts["label_conflicts"]])
     yield from _section("in two splits", [_together(each) for each in facts["leaks"]])

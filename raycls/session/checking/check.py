@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from raycls.progress import progress
 from raycls.session.checking.copies import Copies, Same, copies
 from raycls.session.checking.groups import Shared, opened, shared_groups
 from raycls.session.checking.judged import Judged, judged, judges
-from raycls.session.checking.looked import Looked, Unreadable, look
+from raycls.session.checking.looked import Looked, Unreadable, Work, look, look_on
+from raycls.session.computing.parted import Join
+from raycls.session.setup import volumes_of
 
 __all__ = ["Checked", "Image", "check"]
 
@@ -43,7 +46,7 @@ class Checked:
     copies: Copies
     judged: Judged | None = None
     groups: tuple[Shared, ...] | None = None
-    """Those in two splits; None without `data.group`."""
+    """Those in two splits; None where there are no groups."""
 
     @cached_property
     def unreadable(self) -> dict[int, Unreadable]:
@@ -99,12 +102,17 @@ class Checked:
             **self._files(),
             "unreadable": [self.entry(place) | why._asdict() for place, why in self.unreadable.items()],
             "exact_duplicates": [self._same(same) for same in self.copies.exact],
-            "near_duplicates": [self._same(same) | {"distance": same.distance} for same in self.copies.near],
+            "near_duplicates": self._near(),
             "label_conflicts": [self._same(same) for same in self.copies.conflicts],
             "leaks": [self._same(same) for same in self.copies.leaks],
             "groups_in_two_splits": None if self.groups is None else [self._group(each) for each in self.groups],
             "labels": None if doubted is None else self._doubts(doubted),
         }
+
+    def _near(self) -> list[dict[str, Any]] | None:
+        if volumes_of(self.run) is not None:
+            return None
+        return [self._same(same) | {"distance": same.distance} for same in self.copies.near]
 
     def _group(self, shared: Shared) -> dict[str, Any]:
         return {"group": shared.group, "images": [self.entry(place) for place in shared.images]}
@@ -122,12 +130,14 @@ class Checked:
         decoded = sizes[sizes[:, 0] > 0]
         turns = np.concatenate([looked.turns for looked in self.looked.values()]).tolist()
         formats = Counter(name for looked in self.looked.values() for name in looked.formats if name)
-        told = {
-            name: of(decoded, axis=0).tolist() for name, of in (("min", np.min), ("median", np.median), ("max", np.max))
-        }
+        told: dict[str, Any] | None = None
+        if len(decoded):
+            measures = (("min", np.min), ("median", np.median), ("max", np.max))
+            told = {name: of(decoded, axis=0).tolist() for name, of in measures}
+            told["different"] = len(np.unique(decoded, axis=0))
         return {
             "bytes": int(sum(looked.lengths.sum() for looked in self.looked.values())),
-            "sizes": {**told, "different": len(np.unique(decoded, axis=0))} if len(decoded) else None,
+            "sizes": told,
             "formats": dict(formats.most_common()),
             "exif_orientation": {str(turn): count for turn, count in sorted(Counter(turns).items()) if turn != 1},
         }
@@ -152,10 +162,17 @@ class Checked:
         }
 
 
-def check(run: Run, runs: Sequence[str], say: Callable[[str], None], begun: Opened = lambda dataset: None) -> Checked:
+def check(
+    run: Run,
+    runs: Sequence[str],
+    say: Callable[[str], None],
+    begun: Opened = lambda dataset: None,
+    join: Join | None = None,
+) -> Checked:
     """Look at every image of the data of `run`, and let the trained `runs` (folders) judge its labels.
 
-    `begun` is given the data set before any image is looked at.
+    `begun` is given the data set before any image is looked at. The cluster that `join` joins, where it is given, looks
+    at the images instead of this machine, and finds the same.
     """
     progress("opening the data")
     dataset = opened(run.data)
@@ -163,7 +180,12 @@ def check(run: Run, runs: Sequence[str], say: Callable[[str], None], begun: Open
     asked = judges(dataset, runs)
     for note in dataset.notes:
         say(note)
-    looked = look(dataset.splits)
+    work = Work(dataset.splits, volumes_of(run))
+    if join is None:
+        looked = look(work)
+    else:
+        with join(run, say) as cluster:
+            looked = look_on(cluster, work, os.getcwd())
     splits = list(dataset.splits.values())
 
     def together(arrays: Iterator[np.ndarray]) -> np.ndarray:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from raycls.data.source import Split
 from raycls.data.stream import end_with_parent
@@ -13,7 +16,7 @@ from raycls.progress import progress
 from raycls.quantities import cores
 from raycls.session.computing.pool import answers, opened
 
-__all__ = ["Task", "Work", "each"]
+__all__ = ["Apart", "Task", "Work", "each"]
 
 _AT_ONCE = 32
 """Images of one task."""
@@ -34,6 +37,10 @@ class Task:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    def cut(self, size: int) -> Iterator[Task]:
+        """The same images in tasks of `size`."""
+        return (Task(self.split, at, min(at + size, self.stop)) for at in range(self.start, self.stop, size))
 
 
 class Work(Protocol[Answered]):
@@ -60,8 +67,7 @@ def each(work: Work[Answer], splits: Mapping[str, Split], phase: str) -> Iterato
 
 def _tasks(splits: Mapping[str, Split], size: int) -> Iterator[Task]:
     for name, split in splits.items():
-        for start in range(0, len(split), size):
-            yield Task(name, start, min(start + size, len(split)))
+        yield from Task(name, 0, len(split)).cut(size)
 
 
 def _results(work: Work[Answer], tasks: Iterator[Task], total: int) -> Iterator[tuple[Task, Answer]]:
@@ -77,16 +83,57 @@ def _results(work: Work[Answer], tasks: Iterator[Task], total: int) -> Iterator[
             yield from _one_by_one(work, task)
 
 
+class Apart(Generic[Answer]):
+    """A context manager that does tasks in one process of its own, which an image may end: then another one starts."""
+
+    def __init__(self, work: Work[Answer]) -> None:
+        self._work, self._stack = work, ExitStack()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stack.close()
+
+    def each(self, task: Task) -> Iterator[tuple[Task, Answer]]:
+        """What `work` answers about the images of `task`, in their order."""
+        for some in task.cut(_AT_ONCE):
+            try:
+                yield some, self._do(some)
+                continue
+            except BrokenProcessPool:
+                singles = some.cut(1)
+            for single in singles:
+                try:
+                    yield single, self._do(single)
+                except BrokenProcessPool:
+                    yield single, self._work.failed(single, _ended())
+
+    def _do(self, task: Task) -> Answer:
+        if self._pool is None:
+            self._pool = self._stack.enter_context(opened(1, _begin, self._work))
+        try:
+            return self._pool.submit(_do, task).result()
+        except BrokenProcessPool:
+            self._stack.close()
+            self._pool = None
+            raise
+
+
+def _ended() -> DataError:
+    return DataError("decoding an image ended the process", found="no memory, or a fault of the decoder")
+
+
 def _one_by_one(work: Work[Answer], task: Task) -> Iterator[tuple[Task, Answer]]:
-    singles = (Task(task.split, index, index + 1) for index in range(task.start, task.stop))
+    singles = task.cut(1)
     while True:
         lost: list[Task] = []
         yield from _in_processes(work, singles, 1, 1, lost)
         if not lost:
             return
         (single,) = lost
-        error = DataError("decoding an image ended the process", found="no memory, or a fault of the decoder")
-        yield single, work.failed(single, error)
+        yield single, work.failed(single, _ended())
 
 
 def _in_processes(

@@ -1,4 +1,4 @@
-"""Groups of `data.group`, such as patients, that are in two splits which the data brought: a run would refuse them."""
+"""Groups, such as patients, that are in two splits which the data brought: a run refuses those of `data.group`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from raycls.config.sections.data import DataConfig
 from raycls.data.samples import text_of
 from raycls.data.source import Dataset, cut, open_pool
 from raycls.data.splits.grouped import SharedGroupError
+from raycls.data.splits.split import group_column
 
 __all__ = ["Shared", "opened", "shared_groups", "side_of"]
 
@@ -35,19 +36,24 @@ def side_of(dataset: Dataset, split: str) -> str:
     return split if split in dataset.own_splits else "train"
 
 
-def shared_groups(dataset: Dataset, column: str | None) -> tuple[Shared, ...] | None:
-    """The groups that are in two splits, in the order of their first images; None without a `column` of groups."""
-    if column in (None, "off"):
+def shared_groups(dataset: Dataset, group: str | None) -> tuple[Shared, ...] | None:
+    """The groups that are in two splits, in the order of their first images; None where there are no groups.
+
+    `group` is `data.group`: without it patients are groups, where they are known.
+    """
+    about = next(iter(dataset.splits.values())).about
+    column = group_column(group, about)
+    if column is None:
         return None
     members: dict[str, list[int]] = {}
     sides: dict[str, set[str]] = {}
     place = 0
     for name, split in dataset.splits.items():
         for value in split.about[column]:
-            group = text_of(value)
-            members.setdefault(group, []).append(place)
-            sides.setdefault(group, set()).add(side_of(dataset, name))
+            if each := text_of(value):  # an image without a patient is a group of its own
+                members.setdefault(each, []).append(place)
+                sides.setdefault(each, set()).add(side_of(dataset, name))
             place += 1
     if not dataset.own_splits:  # they were cut by the groups
         return ()
-    return tuple(Shared(group, tuple(images)) for group, images in members.items() if len(sides[group]) > 1)
+    return tuple(Shared(each, tuple(images)) for each, images in members.items() if len(sides[each]) > 1)

@@ -6,11 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
+
 from raycls.errors import RayclsError
 from raycls.progress import counted
 from raycls.report.page.render import render
 from raycls.session.checking.check import Checked
 from raycls.session.checking.copies import Same
+from raycls.session.checking.looked import shown
+from raycls.session.setup import volumes_of
 from raycls.session.trained.pictures import Picture, picture_of
 
 __all__ = ["page"]
@@ -58,7 +62,8 @@ def _sections(checked: Checked) -> Iterator[_Section]:
     )
     yield _section(
         "Groups in two splits",
-        "Images of one data.group in more than one split that the data brought: a run refuses them.",
+        "Images of one group in more than one split that the data brought: "
+        + ("a run trains on them." if checked.run.data.group is None else "a run refuses them."),
         [_Finding(f"{each.group}, {len(each.images):,} images", each.images) for each in checked.groups or ()],
     )
     if checked.judged is not None:
@@ -103,4 +108,5 @@ def _shown(checked: Checked, place: int) -> dict[str, Any]:
 
 def _picture(checked: Checked, place: int) -> Picture:
     image = checked.image(place)
-    return picture_of(checked.dataset.splits[image.split].image(image.row).copy())
+    split = checked.dataset.splits[image.split]
+    return picture_of(Image.fromarray(shown(split, image.row, volumes_of(checked.run))))

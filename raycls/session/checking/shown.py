@@ -12,13 +12,15 @@ from raycls.data.images.planes import for_people
 from raycls.data.making.sample import made
 from raycls.data.order import permutation
 from raycls.data.source import Dataset, Split, open_dataset
+from raycls.data.volumes.reading import middle_slice
 from raycls.errors import ConfigError, DataError
 from raycls.progress import counted, progress
 from raycls.quantities import first_names, plural
 from raycls.report.plots.sheet import Row, Sheet, draw
+from raycls.session.checking.looked import shown
 from raycls.session.data.limited import limit_of
 from raycls.session.prepare import plan_of
-from raycls.session.setup import make_arrays
+from raycls.session.setup import make_arrays, volumes_of
 
 __all__ = ["Asked", "Shown", "show"]
 
@@ -67,10 +69,11 @@ def show(run: Run, asked: Asked, say: Callable[[str], None]) -> Shown:
     if len(labels) > _ROWS:
         say(f"shown are the first {_ROWS} of {plural(len(labels), 'class')}; --class NAME chooses others")
     seen = _augmented(run, dataset, split, asked.epoch) if asked.augmented else None
-    rows, images = list[Row](), 0
+    volumes, rows, images = volumes_of(run), list[Row](), 0
     for label in counted(labels[:_ROWS], "drawing the images", len(labels[:_ROWS]), "classes"):
         there = _rows(split, label)
-        pictures = list(_pictures(split, there[permutation(len(there), asked.seed, label)], asked.per_class, seen, say))
+        chosen = there[permutation(len(there), asked.seed, label)]
+        pictures = list(_pictures(split, chosen, asked.per_class, lambda row: shown(split, row, volumes), seen, say))
         images += len(pictures) // (1 if seen is None else 2)
         name = split.classes[label] if split.classes else "images"
         rows.append(Row(f"{name} ({len(there):,})", pictures))
@@ -101,13 +104,18 @@ def _rows(split: Split, label: int) -> np.ndarray:
 
 
 def _pictures(
-    split: Split, rows: Sequence[int] | np.ndarray, count: int, seen: _View | None, say: Callable[[str], None]
+    split: Split,
+    rows: Sequence[int] | np.ndarray,
+    count: int,
+    picture: _View,
+    seen: _View | None,
+    say: Callable[[str], None],
 ) -> Iterator[tuple[np.ndarray, str]]:
     for row in (int(row) for row in rows):
         if count == 0:
             return
         try:
-            pixels = np.asarray(split.image(row))
+            pixels = picture(row)
         except DataError as error:
             say(f"left out: {split.locate(row)}: {error.what}: {error.found}")
             continue
@@ -127,6 +135,8 @@ def _augmented(run: Run, dataset: Dataset, split: Split, epoch: int) -> _View:
         number = row if split.ids is None else int(split.ids[row])
         found = made(arrays, split, row, (run.run.seed, epoch if train else _NO_EPOCH, number), train=train)
         for array in found.values():
+            if array.dtype == np.float32 and array.ndim == 4:
+                return middle_slice(array)
             if array.dtype in (np.uint8, np.uint16) and array.ndim == 3 and array.shape[2] == run.data.channels:
                 return for_people(array)
         raise ConfigError(

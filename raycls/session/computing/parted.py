@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from raycls.errors import ConfigError, LaunchError
+from raycls.config.sections.run import Run
+from raycls.data.source import Split
+from raycls.errors import ConfigError, DataError, LaunchError
 from raycls.run.folder import RunFolder
 from raycls.run.storage.lock import Lock
 
-__all__ = ["JOB", "Compute", "Parted", "check_job", "held"]
+__all__ = ["JOB", "Compute", "Elsewhere", "Join", "Parted", "check_job", "held", "refuse_unseen"]
 
 JOB = "job.json"
 """Says which images and options the parts in a folder are of."""
@@ -46,6 +48,31 @@ class Parted(Protocol):
     def computing(self) -> AbstractContextManager[Compute]:
         """What computes parts in this process."""
         ...
+
+
+class Elsewhere(Protocol):
+    """A cluster that computes parts."""
+
+    def parts(self, work: Parted, numbers: Sequence[int]) -> Iterable[tuple[int, bytes, str]]:
+        """The parts with these numbers, in any order, each with the host that made it."""
+        ...
+
+
+Join = Callable[[Run, Callable[[str], None]], AbstractContextManager[Elsewhere]]
+
+
+def refuse_unseen(split: Split, row: int, host: str, why: str | None) -> None:
+    """LaunchError where an image that could not be read on `host` can be read here: that is no fault of the file."""
+    try:
+        split.reader.read(row)
+    except DataError:
+        return
+    raise LaunchError(
+        "a node does not see an image that this one sees",
+        where=split.locate(row),
+        found=f"on the node {host}: {why}",
+        fix="put the images where every node reaches them; then rerun the command to resume",
+    )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from raycls.config.names.suggest import suggest
 from raycls.config.sections.run import Run
 from raycls.data.ignore import ignorer, patterns_of
 from raycls.data.label_sets import reordered, samples_of
-from raycls.data.source import Dataset, Pool, cut, open_pool
+from raycls.data.source import Dataset, Pool, Split, cut, open_pool
 from raycls.errors import DataError
 from raycls.quantities import first_names, plural
 from raycls.run.folder import RunFolder
@@ -328,7 +328,7 @@ class _Whole:
             fix=f"{divided}rename the classes, or evaluate the other images alone with --extra-classes leave-out",
         )
 
-    def _trained_on(self, split: Any) -> int | None:
+    def _trained_on(self, split: Split) -> int | None:
         """How many images of `split` the run was trained on, by their content or their place; None: not known."""
         part = None if self.record is None else self.record.parts.get("train")
         if self.record is None or part is None:

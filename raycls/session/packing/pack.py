@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +25,12 @@ from raycls.progress import progress
 from raycls.quantities import cores, plural
 from raycls.run import strict_json
 from raycls.run.folder import RunFolder
-from raycls.session.computing.parted import JOB, Parted, check_job, held
+from raycls.session.computing.parted import JOB, Join, check_job, held
 from raycls.session.packing.facts import Facts, facts_of
 from raycls.session.packing.work import Work, put
 from raycls.session.predictions.inputs import Inputs
 
-__all__ = ["Elsewhere", "Join", "Packed", "Request", "pack"]
+__all__ = ["Packed", "Request", "pack"]
 
 _SHARD_BYTES, _MOST_ROWS = 128 << 20, 4096
 """How large a shard is to be about, and how many images it has at most: what a kill loses, for each process."""
@@ -39,17 +39,6 @@ _TRIED = 32
 _FEW = 256
 """Up to so many images no processes are started."""
 _SHARD = re.compile(r"shard-\d{5,}\.(arrow|parquet)")
-
-
-class Elsewhere(Protocol):
-    """A cluster that makes shards."""
-
-    def shards(self, work: Parted, numbers: Sequence[int]) -> Iterable[tuple[int, bytes]]:
-        """The shards with these numbers, in any order."""
-        ...
-
-
-Join = Callable[[Run, Callable[[str], None]], AbstractContextManager[Elsewhere]]
 
 
 @dataclass(frozen=True)
@@ -173,7 +162,7 @@ def _make(run: Run, asked: Request, work: Work, missing: Sequence[int], join: Jo
     with ExitStack() as stack:
         if asked.workers and missing:
             cluster = stack.enter_context(join(run, say))
-            computed = cluster.shards(replace(work, folder=""), missing)
+            computed = ((done[0], done[1]) for done in cluster.parts(replace(work, folder=""), missing))
         else:
             computed = _here(work, missing, asked.processes, lambda images: _tell(done + images, total))
         _tell(done, total)

@@ -54,14 +54,14 @@ def test_workers_are_as_many_as_there_is_room_for(
     monkeypatch.setattr(on_ray, "nodes", lambda: nodes)
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
     ray = OnRay(run(*overrides).run, Cluster(True, "local", total, ""), print)
-    assert ray._size(parts) == size
+    assert ray._size(parts, ray.device) == size
 
 
 def test_no_room_is_told_with_the_nodes(run: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "nodes", lambda: [{"CPU": 1.0}])
     ray = OnRay(run("scale.workers=2", "scale.threads=2").run, Cluster(True, "local", {"CPU": 1.0}, ""), print)
     with pytest.raises(LaunchError) as caught:
-        ray._size(40)
+        ray._size(40, "cpu")
     assert caught.value.found == "nodes: 1 x (1 CPUs)"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from PIL import Image
 from raycls.config.load import load_text
 from raycls.config.sections.run import Run
 from raycls.data.source import open_dataset
-from raycls.errors import ConfigError, DataError
-from raycls.session.checking import each
+from raycls.errors import ConfigError, DataError, LaunchError
+from raycls.session.checking import each, looked
 from raycls.session.checking.check import Checked, check
 from raycls.session.checking.cleaned import cleaned, refuse, verify
 from raycls.session.checking.page import page
+from raycls.session.computing.parted import Parted
 
 
 @pytest.fixture(autouse=True)
@@ -165,3 +168,60 @@ def test_a_manifest_elsewhere_names_the_files_by_their_whole_paths(tmp_path: Pat
         own = checked.dataset.splits[name]
         assert [split.locate(row) for row in range(len(split))] == [own.locate(row) for row in range(len(own))]
         assert split.labels.tolist() == own.labels.tolist()
+
+
+class _Node:
+    """A node of a cluster, in this process: the parts come in another order. `hidden` is a file that it does not see.
+    The real Ray: tests/e2e."""
+
+    def __init__(self, hidden: str | None = None) -> None:
+        self.hidden = hidden
+
+    @contextmanager
+    def join(self, run: Run, say: Callable[[str], None]) -> Iterator[_Node]:
+        yield self
+
+    def parts(self, work: Parted, numbers: Sequence[int]) -> Iterator[tuple[int, bytes, str]]:
+        with work.computing() as compute:
+            for number in reversed(numbers):
+                if self.hidden:
+                    os.rename(self.hidden, "elsewhere")
+                data = compute(number)
+                if self.hidden:
+                    os.rename("elsewhere", self.hidden)
+                yield number, data, "node-7"
+
+
+def test_a_cluster_finds_what_this_machine_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(tmp_path / "p", each=30)
+    monkeypatch.setattr(looked, "_PART", 17)
+    run = _run("p")
+    here, there = _check(run), check(run, (), lambda line: None, join=_Node().join)
+    assert there.facts() == here.facts()
+    assert page(there, [], "about") == page(here, [], "about")
+
+
+def test_a_file_that_a_node_alone_does_not_see_is_no_unreadable_image(tmp_path: Path) -> None:
+    plant(tmp_path / "p", each=30)
+    hidden = str(tmp_path / "p/train/b/003.png")
+    gone = tmp_path / "p/train/b/002.png"
+    told = check(_run("p"), (), lambda line: None, lambda dataset: gone.unlink(), _Node().join).facts()
+    assert str(gone) in {entry["path"] for entry in told["unreadable"]}, "this machine does not see it either"
+    with pytest.raises(LaunchError, match="a node does not see an image") as caught:
+        check(_run("p"), (), lambda line: None, join=_Node(hidden).join)
+    assert caught.value.where == hidden
+    assert "on the node node-7" in (caught.value.found or "")
+
+
+def test_parts_cover_every_image_once_and_say_which_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(tmp_path / "p", each=30)
+    monkeypatch.setattr(looked, "_PART", 17)
+    splits = open_dataset(_run("p").data).splits
+    parts = looked.Parts(looked.Work(splits), ".")
+    found = [parts.task(number) for number in range(len(parts))]
+    assert [(name, row) for name, split in splits.items() for row in range(len(split))] == [
+        (task.split, row) for task in found for row in range(task.start, task.stop)
+    ]
+    assert parts.place(1) == f"images 18 to 34 of train: from {splits['train'].key(17)} on"
+    monkeypatch.setattr(looked, "_MOST_PARTS", 2)
+    assert len(looked.Parts(looked.Work(splits), ".")) <= 2 + len(splits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from harness.phantom import CLASSES, phantom, write_series
 from harness.planted import picture
 
 from raycls.config.load import load_text
@@ -82,3 +83,62 @@ def test_without_groups_nothing_is_said_of_them() -> None:
     facts = _check("null").facts()
     assert facts["groups_in_two_splits"] is None and facts["clean"]
     assert not any("groups" in line for line in check_lines(facts))
+
+
+def _series(patients: dict[str, tuple[str, ...]]) -> None:
+    """A series of each class for each patient of each split; `same` is one with the values of another."""
+    number = 0
+    for split, names in patients.items():
+        for name in names:
+            for label, kind in enumerate(CLASSES):
+                volume, uid = phantom(number, label), f"1.2.826.0.1.3680043.8.498.{number + 1}"
+                write_series(Path("d") / split / kind / f"s{number}", volume, uid=uid, seed=number, PatientID=name)
+                number += 1
+
+
+def _check_series(*overrides: str) -> Checked:
+    text = "data: {source: {name: dicom, path: d}, batch_size: 2}\ntask: {name: volume_classification}\n"
+    text += "model: {name: resnet3d, in_channels: 1}\n"
+    return check(load_text(text, "c.yaml", overrides).run, (), lambda line: None)
+
+
+def test_patients_are_groups_until_they_are_turned_off() -> None:
+    """Nobody named a group: a run keeps patients whole and cannot where the data brought them in two splits."""
+    _series({"train": ("p1", "p2", "p3", ""), "test": ("p4", "p2", "")})
+    checked = _check_series()
+    facts = checked.facts()
+    assert [len(each["images"]) for each in facts["groups_in_two_splits"]] == [6], "who is nobody is no group"
+    assert "test" in {image["split"] for image in facts["groups_in_two_splits"][0]["images"]}
+    assert not facts["clean"]
+    lines = check_lines(facts)
+    assert "groups in two splits  1 group  <- look at it" in lines
+    assert b"a run trains on them" in page(checked, [], "d")
+    off = _check_series("data.group=off").facts()
+    assert off["groups_in_two_splits"] is None and off["clean"]
+
+
+def test_volumes_are_read_and_those_of_the_same_values_are_duplicates() -> None:
+    _series({"train": ("p1", "p2"), "test": ("p3", "p4")})
+    write_series(Path("d/test/solid/again"), phantom(2, 2), uid="1.2.826.0.1.3680043.8.498.99", PatientID="p4")
+    broken = next(Path("d/train/cystic/s1").iterdir())
+    data = broken.read_bytes()
+    broken.write_bytes(data[: len(data) - 100])
+    checked = _check_series()
+    facts = checked.facts()
+    assert facts["formats"] == {"dicom": 12}
+    assert facts["sizes"] == {"min": [24, 20], "median": [24.0, 20.0], "max": [24, 20], "different": 1}
+    assert len(facts["exact_duplicates"]) == 1 and len(facts["leaks"]) == 1
+    assert [entry["path"].rpartition("/")[2] for entry in facts["unreadable"]] == ["s1"]
+    assert facts["near_duplicates"] is None
+    assert any(line.endswith("not looked for in volumes") for line in check_lines(facts))
+    text = page(checked, [], "d").decode()
+    assert text.count("<img") == 4, "the middle slices of the leak, once more as exact duplicates"
+
+
+def test_a_set_of_which_nothing_can_be_decoded_is_told() -> None:
+    _manifest({"train": ("p1", "p2")})
+    for file in Path().glob("*.png"):
+        file.write_bytes(b"")
+    facts = _check("null").facts()
+    assert facts["sizes"] is None and len(facts["unreadable"]) == 8
+    assert any(line.split() == ["width", "x", "height", "-"] for line in check_lines(facts))

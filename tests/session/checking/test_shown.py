@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness.phantom import CLASSES, write_data
 from harness.planted import picture
 
 from raycls.config.load import load_text
@@ -78,3 +79,27 @@ def test_another_image_takes_the_place_of_a_bad_one(run: Run, tmp_path: Path) ->
 def test_what_is_not_there_is_refused(run: Run, asked: Asked) -> None:
     with pytest.raises(ConfigError, match="no such"):
         show(run, asked, print)
+
+
+def test_of_a_volume_the_middle_slice_is_shown(tmp_path: Path) -> None:
+    write_data(tmp_path / "n", 4, "nifti")
+    text = """
+data: {source: {name: nifti, path: n}, batch_size: 2, image_size: 8}
+augment: {train: [], eval: []}
+task: {name: volume_classification}
+model: {name: resnet3d, in_channels: 1}
+"""
+    run = load_text(text, "c.yaml", ()).run
+    split = open_dataset(run.data).splits["train"]
+    shown = show(run, Asked("train", 2, 0, augmented=True), print)
+    assert (shown.images, shown.classes) == (6, len(CLASSES))
+    middles = []
+    for row in range(len(split)):
+        volume = np.asarray(split.reader.read(row))
+        whole = (volume - volume.min()) / (volume.max() - volume.min())
+        middles.append(np.round(whole[volume.shape[0] // 2] * 255).astype(np.uint8))
+    for column in range(4):
+        cell = _cell(shown, 0, column)
+        step = cell.shape[0] // 20  # small pictures are enlarged
+        close = [np.abs(cell[::step, ::step, 0].astype(int) - middle).max() <= 1 for middle in middles]
+        assert sum(close) == 1 and split.label(close.index(True)) == CLASSES[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raycls.cli.command import AsJson, Overrides, load_config, out_file, prepare, say
+from raycls.cli.command import AsJson, Overrides, asks_for_ray, join, load_config, out_file, prepare, say
 from raycls.cli.run_argument import run_folder
 from raycls.config.paths import expand
 from raycls.errors import EXIT_DATA, EXIT_DONE
@@ -47,7 +47,8 @@ def check(
 ) -> None:
     """Look at every image of CONFIG: unreadable files, duplicates, leaks between splits, doubtful labels.
 
-    Ends with exit code 3 where something must be looked at. No image file is touched.
+    Ends with exit code 3 where something must be looked at. No image file is touched. Without scale.workers among the
+    options this machine does it, without Ray.
     """
     page_file = out_file(out, ".html", "the findings are an HTML file")
     manifest = None if write is None else Path(expand(write, where="--write"))
@@ -71,6 +72,7 @@ def check(
             folders,
             working.lines,
             lambda dataset: None if manifest is None else refuse(dataset.splits, manifest),
+            join if asks_for_ray(loaded.run, overrides) else None,
         )
         facts = checked.facts()
         about = f"{config}: {loaded.run.data.source.path or loaded.run.data.source.name}"

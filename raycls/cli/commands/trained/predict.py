@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from raycls.cli.command import prepare, say
+from raycls.cli.command import join, prepare, say
 from raycls.cli.run_argument import RunArgument, Threshold, ThresholdsFile, parted, run_folder
 from raycls.errors import EXIT_DATA, EXIT_DONE, ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
-    from raycls.config.sections.run import Run
-    from raycls.session.predictions.predict import Elsewhere
 
 __all__ = ["register"]
 
@@ -78,7 +71,7 @@ def predict(
         asked = Request(folder, tuple(given), out, weights, overrides, top, every, calibrated, force)
         request = replace(asked, threshold=threshold, thresholds=thresholds)
         try:
-            found = predict(request, join=_join, say=working.lines)
+            found = predict(request, join=join, say=working.lines)
         except KeyboardInterrupt:
             if out is not None:
                 working.lines("interrupted: the parts that are done are kept, rerun the command to resume")
@@ -91,9 +84,3 @@ def predict(
         for line in closing_lines(found.rows, found.counts, found.bad, found.first, found.out):
             say(line) if as_json or found.out is None else typer.echo(line)
     raise typer.Exit(EXIT_DATA if found.bad == found.rows else EXIT_DONE)
-
-
-def _join(run: Run, say: Callable[[str], None]) -> AbstractContextManager[Elsewhere]:
-    from raycls.launch.predictions.on_ray import on_ray  # imports Ray
-
-    return on_ray(run, say)

@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raycls.cli.command import AsJson, Overrides, load_config, prepare, say, typed
+from raycls.cli.command import AsJson, Overrides, join, load_config, prepare, say, typed
 from raycls.cli.run_argument import run_folder
 from raycls.config.names.recipes import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Set
-    from contextlib import AbstractContextManager
+    from collections.abc import Set
 
     from raycls.config.load import Loaded
     from raycls.config.sections.run import Run
     from raycls.run.folder import RunFolder
-    from raycls.session.predictions.predict import Elsewhere
 
 __all__ = ["register"]
 
@@ -70,7 +68,7 @@ def probe(
     run = _renamed(loaded.run, home, {each.partition("=")[0] for each in overrides or ()})
     grid = Grid(tuple(dict.fromkeys(weight_decay or _GRID)), epochs)
     with Working("starting") as working:
-        facts = probe_run(probed(run, home), grid, of=home, new=new, command=typed(), join=_join, say=working.lines)
+        facts = probe_run(probed(run, home), grid, of=home, new=new, command=typed(), join=join, say=working.lines)
     typer.echo(strict_json.dumps(facts) if as_json else "\n".join(probe_lines(facts)))
 
 
@@ -91,9 +89,3 @@ def _config_of(folder: str, overrides: list[str]) -> Loaded:
     store.store.check()
     where = store.store.describe(RunFolder.CONFIG)
     return load_text(store.read_config(), where, overrides, names=name_problems)
-
-
-def _join(run: Run, say: Callable[[str], None]) -> AbstractContextManager[Elsewhere]:
-    from raycls.launch.predictions.on_ray import on_ray  # imports Ray
-
-    return on_ray(run, say)
