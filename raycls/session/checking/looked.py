@@ -147,7 +147,8 @@ class Work:
             for place in range(len(task)):
                 try:
                     if self.volumes is None:
-                        _note(found, place, reader.data, split.image(task.start + place))
+                        image = split.image(task.start + place)
+                        _note(found, place, reader.data, image)
                     else:
                         volume_of(split, task.start + place, self.volumes)
                         _note_volume(found, place, np.asarray(reader.data), getattr(reader, "kind", _VOXELS))
