@@ -99,8 +99,8 @@ def train(job: Job, world: World) -> dict[str, Any]:
             compare_cpus(ranks, lambda text: tell(world, f"warning: {text}"))
         example = cache(partial(together, ranks, lambda: task.example(first_sample(run, job.dataset, plan))))
         forward = stack.enter_context(surroundings(run, plan, state, ready, ranks, world, example))
-        reduction = reducing(run, plan, state, task, ranks, Lack(recorder, state.model, task), example)
         alone = cache(partial(not_alone, run, job.dataset, plan, task, state.model, ready))
+        reduction = reducing(run, plan, state, task, ranks, Lack(recorder, state.model, task, alone), example)
         bad = skipping(run, job.dataset, plan, recorder.folder, ranks, recorder.tell, alone)
         evaluate = partial(_evaluate_now, run, plan, stream, task, ranks, recorder, precision, bad)
         reason = train_loop(

@@ -18,6 +18,7 @@ from raycls.errors import DataError
 from raycls.quantities import first_names, plural
 from raycls.run.folder import RunFolder
 from raycls.run.ledgers import bad_images
+from raycls.session.recovery.alone import Alone, refuse_alone
 from raycls.session.setup import together
 from raycls.train.plan import Plan
 from raycls.train.ranks import Ranks
@@ -94,7 +95,7 @@ class BadImages:
         ranks: Ranks,
         counts: Mapping[str, int],
         tell: Callable[[str], None],
-        alone: Callable[[int], str | None],
+        alone: Alone,
     ) -> None:
         """`alone` says why the network cannot be trained on a single image in an epoch; None where it can."""
         self._alone = alone
@@ -115,21 +116,8 @@ class BadImages:
         if holes:
             own = [(start + bad.place, bad) for bad in batch.bad or ()]
             self._note("train", sorted(each for found in self._ranks.gather(own) for each in found))
-            self._check_alone(order, order.without(tuple(holes)), step)
+            refuse_alone(order.without(tuple(holes)), step, self._alone)  # every rank knows all
         return order.without(tuple(holes))
-
-    def _check_alone(self, whole: Order, left: Order, step: int) -> None:
-        """DataError where a micro-batch is left with one image, and its statistics need two. Every rank knows all."""
-        micros = range(whole.micro_batches)
-        alone = [micro for micro in micros if len(left.bounds(step, micro)) == 1 < len(whole.bounds(step, micro))]
-        if alone and (why := self._alone(whole.epoch(step))) is not None:
-            raise DataError(
-                "bad images leave a micro-batch a single image, on which this network cannot be trained",
-                where="data.batch_size, train.micro_batches",
-                found=f"micro-batch {alone[0]} of step {step + 1}: {why}",
-                fix=f"replace the files that {bad_images.NAME} lists and rerun the command to resume, or start anew "
-                "with a larger data.batch_size or fewer train.micro_batches",
-            )
 
     def evaluated(self, split: str) -> None:
         """Note what the slices that `met` watched had; after each whole evaluation."""
@@ -155,7 +143,7 @@ def skipping(
     folder: RunFolder,
     ranks: Ranks,
     tell: Callable[[str], None],
-    alone: Callable[[int], str | None],
+    alone: Alone,
 ) -> BadImages | None:
     """None where a bad image is an error."""
     if run.data.on_bad_image == "error":

@@ -15,6 +15,7 @@ from raycls.models import zoo
 from raycls.session.data.unfit import first_sample
 from raycls.session.plan_file import write_division
 from raycls.session.recorder import Recorder
+from raycls.session.recovery.alone import Alone, refuse_alone
 from raycls.session.setup import together
 from raycls.tasks.base import Task
 from raycls.train.forward.compiled import as_it_is
@@ -69,9 +70,9 @@ def check_divisible(run: Run, task: Task, plan: Plan) -> Plan:
 class Lack:
     """`raycls.train.recovery.memory.Memory` of one rank of a run."""
 
-    def __init__(self, recorder: Recorder, model: nn.Module, task: Task) -> None:
+    def __init__(self, recorder: Recorder, model: nn.Module, task: Task, alone: Alone) -> None:
         self.splits = recorder.run.train.on_out_of_memory == "split"
-        self._recorder, self._model, self._task = recorder, model, task
+        self._recorder, self._model, self._task, self._alone = recorder, model, task, alone
         self._run, self._plan, self._ranks = recorder.run, recorder.plan, recorder.ranks
 
     def divide(self, step: int, order: Order) -> None:
@@ -80,6 +81,10 @@ class Lack:
             together(self._ranks, partial(self._check_alone, step, order))
         if self._ranks.rank == 0:
             write_division(self._recorder.folder, step, order.together)
+
+    def leaves(self, step: int, order: Order) -> None:
+        """DataError where a micro-batch is left with one image, and its statistics need two."""
+        together(self._ranks, partial(self._check_left, step, order))
 
     def divided(self, step: int, order: Order) -> None:
         """A line on the screen and in the history."""
@@ -99,6 +104,13 @@ class Lack:
             exact = override("train.reduction", "exact")
             return f"{again}start anew with --new and a larger train.micro_batches, or with {exact} {split}"
         return f"{again}rerun with {split}: the step is done again with twice as many micro-batches"
+
+    def _check_left(self, step: int, order: Order) -> None:
+        try:
+            refuse_alone(order, step, self._alone)
+        except (RuntimeError, MemoryError) as error:  # the failed try is not forgotten yet
+            if not lacks_memory(error):
+                raise
 
     def _check_alone(self, step: int, order: Order) -> None:
         example = self._task.example(first_sample(self._run, self._recorder.dataset, self._plan))

@@ -38,6 +38,9 @@ class Memory(Protocol):
     def divide(self, step: int, order: Order) -> None:
         """From `step` (from 0) on there are the micro-batches of `order`; raises where these cannot be trained."""
 
+    def leaves(self, step: int, order: Order) -> None:
+        """Bad images leave so much of the divided micro-batches of `step`; raises where that cannot be trained."""
+
     def divided(self, step: int, order: Order) -> None:
         """`step` is the first one with these micro-batches."""
 
@@ -72,6 +75,8 @@ class Dividing:
             self.divide(self.order.divided(parts))
         if any(first == step for first, _ in self._divided):
             self._memory.divided(step, self.order)
+        if holes and self.order.together > 1:
+            self._memory.leaves(step, self.order.without(holes))
         self._inner.begin(step, holes)
 
     def passes(self, parts: Sequence[Part]) -> Iterator[Part]:
@@ -124,6 +129,8 @@ class Dividing:
         self._ranks.check(self._told() if whole and self._lack else None)
         finer = order.divided(2 * order.together)
         self._inner.keep_buffers(False)
+        if self._holes:
+            self._memory.leaves(self._step, finer.without(self._holes))
         self._memory.divide(self._step, finer)
         self.divide(finer)
         self._lack, self._cached = "", self._ranks.device.type == "cuda"

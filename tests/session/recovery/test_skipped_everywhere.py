@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.jobs import make_job, train, train_rank
+from harness.jobs import make_job, train, train_rank, train_rank_stopped
+from harness.lacking import Small
 from harness.ranks import run_ranks
 from PIL import Image
 
@@ -163,14 +164,53 @@ def test_a_single_image_left_to_batch_norm_ends_the_run_alike_on_any_number_of_r
     assert "with a larger data.batch_size or fewer train.micro_batches" in found[0]
 
 
+_SMALL = (
+    *_OPTIONS,
+    "augment.train=[{center_crop: {size: 2}}]",
+    "augment.eval=[{center_crop: {size: 2}}]",
+    "augment.batch=[]",
+    "checkpoint.every=1st",
+    "train.on_out_of_memory=split",
+)
+
+
+@pytest.mark.parametrize("world", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("when", ["in the step that is divided", "in a later one", "in one after a resume"])
+def test_a_single_image_in_a_micro_batch_that_memory_divided_is_the_same_error(
+    when: str, world: int, data: Path, tmp_path: Path
+) -> None:
+    """Step 1 has no bad image and step 2 one. Of two micro-batches of four images three are left, of four one."""
+    options = (*_SMALL, "run.seed=7")
+    job = make_job(tmp_path / "run", data, *options, world=world)
+    order = Plan.from_dict(job.plan).order
+    assert [len({*order.batch(step).tolist()} & {*_BAD}) for step in (0, 1)] == [0, 1]
+    small = Small(1 if when == "in the step that is divided" else 0, 2)
+    if when == "in one after a resume":
+        with small.memory():
+            train_rank_stopped(0, 1, job, 1, "sigterm")
+        assert json.loads((tmp_path / "run/plan.json").read_text())["divided"] == [[0, 2]]
+        job, small = make_job(tmp_path / "run", data, *options, world=world), _ENOUGH
+    if world:
+        found = run_ranks(world, _refused, job, small)
+        assert found[0] == found[1]
+    else:
+        found = [_refused(0, 1, job, small)]
+    assert found[0].startswith(_ALONE) and "Expected more than 1 value per channel" in found[0]
+    assert "(of 4, since memory ran out) of step 2: " in found[0]
+
+
 _ALONE = """bad images leave a micro-batch a single image, on which this network cannot be trained
   where: data.batch_size, train.micro_batches
   found: micro-batch """
 
 
-def _refused(rank: int, world: int, job: Job) -> str:
-    with pytest.raises(DataError) as raised:
-        train_rank(rank, world, job)
+_ENOUGH = Small(99, 99)
+"""Memory for every step."""
+
+
+def _refused(rank: int, world: int, job: Job, small: Small = _ENOUGH) -> str:
+    with small.memory(rank), pytest.raises(DataError) as raised:
+        train_rank(rank, world, job) if world > 1 else train(job)
     return str(raised.value)
 
 
