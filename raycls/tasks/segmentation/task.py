@@ -34,6 +34,10 @@ class Masked(NamedTuple):
     """`[B, ...] uint8`: 0 where a pixel is ignored, else one more than its class."""
     spacing: Tensor
     """The size of a pixel or voxel along each axis, `[B, axes] float32`: in mm of volumes, in pixels of images."""
+    patches: int = 0
+    """In training: so many rows in a row are patches of one volume; 0: rows are whole samples."""
+    windows: bool = False
+    """Whether the network gets `images` by sliding windows."""
 
 
 class Segmentation(Task):
