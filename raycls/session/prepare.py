@@ -189,7 +189,7 @@ def _check_forward(
     evaluated: dict[str, Any] = {}
     if plan.evaluate_rows:
         arrays, split = make_arrays(run, dataset.classes, plan), dataset.splits[run.evaluate.split]
-        evaluated = first_of(run, arrays, split, range(len(split)), train=False)
+        evaluated = task.part(first_of(run, arrays, split, range(len(split)), train=False))
     example = example_of(run.task.name, task, trained)
     if run.optim.ema != "off":  # before any forward pass, as the average is made: some copies fail only then
         zoo.check_copy(model, run.model.name, example)

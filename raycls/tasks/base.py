@@ -186,6 +186,10 @@ class Task(ABC):
         batch = self.batch(black, train=False)
         return batch if isinstance(batch, tuple) else (batch,)
 
+    def part(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As much of an evaluated sample as a try before a run needs: all of it, unless the task cuts it up itself."""
+        return dict(sample)
+
     def outputs(self, rows: int) -> tuple[int, ...] | None:
         """The shape of what the network returns for `rows` samples; None where that is not looked at."""
         return None

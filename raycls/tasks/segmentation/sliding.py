@@ -49,4 +49,4 @@ def _whole(network: Callable[[Tensor], Tensor], volume: Tensor, windows: Sliding
         for place, logits in zip(chosen, found, strict=True):
             total[(slice(None), *place)] += logits * weights
             weight[place] += weights
-    return (total / weight)[(slice(None), *inside)]
+    return total.div_(weight)[(slice(None), *inside)]

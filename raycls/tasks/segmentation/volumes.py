@@ -90,19 +90,22 @@ class VolumeSegmentation(Segmentation):
         if patches:
             arrays = {name: arrays[name].reshape(-1, *arrays[name].shape[2:]) for name in ("volume", "mask", "spacing")}
         volumes = tensor(arrays["volume"], self.setting.device).mul(2).sub_(1).contiguous(memory_format=self.layout)
-        slides = not train and self.setting.windows.size != "off"
-        return self._masked(volumes, arrays)._replace(patches=patches, windows=slides)
+        windows: dict[str, Tensor] | None = None if train or self.setting.windows.size == "off" else {}
+        return self._masked(volumes, arrays)._replace(patches=patches, windows=windows)
 
     def logits(self, model: nn.Module, batch: Masked) -> Tensor:
         """`[B, C, D, H, W] float32`; of an evaluation with `evaluate.sliding_window` those of its windows, averaged."""
-        if not batch.windows:
+        known = batch.windows
+        if known is None:
             return super().logits(model, batch)
 
         def direct(images: Tensor) -> Tensor:
             images = images.contiguous(memory_format=self.layout)
             return super(VolumeSegmentation, self).logits(model, batch._replace(images=images))
 
-        return slid(direct, batch.images, self.setting.windows)
+        if "logits" not in known:  # `counts` and `rows` ask of one batch, and the windows of a volume are many
+            known["logits"] = slid(direct, batch.images, self.setting.windows)
+        return known["logits"]
 
     def loss(self, model: nn.Module, batch: Masked) -> dict[str, Tensor]:
         """As of images; what the patches of one volume add up to is their mean."""
@@ -114,6 +117,18 @@ class VolumeSegmentation(Segmentation):
         middle = batch.images[:, 0, batch.images.shape[2] // 2]
         levels = ((middle + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
         return levels[..., None].expand(-1, -1, -1, 3).numpy(), self._parts(batch)
+
+    def part(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One window, where there are windows."""
+        size = self.setting.windows.size
+        if size == "off":
+            return dict(sample)
+        made = dict(sample)
+        for name in ("volume", "mask"):
+            some = made[name][(..., *map(slice, size))]
+            lacking = [side - have for side, have in zip(size, some.shape[-3:], strict=True)]
+            made[name] = np.pad(some, [(0, 0)] * (some.ndim - 3) + [(0, more) for more in lacking])
+        return made
 
     def example(self, sample: Mapping[str, np.ndarray]) -> tuple[Tensor, ...]:
         return (torch.zeros(1, *sample["volume"].shape[-4:], device=self.setting.device),)

@@ -204,6 +204,22 @@ def test_eval_reads_volumes_of_several_sizes_on_any_number_of_workers(data: Path
     assert summary["count"] == 3 and 0 <= summary["dice"] <= 1
 
 
+def test_what_is_tried_before_a_run_is_one_window_however_large_the_volume() -> None:
+    rng = np.random.default_rng(0)
+    sample = {
+        "volume": rng.random((2, 9, 3, 8), np.float32),
+        "mask": rng.integers(0, 3, (9, 3, 8)).astype(np.uint8),
+        "spacing": np.ones(3, np.float32),
+    }
+    task = VolumeSegmentation(setting(channels=1, windows=SlidingWindowConfig(size=(4, 5, 8))))
+    part = task.part(sample)
+    assert part["volume"].shape == (2, 4, 5, 8) and part["mask"].shape == (4, 5, 8)
+    assert np.array_equal(part["volume"][:, :, :3], sample["volume"][:, :4]) and not part["mask"][:, 3:].any()
+    assert task.example(part)[0].shape == (1, 2, 4, 5, 8)
+    whole = VolumeSegmentation(setting(channels=1)).part(sample)
+    assert all(whole[name] is sample[name] for name in sample)
+
+
 @pytest.mark.parametrize("option", ["data.patch.size", "evaluate.sliding_window.size"])
 @pytest.mark.parametrize("task", ["volume_classification", "segmentation"])
 def test_a_task_without_use_for_patches_or_windows_is_refused(option: str, task: str, tmp_path: Path) -> None:
