@@ -45,7 +45,8 @@ def keep_texts(path: str, values: list[Any], texts: Mapping[Path, str]) -> list[
 @cache
 def is_text(path: str) -> bool:
     """Whether the option at the dotted `path` is text and nothing else (but perhaps null)."""
-    return path == "extends" or _is_text(_annotation(path.split(".")))
+    option = _annotation(path.split("."))
+    return path == "extends" or (_is_text(option) and not any(map(_is_container, _members(option))))
 
 
 @cache

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from raycls.config.describe import shown
 from raycls.config.errors import Path, Place, Problem, dotted, value_at
 from raycls.config.names.builders import BUILDERS, builtin
-from raycls.config.names.builtin import TASKS, VOLUME_TASKS
+from raycls.config.names.effective import EFFECTIVE, Beside
 from raycls.config.sections.run import Run
 from raycls.config.space.conditions import in_order
 from raycls.config.space.space import Space
@@ -22,53 +21,6 @@ __all__ = ["overruled", "searched_in_vain", "without_effect"]
 _CORNERS = 512
 _PRINTED = 0.5
 """Share of the options from which on a file was printed by raycls, this or an earlier one: nobody writes half."""
-
-
-@dataclass(frozen=True)
-class _Beside:
-    """Where an option has an effect: `choice` has one of `values`, or any but them where `other`."""
-
-    choice: str
-    values: tuple[Any, ...]
-    other: bool = False
-
-    def holds(self, value: Any) -> bool:
-        return (value in self.values) is not self.other
-
-    def __str__(self) -> str:
-        values = " or ".join(flow(value) for value in self.values)
-        return f"{self.choice}: {'anything but ' if self.other else ''}{values}"
-
-
-_IMAGE_FILES = _Beside("data.source.name", ("cifar", "arrays"), other=True)
-_VOLUMES = _Beside("task.name", tuple(name for name in TASKS if name not in VOLUME_TASKS), other=True)
-_ON_RAY = _Beside("scale.workers", (0,), other=True)
-
-_PBT = ("interval", "quantile", "resample")
-
-_EFFECTIVE: Mapping[str, _Beside] = {
-    "data.processes": _Beside("data.executor", ("processes",)),
-    **{f"data.{name}": _IMAGE_FILES for name in ("formats", "max_pixels", "on_bad_image")},
-    "data.max_bad_fraction": _Beside("data.on_bad_image", ("skip",)),
-    "data.fold.index": _Beside("data.fold.of", ("off",), other=True),
-    **{f"data.shuffle_{name}": _Beside("data.shuffle", ("window",)) for name in ("chunk", "window")},
-    **{f"data.{name}": _VOLUMES for name in ("window", "spacing")},
-    "optim.weight_decay_on": _Beside("optim.weight_decay", (0,), other=True),
-    "optim.lr_base_batch": _Beside("optim.lr_rule", ("none",), other=True),
-    "loss.balance_beta": _Beside("loss.balance", ("effective_number",)),
-    "loss.balance_tau": _Beside("loss.balance", ("logit_adjust",)),
-    "optim.ema_warmup": _Beside("optim.ema", ("off",), other=True),
-    "train.early_stop.min_delta": _Beside("train.early_stop.patience", ("off",), other=True),
-    **{f"train.rewind.{name}": _Beside("train.non_finite", ("rewind",)) for name in ("after", "times")},
-    **{f"scale.{name}": _ON_RAY for name in ("cpus_per_worker", "max_failures", "max_preemption_failures", "wait")},
-    "scale.resize_every": _Beside("scale.workers", (0, 1), other=True),
-    "track.mlflow.experiment": _Beside("track.mlflow.uri", ("off",), other=True),
-    **{f"track.wandb.{name}": _Beside("track.wandb.mode", ("off",), other=True) for name in ("project", "entity")},
-    "search.scheduler.grace": _Beside("search.scheduler.name", ("asha", "median")),
-    **{f"search.scheduler.{name}": _Beside("search.scheduler.name", ("asha",)) for name in ("reduction", "brackets")},
-    **{f"search.scheduler.{name}": _Beside("search.scheduler.name", ("pbt",)) for name in _PBT},
-}
-"""Options, and what each needs beside it. What has an effect beside everything is not here."""
 
 
 def without_effect(
@@ -90,7 +42,7 @@ def without_effect(
     printed = {name for document in documents if _is_whole(document) for name in _files(document)}
     space = _space(values)
     problems: list[Problem] = []
-    for option, needs in _EFFECTIVE.items():
+    for option, needs in EFFECTIVE.items():
         path, searched = _path(option), option in space
         place = Places(places, home)(option) if searched else places.get(path)
         if place is None or place.file in printed or not {option, needs.choice}.isdisjoint(wrong):
@@ -117,7 +69,7 @@ def overruled(
     """
     layers, space, defaults = _layers(documents), _space(values), to_dict(Run())
     notes: list[str] = []
-    for option, needs in _EFFECTIVE.items():
+    for option, needs in EFFECTIVE.items():
         path, choice = _path(option), _path(needs.choice)
         place, chosen = places.get(path), places.get(choice)
         if place is None or chosen is None or choice[-1] != "name" or layers[chosen.file] <= layers[place.file]:
@@ -138,7 +90,7 @@ def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], ho
     The space is right otherwise (`check_space`).
     """
     space = _space(values)
-    effective = {**_EFFECTIVE, **_arguments(space, home)}
+    effective = {**EFFECTIVE, **_arguments(space, home)}
     hanging = {option: needs for option, needs in effective.items() if {option, needs.choice} <= space.keys()}
     if not hanging:
         return []
@@ -160,9 +112,9 @@ def searched_in_vain(values: Mapping[str, Any], places: Mapping[Path, Place], ho
     return list(found.values())
 
 
-def _arguments(space: Mapping[str, Any], home: Place) -> dict[str, _Beside]:
+def _arguments(space: Mapping[str, Any], home: Place) -> dict[str, Beside]:
     """Searched arguments, and the searched names that take them. A plug-in may take any."""
-    found: dict[str, _Beside] = {}
+    found: dict[str, Beside] = {}
     for option in space:
         section, _, key = option.partition(".args.")
         choice = f"{section}.name"
@@ -170,11 +122,11 @@ def _arguments(space: Mapping[str, Any], home: Place) -> dict[str, _Beside]:
             parameters, _ = read({choice: space[choice]}, Places({}, home))
             names = {str(value): builtin(section, str(value)) for each in parameters for value in each.values}
             takers = (name for name, taken in names.items() if taken is None or key in taken[1].parameters)
-            found[option] = _Beside(choice, tuple(takers))
+            found[option] = Beside(choice, tuple(takers))
     return found
 
 
-def _met(needs: _Beside, values: Mapping[str, Any], space: Mapping[str, Any], home: Place) -> bool:
+def _met(needs: Beside, values: Mapping[str, Any], space: Mapping[str, Any], home: Place) -> bool:
     if needs.choice not in space:
         return needs.holds(_value(values, needs.choice))  # where both are searched: searched_in_vain
     parameters, _ = read({needs.choice: space[needs.choice]}, Places({}, home))

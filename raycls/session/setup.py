@@ -147,4 +147,6 @@ def _setting(run: Run, classes: Sequence[str], device: torch.device | None, plan
         channels=run.model.in_channels,
         volumes=Wanted(run.data.window, run.data.spacing),
         planes=planes_of(run.data),
+        patch=run.data.patch,
+        windows=run.windows,
     )

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from raycls.config.names.metrics import Metric
-from raycls.config.sections.data import AugmentConfig
+from raycls.config.sections.data import AugmentConfig, PatchConfig
 from raycls.config.sections.task import LossConfig
+from raycls.config.sections.train import SlidingWindowConfig
 from raycls.data.images.planes import RGB, Planes
 from raycls.data.source import Split
 from raycls.data.volumes.reading import AS_READ, Wanted
@@ -85,6 +86,10 @@ class Setting:
     """`data.window` and `data.spacing`: how volumes are read (`raycls.data.volumes.reading.volume_of`)."""
     planes: Planes = RGB
     """`data.channels` and `data.bit_depth`: what images are decoded to."""
+    patch: PatchConfig = field(default_factory=PatchConfig)
+    """`data.patch`."""
+    windows: SlidingWindowConfig = field(default_factory=lambda: SlidingWindowConfig(size="off"))
+    """`evaluate.sliding_window`, whose size is not `auto`."""
 
 
 class Task(ABC):
@@ -96,8 +101,8 @@ class Task(ABC):
     measured: tuple[str, ...] = ()
     """Names of the other sums of `loss`: their means over samples stand in the history beside the loss."""
     obeys: frozenset[str] = frozenset()
-    """`augment.batch`, `augment.off_after`, `data.channels`, `data.weight` and `loss.balance`, where the task does what
-    these options of the config say: another task is refused with them."""
+    """`augment.batch`, `augment.off_after`, `data.channels`, `data.patch`, `data.weight`, `evaluate.sliding_window` and
+    `loss.balance`, where the task does what these options of the config say: another task is refused with them."""
     metrics: Mapping[str, Metric] = {}
     """What `evaluate.metric`, early stopping, the schedule `plateau` and searches may use: scalars of `summary` and how
     to read them. The first one is shown beside the loss."""
@@ -180,6 +185,10 @@ class Task(ABC):
         black = {name: np.zeros((1, *array.shape), array.dtype) for name, array in sample.items()}
         batch = self.batch(black, train=False)
         return batch if isinstance(batch, tuple) else (batch,)
+
+    def part(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As much of an evaluated sample as a try before a run needs: all of it, unless the task cuts it up itself."""
+        return dict(sample)
 
     def outputs(self, rows: int) -> tuple[int, ...] | None:
         """The shape of what the network returns for `rows` samples; None where that is not looked at."""

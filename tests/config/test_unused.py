@@ -7,11 +7,11 @@ import pytest
 
 from raycls.config.describe import allowed, options
 from raycls.config.load import ConfigProblemsError, Problem, load, load_text, show, to_yaml
+from raycls.config.names.effective import EFFECTIVE
 from raycls.config.sections.optim import OptimConfig
 from raycls.config.sections.run import Run
 from raycls.config.sections.search import SchedulerConfig
 from raycls.config.sections.types import Section
-from raycls.config.unused import _EFFECTIVE  # pyright: ignore[reportPrivateUsage]
 from raycls.config.write import leaves, to_dict
 
 
@@ -191,7 +191,7 @@ def test_what_an_earlier_version_printed_is_a_config_again(tmp_path: Path) -> No
 
 def test_the_table_names_options_and_values_that_exist() -> None:
     values = {".".join(map(str, path)): value for path, value in leaves(to_dict(Run()))}
-    for option, needs in _EFFECTIVE.items():
+    for option, needs in EFFECTIVE.items():
         assert {option, needs.choice} <= set(options())
         _, choices = allowed(tuple(needs.choice.split(".")))
         number = isinstance(values[needs.choice], (int, float))
@@ -208,6 +208,4 @@ def test_every_option_that_says_it_is_for_some_choice_is_in_the_table() -> None:
         for name, field in model.model_fields.items()
         if re.match(r"For \w+", field.description or "")
     }
-    assert said == {option for option in _EFFECTIVE if option.rpartition(".")[0] in sections} - {
-        "optim.weight_decay_on"
-    }
+    assert said == {option for option in EFFECTIVE if option.rpartition(".")[0] in sections} - {"optim.weight_decay_on"}

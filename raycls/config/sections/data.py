@@ -17,6 +17,7 @@ __all__ = [
     "CacheConfig",
     "DataConfig",
     "FoldConfig",
+    "PatchConfig",
     "SourceConfig",
     "SplitConfig",
     "Window",
@@ -130,6 +131,19 @@ class FoldConfig(Section):
         return self
 
 
+class PatchConfig(Section):
+    """Patches of volumes, cut at random for training."""
+
+    size: Annotated[tuple[Count, Count, Count], Tuple] | Literal["off"] = "off"
+    """Slices, rows and columns of a patch, such as `[64, 64, 64]`; `off`: whole volumes are trained."""
+    per_volume: Annotated[int, Field(ge=1, le=256)] = 2
+    """Patches of a volume in one step: it is read once for all of them, and counts as one sample, whose loss is their
+    mean."""
+    foreground: Fraction = 0.5
+    """The probability that a patch has a voxel of a class other than the first in its middle (as near as the border
+    allows): of a class that the volume has, each as likely, and of any of its voxels. Other patches lie anywhere."""
+
+
 class DataConfig(Section):
     """Samples, batches, and who reads them."""
 
@@ -213,6 +227,9 @@ class DataConfig(Section):
     spacing: Annotated[tuple[Positive, Positive, Positive], Tuple] | None = None
     """Of volumes: the distances in mm between slices, rows and columns that all are resampled to. Default: as they
     are."""
+    patch: PatchConfig = PatchConfig()
+    """For `volume_segmentation`: what is trained of a volume, before `augment.train`. Evaluations see whole volumes
+    (`evaluate.sliding_window`)."""
 
     @model_validator(mode="after")
     def _windows(self) -> DataConfig:

@@ -21,7 +21,7 @@ from raycls.config.sections.scale import ScaleConfig
 from raycls.config.sections.search import SearchConfig, objective
 from raycls.config.sections.task import LossConfig, TaskConfig
 from raycls.config.sections.track import TrackConfig
-from raycls.config.sections.train import CheckpointConfig, EvaluateConfig, TrainConfig
+from raycls.config.sections.train import CheckpointConfig, EvaluateConfig, SlidingWindowConfig, TrainConfig
 from raycls.config.sections.types import RuleError, Section
 from raycls.config.uri_secrets import has_secret
 
@@ -68,6 +68,12 @@ class Run(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     track: TrackConfig = TrackConfig()
     search: SearchConfig = SearchConfig()
+
+    @property
+    def windows(self) -> SlidingWindowConfig:
+        """`evaluate.sliding_window`, whose size is not `auto`."""
+        given = self.evaluate.sliding_window
+        return given.model_copy(update={"size": self.data.patch.size}) if given.size == "auto" else given
 
     @model_validator(mode="after")
     def _across(self) -> Run:

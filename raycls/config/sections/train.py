@@ -7,9 +7,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from raycls.config.sections.duration import Duration
-from raycls.config.sections.types import Count, NotNegative, Section
+from raycls.config.sections.types import Count, NotNegative, Section, Tuple, UnderOne
 
-__all__ = ["CheckpointConfig", "EarlyStopConfig", "EvaluateConfig", "ProfileConfig", "RewindConfig", "TrainConfig"]
+__all__ = [
+    "CheckpointConfig",
+    "EarlyStopConfig",
+    "EvaluateConfig",
+    "ProfileConfig",
+    "RewindConfig",
+    "SlidingWindowConfig",
+    "TrainConfig",
+]
 
 
 class EarlyStopConfig(Section):
@@ -110,6 +118,22 @@ class TrainConfig(Section):
         return self
 
 
+class SlidingWindowConfig(Section):
+    """Whole volumes through a network for patches: by windows that overlap, whose logits are averaged."""
+
+    size: Annotated[tuple[Count, Count, Count], Tuple] | Literal["auto", "off"] = "auto"
+    """Slices, rows and columns of a window. `auto`: `data.patch.size`, and `off` where no patches are trained; `off`:
+    volumes as a whole."""
+    overlap: UnderOne = 0.5
+    """Part of a window that the next one covers again, at least; windows are at even distances."""
+    mode: Literal["gaussian", "constant"] = "gaussian"
+    """Weights of the voxels of a window in the average: a Gaussian around its middle, of a standard deviation of an
+    eighth of its side, or all equal."""
+    batch_size: Count = 1
+    """Windows of one forward. Libraries of convolutions may round otherwise with other numbers of them; the number of
+    workers changes no bit."""
+
+
 class EvaluateConfig(Section):
     """Evaluation during training, and what `best` means."""
 
@@ -118,7 +142,10 @@ class EvaluateConfig(Section):
     split: Literal["val", "test", "train"] = "val"
     """The split that is evaluated during training."""
     batch_size: Count | Literal["auto"] = "auto"
-    """Images of one forward. `auto`: `data.batch_size`, at most 256."""
+    """Images of one forward. `auto`: `data.batch_size`, at most 256; with windows 1, so that volumes may differ in
+    size."""
+    sliding_window: SlidingWindowConfig = SlidingWindowConfig()
+    """For `volume_segmentation`."""
     metric: Annotated[str, Field(min_length=1)] = "top1"
     """What the best checkpoint, early stopping and the plateau schedule look at: a metric of the task. Of
     `classification`: `top1`, `top5`, `loss`, `f1_macro` or `f1_weighted`."""

@@ -14,7 +14,7 @@ from raycls.data.volumes.geometry import resampled
 from raycls.data.volumes.windows import channels_of
 from raycls.errors import DataError
 
-__all__ = ["AS_READ", "Wanted", "middle_slice", "volume_of"]
+__all__ = ["AS_READ", "Wanted", "middle_slice", "values_of", "volume_of"]
 
 _MOST = 8
 """Times `data.max_pixels`: the voxels that resampling makes at most."""
@@ -41,8 +41,13 @@ AS_READ = Wanted()
 
 def volume_of(split: Split, index: int, wanted: Wanted) -> np.ndarray:
     """The sample as `[C, D, H, W] float32` in 0..1. DataError names the file, the reason and the remedy."""
+    return channels_of(values_of(split, index, wanted), wanted.window)
+
+
+def values_of(split: Split, index: int, wanted: Wanted) -> np.ndarray:
+    """The sample as `[D, H, W] float32` in the units of its file, before its windows. DataError as `volume_of`."""
     try:
-        return channels_of(_at_spacing(split, index, _read(split, index), wanted.spacing), wanted.window)
+        return _at_spacing(split, index, _read(split, index), wanted.spacing)
     except DataError as error:
         remedy = split.without(index)
         error.fix = f"{error.fix}; {remedy}" if error.fix else remedy

@@ -8,7 +8,7 @@ import numpy as np
 
 from raycls.config.sections.data import WINDOWS, Window
 
-__all__ = ["channels_of", "limits_of"]
+__all__ = ["channels_of", "limits_of", "ranges_of", "scaled"]
 
 
 def limits_of(window: Window) -> tuple[float, float]:
@@ -17,16 +17,22 @@ def limits_of(window: Window) -> tuple[float, float]:
     return given["center"] - given["width"] / 2, given["center"] + given["width"] / 2
 
 
-def channels_of(voxels: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
-    """`voxels` `[D, H, W] float32` as `[C, D, H, W] float32` in 0..1, a channel for each window.
+def ranges_of(voxels: np.ndarray, windows: Sequence[Window]) -> list[tuple[float, float]]:
+    """The lowest and the highest value of each window; without a window those of the volume `[D, H, W] float32`."""
+    return [limits_of(window) for window in windows] or [(float(voxels.min()), float(voxels.max()))]
 
-    Without a window the one channel goes from the lowest value of the volume to its highest.
-    """
-    limits = [limits_of(window) for window in windows] or [(float(voxels.min()), float(voxels.max()))]
-    return np.stack([_between(voxels, low, high) for low, high in limits])
+
+def channels_of(voxels: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
+    """`voxels` `[D, H, W] float32` as `[C, D, H, W] float32` in 0..1, a channel for each window."""
+    return scaled(voxels, ranges_of(voxels, windows))
+
+
+def scaled(voxels: np.ndarray, ranges: Sequence[tuple[float, float]]) -> np.ndarray:
+    """The same with a channel for each of the `ranges`, which become 0 to 1."""
+    return np.stack([_between(voxels, low, high) for low, high in ranges])
 
 
 def _between(voxels: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = voxels - np.float32(low)
-    scaled *= np.float32(1 / (high - low) if high > low else 0)
-    return scaled.clip(0, 1)
+    moved = voxels - np.float32(low)
+    moved *= np.float32(1 / (high - low) if high > low else 0)
+    return moved.clip(0, 1)

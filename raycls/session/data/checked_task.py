@@ -37,6 +37,10 @@ def checked_task(run: Run, classes: Sequence[str], plan: Plan, say: Callable[[st
         raise _unheeded(run, "data.channels", 3)
     if run.data.weight is not None and "data.weight" not in task.obeys:
         raise _unheeded(run, "data.weight", "null")
+    if run.data.patch.size != "off" and "data.patch" not in task.obeys:
+        raise _unheeded(run, "data.patch.size", "off")
+    if run.windows.size != "off" and "evaluate.sliding_window" not in task.obeys:
+        raise _unheeded(run, "evaluate.sliding_window.size", "off")
     if run.loss.balance != "none":
         say(_balance(run, classes, plan))
     if run.task.name in TASKS:  # a task of the user may have no use for `loss`

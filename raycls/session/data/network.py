@@ -76,6 +76,7 @@ def describe(run: Run, classes: int | None) -> Described:
     stages = finetuned(run.finetune, whole, count, _STEPS_PER_EPOCH, _STEPS)
     stages(_STEPS - 1)
     rows = -(-run.data.batch_size // micro_batches_of(run.train, run.scale.max_workers))
+    rows *= 1 if run.data.patch.size == "off" else run.data.patch.per_volume
     two, three = saved(model, example, 2), saved(model, example, 3)
     parts = choose(model, two)
     one, batch = three.memory(()).kept - two.memory(()).kept, memory_of(two, three, (), rows).kept

@@ -34,6 +34,10 @@ class Masked(NamedTuple):
     """`[B, ...] uint8`: 0 where a pixel is ignored, else one more than its class."""
     spacing: Tensor
     """The size of a pixel or voxel along each axis, `[B, axes] float32`: in mm of volumes, in pixels of images."""
+    patches: int = 0
+    """In training: so many rows in a row are patches of one volume; 0: rows are whole samples."""
+    windows: dict[str, Tensor] | None = None
+    """Where the network gets `images` by sliding windows: what it said of them, once it was asked."""
 
 
 class Segmentation(Task):
@@ -119,23 +123,17 @@ class Segmentation(Task):
     def counts(self, model: nn.Module, batch: Masked) -> dict[str, Tensor]:
         """`confusion` `[C, C]` of pixels with a row per true class; for each class the sum of `dice` and of `iou` over
         the samples that have it in truth or prediction (`cases`), `absent` those in neither; and the loss."""
-        logits, size = self.logits(model, batch), len(self.setting.classes)
-        found, codes = logits.argmax(1).cpu(), batch.codes.cpu().long()
-        there = codes > 0
-        cells = torch.bincount((codes[there] - 1) * size + found[there], minlength=size * size).view(size, size)
-        pairs = [
-            torch.bincount((code[code > 0] - 1) * size + one[code > 0], minlength=size * size).view(size, size)
-            for code, one in zip(codes, found, strict=True)
-        ]
-        each = torch.stack(pairs).double() if pairs else torch.zeros(0, size, size, dtype=torch.float64)
+        logits = self.logits(model, batch)
+        pairs = _confusions(logits, batch.codes, len(self.setting.classes))
+        each = pairs.double()
         both, truth, said = each.diagonal(dim1=1, dim2=2), each.sum(2), each.sum(1)
         occurs = truth + said > 0
         return {
-            "confusion": cells,
+            "confusion": pairs.sum(0),
             "dice": torch.where(occurs, 2 * both / (truth + said).clamp_min(1), 0).sum(0),
             "iou": torch.where(occurs, both / (truth + said - both).clamp_min(1), 0).sum(0),
             "cases": occurs.sum(0),
-            "count": torch.tensor(len(codes)),
+            "count": torch.tensor(len(pairs)),
             "loss": self._loss(logits, batch.codes, self._given).double().sum(),
         }
 
@@ -195,6 +193,21 @@ class Segmentation(Task):
     @cached_property
     def _made(self) -> dict[tuple[bool, int], Any]:
         return {}
+
+
+_CHUNK = 2**22
+"""Pixels that are counted at a time: of a volume all at once would take many times its memory."""
+
+
+def _confusions(logits: Tensor, codes: Tensor, size: int) -> Tensor:
+    """Pixels of each sample by true (rows) and predicted class, `[B, C, C] int64`, on the CPU."""
+    counts = torch.zeros(len(codes), size * size, dtype=torch.int64)
+    for cells, answers, code in zip(counts, logits.flatten(2), codes.flatten(1), strict=True):
+        for part, truth in zip(answers.split(_CHUNK, 1), code.split(_CHUNK), strict=True):
+            found, truth = part.argmax(0).cpu(), truth.cpu().long()
+            there = truth > 0
+            cells += torch.bincount((truth[there] - 1) * size + found[there], minlength=size * size)
+    return counts.view(-1, size, size)
 
 
 def _check_values(values: Sequence[int], ignored: int | None, classes: Sequence[str]) -> None:
