@@ -112,7 +112,7 @@ def test_many_files(run: Any) -> None:
 @pytest.mark.nightly
 def test_boundary_without_ray(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from raycls.run import checkpoint
-    from raycls.session.recorder import Recorder
+    from raycls.session.recording.recorder import Recorder
 
     monkeypatch.setattr(checkpoint, "commit", checkpoint.commit)  # which the script clocks
     monkeypatch.setattr(Recorder, "save", Recorder.save)

@@ -22,7 +22,7 @@ from raycls.errors import LaunchError, RayclsError
 from raycls.quantities import bytes_text, cores
 from raycls.session.job import Job, World
 from raycls.session.messages import Event
-from raycls.session.reporter import Reporter
+from raycls.session.recording.reporter import Reporter
 from raycls.tasks.base import Setting, Task
 from raycls.tasks.build import Arrays, build, takes_volumes
 from raycls.train.plan import Plan

@@ -31,12 +31,12 @@ from raycls.session.job import Job, World
 from raycls.session.length.longer import write_duration
 from raycls.session.messages import Advice, Failed, Started
 from raycls.session.plan_file import read_plan, write_plan
-from raycls.session.recorder import Judged, Recorder
+from raycls.session.recording.recorder import Judged, Recorder
+from raycls.session.recording.reporter import Reporter
 from raycls.session.recovery.alone import not_alone
 from raycls.session.recovery.bad_images import BadImages, skipping
 from raycls.session.recovery.memory import Lack
 from raycls.session.recovery.non_finite import non_finite_of
-from raycls.session.reporter import Reporter
 from raycls.session.setup import in_memory, make_maker, make_task, surrounded, tell, together
 from raycls.tasks.base import Task
 from raycls.tasks.metrics import mode_of

@@ -15,7 +15,7 @@ from harness.remedies import Remedy, catalogue
 from harness.remedy_cases import CASES, ELSEWHERE, NO_RAY, UNTYPED, Case, make_project
 
 from raycls.cli import app
-from raycls.session.recorder import Recorder
+from raycls.session.recording.recorder import Recorder
 
 Command = Callable[[str], tuple[int, str]]
 _PARAMETERS = [pytest.param(case, marks=pytest.mark.nightly) if case.slow else case for case in CASES]

@@ -14,7 +14,7 @@ from raycls.errors import ConfigError, TrainError
 from raycls.models import zoo
 from raycls.session.data.unfit import first_sample
 from raycls.session.plan_file import write_division
-from raycls.session.recorder import Recorder
+from raycls.session.recording.recorder import Recorder
 from raycls.session.recovery.alone import Alone, refuse_alone
 from raycls.session.setup import together
 from raycls.tasks.base import Task

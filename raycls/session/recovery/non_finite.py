@@ -8,7 +8,7 @@ from typing import Any
 from raycls.quantities import first_names
 from raycls.run import checkpoint, strict_json
 from raycls.run.folder import RunFolder
-from raycls.session.recorder import Recorder
+from raycls.session.recording.recorder import Recorder
 from raycls.session.setup import together
 from raycls.train.recovery.non_finite import NonFinite
 from raycls.train.state import TrainState
