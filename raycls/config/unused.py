@@ -8,9 +8,9 @@ from typing import Any, cast
 from raycls.config.describe import shown
 from raycls.config.errors import Path, Place, Problem, dotted, value_at
 from raycls.config.names.builders import BUILDERS, builtin
-from raycls.config.names.effective import EFFECTIVE, Beside
 from raycls.config.sections.run import Run
 from raycls.config.space.conditions import in_order
+from raycls.config.space.effective import EFFECTIVE, Beside
 from raycls.config.space.space import Space
 from raycls.config.space.text import SPACE, Places, read
 from raycls.config.write import flow, leaves, to_dict

@@ -14,7 +14,6 @@ from torch import nn
 from raycls.config import load as config
 from raycls.config.sections.data import SplitConfig
 from raycls.config.sections.run import Run
-from raycls.config.sections.train import EvaluateConfig
 from raycls.data.source import Dataset, Split, check_source, open_dataset
 from raycls.errors import ConfigError, DataError, RayclsError
 from raycls.models import zoo
@@ -236,7 +235,7 @@ def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = (), left_out
         batch_size=run.data.batch_size,
         workers=run.scale.max_workers,
         train=run.train,
-        evaluate=run.evaluate if run.windows.size == "off" else _one_by_one(run.evaluate),
+        evaluate=run.evaluation,
         checkpoint=run.checkpoint,
         track=run.track,
         augment=run.augment,
@@ -245,11 +244,6 @@ def plan_of(run: Run, dataset: Dataset, left_out: tuple[int, ...] = (), left_out
     sampler = "balanced" if run.loss.balance == "sampler" else ""
     plan = replace(plan, left_out=left_out, left_out_labels=labels, sampler=sampler, repeats=run.data.repeats)
     return with_labels(run, plan, dataset.splits["train"])
-
-
-def _one_by_one(evaluate: EvaluateConfig) -> EvaluateConfig:
-    """`auto` batches of an evaluation by windows have one sample: volumes of several sizes make no batch."""
-    return evaluate if isinstance(evaluate.batch_size, int) else evaluate.model_copy(update={"batch_size": 1})
 
 
 def _resumed_plan(run: Run, plan: Plan, first: Plan | None, *, trains: bool) -> Plan:

@@ -7,11 +7,11 @@ import pytest
 
 from raycls.config.describe import allowed, options
 from raycls.config.load import ConfigProblemsError, Problem, load, load_text, show, to_yaml
-from raycls.config.names.effective import EFFECTIVE
 from raycls.config.sections.optim import OptimConfig
 from raycls.config.sections.run import Run
 from raycls.config.sections.search import SchedulerConfig
 from raycls.config.sections.types import Section
+from raycls.config.space.effective import EFFECTIVE
 from raycls.config.write import leaves, to_dict
 
 

@@ -75,6 +75,12 @@ class Run(Section):
         given = self.evaluate.sliding_window
         return given.model_copy(update={"size": self.data.patch.size}) if given.size == "auto" else given
 
+    @property
+    def evaluation(self) -> EvaluateConfig:
+        """`evaluate`; with windows its `auto` batches have one sample, for volumes of several sizes make no batch."""
+        auto = self.evaluate.batch_size == "auto" and self.windows.size != "off"
+        return self.evaluate.model_copy(update={"batch_size": 1}) if auto else self.evaluate
+
     @model_validator(mode="after")
     def _across(self) -> Run:
         if self.data.executor == "ray" and self.scale.max_workers == 0:
