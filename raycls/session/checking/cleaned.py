@@ -15,9 +15,9 @@ import numpy as np
 
 from raycls.config.sections.data import DataConfig, SourceConfig
 from raycls.data.names import in_order
-from raycls.data.samples import Files
+from raycls.data.samples import Files, text_of
 from raycls.data.source import Split, open_dataset
-from raycls.errors import ConfigError
+from raycls.errors import ConfigError, DataError
 from raycls.session.checking.check import Checked
 from raycls.session.checking.groups import side_of
 
@@ -38,7 +38,8 @@ class Cleaned:
 
 
 def refuse(splits: Mapping[str, Split], file: Path) -> None:
-    """ConfigError where no manifest can name the images, or not in a file of this kind."""
+    """ConfigError where no manifest can name the images, or not in a file of this kind; DataError for a file whose name
+    is no text."""
     if not all(isinstance(split.reader, Files) for split in splits.values()):
         raise ConfigError(
             "the images are no files that a manifest could list",
@@ -46,6 +47,22 @@ def refuse(splits: Mapping[str, Split], file: Path) -> None:
             found=next(type(split.reader).__name__ for split in splits.values()),
             valid="data whose images are files, such as a folder or a manifest",
             fix="leave it out",
+        )
+    if parts := {part: None for split in splits.values() for part in split.parts}:
+        raise ConfigError(
+            "the samples have parts beside their images, which a manifest of images does not list",
+            where=f"--write {file}",
+            found=", ".join(parts),
+            valid="images with classes",
+            fix="leave it out",
+        )
+    paths = (split.locate(row) for split in splits.values() for row in range(len(split)))
+    if (odd := next((path for path in paths if text_of(path) != path), None)) is not None:
+        raise DataError(
+            "the name of a file is no UTF-8, so no manifest can list it",
+            where=f"--write {file}",
+            found=text_of(odd),
+            fix="rename the file",
         )
     several = any(split.sets is not None for split in splits.values())
     if file.suffix.lower() not in SUFFIXES[several:]:

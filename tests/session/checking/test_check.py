@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from harness.masks import write_images
 from harness.planted import Planted, picture, plant
 from harness.plugins import user_module
 from PIL import Image
@@ -225,3 +226,21 @@ def test_parts_cover_every_image_once_and_say_which_they_have(tmp_path: Path, mo
     assert parts.place(1) == f"images 18 to 34 of train: from {splits['train'].key(17)} on"
     monkeypatch.setattr(looked, "_MOST_PARTS", 2)
     assert len(looked.Parts(looked.Work(splits), ".")) <= 2 + len(splits)
+
+
+def test_what_no_manifest_can_list_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
+    plant(tmp_path / "p", each=30)
+    odd = os.fsencode(tmp_path / "p/train/a") + b"/\xff.png"
+    with open(odd, "wb") as file:
+        file.write((tmp_path / "p/train/a/003.png").read_bytes())
+    assert not check(_run("p"), (), lambda line: None).clean
+    with pytest.raises(DataError, match="no UTF-8") as caught:
+        check(_run("p"), (), lambda line: None, lambda dataset: refuse(dataset.splits, Path("m.csv")))
+    assert "\\udcff.png" in (caught.value.found or "")
+    write_images(tmp_path / "cells", {"train": 4, "val": 2})
+    text = "data: {source: {name: masks, path: cells, args: {classes: [background, cell]}}}\n"
+    text += "task: {name: segmentation}\nevaluate: {metric: dice}\n"
+    masks = load_text(text, "c.yaml", ()).run
+    assert check(masks, (), lambda line: None).unreadable == {}
+    with pytest.raises(ConfigError, match="parts beside their images"):
+        check(masks, (), lambda line: None, lambda dataset: refuse(dataset.splits, Path("m.csv")))
