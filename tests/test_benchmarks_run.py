@@ -57,6 +57,13 @@ def test_loop_recipe(run: Any) -> None:
 
 
 @pytest.mark.nightly
+def test_crf(run: Any) -> None:
+    found = run("crf")
+    assert [case["seed"] for case in found["cases"]] == [0, 1] and found["gain"]["low"] <= found["gain"]["mean"]
+    assert all(case["val"]["with"] >= case["val"]["without"] for case in found["cases"])
+
+
+@pytest.mark.nightly
 def test_packed(run: Any) -> None:
     found = run("packed")["variants"]
     packed = {f"{form} {stored}" for form in ("arrow", "parquet") for stored in ("JPEG", "raw")}

@@ -15,8 +15,10 @@ from raycls.errors import ModelError, kind_and_line
 from raycls.export.load import read_onnx
 from raycls.quantities import cores
 
-__all__ = ["IMAGES", "METADATA", "PROBABILITIES", "Artefact", "normalised", "scale_and_shift", "session"]
+__all__ = ["IMAGES", "METADATA", "PROBABILITIES", "VOLUMES", "Artefact", "normalised", "scale_and_shift", "session"]
 
+VOLUMES = "NCDHW"
+"""The layout of an input that is a volume, in -1..1."""
 IMAGES, PROBABILITIES = "images", "probabilities"
 """Names of the input and the output of every artefact."""
 METADATA = "raycls.json"
@@ -74,17 +76,20 @@ class Artefact:
         return self.preprocessing["where"] == "inside"
 
     def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Images `[H, W, 3] uint8`, RGB -> `[B, C] float32`.
+        """Images `[H, W, 3] uint8`, RGB, or volumes `[C, D, H, W] float32` in 0..1 -> `[B, C] float32`.
+
+        Where the answers are masks, of images of one size, `[B, C, H, W]` or `[B, C, D, H, W]`.
 
         Decoded images of any sizes where the preprocessing is `inside`; else images after the operations of
         `preprocessing`, all of one size, which are normalised here.
         """
-        found = np.zeros((len(images), len(self.classes)), np.float32)
+        found: dict[int, np.ndarray] = {}
         shapes = [image.shape for image in images]
         for shape in dict.fromkeys(shapes):
             rows = [row for row, other in enumerate(shapes) if other == shape]
-            found[rows] = self.run(self._batch(np.stack([images[row] for row in rows])))
-        return found
+            found |= zip(rows, self.run(self._batch(np.stack([images[row] for row in rows]))), strict=True)
+        none = np.zeros((0, len(self.classes)), np.float32)
+        return np.stack([found[row] for row in range(len(images))]) if images else none
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """What the file says of its own input: `[B, H, W, 3] uint8`, or `[B, channels, h, w] float32` outside."""
@@ -93,6 +98,8 @@ class Artefact:
     def _batch(self, images: np.ndarray) -> np.ndarray:
         if self.inside:
             return images
+        if self.preprocessing["input"]["layout"] == VOLUMES:
+            return images.astype(np.float32) * np.float32(2) - np.float32(1)
         return normalised(images, self.preprocessing["mean"], self.preprocessing["std"])
 
 

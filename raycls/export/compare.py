@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from raycls.quantities import plural
 from raycls.session.trained.trained import Network
 from raycls.tasks.reading import Reading
 
-__all__ = ["Comparison", "Gate", "Reference", "compare", "reference_of"]
+__all__ = ["Comparison", "Gate", "Reference", "compare", "given_to", "reference_of"]
 
 _BATCH = 32
 
@@ -66,8 +67,8 @@ class Comparison:
     differing: tuple[str, ...]
     """Up to ten images that do not agree."""
     metric: str = "top1"
-    """What `accuracy` is: `top1`, or `map`, the mean average precision, where an image may have any number of
-    classes."""
+    """What `accuracy` is: `top1`; `map`, the mean average precision, where an image may have any number of classes;
+    `dice`, where the answers are masks, of which `agreement` counts pixels."""
 
     @property
     def drop(self) -> float:
@@ -81,12 +82,12 @@ class Comparison:
         """What of `gate` is not kept, in words."""
         found: list[str] = []
         if gate.agreement is not None and self.agreement < gate.agreement:
-            what = "top-1" if self.metric == "top1" else "label set"
+            what = {"top1": "top-1", "dice": "pixel"}.get(self.metric, "label set")
             found.append(f"{what} agreement {self.agreement:.2%} is below {gate.agreement:.2%}")
         if gate.difference is not None and not self.difference <= gate.difference:
             found.append(f"the largest probability difference {self.difference:.2g} is above {gate.difference:g}")
         if gate.drop is not None and self.drop > gate.drop:
-            what = "accuracy" if self.metric == "top1" else "mAP"
+            what = {"top1": "accuracy", "dice": "Dice"}.get(self.metric, "mAP")
             found.append(f"the {what} drop {self.drop:.2f} points is above {gate.drop:g}")
         return found
 
@@ -106,7 +107,7 @@ def compare(reference: Reference, artefact: Artefact) -> Comparison:
     pictures, trained = reference.pictures, reference.probabilities
     doing = f"asking the file about {plural(len(pictures), 'image')}"
     said = [
-        artefact.probabilities([_image(pictures, artefact, row) for row in rows])
+        artefact.probabilities([given_to(artefact, pictures, row) for row in rows])
         for rows in counted(_batches(pictures), doing, len(_batches(pictures)), "batches")
     ]
     exported = np.concatenate(said)
@@ -132,5 +133,12 @@ def _batches(pictures: Pictures) -> list[range]:
     return [range(start, min(start + _BATCH, len(pictures))) for start in range(0, len(pictures), _BATCH)]
 
 
-def _image(pictures: Pictures, artefact: Artefact, row: int) -> np.ndarray:
-    return pictures.image(row) if artefact.inside else pictures.sample(row)["image"]
+def given_to(
+    artefact: Artefact, pictures: Pictures, row: int, sample: Mapping[str, np.ndarray] | None = None
+) -> np.ndarray:
+    """What `artefact` is handed for one picture: its image, or what an evaluation makes of it (`sample`, where that is
+    made already)."""
+    if artefact.inside:
+        return pictures.image(row)
+    sample = pictures.sample(row) if sample is None else sample
+    return sample["volume"] if "volume" in sample else sample["image"]

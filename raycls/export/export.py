@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,18 +14,20 @@ import onnx
 import torch
 
 from raycls.export.artefact import Artefact
-from raycls.export.compare import Comparison, Gate, Reference, compare, reference_of
-from raycls.export.formats.network import OPSET, check_task, half, to_onnx
+from raycls.export.compare import Comparison, Gate, compare, reference_of
+from raycls.export.formats.network import OPSET, check_task, half, refuse_unfit, to_onnx
 from raycls.export.formats.onnx_file import assemble, metadata_of, serialised
 from raycls.export.formats.pt2 import program, saved
 from raycls.export.int8.quantise import quantise
 from raycls.export.int8.static import Int8
-from raycls.export.pictures import pictures
+from raycls.export.masks import Maps, compare_masks
+from raycls.export.pictures import Pictures, pictures
 from raycls.export.preprocessing import Preprocessing, preprocessing_of
 from raycls.progress import progress
 from raycls.run.folder import RunFolder
 from raycls.session.trained.thresholds import Thresholds, thresholds_of
 from raycls.session.trained.trained import Network, Trained
+from raycls.tasks.build import gives_masks
 
 __all__ = ["GATES", "REJECTED", "Exported", "Format", "Precision", "Wanted", "export"]
 
@@ -105,23 +108,25 @@ def export(
     fail.
     ConfigError or ModelError where the run cannot be exported, DataError where there is nothing to compare on.
     """
-    network = Network(trained, torch.device("cpu"), precision="off")
+    refuse_unfit(trained.run.task, wanted.precision, inside=wanted.inside)
+    network, masks = Network(trained, torch.device("cpu"), precision="off"), gives_masks(trained.run.task)
     check_task(network)
     progress("opening the data")
     seen = pictures(trained, split=None, data=wanted.data, most=wanted.images, say=say)
-    height, width = seen.image(0).shape[:2] if wanted.inside else seen.sample(0)["image"].shape[:2]
-    preprocessing = preprocessing or preprocessing_of(trained, (height, width), inside=wanted.inside)
+    preprocessing = preprocessing or preprocessing_of(trained, _size(seen, wanted), inside=wanted.inside)
     progress("exporting the network")
-    if wanted.to == "pt2":
-        written = program(network.model, preprocessing, trained.reading)
-    else:
-        written = to_onnx(network.model, preprocessing)
+    model = Maps(network.model).eval() if masks else network.model
+    pt2 = wanted.to == "pt2"
+    written = program(model, preprocessing, trained.reading) if pt2 else to_onnx(model, preprocessing)
     thresholds = wanted.thresholds or thresholds_of(trained)
     for line in thresholds.told if thresholds else ():
         say(line)
     wanted = replace(wanted, thresholds=thresholds)
-    reference = reference_of(network, seen, thresholds and thresholds.array)
-    draft = _Draft(trained, wanted, preprocessing, reference, RunFolder(folder), name)
+    if masks:
+        compared = partial(compare_masks, network, seen)
+    else:
+        compared = partial(compare, reference_of(network, seen, thresholds and thresholds.array))
+    draft = _Draft(trained, wanted, preprocessing, compared, RunFolder(folder), name)
     try:
         if isinstance(written, onnx.ModelProto) and wanted.precision == "int8":
             draft.facts["int8"] = _int8(draft, written, say)
@@ -132,6 +137,14 @@ def export(
         return draft.finish(folder)
     finally:
         draft.discard()
+
+
+def _size(seen: Pictures, wanted: Wanted) -> tuple[int, ...]:
+    """That of an image, or of what the network is given."""
+    if wanted.inside:
+        return seen.image(0).shape[:2]
+    sample = seen.sample(0)
+    return sample["volume"].shape[1:] if "volume" in sample else sample["image"].shape[:2]
 
 
 def _int8(draft: _Draft, graph: onnx.ModelProto, say: Callable[[str], None]) -> dict[str, Any]:
@@ -155,11 +168,11 @@ class _Draft:
         trained: Trained,
         wanted: Wanted,
         preprocessing: Preprocessing,
-        reference: Reference,
+        compared: Callable[[Artefact], Comparison],
         folder: RunFolder,
         name: str,
     ) -> None:
-        self.trained, self.wanted, self.preprocessing, self.reference = trained, wanted, preprocessing, reference
+        self.trained, self.wanted, self.preprocessing, self.compared = trained, wanted, preprocessing, compared
         self.folder, self.name = folder, name
         self.facts: dict[str, Any] = {}
         self._waiting = f".{name}.comparing{wanted.suffix}"
@@ -174,18 +187,21 @@ class _Draft:
         if (several := self.wanted.thresholds) is not None:
             each = dict(zip(trained.classes, several.values, strict=True))
             metadata |= {"activation": "sigmoid", "thresholds": each, "thresholds_of": several.source}
+        masks = gives_masks(trained.run.task)
+        metadata |= {"answers": "masks"} if masks else {}
         metadata |= dict(more or {})
         if isinstance(network, onnx.ModelProto):
             metadata["opset"] = OPSET
             operator = trained.reading.operator
-            data = serialised(assemble(network, self.preprocessing, metadata, len(trained.classes), operator))
+            about = self.preprocessing, metadata, len(trained.classes), operator
+            data = serialised(assemble(network, *about, masks=masks))
         else:
             data = saved(network, metadata)
         self.folder.store.write_bytes(self._waiting, data)
         digest = hashlib.sha256(data).hexdigest()
         self.facts = {"file": f"{self.name}{self.wanted.suffix}", "sha256": digest, "bytes": len(data), **metadata}
         path = self.folder.path(self._waiting)
-        self._comparison = compare(self.reference, Artefact(str(path)))
+        self._comparison = self.compared(Artefact(str(path)))
         return self._comparison
 
     def finish(self, folder: Path) -> Exported:

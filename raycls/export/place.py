@@ -7,8 +7,24 @@ from raycls.export.export import REJECTED, Exported, Wanted
 from raycls.run.folder import RunFolder
 from raycls.run.storage.store import Store
 from raycls.session.trained.trained import Trained
+from raycls.tasks.build import gives_masks, takes_volumes
 
-__all__ = ["place_of", "put"]
+__all__ = ["inside_of", "place_of", "put"]
+
+
+def inside_of(trained: Trained, preprocess: str | None, *, triton: bool) -> bool:
+    """Whether the artefact preprocesses its images itself, of what `--preprocess` says. ConfigError where a model
+    repository of Triton is asked for and the run takes volumes or gives masks."""
+    task = trained.run.task
+    images = not (takes_volumes(task) or gives_masks(task))
+    if triton and not images:
+        raise ConfigError(
+            "a model repository of Triton is written for classes of images",
+            where="--to triton",
+            found=f"task.name: {task.name}",
+            fix="export one file with --to=onnx, and write its config.pbtxt yourself",
+        )
+    return images if preprocess is None else preprocess == "inside"
 
 
 def place_of(trained: Trained, wanted: Wanted, out: str | None) -> tuple[Store, str]:

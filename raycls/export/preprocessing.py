@@ -24,9 +24,13 @@ from raycls.config.sections.data import LUMA
 from raycls.config.sections.types import Operation, named
 from raycls.data.images import operations as built
 from raycls.data.images.planes import RGB, Planes, planes_of
+from raycls.data.volumes.operations import default_operations
+from raycls.data.volumes.reading import Wanted
+from raycls.data.volumes.windows import limits_of
 from raycls.errors import ConfigError
-from raycls.export.artefact import scale_and_shift
+from raycls.export.artefact import VOLUMES, scale_and_shift
 from raycls.session.trained.trained import Trained
+from raycls.tasks.build import takes_volumes
 
 __all__ = ["Crop", "Preprocessing", "Resize", "Step", "height_first", "preprocessing_of", "size_of", "steps_of"]
 
@@ -67,12 +71,14 @@ class Preprocessing:
     mean: tuple[float, ...]
     """Of each channel, as `std`: three, or one where the network takes grey values."""
     std: tuple[float, ...]
-    size: tuple[int, int]
-    """Height and width of what the network is given."""
+    size: tuple[int, ...]
+    """Height and width of what the network is given; of a volume slices, rows and columns."""
     fixed: tuple[int, int] | None = None
     """Height and width of every image; None where any size is taken."""
     planes: Planes = RGB
     """What the run decodes images to; an artefact that does all of it is given RGB, and makes it grey first."""
+    volumes: Wanted | None = None
+    """How volumes are read; None of images. `mean` and `std` are 0.5 for each window there."""
 
     @property
     def channels(self) -> int:
@@ -90,6 +96,11 @@ class Preprocessing:
             if self.inside
             else {"layout": "NCHW", "dtype": "float32", "size": list(self.size)}
         )
+        more: dict[str, Any] = {}
+        if self.volumes is not None:
+            takes |= {"layout": VOLUMES}
+            windows = [list(limits_of(window)) for window in self.volumes.window]
+            more = {"windows": windows, "spacing": self.volumes.spacing and list(self.volumes.spacing)}
         return {
             "where": "inside" if self.inside else "outside",
             "input": takes,
@@ -100,6 +111,7 @@ class Preprocessing:
             "std": list(self.std),
             "network_size": list(self.size),
             **({} if self.planes == RGB else {"decoded": {**asdict(self.planes), "white": self.planes.white}}),
+            **more,
         }
 
     def nodes(self, source: str, target: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -126,13 +138,19 @@ class Preprocessing:
         return graph.nodes, graph.constants
 
 
-def preprocessing_of(trained: Trained, image: tuple[int, int], *, inside: bool) -> Preprocessing:
-    """That of the run's evaluation. `image` is the height and width of an image of the data.
+def preprocessing_of(trained: Trained, image: tuple[int, ...], *, inside: bool) -> Preprocessing:
+    """That of the run's evaluation. `image` is the height and width of an image of the data, or where `inside` is false
+    the size of what the network is given.
 
     ConfigError where an operation cannot be a part of an artefact and `inside` is wanted.
     """
     augment, size = trained.run.augment, trained.run.data.image_size
     operations = augment.eval
+    if takes_volumes(trained.run.task):
+        listed = default_operations() if operations is None else operations
+        half = (0.5,) * trained.run.model.in_channels
+        data = trained.run.data
+        return Preprocessing(None, listed, half, half, image, volumes=Wanted(data.window, data.spacing))
     if operations is None:
         operations = built.default_operations(train=False, image_size=size)
     mean, std = augment.normalisation(trained.run.model.in_channels)
@@ -148,8 +166,8 @@ def preprocessing_of(trained: Trained, image: tuple[int, int], *, inside: bool) 
             fix="export without the preprocessing, and do it yourself before: --preprocess=outside",
         )
     steps = steps_of(operations, size)
-    end, fixed = size_of(steps, image)
-    return Preprocessing(steps, operations, mean, std, end, None if fixed else image, planes)
+    end, fixed = size_of(steps, (image[0], image[1]))
+    return Preprocessing(steps, operations, mean, std, end, None if fixed else (image[0], image[1]), planes)
 
 
 def size_of(steps: Sequence[Step], image: tuple[int, int]) -> tuple[tuple[int, int], bool]:

@@ -13,15 +13,19 @@ __all__ = ["exported_lines"]
 def exported_lines(facts: Mapping[str, Any], where: str) -> list[str]:
     """The artefact, what it takes and gives, and how it compares with the run."""
     found, takes = facts["comparison"], facts["preprocessing"]["input"]
-    size = "any size" if takes["size"] == "any" else f"{takes['size'][0]} x {takes['size'][1]} pixels"
+    volumes, masks = takes["layout"] == "NCDHW", found.get("metric") == "dice"
+    sides = "any size" if takes["size"] == "any" else " x ".join(map(str, takes["size"]))
+    size = sides if takes["size"] == "any" else f"{sides} {'voxels' if volumes else 'pixels'}"
+    axes = "D, H, W" if volumes else "H, W"
+    gives = f"[B, {len(facts['classes'])}{f', {axes}' if masks else ''}]"
     channels = facts["preprocessing"].get("network_channels", 3)
-    layout = "[B, H, W, 3]" if takes["layout"] == "NHWC" else f"[B, {channels}, H, W]"
+    layout = "[B, H, W, 3]" if takes["layout"] == "NHWC" else f"[B, {channels}, {axes}]"
     opset = f", opset {facts['opset']}" if "opset" in facts else ""
-    several = found.get("metric") == "map"
-    same, score = ("label set", "mean average precision") if several else ("top-1", "accuracy")
+    kinds = {"map": ("label set", "mean average precision"), "dice": ("voxel" if volumes else "pixel", "Dice")}
+    same, score = kinds.get(found.get("metric"), ("top-1", "accuracy"))
     lines = [
         f"{where}: {facts['bytes'] / 1e6:,.2f} MB, {facts['precision']}{opset}",
-        f"images {takes['dtype']} {layout} of {size} -> probabilities [B, {len(facts['classes'])}] float32",
+        f"{'volumes' if volumes else 'images'} {takes['dtype']} {layout} of {size} -> probabilities {gives} float32",
         f"compared on {plural(found['images'], 'image')} of {found['data']}: "
         f"{same} agreement {found['agreement']:.2%}, largest probability difference {found['difference']:.2g}",
         f"{score} {found['accuracy']:.2%} trained, in float32; {found['artefact_accuracy']:.2%} exported",

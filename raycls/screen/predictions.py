@@ -51,7 +51,12 @@ def answer_lines(rows: Iterable[Row]) -> Iterable[str]:
 
 
 def closing_lines(
-    rows: int, counts: Mapping[str, int], bad: int, first: Sequence[tuple[str, str]], out: str | None
+    rows: int,
+    counts: Mapping[str, int],
+    bad: int,
+    first: Sequence[tuple[str, str]],
+    out: str | None,
+    masks: str | None = None,
 ) -> list[str]:
     """What was predicted, where it is, and which images have no answer."""
     lines = []
@@ -59,7 +64,8 @@ def closing_lines(
         common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         shown = ", ".join(f"{_short(name)} {count:,}" for name, count in common[:5])
         more = f" and {len(common) - 5} more classes" if len(common) > 5 else ""
-        lines.append(f"{plural(rows - bad, 'image')} predicted" + (f": {shown}{more}" if shown else ""))
+        said = "predicted" if masks is None else f"predicted, their masks are in {masks}"
+        lines.append(f"{plural(rows - bad, 'image')} {said}" + (f": {shown}{more}" if shown else ""))
     if bad:
         lines.append(f"{plural(bad, 'image')} without an answer:")
         lines += [f"  {visible(path)}: {visible(error)}" for path, error in first]

@@ -31,6 +31,8 @@ from raycls.session.trained.precision import answering, in_float32
 from raycls.session.trained.trained import build_network
 from raycls.tasks.base import Task
 from raycls.tasks.build import reading_of
+from raycls.tasks.crf.dense import Crf
+from raycls.tasks.segmentation.task import Segmentation
 from raycls.train.evaluation.evaluate import evaluate as evaluate_model
 from raycls.train.evaluation.rows import Rows
 from raycls.train.plan import Plan
@@ -67,6 +69,8 @@ def evaluate(job: Job, world: World) -> dict[str, Any]:
             stack.callback(reporter.watch(stream, timeline).close)
             if model is None or task is None:  # the stream decodes while they are made
                 model, task = together(ranks, partial(_build_final, run, job, world))
+                if job.scoring is not None and job.scoring.joined and isinstance(task, Segmentation):
+                    task.crf = Crf(**dict(job.scoring.joined)["crf"])
             met = Met()
             found[split] = _evaluated(model, task, stream, ranks, plan, rows, job.scoring, precision, met)
             if run.data.on_bad_image == "skip":

@@ -1354,6 +1354,85 @@ CASES: tuple[Case, ...] = (
         first=TRAIN,
     ),
     # masks
+    *(
+        Case(
+            "session/scoring/opened.py:_refuse_crf",
+            command,
+            before=lambda folder: write_images(folder / "cells", {"train": 4, "val": 2, "test": 2}),
+            first=f"{_MASKS} train.duration=3ep evaluate.keep=last",
+            text=text,
+            use=use,
+        )
+        for command, text, use in (
+            ("raycls eval c --crf --split val", "--split test", lambda *_: "raycls eval c --crf --split test"),
+            ("raycls eval c --crf --weights step-2", "leave out --weights", lambda *_: "raycls eval c --crf"),
+        )
+    ),
+    Case(
+        "session/scoring/opened.py:_refuse_crf",
+        "raycls eval c --crf",
+        text="leave --crf out",
+        first=TRAIN,
+        use=lambda folder, command, fix: "raycls eval c",
+    ),
+    Case(
+        "session/trained/refined.py:_checked",
+        "raycls predict c cells/test/images --masks m --crf",
+        lambda folder: (folder / "runs/c/model/crf.json").write_text(
+            json.dumps({"sha256": json.loads((folder / "runs/c/model/model.json").read_text())["sha256"]})
+        ),
+        before=lambda folder: write_images(folder / "cells", {"train": 4, "val": 2, "test": 2}),
+        first=_MASKS,
+        use=lambda folder, command, fix: "rm runs/c/model/crf.json && raycls eval c --crf",
+    ),
+    Case(
+        "session/trained/refined.py:kept_crf",
+        "raycls predict c cells/test/images --masks m --crf",
+        before=lambda folder: write_images(folder / "cells", {"train": 4, "val": 2, "test": 2}),
+        first=_MASKS,
+        use=lambda folder, command, fix: "raycls eval c --crf",
+    ),
+    Case(
+        "export/formats/network.py:refuse_unfit",
+        "raycls export c --to onnx --preprocess inside",
+        before=lambda folder: write_images(folder / "cells", {"train": 4, "val": 2}),
+        first=_MASKS,
+        text="--preprocess=outside",
+        use=lambda folder, command, fix: "raycls export c --to onnx --preprocess=outside",
+        slow=True,
+    ),
+    Case(
+        "export/formats/network.py:refuse_unfit",
+        "raycls export c --to onnx --precision int8",
+        before=lambda folder: write_images(folder / "cells", {"train": 4, "val": 2}),
+        first=_MASKS,
+        text="--precision=fp32",
+        use=lambda folder, command, fix: "raycls export c --to onnx --precision=fp32",
+        slow=True,
+    ),
+    Case(
+        "export/place.py:inside_of",
+        "raycls export c --to triton --repository models",
+        before=lambda folder: write_images(folder / "cells", {"train": 4, "val": 2}),
+        first=_MASKS,
+        use=lambda folder, command, fix: "raycls export c --to=onnx",
+        slow=True,
+    ),
+    Case(
+        "session/predictions/predict.py:_masks",
+        "raycls predict c cells/val/images",
+        before=lambda folder: write_images(folder / "cells", {"train": 4, "val": 2}),
+        first=_MASKS,
+        use=add(0),
+    ),
+    Case(
+        "session/predictions/masks.py:refuse_there",
+        "raycls predict c cells/val/images --masks DIR",
+        lambda folder: ((folder / "DIR").mkdir(), (folder / "DIR/0.png").touch()),
+        before=lambda folder: write_images(folder / "cells", {"train": 4, "val": 2}),
+        first=_MASKS,
+        use=lambda folder, command, fix: f"{command} --force",
+    ),
     Case(
         "session/scoring/cases.py:refuse_masks",
         "raycls eval c --split val --tta mirror",

@@ -22,7 +22,7 @@ __all__ = ["register"]
 
 To = Annotated[Literal["onnx", "pt2", "triton"], typer.Option(help="The format. triton: ONNX in a model repository.")]
 Preprocess = Annotated[
-    Literal["inside", "outside"],
+    Literal["inside", "outside"] | None,
     typer.Option(help="inside: decoded images of any size in. outside: resized, cropped and normalised ones."),
 ]
 Out = Annotated[
@@ -69,7 +69,7 @@ def export(
     run: RunArgument,
     to: To,
     precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="What it computes in.")] = "fp32",
-    preprocess: Preprocess = "inside",
+    preprocess: Preprocess = None,
     out: Out = None,
     data: Data = None,
     images: Annotated[int, typer.Option(min=1, help="Compare on at most so many images.")] = 1000,
@@ -107,10 +107,9 @@ def export(
     gate = replace(GATES[precision], **{name: value for name, value in asked.items() if value is not None})
     most: dict[str, Any] = {} if calibration_images is None else {"calibration": calibration_images}
     most["tensorrt"] = tensorrt == "int8"
-    inside = preprocess == "inside"
-    wanted = Wanted("onnx" if to == "triton" else to, precision, inside, data, images, gate=gate, **most)
+    wanted = Wanted("onnx" if to == "triton" else to, precision, True, data, images, gate=gate, **most)
     triton = None if repository is None else _Triton(repository, model_name, options)
-    _export(folder, weights, wanted, (threshold, thresholds), out, as_json, triton)
+    _export(folder, weights, wanted, preprocess, (threshold, thresholds), out, as_json, triton)
 
 
 @dataclass(frozen=True)
@@ -127,13 +126,14 @@ def _export(
     folder: str,
     weights: str | None,
     wanted: Wanted,
+    preprocess: str | None,
     thresholds: tuple[float | None, str | None],
     out: str | None,
     as_json: bool,
     triton: _Triton | None,
 ) -> None:
     from raycls.export.export import export as export_run
-    from raycls.export.place import place_of, put
+    from raycls.export.place import inside_of, place_of, put
     from raycls.export.triton.config import Serving
     from raycls.export.triton.repository import add, model_folder
     from raycls.run import strict_json
@@ -142,7 +142,8 @@ def _export(
     from raycls.session.trained.thresholds import thresholds_of
     from raycls.session.trained.trained import open_trained
 
-    trained = open_trained(folder, weights=weights)
+    trained = open_trained(folder, weights=weights, masks=True)
+    wanted = replace(wanted, inside=inside_of(trained, preprocess, triton=triton is not None))
     wanted = replace(wanted, thresholds=thresholds_of(trained, threshold=thresholds[0], file=thresholds[1]))
     store, name = place_of(trained, wanted, out)
     model = None if triton is None else model_folder(triton.repository, triton.name, trained.run.run.name)

@@ -7,11 +7,11 @@ as steps per epoch, belong to the plan.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from pydantic import Field, field_validator, model_validator
 
-from raycls.config.names.metrics import METRICS
+from raycls.config.names.metrics import METRICS, SEGMENTATION
 from raycls.config.sections.data import AugmentConfig, DataConfig
 from raycls.config.sections.finetune import FinetuneConfig
 from raycls.config.sections.model import ModelConfig
@@ -68,6 +68,21 @@ class Run(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     track: TrackConfig = TrackConfig()
     search: SearchConfig = SearchConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judged_by(cls, values: Any) -> Any:
+        """A segmentation has no top1: it is judged by its Dice where the config says nothing."""
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        task, evaluate = given.get("task"), given.get("evaluate", {})
+        if not isinstance(task, dict) or not isinstance(evaluate, dict) or "metric" in evaluate:
+            return given
+        name, told = cast("dict[str, Any]", task).get("name"), cast("dict[str, Any]", evaluate)
+        if not isinstance(name, str) or METRICS.get(name) is not SEGMENTATION:
+            return given
+        return {**given, "evaluate": {**told, "metric": next(iter(SEGMENTATION))}}
 
     @property
     def windows(self) -> SlidingWindowConfig:

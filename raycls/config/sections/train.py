@@ -148,7 +148,8 @@ class EvaluateConfig(Section):
     """For `volume_segmentation`."""
     metric: Annotated[str, Field(min_length=1)] = "top1"
     """What the best checkpoint, early stopping and the plateau schedule look at: a metric of the task. Of
-    `classification`: `top1`, `top5`, `loss`, `f1_macro` or `f1_weighted`."""
+    `classification`: `top1`, `top5`, `loss`, `f1_macro` or `f1_weighted`. Of a segmentation `dice`, where nothing is
+    said."""
     keep: Literal["best", "last"] = "best"
     """Which weights `model/` holds at the end: those of the best evaluation by `metric`, or those after the last step.
     The last ones too where nothing was evaluated."""

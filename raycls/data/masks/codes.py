@@ -11,10 +11,11 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from raycls.data.making.bad import BadImageError
 from raycls.data.source import Split
 from raycls.errors import DataError
 
-__all__ = ["MOST", "PART", "codes_of", "image_mask", "volume_mask"]
+__all__ = ["MOST", "PART", "codes_of", "image_mask", "unmarked", "volume_mask"]
 
 PART = "mask"
 """The name under which a source gives the masks (`Samples.parts`)."""
@@ -24,7 +25,8 @@ _MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 
 
 def image_mask(split: Split, index: int, values: Sequence[int], ignored: int | None) -> np.ndarray:
-    """The codes of the mask of an image, `[H, W] uint8`. DataError names the file, what is wrong and the remedy.
+    """The codes of the mask of an image, `[H, W] uint8`. DataError names the file, what is wrong and the remedy;
+    BadImageError where its bytes are no mask, which `data.on_bad_image: skip` leaves out as it does bad images.
 
     `values` are what a pixel of each class has, `ignored` what one without a class has.
     """
@@ -46,6 +48,11 @@ def volume_mask(split: Split, index: int, values: Sequence[int], ignored: int | 
         found = "bytes" if isinstance(data, bytes) else f"{data.dtype} of shape {list(data.shape)}"
         raise DataError("a mask is not one number per voxel", where=place, found=found, valid="[D, H, W]")
     return codes_of(data, values, ignored, place)
+
+
+def unmarked(shape: Sequence[int]) -> np.ndarray:
+    """The codes of what has no mask: all of it counts, as the first class."""
+    return np.ones(tuple(shape), np.uint8)
 
 
 def codes_of(mask: np.ndarray, values: Sequence[int], ignored: int | None, place: str) -> np.ndarray:
@@ -80,27 +87,30 @@ def _decoded(data: bytes, place: str, most: int) -> np.ndarray:
         with Image.open(BytesIO(data), formats=("PNG", "TIFF", "BMP", "GIF")) as image:
             mode, (width, height) = image.mode, image.size
             if width * height > most:
-                raise DataError(
+                raise BadImageError(
                     "a mask is larger than allowed",
                     where=place,
                     found=f"{width} x {height} pixels",
                     valid=f"at most data.max_pixels, {most:,}",
+                    size=len(data),
                 )
             if mode in _MODES:
                 found = np.array(image)
                 return found.astype(np.uint8) if found.dtype == bool else found
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
+        raise BadImageError(
             "cannot read a mask",
             where=place,
             found=type(error).__name__,
             valid="a PNG, TIFF, BMP or GIF file",
             fix="restore the file",
+            size=len(data),
         ) from error
-    raise DataError(
+    raise BadImageError(
         "a mask has colours and not one number per pixel",
         where=place,
         found=f"mode {mode}",
         valid="a file of grey values or of a palette, whose numbers are the classes",
         fix="convert it to one number per pixel",
+        size=len(data),
     )

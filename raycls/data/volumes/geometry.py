@@ -12,7 +12,18 @@ from itertools import permutations
 
 import numpy as np
 
-__all__ = ["RAS_TO_LPS", "at_spacing", "layout_of", "nearest", "oriented", "resampled", "resized", "spacing_of"]
+__all__ = [
+    "RAS_TO_LPS",
+    "as_stored",
+    "at_spacing",
+    "changed",
+    "layout_of",
+    "nearest",
+    "oriented",
+    "resampled",
+    "resized",
+    "spacing_of",
+]
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 """By which the coordinates of NIfTI (to right, anterior, superior) are multiplied for those of DICOM."""
@@ -44,6 +55,12 @@ def oriented(voxels: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.flip(voxels.transpose(order), flips))
 
 
+def as_stored(volume: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """`oriented` undone: `volume` `[D, H, W]` with the axes of its file, contiguous."""
+    order, flips = layout_of(directions)
+    return np.ascontiguousarray(np.flip(volume, flips).transpose(np.argsort(order)))
+
+
 def spacing_of(directions: np.ndarray) -> tuple[float, ...]:
     """The lengths in mm of one step along each axis of `[D, H, W]`."""
     lengths = np.linalg.norm(directions, axis=0)
@@ -52,7 +69,7 @@ def spacing_of(directions: np.ndarray) -> tuple[float, ...]:
 
 def resampled(voxels: np.ndarray, spacing: Sequence[float], wanted: Sequence[float]) -> np.ndarray:
     """`voxels` `[..., D, H, W] float32` of `spacing` at the spacing `wanted`: as many voxels as are nearest."""
-    return _changed(voxels, *at_spacing(voxels.shape, spacing, wanted))
+    return changed(voxels, *at_spacing(voxels.shape, spacing, wanted))
 
 
 def at_spacing(
@@ -67,7 +84,7 @@ def at_spacing(
 def resized(voxels: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     """`voxels` `[..., D, H, W] float32` with the last three axes of these `sizes`."""
     steps = [size / new for size, new in zip(voxels.shape[-3:], sizes, strict=True)]
-    return _changed(voxels, sizes, steps)
+    return changed(voxels, sizes, steps)
 
 
 def nearest(voxels: np.ndarray, sizes: Sequence[int], steps: Sequence[float]) -> np.ndarray:
@@ -86,7 +103,9 @@ def _centres(count: int, size: int, step: float) -> np.ndarray:
     return ((count - 1) + (np.arange(size) * 2 - (size - 1)) * step) / 2
 
 
-def _changed(voxels: np.ndarray, sizes: Sequence[int], steps: Sequence[float]) -> np.ndarray:
+def changed(voxels: np.ndarray, sizes: Sequence[int], steps: Sequence[float]) -> np.ndarray:
+    """`voxels` `[..., D, H, W] float32` with the last three axes of these `sizes`, by linear interpolation; `steps` as
+    in `nearest`."""
     for axis, (size, step) in enumerate(zip(sizes, steps, strict=True), voxels.ndim - 3):
         if (voxels.shape[axis], step) != (size, 1.0):
             voxels = _along(voxels, axis, size, step)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
+from raycls.data.making.bad import BadImageError
 from raycls.data.volumes.extra import module
 from raycls.data.volumes.geometry import RAS_TO_LPS
 from raycls.errors import DataError
@@ -40,13 +42,21 @@ def place_of(path: str) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def voxels_of(path: str) -> np.ndarray:
-    """The values of a file, `[i, j, k] float32`, scaled as its header says."""
+    """The values of a file, `[i, j, k] float32`, scaled as its header says. BadImageError where its bytes are damaged,
+    DataError where they could not be read."""
     image = _opened(path)
     proxy: Any = image.dataobj
     try:
         values = np.asarray(proxy.get_unscaled())
     except Exception as error:
-        raise _unreadable(path, error) from error
+        found = _unreadable(path, error)
+        if (
+            isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
+        ):  # that says nothing of the bytes
+            raise found from error
+        lines = found.to_dict()
+        del lines["what"]
+        raise BadImageError(found.what, **lines, size=os.path.getsize(path)) from error
     slope, intercept = float(proxy.slope), float(proxy.inter)
     values = values.reshape(values.shape[:3])
     if (slope, intercept) == (1.0, 0.0):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from raycls.data.volumes.geometry import resampled
 from raycls.data.volumes.windows import channels_of
 from raycls.errors import DataError
 
-__all__ = ["AS_READ", "Wanted", "middle_slice", "values_of", "volume_of"]
+__all__ = ["AS_READ", "Wanted", "made_of", "middle_slice", "values_of", "volume_of", "voxels_of"]
 
 _MOST = 8
 """Times `data.max_pixels`: the voxels that resampling makes at most."""
@@ -41,13 +42,31 @@ AS_READ = Wanted()
 
 def volume_of(split: Split, index: int, wanted: Wanted) -> np.ndarray:
     """The sample as `[C, D, H, W] float32` in 0..1. DataError names the file, the reason and the remedy."""
-    return channels_of(values_of(split, index, wanted), wanted.window)
+    return made_of(split, index, voxels_of(split, index), wanted)
+
+
+def voxels_of(split: Split, index: int) -> np.ndarray:
+    """What the source has of the sample, `[D, H, W] float32`. DataError as of `volume_of`."""
+    with _left_out(split, index):
+        return _read(split, index)
 
 
 def values_of(split: Split, index: int, wanted: Wanted) -> np.ndarray:
     """The sample as `[D, H, W] float32` in the units of its file, before its windows. DataError as `volume_of`."""
-    try:
+    with _left_out(split, index):
         return _at_spacing(split, index, _read(split, index), wanted.spacing)
+
+
+def made_of(split: Split, index: int, voxels: np.ndarray, wanted: Wanted) -> np.ndarray:
+    """`volume_of` the voxels that were read."""
+    with _left_out(split, index):
+        return channels_of(_at_spacing(split, index, voxels, wanted.spacing), wanted.window)
+
+
+@contextmanager
+def _left_out(split: Split, index: int) -> Iterator[None]:
+    try:
+        yield
     except DataError as error:
         remedy = split.without(index)
         error.fix = f"{error.fix}; {remedy}" if error.fix else remedy

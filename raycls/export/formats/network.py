@@ -10,13 +10,18 @@ import onnx
 import torch
 from torch import nn
 
+from raycls.config.sections.task import TaskConfig
 from raycls.errors import ConfigError, ModelError, kind_and_line
 from raycls.export.preprocessing import Preprocessing
 from raycls.session.trained.trained import Network
+from raycls.tasks.build import gives_masks, takes_volumes
 from raycls.tasks.classification import Classification
 from raycls.tasks.multilabel import MultiLabel
+from raycls.tasks.segmentation.task import Segmentation
+from raycls.tasks.segmentation.volumes import VolumeSegmentation
+from raycls.tasks.volumes import VolumeClassification
 
-__all__ = ["LOGITS", "OPSET", "PIXELS", "check_task", "example", "half", "to_onnx"]
+__all__ = ["LOGITS", "OPSET", "PIXELS", "check_task", "example", "half", "refuse_unfit", "to_onnx"]
 
 OPSET = 20
 """Of every file: the one that torch's exporter writes by default. `antialias` of `Resize` needs 18."""
@@ -30,16 +35,42 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def check_task(network: Network) -> None:
-    """ConfigError where the task feeds the network otherwise than the built-in classification does."""
+    """ConfigError where the task feeds the network otherwise than the built-in tasks do."""
     kind = type(network.task)
-    own = min((_own(kind, known) for known in (Classification, MultiLabel)), key=len)
+    own = min((_own(kind, known) for known in _KNOWN), key=len)
     if own:
         raise ConfigError(
-            "only networks of the built-in classification can be exported",
+            "only networks of the built-in classification and segmentation can be exported",
             where="task.name",
             found=f"{network.trained.run.task.name}, which has its own {' and '.join(own)}",
-            valid="classification, multilabel, or a subclass that makes samples, batches and rows as they do",
+            valid="classification, multilabel, segmentation, those of volumes, or a subclass that makes samples, "
+            "batches and rows as they do",
         )
+
+
+def refuse_unfit(task: TaskConfig, precision: str, *, inside: bool) -> None:
+    """ConfigError for what is not done of volumes and masks."""
+    if not (takes_volumes(task) or gives_masks(task)):
+        return
+    if inside:
+        raise ConfigError(
+            "volumes and masks are exported without their preprocessing",
+            where="--preprocess inside",
+            found=task.name,
+            valid="--preprocess outside: the file takes what the network takes, and its metadata says how that is made",
+            fix="export what the network takes: --preprocess=outside",
+        )
+    if precision == "int8":
+        raise ConfigError(
+            "the ranges of INT8, and the layers that stay float, are chosen by the accuracy of classes of images",
+            where="--precision int8",
+            found=task.name,
+            valid="fp32, fp16",
+            fix="--precision=fp32",
+        )
+
+
+_KNOWN = (Classification, MultiLabel, VolumeClassification, Segmentation, VolumeSegmentation)
 
 
 def _own(kind: type, known: type) -> list[str]:
@@ -48,7 +79,7 @@ def _own(kind: type, known: type) -> list[str]:
 
 
 def example(preprocessing: Preprocessing) -> torch.Tensor:
-    """Two black images `[2, channels, h, w] float32`: torch takes a batch of one for a constant."""
+    """Two black images `[2, channels, h, w] float32`, or volumes: torch takes a batch of one for a constant."""
     return torch.zeros(2, preprocessing.channels, *preprocessing.size)
 
 

@@ -22,10 +22,16 @@ _MOST_BYTES = 2**31 - 1
 
 
 def assemble(
-    network: onnx.ModelProto, preprocessing: Preprocessing, metadata: Mapping[str, Any], classes: int, operator: str
+    network: onnx.ModelProto,
+    preprocessing: Preprocessing,
+    metadata: Mapping[str, Any],
+    classes: int,
+    operator: str,
+    *,
+    masks: bool = False,
 ) -> onnx.ModelProto:
-    """`network` (`normalised` -> `logits`) from `images` to `probabilities` `[batch, classes] float32`, by the
-    `operator` of ONNX that makes these of logits."""
+    """`network` (`normalised` -> `logits`) from `images` to `probabilities` `[batch, classes] float32` (where the
+    answers are `masks`, of each pixel), by the `operator` of ONNX that makes these of logits."""
     graph = network.graph
     nodes, constants = preprocessing.nodes(IMAGES, PIXELS) if preprocessing.inside else ([], [])
     if preprocessing.inside:
@@ -38,7 +44,9 @@ def assemble(
         nodes = [helper.make_node("Identity", [IMAGES], [PIXELS], name="preprocess/outside")]
     over: dict[str, Any] = {"axis": 1} if operator == "Softmax" else {}
     last = helper.make_node(operator, [LOGITS], [PROBABILITIES], name="probabilities", **over)
-    ends = helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", classes])
+    ends = helper.make_tensor_value_info(
+        PROBABILITIES, TensorProto.FLOAT, ["batch", classes, *(preprocessing.size if masks else ())]
+    )
     whole = helper.make_graph(
         [*nodes, *graph.node, last],
         "raycls",

@@ -49,6 +49,13 @@ def summary_lines(summary: Record) -> list[str]:
         lines += _class_lines(summary) if "macro_classes" in summary else []
         lines += [line for name, groups in summary.get("by", {}).items() for line in _group_lines(name, groups)]
         lines += _threshold_lines(summary.get("threshold"))
+    if "crf" in summary:
+        crf = summary["crf"]
+        none = (
+            "" if crf["crf"]["smoothness"] or crf["crf"]["appearance"] else "; none was better than the network alone"
+        )
+        where = f"fitted on {crf['count']:,} of {crf['split']}{none}; kept in model/crf.json"
+        lines.append(f"{'crf':<10} dice {summary['dice']:.4f} with and {crf['without']:.4f} without it; {where}")
     if "per_class" in summary:
         lines += _mask_lines(summary["per_class"])
     if summary.get("predictions"):

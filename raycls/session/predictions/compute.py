@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -22,14 +22,17 @@ from torch import nn
 
 from raycls.allocator import keep_freed_memory
 from raycls.data.making.bad import BadImageError
+from raycls.data.samples import Keys, digest_of
 from raycls.data.source import Split
 from raycls.errors import CheckpointError, ConfigError, DataError, ModelError, RayclsError, kind_and_line
 from raycls.run.folder import RunFolder
 from raycls.run.model_file import sha256_of
 from raycls.session.computing.parted import Compute
+from raycls.session.predictions.masks import Masks, mask_of
 from raycls.session.trained.answers import answers
 from raycls.session.trained.thresholds import Thresholds
 from raycls.session.trained.trained import Network, Trained
+from raycls.tasks.crf.dense import Crf
 from raycls.train.precision import arithmetic
 from raycls.workdir import set_workdir
 
@@ -63,6 +66,10 @@ class Work:
     """The layer of the network whose inputs are asked for, instead of answers; empty where it is answers."""
     thresholds: Thresholds | None = None
     """Where an image has any number of classes; `every` is true there."""
+    masks: Keys | None = None
+    """What the mask of each image is called, where the answers are masks."""
+    crf: tuple[tuple[str, Any], ...] = ()
+    """The parameters of the CRF that is joined to masks; empty for none."""
 
     @property
     def batch(self) -> int:
@@ -111,6 +118,8 @@ class Work:
             "rows": len(self.split),
             "part_rows": self.part_rows,
             "threads": run.scale.threads,
+            **({"masks": digest_of(self.masks.digest_parts())} if self.masks is not None else {}),
+            **({"crf": dict(self.crf)} if self.crf else {}),
             "device": self.device,
             "precision": self.precision,
             "formats": list(self.split.formats),
@@ -137,6 +146,8 @@ class Part:
     """What the layer `Work.layer` is given for each image that could be decoded, `[n, D] float32`."""
     labels: np.ndarray = field(default_factory=lambda: np.empty((0, 0), bool))
     """Which classes an image has, `[n, C] bool`, where it may have any number."""
+    masks: Masks | None = None
+    """Where the answers are masks."""
 
     def to_bytes(self) -> bytes:
         """For a file or another process; `from_bytes` gives it back."""
@@ -150,6 +161,7 @@ class Part:
             probabilities=self.probabilities,
             features=self.features,
             labels=self.labels,
+            **cast("dict[str, Any]", {} if self.masks is None else self.masks.arrays()),
         )
         return stream.getvalue()
 
@@ -160,8 +172,8 @@ class Part:
             number, errors, unread = json.loads(found["texts"].tobytes())
             arrays = found["classes"], found["top"], found["probabilities"]
             # an earlier version kept none of these
-            more = {name: found[name] for name in ("features", "labels") if name in found}
-            return cls(number, *arrays, tuple(errors), tuple(unread), **more)
+            more: dict[str, Any] = {name: found[name] for name in ("features", "labels") if name in found}
+            return cls(number, *arrays, tuple(errors), tuple(unread), **more, masks=Masks.of(found))
 
 
 class Predictor:
@@ -205,12 +217,15 @@ class Predictor:
         for first in range(0, len(rows), work.batch):
             chosen = range(first, min(first + work.batch, len(rows)))
             batch = dict(zip(chosen, samples, strict=False))  # `chosen` first: no sample is taken without a place
-            self._answer(made, batch, (start + first) // work.batch)
+            self._answer(made, batch, (start + first) // work.batch, start)
             told(chosen.stop)
         return made.part(number)
 
-    def _answer(self, made: _Made, batch: Mapping[int, _Sample], index: int) -> None:
-        """Fill in the answers of the batch at `index`. Images of other shapes make a batch of their own."""
+    def _answer(self, made: _Made, batch: Mapping[int, _Sample], index: int, start: int) -> None:
+        """Fill in the answers of the batch at `index`, of a part that begins at the row `start`.
+
+        Images of other shapes make a batch of their own.
+        """
         groups: dict[Any, list[int]] = {}
         for place, sample in batch.items():
             if isinstance(sample, DataError):
@@ -222,8 +237,20 @@ class Predictor:
             samples = [sample for place in places if not isinstance(sample := batch[place], DataError)]
             if self._work.layer:
                 made.keep(places, self._features(samples, index))
+            elif self._work.masks is not None:
+                self._mask(made, places, samples, index, start)
             else:
                 made.fill(places, self._logits(samples, index))
+
+    def _mask(
+        self, made: _Made, places: Sequence[int], samples: Sequence[Mapping[str, np.ndarray]], index: int, start: int
+    ) -> None:
+        maps = self._asked(lambda network: network.maps_of(samples, batch=index))
+        for place, sample, each in zip(places, samples, maps, strict=True):
+            try:
+                made.masks[place] = mask_of(self._opened().task, self._work.split, start + place, sample, each)
+            except DataError as error:
+                made.fail(place, error)
 
     def _features(self, samples: Sequence[Mapping[str, np.ndarray]], index: int) -> np.ndarray:
         given: list[torch.Tensor] = []
@@ -242,12 +269,17 @@ class Predictor:
         if self._network is None:
             self._network = Network(self._trained, self._device, precision=self._work.precision)
             self._refuse_other_weights()
+            if self._work.crf:
+                self._network.task.crf = Crf(**dict(self._work.crf))  # type: ignore[attr-defined]
         return self._network
 
     def _rows(self, samples: Sequence[Mapping[str, np.ndarray]], index: int) -> dict[str, np.ndarray]:
+        return self._asked(lambda network: network.rows_of(samples, batch=index))
+
+    def _asked(self, ask: Callable[[Network], Any]) -> Any:
         network = self._opened()
         try:
-            return network.rows_of(samples, batch=index)
+            return ask(network)
         except RayclsError:
             raise
         except Exception as error:
@@ -320,6 +352,7 @@ class _Made:
     errors: list[str | None]
     unread: list[int]
     features: dict[int, np.ndarray]
+    masks: dict[int, Masks]
 
     @classmethod
     def empty(cls, rows: int, work: Work) -> Self:
@@ -333,6 +366,7 @@ class _Made:
             np.zeros((rows, count if work.thresholds else 0), bool),
             [None] * rows,
             [],
+            {},
             {},
         )
 
@@ -360,5 +394,7 @@ class _Made:
     def part(self, number: int) -> Part:
         arrays = self.classes, self.top, self.probabilities
         features = [self.features[place] for place in sorted(self.features)]
-        more = {"features": np.stack(features)} if features else {}
+        more: dict[str, Any] = {"features": np.stack(features)} if features else {}
+        if self.work.masks is not None:
+            more["masks"] = Masks.of_each(len(self.errors), len(self.work.trained.classes), self.masks)
         return Part(number, *arrays, tuple(self.errors), tuple(self.unread), labels=self.labels, **more)

@@ -310,6 +310,8 @@ def _marks(reader: Reader) -> tuple[bytes, ...]:
         with ThreadPoolExecutor(_STAT_THREADS) as pool:  # a question is a round trip where the files are on a network
             parts = pool.map(lambda start: _stats(reader, start), range(0, len(reader.names), _AT_ONCE))
             return (*reader.names.digest_parts(), *parts)
+    if isinstance(files := getattr(reader, "files", None), Files):  # of volumes
+        return _marks(files)
     ask = getattr(reader, "sizes", None)
     sizes = None if ask is None else ask()
     return () if sizes is None else (np.asarray(sizes, np.int64).tobytes(),)

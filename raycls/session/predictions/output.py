@@ -16,13 +16,16 @@ from raycls.data.samples import text_of
 from raycls.errors import ConfigError
 from raycls.run import strict_json
 from raycls.session.predictions.compute import Part, Work
+from raycls.session.predictions.masks import mask_row
+from raycls.tasks.build import takes_volumes
 
-__all__ = ["SUFFIXES", "form_of", "json_lines", "rows_of", "write_file"]
+__all__ = ["SUFFIXES", "classes_in", "form_of", "json_lines", "rows_of", "write_file"]
 
 _SPREADSHEET = ("=", "+", "-", "@", "'", "\t", "\r")
 """What a spreadsheet takes for the start of a formula, and what says that it is none."""
 _ONE = ("run", "weights", "step", "sha256", "temperature")
 _SEVERAL = ("run", "weights", "step", "sha256", "thresholds")
+_MASKS = ("run", "weights", "step", "sha256")
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 _DIVIDER = ";"
 """Between the labels of an image in one cell; the columns `has CLASS` tell classes apart whose names have one."""
@@ -50,6 +53,13 @@ def rows_of(work: Work, part: Part) -> Iterator[Row]:
     start = part.number * work.part_rows
     facts = work.facts
     provenance = {name: facts[name] for name in _provenance(work)}
+    if part.masks is not None:
+        names = work.masks or []
+        for row, error in enumerate(part.errors):
+            made = mask_row(part.masks, row, names[start + row], volumes="ml" in _counted(work))
+            path = text_of(work.split.keys[start + row])
+            yield {"path": path, **made, "error": error and text_of(error), **provenance}
+        return
     for row, error in enumerate(part.errors):
         positions, top = part.classes[row].tolist(), part.top[row].tolist()
         yield {
@@ -63,7 +73,22 @@ def rows_of(work: Work, part: Part) -> Iterator[Row]:
         }
 
 
+def classes_in(work: Work, row: Row) -> Sequence[str]:
+    """The classes that a row says its image has; of a mask those that occur, but for the first one."""
+    if work.masks is not None:
+        pairs = zip(work.trained.classes, row[_counted(work)[0]], strict=True)
+        return [text_of(name) for name, count in list(pairs)[1:] if count]
+    return row["labels"] if work.thresholds else [row["predicted"]]
+
+
+def _counted(work: Work) -> Sequence[str]:
+    """What the row of a mask has for each class."""
+    return ("voxels", "ml") if takes_volumes(work.trained.run.task) else ("pixels",)
+
+
 def _provenance(work: Work) -> Sequence[str]:
+    if work.masks is not None:
+        return _MASKS
     return _ONE if work.thresholds is None else _SEVERAL
 
 
@@ -93,13 +118,17 @@ def json_lines(work: Work, part: Part) -> Iterator[str]:
     """Each row as one object of strict JSON; with all probabilities, these by the names of their classes."""
     names = [text_of(name) for name in work.trained.classes]
     for row in rows_of(work, part):
-        if row.get("probabilities") is not None:
-            row["probabilities"] = dict(zip(names, row["probabilities"], strict=True))
+        for column in ("probabilities", *_counted(work)):
+            if row.get(column) is not None:
+                row[column] = dict(zip(names, row[column], strict=True))
         yield strict_json.dumps(row)
 
 
 def _write_csv(file: Path, work: Work, parts: Iterable[Part]) -> None:
     names = [text_of(name) for name in work.trained.classes]
+    if work.masks is not None:
+        _write_masks_csv(file, work, parts, names)
+        return
     kept = min(work.top, len(names))
     ranks = [column for rank in range(1, kept + 1) for column in (f"class_{rank}", f"probability_{rank}")]
     every = [f"probability of {name}" for name in names] if work.every else []
@@ -111,6 +140,18 @@ def _write_csv(file: Path, work: Work, parts: Iterable[Part]) -> None:
             for index, row in enumerate(rows_of(work, part)):
                 there = [None] * len(has) if row["error"] else part.labels[index].astype(int).tolist()
                 writer.writerow([_cell(value) for value in _flat(work, row, kept, there, len(every))])
+
+
+def _write_masks_csv(file: Path, work: Work, parts: Iterable[Part], names: Sequence[str]) -> None:
+    counted = _counted(work)
+    columns = [f"{column} of {name}" for column in counted for name in names]
+    with open(file, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["path", "mask", *columns, "outside", "error", *_provenance(work)])
+        for row in (row for part in parts for row in rows_of(work, part)):
+            each = [value for column in counted for value in row[column] or [None] * len(names)]
+            ends = (row[name] for name in ("outside", "error", *_provenance(work)))
+            writer.writerow([_cell(value) for value in (row["path"], row["mask"], *each, *ends)])
 
 
 def _flat(work: Work, row: Row, kept: int, has: list[Any], every: int) -> list[Any]:
@@ -142,18 +183,20 @@ def _schema(work: Work) -> Any:
     import pyarrow as pa
 
     text = pa.string()
-    fields: Mapping[str, Any] = {
-        "path": text,
+    lists = {name: pa.list_(pa.float64() if name == "ml" else pa.int64()) for name in _counted(work)}
+    masks = {"mask": text, **lists, "outside": pa.int64()}
+    answers: Mapping[str, Any] = {
         **({"predicted": text, "confidence": pa.float64()} if work.thresholds is None else {"labels": pa.list_(text)}),
         "top_classes": pa.list_(text),
         "top_probabilities": pa.list_(pa.float64()),
         **({"probabilities": pa.list_(pa.float64())} if work.every else {}),
+    }
+    provenance = {"temperature": pa.float64(), "step": pa.int64()}
+    fields: Mapping[str, Any] = {
+        "path": text,
+        **(answers if work.masks is None else masks),
         "error": text,
-        "run": text,
-        "weights": text,
-        "step": pa.int64(),
-        "sha256": text,
-        **({"temperature": pa.float64()} if work.thresholds is None else {"thresholds": text}),
+        **{name: provenance.get(name, text) for name in _provenance(work)},
     }
     facts = {**work.facts, "classes": [text_of(name) for name in work.trained.classes]}
     return pa.schema(list(fields.items()), metadata={"raycls": strict_json.dumps(facts)})

@@ -12,19 +12,24 @@ from typing import Protocol
 import torch
 
 from raycls.config.sections.run import Run
+from raycls.data.samples import Keys
 from raycls.errors import ConfigError
 from raycls.plugins import no_exit
 from raycls.progress import progress
 from raycls.quantities import cores, plural
 from raycls.session.predictions.compute import Part, Predictor, Work
 from raycls.session.predictions.inputs import Inputs, list_inputs
-from raycls.session.predictions.output import rows_of
+from raycls.session.predictions.masks import MaskFolder, names_of, table_in
+from raycls.session.predictions.output import classes_in, rows_of
 from raycls.session.predictions.parts import Folder, InMemory, Parts, Target
+from raycls.session.predictions.volumes import list_volumes
 from raycls.session.setup import device_of, refuse_missing_gpu
 from raycls.session.trained.precision import in_float32
+from raycls.session.trained.refined import kept_crf
 from raycls.session.trained.temperature import fitted_temperature
 from raycls.session.trained.thresholds import thresholds_of
 from raycls.session.trained.trained import Trained, open_trained
+from raycls.tasks.build import gives_masks, takes_volumes
 
 __all__ = ["Computed", "Elsewhere", "Join", "Predicted", "Request", "here", "part_rows", "predict", "told"]
 
@@ -73,6 +78,10 @@ class Request:
     """From which probability on an image that may have any number of classes has one; None: 0.5, or `thresholds`."""
     thresholds: str | None = None
     """A file with one for each class, or `stored`."""
+    crf: bool = False
+    """Whether the CRF that was fitted for these weights is joined to masks."""
+    masks: str | None = None
+    """The folder of the masks, of a run whose answers are masks; the table is in it where `out` names no other."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,8 @@ class Predicted:
     """The answers, where they were written to no file."""
     out: str | None
     """The file, as it is shown."""
+    masks: str | None = None
+    """The folder of the masks, as it is shown."""
 
 
 @no_exit()
@@ -101,17 +112,23 @@ def predict(request: Request, *, join: Join, say: Callable[[str], None]) -> Pred
     was killed is resumed by the same command: the parts that are there are not computed again. ConfigError where these
     are of other images, weights or options, or the file is there already.
     """
-    target = Target(request.out) if request.out is not None else None
-    trained = open_trained(request.run, weights=request.weights, overrides=_allowed(request.overrides))
+    trained = open_trained(request.run, weights=request.weights, overrides=_allowed(request.overrides), masks=True)
+    folder_of_masks = _masks(request, trained)
+    out = request.out if request.out is not None or request.masks is None else table_in(request.masks)
+    target = Target(out) if out is not None else None
     given = request.overrides
     workers = trained.run.scale.max_workers if _asked("scale.workers", given) else 0
     progress("looking for the images")
-    inputs = list_inputs(request.inputs, say)
+    volumes = takes_volumes(trained.run.task)
+    inputs = list_volumes(request.inputs, say) if volumes else list_inputs(request.inputs, say)
+    names = None if folder_of_masks is None else names_of(inputs.keys, volumes=volumes)
     if target is not None:
         _refuse_there(target, force=request.force)
+        if folder_of_masks is not None and names is not None and not (request.force or target.has_parts):
+            folder_of_masks.refuse_there(names)
     with ExitStack() as stack:
         cluster = stack.enter_context(join(trained.run, say)) if workers else None
-        work = _work(request, trained, inputs, cluster.device if cluster else _device(trained.run))
+        work = _work(request, trained, inputs, names, cluster.device if cluster else _device(trained.run))
         if work.precision != (trained.plan.precision or "off"):
             say(in_float32(trained.plan.precision))
         for line in work.thresholds.told if work.thresholds else ():
@@ -135,7 +152,33 @@ def predict(request: Request, *, join: Join, say: Callable[[str], None]) -> Pred
             _tell(work, len(work.split) - _rows(work, missing))
             for part in told(computed, work, missing):
                 parts.add(part)
-            return _finished(work, parts, target)
+            return _finished(work, parts, target, folder_of_masks)
+
+
+def _masks(request: Request, trained: Trained) -> MaskFolder | None:
+    """Where masks go. ConfigError where the options and the answers of the run do not fit each other."""
+    given = gives_masks(trained.run.task)
+    if given != (request.masks is not None):
+        raise ConfigError(
+            "the answers of this run are masks, and need a folder"
+            if given
+            else "the answers of this run are classes and no masks",
+            where="task.name",
+            found=trained.run.task.name,
+            fix="add --masks=DIR to the command" if given else "leave --masks out",
+        )
+    if request.crf and not given:
+        raise ConfigError("a CRF is joined to masks", where="--crf", found=trained.run.task.name, fix="leave --crf out")
+    about = {"--all": request.every, "--calibrated": request.calibrated}
+    about |= {"--threshold": request.threshold is not None, "--thresholds": request.thresholds is not None}
+    if given and (wrong := [name for name, asked in about.items() if asked]):
+        raise ConfigError(
+            "this is for answers of classes for a whole image",
+            where=", ".join(wrong),
+            found="a run whose answers are masks",
+            fix=f"leave {', '.join(wrong)} out",
+        )
+    return None if request.masks is None else MaskFolder(request.masks)
 
 
 def _allowed(overrides: Sequence[str]) -> Sequence[str]:
@@ -154,15 +197,15 @@ def _asked(path: str, overrides: Sequence[str]) -> bool:
     return any(each.startswith(f"{path}=") for each in overrides)
 
 
-def part_rows(images: int, batch: int) -> int:
+def part_rows(images: int, batch: int, least: int | None = None) -> int:
     """How many of so many images make a part: whole batches."""
-    least = max(_PART_ROWS, -(-images // _MOST_PARTS))
+    least = max(_PART_ROWS if least is None else least, -(-images // _MOST_PARTS))
     return -(-least // batch) * batch
 
 
-def _work(request: Request, trained: Trained, inputs: Inputs, device: str) -> Work:
+def _work(request: Request, trained: Trained, inputs: Inputs, masks: Keys | None, device: str) -> Work:
     split = trained.split(inputs.keys, inputs.reader)
-    rows = part_rows(len(split), trained.plan.evaluate_batch)
+    rows = part_rows(len(split), trained.plan.evaluate_batch, None if masks is None else 1)  # masks are large
     thresholds = thresholds_of(trained, threshold=request.threshold, file=request.thresholds)
     if request.calibrated and thresholds is not None:
         raise ConfigError(
@@ -176,7 +219,8 @@ def _work(request: Request, trained: Trained, inputs: Inputs, device: str) -> Wo
     precision = trained.precision_on(torch.device(device)) if asked else trained.plan.precision or "off"
     every = request.every or thresholds is not None
     what = trained, split, request.top, every, device, os.getcwd(), rows, precision
-    return Work(*what, temperature, thresholds=thresholds)
+    crf = tuple(kept_crf(trained)["crf"].items()) if request.crf else ()
+    return Work(*what, temperature, thresholds=thresholds, masks=masks, crf=crf)
 
 
 def _device(run: Run) -> str:
@@ -235,7 +279,7 @@ def _rows(work: Work, numbers: Sequence[int]) -> int:
     return len(numbers) * work.part_rows - short
 
 
-def _finished(work: Work, parts: Parts, target: Target | None) -> Predicted:
+def _finished(work: Work, parts: Parts, target: Target | None, masks: MaskFolder | None) -> Predicted:
     counts: Counter[str] = Counter()
     bad: list[tuple[str, str]] = []
     total = 0
@@ -245,11 +289,14 @@ def _finished(work: Work, parts: Parts, target: Target | None) -> Predicted:
         for part in parts.all(work.parts):
             for row in rows_of(work, part):
                 if row["error"] is None:
-                    counts.update(row["labels"] if work.thresholds else [row["predicted"]])
+                    counts.update(classes_in(work, row))
                 else:
                     total += 1
                     if len(bad) < _NAMED:
                         bad.append((row["path"], row["error"]))
+            if masks is not None and part.masks is not None:
+                start = part.number * work.part_rows
+                masks.write((work.masks or [])[start : start + len(part.errors)], part.masks)
             yield part
 
     kept: tuple[Part, ...] = ()
@@ -258,4 +305,6 @@ def _finished(work: Work, parts: Parts, target: Target | None) -> Predicted:
     else:
         progress("writing the predictions")
         target.write(work, seen())
-    return Predicted(work, len(work.split), total, tuple(bad), counts, kept, target and target.shown)
+    return Predicted(
+        work, len(work.split), total, tuple(bad), counts, kept, target and target.shown, masks and masks.shown
+    )

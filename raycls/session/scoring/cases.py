@@ -19,7 +19,7 @@ from raycls.errors import CheckpointError, ConfigError
 from raycls.run.folder import RunFolder
 from raycls.session.job import Job
 from raycls.session.scoring.options import Scoring, unwritten
-from raycls.tasks.segmentation.cases import CASE, distances
+from raycls.tasks.segmentation.cases import CASE, distances, macro_dice
 
 __all__ = ["refuse_masks", "score_cases"]
 
@@ -41,16 +41,22 @@ def score_cases(job: Job, summary: Mapping[str, Any], rows: Mapping[str, np.ndar
     """The distances of `rows` `cases` `[N, C, 6]`, and as `predictions` the name of the table, where one is wanted."""
     scoring, split, cases = job.scoring or Scoring(), job.dataset.splits[job.split], rows["cases"]
     background = job.config["task"]["args"].get("background", False)
-    found = distances(cases, summary, split.classes, 0 if background else 1)
+    first = 0 if background else 1
+    found = distances(cases, summary, split.classes, first)
+    alone = rows.get("alone")
+    if alone is not None:
+        told = {name: value for name, value in scoring.joined if name not in ("format", "sha256", "samples")}
+        found["crf"] = {**told, "without": macro_dice(alone, first)}
     if scoring.predictions == "off":
         return found
     name = scoring.file.removesuffix(".parquet") + ".csv"
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["key", "class", *CASE])
+    table.writerow(["key", "class", *CASE, *([] if alone is None else ["dice_without_crf"])])
     for row, sample in enumerate(cases):
         for label, numbers in zip(split.classes, sample.tolist(), strict=True):
             shown = [f"{value:.9g}" for value in numbers[:4]] + [f"{value:.0f}" for value in numbers[4:]]
+            shown += [] if alone is None else [f"{alone[row, split.classes.index(label)]:.9g}"]
             table.writerow([split.key(row), label, *shown])
     try:
         RunFolder(job.folder).store.write_bytes(name, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -23,7 +23,9 @@ from raycls.session.scoring.options import FIT, FITTED_ON, Scoring
 from raycls.session.scoring.other import with_source
 from raycls.session.scoring.several import refuse
 from raycls.session.trained.predictions import file_of
+from raycls.session.trained.refined import fit_crf
 from raycls.session.trained.temperature import fitted_temperature
+from raycls.session.trained.trained import open_trained
 from raycls.tasks.build import check_labels, gives_masks, reading_of
 from raycls.tasks.scores.threshold import RULES, read_rule
 from raycls.train.plan import Plan
@@ -112,11 +114,38 @@ def opened(folder: RunFolder, asked: Asked, *, check: Callable[[Run], None], say
             tta=scoring.tta,
             calibrated=scoring.applies_temperature,
         )
+        file = file.replace(".parquet", "-crf.parquet") if scoring.crf else file
         scoring = replace(scoring, data=asked.data, file=file, provenance=tuple(provenance.items()))
+        if scoring.crf:
+            _refuse_crf(folder, asked, weights, run, scored)
+            fit, trained = _fitted_on(folder, asked, text, where, say), open_trained(folder.uri, masks=True)
+            progress("fitting the CRF")
+            joined = fit_crf(trained, fit.dataset.splits[fit.split], say)
+            scoring = replace(scoring, joined=tuple(joined.items()))
         if scoring.fits:
             fitted = _fitted_on(folder, asked, text, where, say)
             dataset = replace(dataset, splits={**dataset.splits, FIT: fitted.dataset.splits[fitted.split]})
     return Evaluation(run, plan, weights, dataset, scored.split, scored.told, scored.facts, scoring)
+
+
+def _refuse_crf(folder: RunFolder, asked: Asked, weights: Weights, run: Run, scored: Scored) -> None:
+    if not gives_masks(run.task):
+        raise ConfigError("a CRF is joined to masks", where="--crf", found=run.task.name, fix="leave --crf out")
+    if weights.checkpoint:
+        raise ConfigError(
+            "the parameters of a CRF are kept beside the weights in model/, and these are others",
+            where=folder.store.describe(RunFolder.CHECKPOINTS),
+            found=weights.name,
+            fix="leave out --weights, or --crf",
+        )
+    if asked.data is None and scored.split == FITTED_ON:
+        raise ConfigError(
+            "the CRF would be fitted on what is evaluated",
+            where="--crf",
+            found=f"--split {scored.split}",
+            valid="another split, or other data with --data",
+            fix="name a split that is not fitted on, such as --split test",
+        )
 
 
 def _refuse_fitted(scoring: Scoring, scored: Scored, asked: Asked) -> None:

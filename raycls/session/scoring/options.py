@@ -38,6 +38,10 @@ class Scoring:
     """The rule of the threshold of two classes; empty for none."""
     positive: str = ""
     """The class that the threshold is for; empty for the second one."""
+    crf: bool = False
+    """Whether a CRF is joined to masks."""
+    joined: tuple[tuple[str, Any], ...] = ()
+    """What `model/crf.json` says of that CRF; `opened` looks it up."""
     data: str | None = None
     """The path of other data, where it is evaluated as a whole."""
     file: str = "predictions/rows.parquet"

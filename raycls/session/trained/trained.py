@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -126,9 +126,24 @@ class Network:
 
         To the bit those of an evaluation whose batch at the position `batch` has these samples.
         """
+        return self._asked(self.task.rows, arrays, batch)
+
+    @torch.inference_mode()
+    def maps_of(self, samples: Sequence[Mapping[str, np.ndarray]], *, batch: int = 0) -> np.ndarray:
+        """What a network whose answers are masks says of each pixel or voxel, `[B, C, ...] float32`, as `rows_of`; with
+        `Segmentation.crf` what that makes of it."""
+        task: Any = self.task
+        arrays = collate(samples, lambda row: f"row {row}")
+        return self._asked(
+            lambda model, given: {"maps": task.answers(task.logits(model, given), given)}, arrays, batch
+        )["maps"]
+
+    def _asked(
+        self, ask: Callable[[nn.Module, Any], Mapping[str, Any]], arrays: Mapping[str, np.ndarray], batch: int
+    ) -> dict[str, np.ndarray]:
         with generators_kept(), self._autocast:
             seed_all(key(self.trained.plan.seed, _NO_EPOCH, batch) >> 1, self.device)
-            found = self.task.rows(self.model, self.task.batch(arrays, train=False))
+            found = ask(self.model, self.task.batch(arrays, train=False))
         return {name: value.to("cpu").numpy() for name, value in found.items()}
 
     def rows_of(self, samples: Sequence[Mapping[str, np.ndarray]], *, batch: int = 0) -> dict[str, np.ndarray]:
@@ -140,8 +155,11 @@ class Network:
         return autocast(self.precision, self.device)
 
 
-def open_trained(uri: str, *, weights: str | None = None, overrides: Sequence[str] = ()) -> Trained:
-    """Read what the run folder `uri` (a path or `s3://...`) holds, without its weights.
+def open_trained(
+    uri: str, *, weights: str | None = None, overrides: Sequence[str] = (), masks: bool = False
+) -> Trained:
+    """Read what the run folder `uri` (a path or `s3://...`) holds, without its weights. `masks`: whether the answers
+    may be masks, which others refuse.
 
     `weights` is `best`, `last` or `step-N`, see `raycls.run.kept.choose`; None is what `model/` holds. `overrides` are
     `path=value` texts, such as `data.max_pixels=1e9`; who takes them from a user says which are allowed.
@@ -152,7 +170,8 @@ def open_trained(uri: str, *, weights: str | None = None, overrides: Sequence[st
     text = folder.read_config()
     chosen = kept.choose(folder, weights)
     run = config.load_text(text, folder.store.describe(RunFolder.CONFIG), overrides).run
-    _refuse_masks(run)
+    if not masks:
+        _refuse_masks(run)
     plan, info = required_plan(folder), folder.read_json(RunFolder.MODEL_INFO) or {}
     classes = info.get("classes") or ((folder.read_json(RunFolder.ENV) or {}).get("data") or {}).get("classes")
     if classes is None:

@@ -19,7 +19,7 @@ from math import exp, floor
 import torch
 from torch import Tensor
 
-__all__ = ["Crf", "refined"]
+__all__ = ["Crf", "normal", "refined"]
 
 LEAST = 1e-6
 """Probabilities count as at least this, so that a network that is sure can be wrong."""
@@ -68,13 +68,13 @@ def refined(probabilities: Tensor, image: Tensor, crf: Crf, *, spacing: Sequence
         raise ValueError("probabilities and intensities are finite numbers")
     with torch.no_grad():
         unary = probabilities.float().clamp_min(LEAST).log()
-        image, result = image.float(), _normal(unary.clone())
+        image, result = image.float(), normal(unary.clone())
         for _ in range(crf.steps if crf.smoothness or crf.appearance else 0):
-            result = _normal(_messages(result, image, crf, spacing).add_(unary))
+            result = normal(_messages(result, image, crf, spacing).add_(unary))
     return result
 
 
-def _normal(logits: Tensor) -> Tensor:
+def normal(logits: Tensor) -> Tensor:
     """Softmax over the first axis, in place; that of torch has other last bits where more threads share it."""
     weights = logits.sub_(logits.amax(0)).exp_()
     return weights.div_(weights.sum(0))

@@ -14,7 +14,7 @@ import numpy as np
 
 from raycls.tasks.scores.masks import average_surface_distance, hausdorff95, overlap
 
-__all__ = ["CASE", "case_of", "distances", "means"]
+__all__ = ["CASE", "case_of", "dice_of", "distances", "macro_dice", "means"]
 
 CASE = ("dice", "iou", "hausdorff95", "surface_distance", "true", "predicted")
 """The numbers of one class of one sample: the last two count its pixels or voxels."""
@@ -30,6 +30,17 @@ def case_of(codes: np.ndarray, found: np.ndarray, size: int, spacing: Sequence[f
         far = hausdorff95(truth, said, spacing), average_surface_distance(truth, said, spacing)
         rows.append([*shares, *far, *many])
     return np.array(rows, np.float64)
+
+
+def dice_of(codes: np.ndarray, found: np.ndarray, size: int) -> list[float]:
+    """The Dice of each class, as `case_of` has it; NaN where it is in neither mask."""
+    return [overlap(codes == label + 1, (found == label) & (codes > 0)).dice for label in range(size)]
+
+
+def macro_dice(dice: np.ndarray, first: int) -> float:
+    """The mean over the classes from `first` on of their means over samples, of `dice` `[N, C]` with NaN."""
+    known = ~np.isnan(dice)
+    return _macro(_ratios(np.where(known, dice, 0).sum(0), known.sum(0))[first:])
 
 
 def means(counts: Mapping[str, np.ndarray], classes: Sequence[str], first: int) -> dict[str, Any]:

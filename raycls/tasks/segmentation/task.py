@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from raycls.config.names.metrics import SEGMENTATION
 from raycls.config.sections.types import NotNegative
-from raycls.data.masks.codes import MOST, image_mask
+from raycls.data.masks.codes import MOST, PART, image_mask, unmarked
 from raycls.data.masks.paired import PairedImages, PairedVolumes
+from raycls.data.masks.written import type_of
 from raycls.data.source import Split
 from raycls.errors import ConfigError
 from raycls.tasks.base import AUGMENTED, Key, Setting, Task, tensor
+from raycls.tasks.crf.dense import Crf, normal, refined
 from raycls.tasks.grey import as_rgb, grey
 from raycls.tasks.losses.build import refuse_loss
-from raycls.tasks.segmentation.cases import CASE, case_of, means
+from raycls.tasks.segmentation.cases import CASE, case_of, dice_of, means
 from raycls.tasks.segmentation.losses import LOSSES
 
 __all__ = ["Masked", "Segmentation"]
@@ -49,6 +51,8 @@ class Segmentation(Task):
     obeys = frozenset(("augment.off_after", "data.channels"))
     metrics = SEGMENTATION
     masks = True
+    crf: Crf | None = None
+    """What is joined to the answers of an evaluation or a prediction; never to those of a training."""
 
     def __init__(
         self,
@@ -94,11 +98,15 @@ class Segmentation(Task):
 
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
         """`image` `[H, W, 3] uint8` (or as `Setting.planes` has it), `mask` `[H, W] uint8` as codes, `spacing` `[2]
-        float32`; with `augment.off_after` also `augmented` `[] bool`."""
-        on = self.setting.augments(key[1])
-        codes = image_mask(split, index, self._values, self._ignored)
-        image, mask = self._paired(key[1], train=train and on)(split.pixels(index), codes, key, split.locate(index))
-        return {"image": image, "mask": mask, "spacing": np.ones(2, np.float32), **self._switched(on, train)}
+        float32`; with `augment.off_after` also `augmented` `[] bool`. Without a mask, `size` `[2] int64`: that of the
+        file, in the place of its mask."""
+        on, known = self.setting.augments(key[1]), PART in split.parts
+        codes = image_mask(split, index, self._values, self._ignored) if known else None
+        pixels = split.pixels(index)
+        whole = unmarked(np.asarray(pixels).shape[:2]) if codes is None else codes
+        image, mask = self._paired(key[1], train=train and on)(pixels, whole, key, split.locate(index))
+        more = {} if known else {"size": np.array(whole.shape, np.int64)}
+        return {"image": image, "mask": mask, "spacing": np.ones(2, np.float32), **self._switched(on, train), **more}
 
     def batch(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Masked:
         moved = tensor(arrays["image"], self.setting.device).permute(0, 3, 1, 2)
@@ -112,6 +120,25 @@ class Segmentation(Task):
         found = model(batch.images)
         return (found["out"] if isinstance(found, Mapping) else found).float()
 
+    def numbers(self, labels: np.ndarray, inside: np.ndarray, kind: str) -> np.ndarray:
+        """What a mask (`png` or `nifti`) has for the classes `labels`, and where not `inside`: the number of what is
+        ignored, or that of the first class."""
+        given = self._values if self._ignored is None else (*self._values, self._ignored)
+        known = np.array(given, type_of(given, kind))
+        return np.where(inside, known[labels], known[0 if self._ignored is None else -1])
+
+    def levels(self, batch: Masked) -> Tensor:
+        """The intensities of the images, `[B, K, ...]` in 0..1, as a CRF sees them."""
+        return (batch.images - self._shift) / self._scale / self.setting.planes.white
+
+    def answers(self, logits: Tensor, batch: Masked) -> Tensor:
+        """`logits`, or what the CRF makes of their probabilities: whichever class has most is the answer."""
+        if self.crf is None:
+            return logits
+        images, spacing = self.levels(batch), batch.spacing.double().tolist()
+        each = zip(logits, images, spacing, strict=True)
+        return torch.stack([refined(normal(one.clone()), image, self.crf, spacing=mm) for one, image, mm in each])
+
     def loss(self, model: nn.Module, batch: Masked) -> dict[str, Tensor]:
         """The loss of each sample, added up; `pixels` is the part of the pixels of a sample that are right."""
         logits = self.logits(model, batch)
@@ -124,7 +151,7 @@ class Segmentation(Task):
         """`confusion` `[C, C]` of pixels with a row per true class; for each class the sum of `dice` and of `iou` over
         the samples that have it in truth or prediction (`cases`), `absent` those in neither; and the loss."""
         logits = self.logits(model, batch)
-        pairs = _confusions(logits, batch.codes, len(self.setting.classes))
+        pairs = _confusions(self.answers(logits, batch), batch.codes, len(self.setting.classes))
         each = pairs.double()
         both, truth, said = each.diagonal(dim1=1, dim2=2), each.sum(2), each.sum(1)
         occurs = truth + said > 0
@@ -142,11 +169,18 @@ class Segmentation(Task):
         return means(counts, self.setting.classes, self._first)
 
     def rows(self, model: nn.Module, batch: Masked) -> dict[str, Tensor]:
-        """`cases` `[B, C, 6] float64`: for each class what `cases.CASE` names."""
-        found, codes = self.logits(model, batch).argmax(1).cpu().numpy(), batch.codes.cpu().numpy()
+        """`cases` `[B, C, 6] float64`: for each class what `cases.CASE` names; with a CRF also `alone` `[B, C]`, the
+        Dice without it."""
+        logits, codes = self.logits(model, batch), batch.codes.cpu().numpy()
+        found = self.answers(logits, batch).argmax(1).cpu().numpy()
         spacing, size = batch.spacing.cpu().double().numpy(), len(self.setting.classes)
         made = [case_of(code, one, size, mm.tolist()) for code, one, mm in zip(codes, found, spacing, strict=True)]
-        return {"cases": torch.from_numpy(np.stack(made) if made else np.zeros((0, size, len(CASE))))}
+        cases = {"cases": torch.from_numpy(np.stack(made) if made else np.zeros((0, size, len(CASE))))}
+        if self.crf is None:
+            return cases
+        pairs = zip(codes, logits.argmax(1).cpu().numpy(), strict=True)
+        alone = [dice_of(code, one, size) for code, one in pairs]
+        return {**cases, "alone": torch.from_numpy(np.array(alone, np.float64).reshape(-1, size))}
 
     def shown(self, batch: Masked) -> tuple[np.ndarray, np.ndarray]:
         """The images, and which part of each the classes have."""

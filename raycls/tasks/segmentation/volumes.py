@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from raycls.config.sections.types import NotNegative
-from raycls.data.masks.codes import volume_mask
+from raycls.data.masks.codes import PART, unmarked, volume_mask
 from raycls.data.patches.sampling import patches_of
 from raycls.data.source import Split
 from raycls.data.volumes.geometry import at_spacing, nearest
-from raycls.data.volumes.reading import values_of
+from raycls.data.volumes.reading import made_of, values_of, voxels_of
 from raycls.data.volumes.windows import ranges_of, scaled
 from raycls.errors import DataError
 from raycls.tasks.base import Key, Setting, tensor
@@ -59,10 +59,12 @@ class VolumeSegmentation(Segmentation):
     def arrays(self, split: Split, index: int, key: Key, *, train: bool) -> dict[str, np.ndarray]:
         """`volume` `[C, D, H, W] float32`, `mask` `[D, H, W] uint8` as codes, `spacing` `[3] float32` in mm; with
         `augment.off_after` also `augmented` `[] bool`. Of training with `data.patch` the first three are those of each
-        patch, `[patches, ...]`."""
+        patch, `[patches, ...]`. Without a mask, `size` `[3] int64`: that of the file."""
         on, wanted = self.setting.augments(key[1]), self.setting.volumes
         reader: Any = split.reader
         spacing = np.asarray(reader.spacing(index) if hasattr(reader, "spacing") else (1, 1, 1), np.float64)
+        if PART not in split.parts:
+            return self._alone(split, index, key, spacing)
         codes = volume_mask(split, index, self._values, self._ignored)
         if wanted.spacing is not None:
             codes = nearest(codes, *at_spacing(codes.shape, spacing.tolist(), wanted.spacing))
@@ -84,6 +86,16 @@ class VolumeSegmentation(Segmentation):
             volume, mask, spacing = operations(scaled(voxels, ranges), codes, key, spacing)
         made = {"volume": volume, "mask": mask, "spacing": spacing.astype(np.float32)}
         return {**made, **self._switched(on, train)}
+
+    def _alone(self, split: Split, index: int, key: Key, spacing: np.ndarray) -> dict[str, np.ndarray]:
+        """A volume without a mask, as an evaluation makes it."""
+        wanted = self.setting.volumes
+        voxels = voxels_of(split, index)
+        volume = made_of(split, index, voxels, wanted)
+        spacing = spacing if wanted.spacing is None else np.asarray(wanted.spacing, np.float64)
+        volume, mask, spacing = self._paired(key[1], train=False)(volume, unmarked(volume.shape[1:]), key, spacing)
+        size = np.array(voxels.shape, np.int64)
+        return {"volume": volume, "mask": mask, "spacing": spacing.astype(np.float32), "size": size}
 
     def batch(self, arrays: Mapping[str, np.ndarray], *, train: bool) -> Masked:
         patches = arrays["volume"].shape[1] if arrays["volume"].ndim == 6 else 0
@@ -111,6 +123,9 @@ class VolumeSegmentation(Segmentation):
         """As of images; what the patches of one volume add up to is their mean."""
         sums = super().loss(model, batch)
         return {name: value / batch.patches for name, value in sums.items()} if batch.patches else sums
+
+    def levels(self, batch: Masked) -> Tensor:
+        return (batch.images + 1) / 2
 
     def shown(self, batch: Masked) -> tuple[np.ndarray, np.ndarray]:
         """The middle slice of the first window, and which part of the volume the classes have."""

@@ -14,6 +14,7 @@ from harness.phantom import Geometry, phantom, write_nifti
 from PIL import Image
 
 from raycls.config.sections.data import DataConfig, SourceConfig, SplitConfig
+from raycls.data.making.bad import BadImageError
 from raycls.data.masks.codes import image_mask
 from raycls.data.masks.paired import PairedImages
 from raycls.data.source import open_dataset
@@ -104,7 +105,7 @@ def test_a_mask_that_is_none_is_refused_with_its_file(tmp_path: Path) -> None:
     split = _open(root).splits["train"]
     for row in range(3):
         if (name := Path(split.key(row)).stem) != "0":
-            with raised(DataError, where=re.compile(rf"masks/{name}\.png")):
+            with raised(BadImageError, where=re.compile(rf"masks/{name}\.png")):
                 image_mask(split, row, (0, 1, 2), None)
 
 

@@ -20,6 +20,7 @@ from harness.tasks import setting
 
 from raycls.config.load import load_text
 from raycls.config.sections.task import TaskConfig
+from raycls.data.making.bad import BadImageError
 from raycls.data.source import open_dataset
 from raycls.data.volumes.reading import Wanted
 from raycls.errors import ConfigError
@@ -196,9 +197,37 @@ def test_what_does_not_fit_is_refused(name: str, args: dict[str, Any], options: 
         build(TaskConfig(name=name, args=args), setting(classes=CLASSES, **options))
 
 
+def test_a_mask_that_cannot_be_read_leaves_its_batch_as_a_bad_image_does(tmp_path: Path) -> None:
+    """Whichever of both files is damaged; without the option the file is named."""
+    for text, write, suffix in ((_IMAGES, write_images, ".png"), (_VOLUMES, write_volumes, ".nii.gz")):
+        data = write(tmp_path / suffix / "data", {"train": 6, "val": 3})
+        for name in ("train/masks/2", "val/masks/1"):
+            file = data / f"{name}{suffix}"
+            file.write_bytes(file.read_bytes()[: -len(file.read_bytes()) // 3])
+        folder = tmp_path / suffix / "skip"
+        skip = ("data.on_bad_image=skip", "data.max_bad_fraction=0.5")
+        assert train(job_of(_run(text, data, folder, *skip)), 0)["state"] == "done"
+        told = [json.loads(line) for line in (folder / "bad_images.jsonl").read_text().splitlines()]
+        assert {(each["split"], each["path"].rpartition("/")[2]) for each in told} == {
+            ("train", f"2{suffix}"),
+            ("val", f"1{suffix}"),
+        }
+        with raised(BadImageError, fix=re.compile("add data.on_bad_image=skip")):
+            train(job_of(_run(text, data, tmp_path / suffix / "error")), 0)
+
+
+def test_the_metric_of_a_segmentation_is_its_dice(tmp_path: Path) -> None:
+    def metric(*overrides: str) -> str:
+        return load_text("data: {source: {name: digits}}", "a.yaml", overrides).run.evaluate.metric
+
+    assert metric() == metric("task.name=volume_classification") == "top1"
+    assert metric("task.name=segmentation") == metric("task.name=volume_segmentation") == "dice"
+    assert metric("task.name=segmentation", "evaluate.metric=loss") == "loss"
+    assert metric("task.name=segmentation", "evaluate.keep=last") == "dice"
+
+
 def test_other_commands_refuse_a_run_of_masks(tmp_path: Path, images: Path) -> None:
     _trained(_IMAGES, images, tmp_path / "run")
-    for words in (("predict", str(images / "test" / "images")), ("export", "--to", "onnx"), ("prune",)):
-        command, *rest = words
-        code, said = type_in(("raycls", command, str(tmp_path / "run"), *rest))
+    for command in ("prune", "serve"):
+        code, said = type_in(("raycls", command, str(tmp_path / "run")))
         assert code == 2 and "answers are masks" in said, said

@@ -37,6 +37,9 @@ Threshold = Annotated[
 Positive = Annotated[
     str, typer.Option(metavar="CLASS", help="The class that the threshold is for. Default: the second one.")
 ]
+JoinCrf = Annotated[
+    bool, typer.Option("--crf", help="Of a segmentation: join a CRF, fitted on the validation split and kept.")
+]
 Predictions = Annotated[
     Saved, typer.Option(help="What is written of each image: its logits too, its top 5 alone, or nothing.")
 ]
@@ -64,6 +67,7 @@ def evaluate(
     calibrated: Calibrated = False,
     threshold: Threshold = "",
     positive: Positive = "",
+    crf: JoinCrf = False,
     predictions: Predictions = "full",
     as_json: AsJson = False,
 ) -> None:
@@ -80,6 +84,7 @@ def evaluate(
         calibrated=calibrated,
         threshold=threshold,
         positive=positive,
+        crf=crf,
     )
     prepare()
     from raycls.config.sections.track import TrackConfig

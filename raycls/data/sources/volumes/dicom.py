@@ -21,7 +21,7 @@ from raycls.errors import DataError
 from raycls.progress import counted
 from raycls.quantities import plural
 
-__all__ = ["dicom"]
+__all__ = ["dicom", "series_of"]
 
 
 def dicom(
@@ -58,6 +58,14 @@ def dicom(
     found = [sample for group in groups for sample in series.of(group.split, group.label, group.files, named)]
     found = [sample for sample in found if not walk.ignored(sample.key)]
     return samples_of("dicom", walk.root, found, (*notes, *series.notes(found)), about)
+
+
+def series_of(root: str, files: Sequence[str]) -> tuple[list[Sample], list[str]]:
+    """The series of files below `root`, called by hashes of their ids, and what is to be told of them. DataError as of
+    `dicom`."""
+    series = _Series(root)
+    found = series.of(None, "", files, hashed)
+    return found, series.notes(found)
 
 
 class _Series:
