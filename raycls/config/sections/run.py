@@ -12,11 +12,11 @@ from typing import Annotated, Any, cast
 from pydantic import Field, field_validator, model_validator
 
 from raycls.config.names.metrics import METRICS, SEGMENTATION
+from raycls.config.names.planes import check_planes
 from raycls.config.sections.data import AugmentConfig, DataConfig
 from raycls.config.sections.finetune import FinetuneConfig
 from raycls.config.sections.model import ModelConfig
 from raycls.config.sections.optim import OptimConfig, ScheduleConfig
-from raycls.config.sections.planes import check_planes
 from raycls.config.sections.scale import ScaleConfig
 from raycls.config.sections.search import SearchConfig, objective
 from raycls.config.sections.task import LossConfig, TaskConfig
