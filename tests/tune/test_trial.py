@@ -28,9 +28,10 @@ from raycls.run.folder import RunFolder
 from raycls.run.history import read
 from raycls.run.storage.local import LocalFiles
 from raycls.search.board import Task
-from raycls.session import recorder, training
+from raycls.session import training
 from raycls.session.job import World
 from raycls.session.prepare import prepare
+from raycls.session.recording import recorder
 from raycls.train import ranks
 from raycls.train.ranks import Ranks
 from raycls.train.reasons import Reason
