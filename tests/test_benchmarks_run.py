@@ -64,6 +64,13 @@ def test_crf(run: Any) -> None:
 
 
 @pytest.mark.nightly
+def test_volumes(run: Any) -> None:
+    found = run("volumes")
+    assert [case["executor"] for case in found["cases"]] == ["inline", "processes"]
+    assert all(case["reads_per_volume_and_epoch"] == 1 and case["peak_bytes"] > 10**8 for case in found["cases"])
+
+
+@pytest.mark.nightly
 def test_packed(run: Any) -> None:
     found = run("packed")["variants"]
     packed = {f"{form} {stored}" for form in ("arrow", "parquet") for stored in ("JPEG", "raw")}

@@ -30,7 +30,7 @@ from raycls.config.load import load_text
 from raycls.launch.trainer import train
 from raycls.run import checkpoint
 from raycls.screen.run import Display
-from raycls.session import recorder
+from raycls.session.recording import recorder
 
 PARTS = ("epochs", "checkpoints")
 EXECUTORS = ("inline", "processes", "ray")

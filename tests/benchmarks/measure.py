@@ -32,6 +32,7 @@ __all__ = [
     "hardware",
     "interval",
     "mine",
+    "name_of",
     "ratios",
     "say",
     "spread",
@@ -130,7 +131,7 @@ def usage(*, without: Usage | None = None) -> Usage:
         if without is not None and process != me and process.pid in without.seconds:
             continue
         try:
-            times, names[process.pid] = process.cpu_times(), _name(process)
+            times, names[process.pid] = process.cpu_times(), name_of(process)
         except psutil.Error:
             continue
         seconds[process.pid] = sum(times[:4])  # user and system, its own and those of children that have ended
@@ -184,7 +185,7 @@ def finish(result: dict[str, Any], path: Path | None) -> dict[str, Any]:
     return result
 
 
-def _name(process: psutil.Process) -> str:
+def name_of(process: psutil.Process) -> str:
     """What a process is: Ray writes what a worker does into its command line, so that is cut to what stays."""
     if process.pid == os.getpid():
         return "this process"
