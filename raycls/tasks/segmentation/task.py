@@ -79,8 +79,8 @@ class Segmentation(Task):
         usual = {"alpha": 0.3, "beta": 0.7, "gamma": 2.0}
         if loss not in LOSSES:
             raise ValueError(f"loss is one of {', '.join(LOSSES)}")
-        self._loss, takes = LOSSES[loss]
-        vain = [name for name, value in usual.items() if given[name] != value and name not in takes]
+        self._loss = LOSSES[loss]
+        vain = [name for name, value in usual.items() if given[name] != value and name not in self._loss.takes]
         if vain:
             raise ConfigError(
                 f"{', '.join(vain)} has no effect on this loss",
@@ -161,7 +161,7 @@ class Segmentation(Task):
             "iou": torch.where(occurs, both / (truth + said - both).clamp_min(1), 0).sum(0),
             "cases": occurs.sum(0),
             "count": torch.tensor(len(pairs)),
-            "loss": self._loss(logits, batch.codes, self._given).double().sum(),
+            "loss": self._loss.in_parts(logits, batch.codes, self._given, _CHUNK).double().sum(),
         }
 
     def summary(self, counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -230,7 +230,7 @@ class Segmentation(Task):
 
 
 _CHUNK = 2**22
-"""Pixels that are counted at a time: of a volume all at once would take many times its memory."""
+"""Pixels that are evaluated at a time: of a volume all at once would take many times its memory."""
 
 
 def _confusions(logits: Tensor, codes: Tensor, size: int) -> Tensor:
