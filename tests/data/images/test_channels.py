@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from harness.plugins import user_module
 from PIL import Image
 
 from raycls.data.images.decoding.decode import decoded
+from raycls.data.images.decoding.npy import header_of
 from raycls.data.images.operations import build
 from raycls.data.images.planes import RGB, Planes, for_people
 from raycls.data.making.bad import BadImageError
@@ -152,3 +154,23 @@ def test_people_are_shown_the_first_three() -> None:
     assert np.array_equal(for_people(_EIGHT), _EIGHT[..., :3])
     assert np.array_equal(for_people(_EIGHT[..., :2]), np.repeat(_EIGHT[..., :1], 3, 2))
     assert np.array_equal(for_people(_SIXTEEN), np.rint(_SIXTEEN[..., :3] / 257))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.parametrize("kind", ["u1", "<u2", ">u2", "<f4", "|b1"])
+def test_headers_are_read_as_numpy_reads_them(kind: str, version: tuple[int, int], order: Any) -> None:
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    for shape in ((), (3,), (3, 4), (3, 4, 5), (0, 4)):
+        stream = io.BytesIO()
+        np.lib.format.write_array(stream, np.zeros(shape, kind, order), version)
+        stream.seek(6 + 2)
+        assert header_of(stream.getvalue()) == (*read(stream), stream.tell())
+
+
+def test_headers_are_read_without_the_parser_of_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of Python 3.11 may fail where threads ask at once, and a whole image would count as a bad one."""
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((3, 4, 5), np.uint16))
+    monkeypatch.delattr(ast, "parse")
+    assert header_of(stream.getvalue())[0] == (3, 4, 5)

@@ -16,6 +16,7 @@ from harness.phantom import CLASSES, PLANTED, phantom, write_data, write_nifti, 
 
 from raycls.config.load import from_dict
 from raycls.config.sections.data import DataConfig, SourceConfig
+from raycls.data.making.bad import BadImageError
 from raycls.data.source import open_dataset, open_pool
 from raycls.data.sources.volumes.dicom import dicom
 from raycls.data.sources.volumes.nifti import nifti
@@ -201,7 +202,7 @@ def test_files_that_are_no_nifti_are_named(tmp_path: Path) -> None:
     (tmp_path / "b" / "notes.txt").unlink()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with raised(DataError, where=str(path)):
+    with raised(BadImageError, where=str(path)):
         nifti(tmp_path).reader.read(0)
     path.write_bytes(b"no gzip at all")
     with raised(DataError, where=str(path)):
