@@ -29,10 +29,10 @@ def channels_of(voxels: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
 
 def scaled(voxels: np.ndarray, ranges: Sequence[tuple[float, float]]) -> np.ndarray:
     """The same with a channel for each of the `ranges`, which become 0 to 1."""
-    return np.stack([_between(voxels, low, high) for low, high in ranges])
-
-
-def _between(voxels: np.ndarray, low: float, high: float) -> np.ndarray:
-    moved = voxels - np.float32(low)
-    moved *= np.float32(1 / (high - low) if high > low else 0)
-    return moved.clip(0, 1)
+    found = np.empty((len(ranges), *voxels.shape), np.float32)
+    for at, (low, high) in enumerate(ranges):
+        channel: np.ndarray = found[at]
+        np.subtract(voxels, np.float32(low), out=channel)
+        channel *= np.float32(1 / (high - low) if high > low else 0)
+        channel.clip(0, 1, out=channel)
+    return found

@@ -23,7 +23,8 @@ def slid(network: Callable[[Tensor], Tensor], volumes: Tensor, windows: SlidingW
     Each volume by itself, and its windows in the order of its voxels: what is added up, and in which order, hangs on
     the size of the volume and the options alone.
     """
-    return torch.stack([_whole(network, volume, windows) for volume in volumes])
+    found = [_whole(network, volume, windows) for volume in volumes]
+    return torch.stack(found) if found[1:] else found[0][None]  # one is not copied: logits are large
 
 
 def _whole(network: Callable[[Tensor], Tensor], volume: Tensor, windows: SlidingWindowConfig) -> Tensor:

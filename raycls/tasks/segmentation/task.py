@@ -229,7 +229,7 @@ class Segmentation(Task):
         return {}
 
 
-_CHUNK = 2**22
+_CHUNK = 2**20
 """Pixels that are evaluated at a time: of a volume all at once would take many times its memory."""
 
 

@@ -68,6 +68,7 @@ def evaluate(
             found.add(made.position.index, counts)
             if keep is not None:
                 keep.add(ranks, made.position.index, rows, [bad.place for bad in made.bad or ()])
+            del made, batch, counts, rows  # the next batch is made without their memory: of volumes it is large
     return _checked(task, task.summary(found.total(ranks)))
 
 
