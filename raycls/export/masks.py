@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raycls.errors import DataError
 from raycls.export.artefact import Artefact
 from raycls.export.compare import Comparison, given_to
 from raycls.export.pictures import Pictures
@@ -43,8 +44,10 @@ def compare_masks(network: Network, pictures: Pictures, artefact: Artefact) -> C
     dice: tuple[list[list[float]], list[list[float]]] = [], []
     for row in counted(range(len(pictures)), doing, len(pictures), "images"):
         sample = pictures.sample(row)
+        given = given_to(artefact, pictures, row, sample)
+        _refuse_other_size(artefact, given, pictures.keys[row])
         trained = _probabilities(network.maps_of([sample])[0])
-        exported = artefact.probabilities([given_to(artefact, pictures, row, sample)])[0].astype(np.float64)
+        exported = artefact.probabilities([given])[0].astype(np.float64)
         difference = float(np.abs(trained - exported).max())
         apart.append(difference if np.isfinite(difference) else np.inf)
         agree = np.take_along_axis(trained, exported.argmax(0)[None], 0)[0] >= trained.max(0) - _TIE
@@ -65,6 +68,20 @@ def compare_masks(network: Network, pictures: Pictures, artefact: Artefact) -> C
         differing=tuple(keys[row] for row, (right, of) in enumerate(same) if right < of)[:10],
         metric="dice",
     )
+
+
+def _refuse_other_size(artefact: Artefact, given: np.ndarray, key: str) -> None:
+    """DataError where a sample is not of the one size that the file takes."""
+    size = artefact.preprocessing["network_size"]
+    found = list(given.shape[1:] if given.ndim == 4 else given.shape[:2])
+    if found != size:
+        raise DataError(
+            "an exported network of masks takes one size, and the samples to compare it on have several",
+            where=key,
+            found=f"{found}, and {size} of the first one",
+            valid="samples of one size",
+            fix="train with operations that make one size in augment.eval: resize, center_crop or pad",
+        )
 
 
 def _probabilities(maps: np.ndarray) -> np.ndarray:

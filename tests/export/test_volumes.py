@@ -18,10 +18,12 @@ from harness.phantom import phantom, write_data
 from torch import nn
 
 from raycls.config.load import load_text
-from raycls.errors import ConfigError
+from raycls.errors import ConfigError, DataError
+from raycls.export.artefact import Artefact
 from raycls.export.export import Exported, Wanted, export
 from raycls.export.formats.network import to_onnx
-from raycls.session.trained.trained import Trained, open_trained
+from raycls.export.masks import compare_masks
+from raycls.session.trained.trained import Network, Trained, open_trained
 
 _COMMON = "optim: {lr: 0.05}\ntrain: {duration: 4ep, micro_batches: 2, amp: off}\nevaluate: {keep: last}\n"
 _KINDS = {
@@ -125,3 +127,21 @@ def test_half_precision_passes_and_what_cannot_be_done_is_refused(runs: dict[str
         _exported(runs["classes"], tmp_path, precision="int8")
     with raised(ConfigError, where="--preprocess inside"):
         export(runs["images"], tmp_path, "n", Wanted())
+
+
+def test_samples_of_another_size_cannot_be_compared(runs: dict[str, Trained], tmp_path: Path) -> None:
+    class Odd:
+        keys = ("odd",)
+        told = ""
+
+        def __len__(self) -> int:
+            return 1
+
+        def sample(self, row: int) -> dict[str, np.ndarray]:
+            return {"volume": np.zeros((2, 9, 20, 24), np.float32)}
+
+    written = Artefact(_exported(runs["volumes"], tmp_path).path)
+    network = Network(runs["volumes"], torch.device("cpu"), precision="off")
+    odd: Any = Odd()
+    with raised(DataError, where="odd", found="[9, 20, 24], and [10, 20, 24] of the first one"):
+        compare_masks(network, odd, written)
